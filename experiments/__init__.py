@@ -1,0 +1,1 @@
+"""What is measured: models, corpus, captures, search space, trial specifications and measuring protocols."""

@@ -1,0 +1,103 @@
+"""What one trial is and what it returned. Pure data: knows no models, stores or agents."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from swarm.kernels.errors import SpecError
+from swarm.kernels.spec import FrozenModel, KVSpec
+
+Device = Literal["cpu", "cuda", "metal"]
+
+
+class TrialSpec(FrozenModel):
+    """Everything that decides a trial's result, the code version aside.
+
+    `layers` are the quantized layers (sorted; None means all), the rest stays in 16 bit. `context` is in tokens.
+    `rung` is the fidelity of the protocol (0 is the cheapest). `replicate` numbers asked-for replications, which
+    read other text windows. `logit_gain` multiplies the attention logits. The digests pin weights and text.
+    """
+
+    model: str
+    model_digest: str = ""
+    corpus_digest: str = ""
+    kv: KVSpec = Field(default_factory=KVSpec)
+    layers: tuple[int, ...] | None = None
+    protocol: str = "quality"
+    rung: int = Field(default=0, ge=0)
+    context: int = Field(default=512, ge=2)
+    seed: int = Field(default=0, ge=0)
+    replicate: int = Field(default=0, ge=0)
+    logit_gain: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    device: Device = "cpu"
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> Self:
+        layers = self.layers
+        if layers is not None and (list(layers) != sorted(set(layers)) or not layers or layers[0] < 0):
+            raise SpecError(f"layers={layers} is not a list of layers.", "Give layer indices once each, in order.")
+        return self
+
+    def fingerprint(self) -> str:
+        """Canonical SHA-256 over the specification and the measuring code: equal means the same experiment."""
+        text = self.model_dump_json() + code_version()
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def code_version() -> str:
+    """SHA-256 over every source file that can change a measurement: the packages kernels and experiments."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for root in (here, Path(__file__).parent.parent / "kernels"):
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and path.suffix in {".py", ".h", ".metal", ".cu", ".cpp", ".inc"}:
+                digest.update(path.relative_to(root).as_posix().encode())
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class Metric(FrozenModel):
+    """One measured number: `stderr` is the standard error over `n` independent windows or repetitions."""
+
+    name: str
+    value: FiniteFloat
+    unit: str = ""
+    n: int = Field(default=1, ge=1)
+    stderr: FiniteFloat | None = None
+
+
+class Environment(FrozenModel):
+    """Where and with what a measurement was made."""
+
+    device: str
+    platform: str
+    python: str
+    versions: dict[str, str]
+    blas: str = ""
+    git_revision: str = ""
+    code_version: str = ""
+
+
+class Measurement(FrozenModel):
+    """The result of a trial.
+
+    `arrays` are named series: per layer (`layer_*`), or per window (`window_*`, in window order: comparisons of
+    trials on the same windows are paired through them). `seconds` are wall times and never part of identity.
+    """
+
+    metrics: tuple[Metric, ...]
+    arrays: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    environment: Environment
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> float:
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric.value
+        raise KeyError(name)

@@ -1,0 +1,49 @@
+"""Finds plug-ins by module name: one file in a package is one plug-in, named like its file.
+
+Listing names imports nothing, so that command lines stay instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from functools import cache
+from typing import TypeVar
+
+from swarm.kernels.errors import UnknownNameError
+
+T = TypeVar("T")
+
+
+@cache
+def names(package: str) -> tuple[str, ...]:
+    """Sorted plug-in names of a dotted package; modules called `base` or starting with `_` are not plug-ins."""
+    path = importlib.import_module(package).__path__
+    found = (module.name for module in pkgutil.iter_modules(path))
+    return tuple(sorted(name for name in found if name != "base" and not name.startswith("_")))
+
+
+@cache
+def load(package: str, kind: type[T], name: str) -> type[T]:
+    """The plug-in class of that name: the concrete subclass of `kind` that its module defines.
+
+    Raises:
+        UnknownNameError: no module of that name, with the list of known names.
+    """
+    if name not in names(package):
+        raise UnknownNameError(kind.__name__.lower(), name, ", ".join(names(package)))
+    module = importlib.import_module(f"{package}.{name}")
+    classes = [
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if issubclass(member, kind) and member.__module__ == module.__name__ and not inspect.isabstract(member)
+    ]
+    if len(classes) != 1:
+        raise TypeError(f"{module.__name__} must define exactly one {kind.__name__}, found {len(classes)}")
+    return classes[0]
+
+
+def load_all(package: str, kind: type[T]) -> dict[str, type[T]]:
+    """Every plug-in of the package by name."""
+    return {name: load(package, kind, name) for name in names(package)}

@@ -1,0 +1,1 @@
+"""The shared memory: the one database that proposals, trials, findings and summaries live in."""

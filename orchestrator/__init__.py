@@ -1,0 +1,1 @@
+"""What people run: the command line, the campaign loop, the Ray pool and the budget."""
