@@ -9,7 +9,7 @@ import importlib
 import inspect
 import pkgutil
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from swarm.kernels.errors import UnknownNameError
 
@@ -24,13 +24,17 @@ def names(package: str) -> tuple[str, ...]:
     return tuple(sorted(name for name in found if name != "base" and not name.startswith("_")))
 
 
-@cache
 def load(package: str, kind: type[T], name: str) -> type[T]:
     """The plug-in class of that name: the concrete subclass of `kind` that its module defines.
 
     Raises:
         UnknownNameError: no module of that name, with the list of known names.
     """
+    return cast("type[T]", _load(package, cast("Any", kind), name))
+
+
+@cache
+def _load(package: str, kind: Any, name: str) -> Any:
     if name not in names(package):
         raise UnknownNameError(kind.__name__.lower(), name, ", ".join(names(package)))
     module = importlib.import_module(f"{package}.{name}")
