@@ -1,4 +1,4 @@
-"""What agents write into the shared memory, as value types. Knows no database."""
+"""What the shared memory holds, as value types. Knows no database."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import Field, FiniteFloat
 
-from swarm.experiments.spec import TrialSpec
+from swarm.experiments.spec import Metric, TrialSpec
 from swarm.kernels.spec import FrozenModel
 
 TrialState = Literal["waiting", "running", "complete", "failed", "pruned", "quarantined"]
+Arm = Literal["agents", "control", "defaults"]
 Comparator = Literal["<=", ">="]
 FindingKind = Literal["plateau", "contrast", "transfer", "failure", "sensitivity"]
 FindingStatus = Literal["hypothesis", "confirmed", "refuted"]
@@ -36,11 +37,36 @@ class Proposal(FrozenModel):
 
     spec: TrialSpec
     proposer: str = Field(max_length=64)
-    arm: Literal["agents", "control", "defaults"] = "agents"
+    arm: Arm = "agents"
     rationale: str = Field(default="", max_length=MAX_TEXT)
     prediction: Prediction | None = None
     parents: tuple[int, ...] = ()
     """Finding ids that led to this proposal."""
+
+
+class TrialRecord(FrozenModel):
+    """A trial as the store knows it: what was proposed, and what came out once it is finished.
+
+    `number` counts the trials of the campaign from 0, in the order of proposal; `id` is unique in the store.
+    `outcome` is empty while the trial runs, `ok` when it completed, else the kind of failure.
+    """
+
+    id: int
+    number: int = Field(ge=0)
+    campaign_id: int
+    fingerprint: str
+    spec: TrialSpec
+    arm: Arm
+    proposer: str
+    rationale: str = ""
+    state: TrialState = "waiting"
+    outcome: str = ""
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    arrays: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    prediction: Prediction | None = None
+    verdict: Verdict | None = None
+    parents: tuple[int, ...] = ()
+    seconds: float = 0.0
 
 
 class Effect(FrozenModel):
@@ -66,6 +92,14 @@ class Finding(FrozenModel):
     author: str = Field(max_length=64)
 
 
+class FindingRecord(FrozenModel):
+    """A finding as the store knows it."""
+
+    id: int
+    campaign_id: int
+    finding: Finding
+
+
 class Summary(FrozenModel):
     """Text for people. Every number in it is a reference such as `{trial:12:kld}` that is resolved when shown."""
 
@@ -74,6 +108,29 @@ class Summary(FrozenModel):
     evidence: tuple[int, ...]
     author: str = Field(max_length=64)
     state: ReviewState = "pending"
+
+
+class SummaryRecord(FrozenModel):
+    """A summary as the store knows it, with the note of the person who reviewed it."""
+
+    id: int
+    campaign_id: int
+    summary: Summary
+    note: str = ""
+
+
+class AgentCall(FrozenModel):
+    """One call of an LLM: what it cost and whether its answer could be used."""
+
+    role: str = Field(max_length=64)
+    prompt_hash: str = Field(max_length=64)
+    model: str = Field(max_length=200)
+    tokens_in: int = Field(default=0, ge=0)
+    tokens_out: int = Field(default=0, ge=0)
+    usd: float = Field(default=0.0, ge=0)
+    seconds: float = Field(default=0.0, ge=0)
+    outcome: str = Field(max_length=64)
+    message: str = Field(default="", max_length=MAX_TEXT)
 
 
 class Budget(FrozenModel):
