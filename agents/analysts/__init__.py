@@ -1,0 +1,1 @@
+"""The analysts, one per file; `agents.base.analysts()` finds them."""
