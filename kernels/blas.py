@@ -1,0 +1,221 @@
+"""Which BLAS multiplies matrices on the CPU, and how to get a fast one.
+
+MLX's Linux wheel links the reference BLAS, tens of times slower than OpenBLAS. Symbols of a library that is loaded
+globally before `mlx.core` win, so an OpenBLAS from another wheel or from the system takes over. Without one
+everything works, slowly. On macOS MLX uses Accelerate and there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import importlib.util
+import os
+import re
+import sys
+import sysconfig
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+INSTALL = "Install the package cmeel-openblas, or the system's OpenBLAS (Debian: libopenblas0-pthread)."
+
+
+@dataclass(frozen=True)
+class BlasStatus:
+    """What multiplies matrices in this process.
+
+    `gflops` is measured with MLX on one float32 product (None: not measured). `in_force` says whether the fast
+    library answers MLX's calls; if not, `remedy` says what to do.
+    """
+
+    library: str
+    path: str
+    threads: int | None
+    in_force: bool
+    remedy: str = ""
+    gflops: float | None = None
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    handle: ctypes.CDLL
+    path: str
+    in_time: bool
+
+
+_loaded: _Loaded | None = None
+_failures: list[str] = []
+
+
+def use_openblas(threads: int | None = None) -> BlasStatus:
+    """Put an OpenBLAS in force for MLX, once per process, and set its number of threads.
+
+    Call it before the first import of `mlx.core`; later calls only set the threads. Never fails: what is missing
+    is in the status.
+    """
+    global _loaded
+    if sys.platform == "linux" and _loaded is None and not _failures:
+        in_time = "mlx.core" not in sys.modules
+        for path in _candidates():
+            try:
+                _loaded = _Loaded(_open(path), path, in_time)
+                break
+            except OSError as error:
+                _failures.append(f"{path}: {error}")
+    if threads is not None:
+        set_threads(threads)
+    return status()
+
+
+def set_threads(threads: int) -> None:
+    """Threads of every OpenBLAS in this process: the one that MLX calls, and numpy's own."""
+    for library, suffix in _openblas_libraries():
+        setter = getattr(library, f"{suffix[0]}openblas_set_num_threads{suffix[1]}", None)
+        if setter is not None:
+            setter.argtypes, setter.restype = [ctypes.c_int], None
+            setter(threads)
+
+
+def status(measure: bool = False) -> BlasStatus:
+    """Which BLAS is in force; with `measure` the product of two matrices is timed (some milliseconds)."""
+    gflops = _mlx_gflops() if measure else None
+    if sys.platform == "darwin":
+        return BlasStatus("Accelerate", "", None, True, gflops=gflops)
+    if _loaded is None:
+        why = f" ({_failures[0]})" if _failures else ""
+        return BlasStatus(
+            "reference BLAS", "", 1, False, f"Matrix products are slow: no OpenBLAS was loaded{why}. {INSTALL}", gflops
+        )
+    handle = _loaded.handle
+    handle.openblas_get_config.restype = ctypes.c_char_p
+    handle.openblas_get_num_threads.restype = ctypes.c_int
+    name = " ".join(handle.openblas_get_config().decode().split()[:2])
+    core = _core_name(handle)
+    in_force = _loaded.in_time
+    if gflops is not None:
+        # The same product through OpenBLAS itself: MLX is within a small factor of it, or does not call it.
+        in_force = gflops > 0.25 * _direct_gflops(handle)
+    remedy = "" if in_force else "mlx.core was imported before OpenBLAS was loaded: call use_openblas() first."
+    return BlasStatus(
+        f"{name} {core}".strip(), _loaded.path, handle.openblas_get_num_threads(), in_force, remedy, gflops
+    )
+
+
+def _core_name(handle: ctypes.CDLL) -> str:
+    handle.openblas_get_corename.restype = ctypes.c_char_p
+    return f"({handle.openblas_get_corename().decode()})"
+
+
+def _candidates() -> list[str]:
+    """Paths of OpenBLAS libraries, best first: the wheel's, then the system's."""
+    found = [Path(root) / "cmeel.prefix" / "lib" / "libopenblas.so" for root in _site_dirs()]
+    paths = [str(path) for path in found if path.exists()]
+    system = ctypes.util.find_library("openblas")
+    return paths + ([system] if system else [])
+
+
+def _site_dirs() -> list[str]:
+    spec = importlib.util.find_spec("mlx")
+    near = [str(Path(place).parent) for place in (spec.submodule_search_locations or [])] if spec else []
+    return list(dict.fromkeys([*near, sysconfig.get_paths()["purelib"], sysconfig.get_paths()["platlib"]]))
+
+
+def _open(path: str) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        if "libgfortran" not in str(error):
+            raise
+        _provide_gfortran()
+        return ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+
+
+def _provide_gfortran() -> None:
+    """Load a wheel's private libgfortran under its public name, for systems that have none.
+
+    Wheels carry the library under a mangled SONAME (`libgfortran-<hash>.so.5`), and the loader matches by SONAME.
+    A copy in memory with the name put right satisfies OpenBLAS; nothing is written to disk.
+
+    Raises:
+        OSError: no wheel carries one, or it cannot be loaded.
+    """
+    for root in _site_dirs():
+        for wheel in ("mlx_cpu.libs", "scipy.libs", "numpy.libs"):
+            for source in sorted((Path(root) / wheel).glob("libgfortran-*.so.5*")):
+                image = source.read_bytes()
+                public = b"libgfortran.so.5\0"
+                mangled = source.name.encode() + b"\0"
+                if image.count(mangled) != 1:
+                    continue
+                for helper in source.parent.glob("libquadmath-*.so*"):
+                    ctypes.CDLL(str(helper))
+                descriptor = os.memfd_create("libgfortran.so.5")
+                try:
+                    with os.fdopen(os.dup(descriptor), "wb") as memory:
+                        memory.write(image.replace(mangled, public.ljust(len(mangled), b"\0")))
+                    ctypes.CDLL(f"/proc/self/fd/{descriptor}")
+                finally:
+                    os.close(descriptor)
+                return
+    raise OSError("libgfortran.so.5 is missing")
+
+
+def _openblas_libraries() -> list[tuple[ctypes.CDLL, tuple[str, str]]]:
+    """OpenBLAS libraries mapped into this process, with the prefix and suffix of their symbols."""
+    if sys.platform != "linux":
+        return []
+    paths = re.findall(r"(/\S*openblas\S*\.so\S*)$", Path("/proc/self/maps").read_text(), re.MULTILINE)
+    found = []
+    for path in dict.fromkeys(paths):
+        name = Path(path).name
+        prefix = "scipy_" if "scipy_" in name else ""
+        found.append((ctypes.CDLL(path), (prefix, "64_" if "openblas64_" in name else "")))
+    return found
+
+
+SIZE = 320
+
+
+def _mlx_gflops() -> float:
+    import time
+
+    import mlx.core as mx
+
+    with mx.stream(mx.cpu):
+        a = mx.ones((SIZE, SIZE))
+        b = mx.ones((SIZE, SIZE))
+        mx.eval(a, b)
+        best = float("inf")
+        for _ in range(3):
+            start = time.perf_counter()
+            mx.eval(a @ b)
+            best = min(best, time.perf_counter() - start)
+    return 2e-9 * SIZE**3 / best
+
+
+@cache
+def _direct_gflops_of(path: str) -> float:
+    import time
+
+    import numpy as np
+
+    handle = ctypes.CDLL(path)
+    a = np.ones((SIZE, SIZE), np.float32)
+    c = np.empty_like(a)
+    pointer = a.ctypes.data_as(ctypes.c_void_p)
+    n, one = ctypes.c_int(SIZE), ctypes.c_float(1.0)
+    row_major, plain = ctypes.c_int(101), ctypes.c_int(111)
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        handle.cblas_sgemm(
+            row_major, plain, plain, n, n, n, one, pointer, n, pointer, n,
+            ctypes.c_float(0.0), c.ctypes.data_as(ctypes.c_void_p), n,
+        )  # fmt: skip
+        best = min(best, time.perf_counter() - start)
+    return 2e-9 * SIZE**3 / best
+
+
+def _direct_gflops(handle: ctypes.CDLL) -> float:
+    return _direct_gflops_of(str(handle._name))
