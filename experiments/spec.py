@@ -88,11 +88,13 @@ class Measurement(FrozenModel):
     """The result of a trial.
 
     `arrays` are named series: per layer (`layer_*`), or per window (`window_*`, in window order: comparisons of
-    trials on the same windows are paired through them). `seconds` are wall times and never part of identity.
+    trials on the same windows are paired through them). `notes` says in words what was scored and how.
+    `seconds` are wall times and never part of identity.
     """
 
     metrics: tuple[Metric, ...]
     arrays: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    notes: str = ""
     environment: Environment
     seconds: dict[str, float] = Field(default_factory=dict)
 
