@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from swarm.kernels import plugins
-from swarm.kernels.errors import SpecError
+from swarm.kernels.errors import NonFiniteError, SpecError
 
 if TYPE_CHECKING:
-    import mlx.core as mx
-
-    from swarm.kernels.spec import Axis, QuantSpec, RotationKind
+    from swarm.kernels.arrays import Array, Namespace, Packed
+    from swarm.kernels.spec import Axis, QuantSpec, RotationKind, Scaling
 
 PACKAGE = "swarm.kernels.quantizers"
 Side = Literal["key", "value"]
@@ -29,7 +28,7 @@ class Choices:
     group_sizes: tuple[int | None, ...] = (None,)
     axes: tuple[Axis, ...] = ("token",)
     rotations: tuple[RotationKind, ...] = ("none", "hadamard", "random")
-    scalings: tuple[str, ...] = ("fixed",)
+    scalings: tuple[Scaling, ...] = ("fixed",)
     sides: tuple[Side, ...] = ("key", "value")
 
 
@@ -38,6 +37,9 @@ class Quantizer(ABC):
 
     Class attributes `name` (the module's), `source` (arXiv id or project), `summary` (one line),
     `formula` (bits/value as text) and `choices` describe the method without any array library.
+
+    A method writes `pack` and `unpack` once over the array namespace `xp` (numpy or mlx.core); `encode` and `decode`
+    are the entry points for arrays of either library.
     """
 
     name: ClassVar[str]
@@ -57,25 +59,67 @@ class Quantizer(ABC):
         """Tokens that are encoded together; `encode` takes multiples of it."""
         return 1
 
-    @abstractmethod
-    def encode(self, x: mx.array) -> dict[str, mx.array]:
-        """Pack `x` [B, H, T, D] (T a multiple of `block_tokens`) into named arrays [B, H, T / block_tokens, ...]."""
+    @property
+    def bits(self) -> int:
+        """Bits of one code."""
+        bits = self.spec.bits
+        if bits is None:
+            raise SpecError(f"{self.name} was given no bits.", "Build the specification through QuantSpec.")
+        return bits
+
+    @property
+    def constant_nbytes(self) -> int:
+        """Bytes of data-independent tables (codebooks) that one layer's side needs besides its packed arrays."""
+        return 0
 
     @abstractmethod
-    def decode(self, packed: dict[str, mx.array]) -> mx.array:
-        """Packed arrays to float32 vectors [B, H, T, F] in the method's frame (F = D unless `query` says otherwise)."""
+    def pack(self, xp: Namespace, x: Array) -> Packed:
+        """Pack finite vectors of 16 or 32 bit [B, H, T, D] into named arrays [B, H, T / block_tokens, ...]."""
+
+    @abstractmethod
+    def unpack(self, xp: Namespace, packed: Packed) -> Array:
+        """Packed arrays to float32 vectors [B, H, T, F] in the method's frame."""
 
     @abstractmethod
     def bits_per_value(self) -> float:
         """Exact bits stored per value, all metadata included; equals the bytes that `encode` returns."""
 
-    def query(self, q: mx.array) -> mx.array:
+    def encode(self, x: Array) -> Packed:
+        """Pack `x` [B, H, T, D] (T a multiple of `block_tokens`) into named arrays [B, H, T / block_tokens, ...].
+
+        Raises:
+            NonFiniteError: NaN, Inf, or a magnitude beyond what the format can hold.
+        """
+        from swarm.kernels import arrays
+
+        xp, values = arrays.compute(x)
+        if not arrays.finite(xp, values):
+            raise self.out_of_range("NaN, Inf or magnitudes beyond the 16-bit type")
+        return {name: arrays.like(x, part) for name, part in self.pack(xp, values).items()}
+
+    def decode(self, packed: Packed) -> Array:
+        """Packed arrays to float32 vectors [B, H, T, F] in the method's frame (F = D unless `query` says otherwise)."""
+        from swarm.kernels import arrays
+
+        first = next(iter(packed.values()))
+        xp, _ = arrays.compute(first)
+        parts = {name: arrays.compute(part)[1] for name, part in packed.items()}
+        return arrays.like(first, self.unpack(xp, parts))
+
+    def query(self, q: Array) -> Array:
         """Map queries [..., D] into the frame, so that <query(q), decode(encode(k))> estimates <q, k>."""
         return q
 
-    def output(self, o: mx.array) -> mx.array:
+    def output(self, o: Array) -> Array:
         """Map a weighted sum of decoded values [..., F] back to [..., D]."""
         return o
+
+    def out_of_range(self, what: str) -> NonFiniteError:
+        """The error for input that the format cannot hold."""
+        return NonFiniteError(
+            f"{what} in the input of {self.spec.label}.",
+            "Check the model's weights and its compute type; scale the keys or values down if they are meant.",
+        )
 
     @classmethod
     def check(cls, spec: QuantSpec) -> None:
@@ -97,16 +141,31 @@ class Quantizer(ABC):
                 raise SpecError(f"{cls.name} does not take {field}={value}.", f"It takes {field} in: {known}.")
 
     @classmethod
+    def check_side(cls, spec: QuantSpec, side: Side) -> None:
+        """Refuse a method on a side that it was not made for.
+
+        Raises:
+            SpecError: with the sides it takes.
+        """
+        if side not in cls.choices.sides:
+            sides = " and ".join(f"{name}s" for name in cls.choices.sides)
+            raise SpecError(f"{spec.label} cannot quantize {side}s.", f"It is made for {sides}.")
+
+    @classmethod
     def check_head_dim(cls, spec: QuantSpec, head_dim: int) -> None:
         """Refuse a head size that the specification does not fit.
 
         Raises:
-            SpecError: the group does not divide the head size.
+            SpecError: the group does not divide the head size, or codes would not fill whole bytes.
         """
         if spec.axis == "token" and spec.group_size is not None and head_dim % spec.group_size:
             raise SpecError(
                 f"group_size={spec.group_size} of {spec.label} does not divide the head size {head_dim}.",
                 "Choose a group size that divides it.",
+            )
+        if head_dim % 8:
+            raise SpecError(
+                f"The head size {head_dim} is not a multiple of 8.", "Packed codes need whole bytes; use method none."
             )
 
 
@@ -117,6 +176,15 @@ def method(name: str) -> type[Quantizer]:
         UnknownNameError: with the list of known methods.
     """
     return plugins.load(PACKAGE, Quantizer, name)  # type: ignore[type-abstract]
+
+
+def build(spec: QuantSpec, head_dim: int, seed: int = 0) -> Quantizer:
+    """The quantizer of a specification at a head size.
+
+    Raises:
+        SpecError: the specification does not fit the head size.
+    """
+    return method(spec.method)(spec, head_dim, seed)
 
 
 def complete(data: dict[str, Any]) -> dict[str, Any]:

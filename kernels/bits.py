@@ -1,0 +1,71 @@
+"""Packs unsigned codes of 1 to 8 bits into bytes, low bits first, and back. Knows nothing of what a code means.
+
+Eight codes of b bits fill b bytes, as one little-endian number: the order of MLX's packed uint32 words too. Eight
+codes are moved at a time inside 64-bit words, so the work costs little more than touching the bytes.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from swarm.kernels.arrays import Array, Namespace, constant
+
+_SPREAD = (0x00FF00FF00FF00FF, 0x0000FFFF0000FFFF, 0x00000000FFFFFFFF)
+
+
+def _word(xp: Namespace, value: int) -> Array:
+    return constant(xp, np.array(value & 0xFFFFFFFFFFFFFFFF, np.uint64))
+
+
+def pack(xp: Namespace, codes: Array, bits: int) -> Array:
+    """Codes uint8 [..., n] below 2^bits, n a multiple of 8, to bytes uint8 [..., n * bits / 8]."""
+    if bits == 8:
+        return codes
+    if bits == 1 and xp is np:
+        return np.packbits(codes, axis=-1, bitorder="little")
+    words = (np.ascontiguousarray(codes) if xp is np else codes).view(xp.uint64)
+    for level, low in enumerate(_SPREAD):
+        gap = (8 - bits) << level
+        high = words & _word(xp, ~low)
+        high >>= _word(xp, gap)
+        words = words & _word(xp, low)
+        words |= high
+    lanes = words.view(xp.uint8).reshape(*codes.shape[:-1], codes.shape[-1] // 8, 8)
+    return lanes[..., :bits].reshape(*codes.shape[:-1], codes.shape[-1] // 8 * bits)
+
+
+def unpack(xp: Namespace, data: Array, bits: int) -> Array:
+    """Bytes uint8 [..., m], m a multiple of `bits`, to codes uint8 [..., m * 8 / bits]."""
+    if bits == 8:
+        return data
+    shape = (*data.shape[:-1], data.shape[-1] // bits)
+    lanes = xp.zeros((*shape, 8), dtype=xp.uint8)
+    lanes[..., :bits] = data.reshape(*shape, bits)
+    words = lanes.view(xp.uint64)
+    for level in (2, 1, 0):
+        width, lane = bits << level, 8 << level
+        low = sum(((1 << width) - 1) << start for start in range(0, 64, 2 * lane))
+        high = words & _word(xp, low << width)
+        high <<= _word(xp, lane - width)
+        words &= _word(xp, low)
+        words |= high
+    return words.view(xp.uint8).reshape(*data.shape[:-1], shape[-1] * 8)
+
+
+@cache
+def _byte_table(table: bytes, bits: int) -> np.ndarray:
+    """All codes of a byte at once: [256, 8 / bits] floats, viewed as one wide element per byte."""
+    values = np.frombuffer(table, np.float32)
+    codes = np.arange(256)[:, None] >> np.arange(0, 8, bits) & ((1 << bits) - 1)
+    rows = np.ascontiguousarray(values[codes])
+    return rows.view(np.complex64 if bits == 4 else np.complex128)[:, 0]
+
+
+def lookup(xp: Namespace, data: Array, bits: int, table: np.ndarray) -> Array:
+    """Bytes of packed codes to the table's float32 values: table [2^bits] -> [..., m * 8 / bits]."""
+    if xp is np and bits in (2, 4):
+        wide = np.take(_byte_table(table.tobytes(), bits), data)
+        return wide.view(np.float32).reshape(*data.shape[:-1], data.shape[-1] * 8 // bits)
+    return xp.take(constant(xp, table), unpack(xp, data, bits))

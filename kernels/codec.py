@@ -1,0 +1,147 @@
+"""One side (keys or values) of one layer: per-channel factors, then rotation, then the method. Knows no caches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from swarm.kernels import arrays
+from swarm.kernels.errors import SpecError
+from swarm.kernels.quantizers import base
+from swarm.kernels.rotation import Rotation
+
+if TYPE_CHECKING:
+    from swarm.kernels.arrays import Array, Namespace, Packed
+    from swarm.kernels.quantizers.base import Side
+    from swarm.kernels.spec import QuantSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Learned scaling of one side of one layer.
+
+    `channel` float32 [H, D] or [D], positive: vectors are divided by it before encoding, queries or outputs
+    multiplied. `clip` in (0, 1]: the share of each group's extreme that is kept before encoding.
+    """
+
+    channel: np.ndarray
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        channel = np.asarray(self.channel, np.float32)
+        if not (np.isfinite(channel).all() and (channel > 0).all()):
+            raise SpecError("Learned factors must be positive finite numbers.", "Fit them again.")
+        if not 0 < self.clip <= 1:
+            raise SpecError(f"clip={self.clip} is not in (0, 1].", "Give the share of the extreme that is kept.")
+        object.__setattr__(self, "channel", channel)
+
+    @property
+    def per_head(self) -> np.ndarray:
+        """The factors as [H, 1, D] or [1, 1, D], to broadcast over [B, H, T, D]."""
+        return self.channel.reshape(-1, 1, self.channel.shape[-1])
+
+
+class Codec:
+    """Encodes and decodes one side of one layer, and maps queries and outputs into its frame and back.
+
+    For keys, <query(q), decode(encode(k))> estimates <q, k>; for values, output(sum_t p_t decode(encode(v))_t)
+    estimates sum_t p_t v_t. Arrays of numpy and MLX alike; computed in float32.
+    """
+
+    def __init__(
+        self, spec: QuantSpec, side: Side, head_dim: int, seed: int = 0, *, factors: Factors | None = None
+    ) -> None:
+        base.method(spec.method).check_side(spec, side)
+        if (spec.scaling == "learned") != (factors is not None):
+            raise SpecError(
+                f"{spec.label} and the given factors do not agree on learned scaling.",
+                "Pass the fitted factors with scaling=learned, and none with scaling=fixed.",
+            )
+        if factors is not None and factors.channel.shape[-1] != head_dim:
+            raise SpecError(
+                f"The factors have {factors.channel.shape[-1]} channels, the head size is {head_dim}.",
+                "Fit the factors on this model.",
+            )
+        self.spec = spec
+        self.side = side
+        self.head_dim = head_dim
+        self.factors = factors
+        self.quantizer = base.build(spec, head_dim, seed)
+        self.rotation = Rotation(spec.rotation or "none", head_dim, seed)
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens that are encoded together."""
+        return self.quantizer.block_tokens
+
+    @property
+    def bits_per_value(self) -> float:
+        """Exact bits stored per value, metadata included."""
+        return self.quantizer.bits_per_value()
+
+    @property
+    def constant_nbytes(self) -> int:
+        """Bytes held once per layer: codebooks, and learned factors at 16 bit."""
+        learned = 0 if self.factors is None else self.factors.channel.size * 2
+        return self.quantizer.constant_nbytes + learned
+
+    @property
+    def identity(self) -> bool:
+        """Whether decoded vectors live in the original frame, so that queries and outputs need no mapping."""
+        probe = np.zeros((1, self.head_dim), np.float32)
+        return self.query(probe) is probe and self.output(probe) is probe
+
+    def encode(self, x: Array) -> Packed:
+        """Pack x [B, H, T, D] (T a multiple of `block_tokens`) into named arrays [B, H, T / block_tokens, ...].
+
+        Raises:
+            NonFiniteError: NaN, Inf, or a magnitude beyond what the format can hold.
+        """
+        xp, values = arrays.compute(x)
+        if not arrays.finite(xp, values):
+            raise self.quantizer.out_of_range("NaN, Inf or magnitudes beyond the 16-bit type")
+        return {name: arrays.like(x, part) for name, part in self.pack(xp, values).items()}
+
+    def pack(self, xp: Namespace, x: Array) -> Packed:
+        """`encode` for arrays that are known to be finite and of the namespace."""
+        held = x.dtype
+        if self.factors is not None:
+            x = arrays.single(xp, x) / arrays.constant(xp, self.factors.per_head)
+        x = self._clip(xp, self.rotation.forward(x))
+        if xp is not np and held == xp.bfloat16:
+            x = x.astype(held)
+        return self.quantizer.pack(xp, x)
+
+    def decode(self, packed: Packed) -> Array:
+        """Packed arrays to float32 vectors [B, H, T, F] in the codec's frame."""
+        return self.quantizer.decode(packed)
+
+    def unpack(self, xp: Namespace, packed: Packed) -> Array:
+        """`decode` for arrays of the namespace."""
+        return self.quantizer.unpack(xp, packed)
+
+    def query(self, q: Array) -> Array:
+        """Queries [B, H, L, D] (H the KV heads) into the frame of decoded keys, [B, H, L, F]."""
+        if self.factors is not None:
+            q = q * arrays.constant(arrays.namespace(q), self.factors.per_head)
+        return self.quantizer.query(self.rotation.forward(q))
+
+    def output(self, o: Array) -> Array:
+        """Weighted sums of decoded values [B, H, L, F] back to [B, H, L, D]."""
+        o = self.rotation.inverse(self.quantizer.output(o))
+        if self.factors is not None:
+            o = o * arrays.constant(arrays.namespace(o), self.factors.per_head)
+        return o
+
+    def _clip(self, xp: Namespace, x: Array) -> Array:
+        """Clip every group of channels to a share of its own extremes."""
+        clip = 1.0 if self.factors is None else self.factors.clip
+        if clip == 1.0:
+            return x
+        group = self.spec.group_size or self.head_dim
+        groups = x.reshape(*x.shape[:-1], -1, group if self.head_dim % group == 0 else self.head_dim)
+        high = xp.max(groups, axis=-1, keepdims=True) * clip
+        low = xp.min(groups, axis=-1, keepdims=True) * clip
+        return xp.clip(groups, low, high).reshape(x.shape)

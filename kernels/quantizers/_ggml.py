@@ -1,0 +1,91 @@
+"""What the ggml block formats share: 32 channels of one token in one byte block. Knows no particular format.
+
+Source: llama.cpp, ggml-quants. The arithmetic is done in the order of the `gguf` package, so that blocks agree with
+it bit for bit.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from swarm.kernels import arrays
+from swarm.kernels.quantizers.base import Quantizer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swarm.kernels.arrays import Array, Namespace, Packed
+
+BLOCK = 32
+
+
+class GgmlBlock(Quantizer):
+    """A ggml block format.
+
+    Layout: `blocks` uint8 [B, H, T, D / 32 * block_bytes]; each block as ggml lays it out, 16-bit fields
+    little-endian first.
+    """
+
+    block_bytes: ClassVar[int]
+
+    @abstractmethod
+    def pack_blocks(self, xp: Namespace, x: Array) -> Sequence[Array]:
+        """Blocks float32 [n, 32] to the block's fields in order, each uint8 [n, bytes]."""
+
+    @abstractmethod
+    def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:
+        """Byte blocks [n, block_bytes] to float32 [n, 32]."""
+
+    def pack(self, xp: Namespace, x: Array) -> Packed:
+        """Encode every run of 32 channels into one block."""
+        rows = arrays.single(xp, x).reshape(-1, BLOCK)
+        with np.errstate(all="ignore"):
+            fields = self.pack_blocks(xp, rows)
+        blocks = xp.concatenate(fields, axis=-1)
+        return {"blocks": blocks.reshape(*x.shape[:-1], x.shape[-1] // BLOCK * self.block_bytes)}
+
+    def unpack(self, xp: Namespace, packed: Packed) -> Array:
+        """Decode the blocks."""
+        blocks = packed["blocks"]
+        values = self.unpack_blocks(xp, blocks.reshape(-1, self.block_bytes))
+        return values.reshape(*blocks.shape[:-1], blocks.shape[-1] // self.block_bytes * BLOCK)
+
+    def bits_per_value(self) -> float:
+        """The block's bytes over its 32 values."""
+        return self.block_bytes * 8 / BLOCK
+
+
+def half_field(xp: Namespace, x: Array) -> Array:
+    """Float32 [n, 1] as the two bytes of a float16."""
+    return x.astype(xp.float16).view(xp.uint8)
+
+
+def read_half(xp: Namespace, field: Array) -> Array:
+    """Two bytes [n, 2] of a float16 as float32 [n, 1]."""
+    if xp is np:
+        return np.ascontiguousarray(field).view(np.float16).astype(np.float32)
+    return xp.contiguous(field).view(xp.float16).astype(xp.float32)
+
+
+def inverse(xp: Namespace, d: Array) -> Array:
+    """1 / d, and 0 where d is 0."""
+    return xp.where(d == 0, xp.zeros_like(d), 1 / d)
+
+
+def pack_nibbles(q: Array) -> Array:
+    """Codes uint8 [n, 32] to [n, 16]: code i low, code i + 16 high."""
+    return (q[:, :16] & 0x0F) | (q[:, 16:] << 4)
+
+
+def unpack_nibbles(xp: Namespace, data: Array) -> Array:
+    """The reverse of `pack_nibbles`."""
+    return xp.concatenate([data & 0x0F, data >> 4], axis=-1)
+
+
+def extreme(xp: Namespace, x: Array) -> Array:
+    """The value of largest magnitude of each row [n, 32], with its sign; the first of equals, [n, 1]."""
+    at = xp.argmax(xp.abs(x), axis=-1, keepdims=True)
+    return xp.take_along_axis(x, at, axis=-1)

@@ -1,0 +1,55 @@
+"""MLX's own group quantization, so that packed caches are what `mx.quantize` makes of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from swarm.kernels import arrays, bits
+from swarm.kernels.quantizers.base import Choices, Quantizer
+
+if TYPE_CHECKING:
+    from swarm.kernels.arrays import Array, Namespace, Packed
+
+
+class Affine(Quantizer):
+    """x ~ scale * code + bias per group of channels of one token, exactly as `mx.quantize(mode="affine")`.
+
+    Layout per token and head: `codes` uint32 [B, H, T, D * bits / 32], code i in bits [i * b, (i + 1) * b) of the
+    little-endian stream; `scales` and `biases` 16 bit [B, H, T, D / group_size].
+    """
+
+    name = "affine"
+    source = "MLX (mx.quantize)"
+    summary = "MLX group quantization with scale and bias"
+    formula = "b + 32/g"
+    choices = Choices(bits=(4, 8, 6, 5, 3, 2), group_sizes=(64, 32, 128), scalings=("fixed", "learned"))
+
+    @property
+    def group(self) -> int:
+        """Channels that share one scale and bias."""
+        return self.spec.group_size or self.head_dim
+
+    def pack(self, xp: Namespace, x: Array) -> Packed:
+        """Quantize the 16-bit form of x, so that scale and bias are 16 bit."""
+        import mlx.core as mx
+
+        values = arrays.half(xp, x)
+        parts = mx.quantize(mx.array(values) if xp is np else values, group_size=self.group, bits=self.bits)
+        if xp is np:
+            parts = [np.array(part, copy=False) for part in parts]
+        return dict(zip(("codes", "scales", "biases"), parts, strict=True))
+
+    def unpack(self, xp: Namespace, packed: Packed) -> Array:
+        """scale * code + bias in float32."""
+        codes = bits.unpack(xp, packed["codes"].view(xp.uint8), self.bits).astype(xp.float32)
+        scales, biases = (arrays.single(xp, packed[name])[..., None] for name in ("scales", "biases"))
+        groups = codes.reshape(*codes.shape[:-1], -1, self.group)
+        groups *= scales
+        groups += biases
+        return groups.reshape(codes.shape)
+
+    def bits_per_value(self) -> float:
+        """Code bits plus a 16-bit scale and bias per group."""
+        return self.bits + 32 / self.group

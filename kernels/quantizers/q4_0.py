@@ -1,0 +1,37 @@
+"""ggml's q4_0: 32 nibbles under one signed 16-bit scale."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swarm.kernels.quantizers import _ggml
+from swarm.kernels.quantizers.base import Choices
+
+if TYPE_CHECKING:
+    from swarm.kernels.arrays import Array, Namespace
+
+
+class Q4_0(_ggml.GgmlBlock):
+    """x ~ d (q - 8), d = (the value of largest magnitude, with its sign) / -8; 18 bytes: d, then 16 bytes of nibbles.
+
+    Byte i holds code i in its low and code i + 16 in its high half.
+    """
+
+    name = "q4_0"
+    source = "llama.cpp (ggml-quants)"
+    summary = "4-bit blocks of 32 whose extreme value is exact"
+    formula = "4 + 16/32 = 4.5"
+    choices = Choices(bits=(4,), group_sizes=(32,), scalings=("fixed", "learned"))
+    block_bytes = 18
+
+    def pack_blocks(self, xp: Namespace, x: Array) -> tuple[Array, Array]:
+        """Scale and nibbles."""
+        d = _ggml.extreme(xp, x) / -8
+        codes = xp.minimum(x * _ggml.inverse(xp, d) + 8.5, 15).astype(xp.uint8)
+        return _ggml.half_field(xp, d), _ggml.pack_nibbles(codes)
+
+    def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:
+        """d (q - 8)."""
+        codes = _ggml.unpack_nibbles(xp, blocks[:, 2:]).astype(xp.float32)
+        codes -= 8
+        return codes * _ggml.read_half(xp, blocks[:, :2])

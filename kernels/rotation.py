@@ -1,0 +1,71 @@
+"""Seeded orthogonal rotations of the channels of one head. Knows nothing of methods or caches.
+
+A rotation leaves scores as they are when keys and queries share it, and spreads outlier channels over all of them.
+Sources: 2404.00456 (QuaRot) for Hadamard times signs; 2604.19157 (SAW-INT4) for block-diagonal ones.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from swarm.kernels import arrays
+
+if TYPE_CHECKING:
+    from swarm.kernels.arrays import Array
+    from swarm.kernels.spec import RotationKind
+
+
+def hadamard(order: int) -> np.ndarray:
+    """The normalized Hadamard matrix (Sylvester) of a power-of-two order, float64 [order, order]."""
+    matrix = np.ones((1, 1))
+    while len(matrix) < order:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix / np.sqrt(order)
+
+
+def matrix(kind: RotationKind, head_dim: int, seed: int) -> np.ndarray:
+    """The orthogonal matrix R of a rotation, float64 [D, D]: x -> x R.
+
+    `hadamard` is seeded random signs times the normalized Hadamard matrix, block diagonal with blocks of the largest
+    power of two that divides D; `random` is the Q of a seeded Gaussian matrix, uniform over the orthogonal group.
+    """
+    rng = np.random.default_rng([seed, head_dim])
+    if kind == "none":
+        return np.eye(head_dim)
+    if kind == "hadamard":
+        order = head_dim & -head_dim
+        signs = rng.choice([-1.0, 1.0], size=head_dim)
+        return signs[:, None] * np.kron(np.eye(head_dim // order), hadamard(order))
+    q, r = np.linalg.qr(rng.standard_normal((head_dim, head_dim)))
+    return q * np.sign(np.diagonal(r))
+
+
+class Rotation:
+    """An orthogonal map of vectors [..., D]; the same kind, size and seed give the same map."""
+
+    def __init__(self, kind: RotationKind, head_dim: int, seed: int = 0) -> None:
+        self.kind = kind
+        self._matrix = matrix(kind, head_dim, seed).astype(np.float32)
+
+    def forward(self, x: Array) -> Array:
+        """x R in float32, for keys, values and queries alike."""
+        return x if self.kind == "none" else multiply(x, self._matrix)
+
+    def inverse(self, x: Array) -> Array:
+        """x R^T in float32: undoes `forward`."""
+        return x if self.kind == "none" else multiply(x, self._matrix.T)
+
+
+def multiply(x: Array, right: np.ndarray) -> Array:
+    """Vectors [..., n] times a fixed matrix [n, m] in float32; a vector's result does not depend on its neighbours.
+
+    BLAS sums a lone row in another order than rows of a matrix: a lone row is therefore computed as two, so that
+    packed codes do not depend on how many tokens arrive at once.
+    """
+    xp = arrays.namespace(x)
+    rows = arrays.single(xp, x).reshape(-1, x.shape[-1])
+    factor = right if xp is np else arrays.constant(xp, np.ascontiguousarray(right))
+    product = xp.concatenate([rows, rows])[:2] @ factor if rows.shape[0] == 1 else rows @ factor
+    return product[: rows.shape[0]].reshape(*x.shape[:-1], right.shape[1])
