@@ -1,0 +1,1 @@
+"""The subcommands of `swarm`, one per file."""

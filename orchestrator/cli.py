@@ -1,0 +1,118 @@
+"""The command `swarm`. Finds its commands by module name and imports only the one that runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, MutableMapping
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from swarm.kernels import plugins
+from swarm.kernels.errors import UsageError
+from swarm.orchestrator import console, toml
+
+PACKAGE = "swarm.orchestrator.commands"
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+class _Commands(MutableMapping[str, Any]):
+    """Command name to command, each imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in plugins.names(PACKAGE):
+            raise KeyError(name)
+        return build(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(plugins.names(PACKAGE))
+
+    def __len__(self) -> int:
+        return len(plugins.names(PACKAGE))
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        raise TypeError(f"add {PACKAGE}.{name} instead")
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError(f"remove {PACKAGE}.{name} instead")
+
+
+class _Group(TyperGroup):
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        self.commands = _Commands()
+
+
+def build(name: str) -> Any:
+    """The command of a module: its function `command`, listed under the module's `PANEL`.
+
+    Options that are left out come from SWARM_<COMMAND>_<OPTION>, then from the table [<command>] of swarm.toml;
+    `launch` and `resume` read the top level of the file instead (see `settings`).
+    """
+    module = importlib.import_module(f"{PACKAGE}.{name}")
+    context = {**CONTEXT, "auto_envvar_prefix": f"SWARM_{name.upper()}", "default_map": toml.table(name)}
+    single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+    single.command(name, context_settings=context, rich_help_panel=module.PANEL)(module.command)
+    built = typer.main.get_command(single)
+    unknown = sorted(set(context["default_map"]) - {param.name for param in built.params})
+    if unknown:
+        raise UsageError(f"unknown key {unknown[0]!r} in [{name}] of {toml.FILE}.", f"See `swarm {name} --help`.")
+    return built
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"swarm {version('kv-swarm')}\n")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=_Group,
+    name="swarm",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings=CONTEXT,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(
+    epilog="Options also come from swarm.toml and SWARM_* variables.  Start with `swarm launch --budget 330`."
+)
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Find out, by experiment, how far a model's KV cache can be compressed."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; every error becomes one line on standard error and an exit code."""
+    try:
+        code = typer.main.get_command(app).main(args, prog_name="swarm", standalone_mode=False)
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        text = error.format_message().rstrip(".?")
+        if not text:  # `swarm` alone has printed its help
+            sys.exit(error.exit_code)
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context else "swarm"
+        console.fail(
+            f"{text[:1].lower()}{text[1:]}{'?' if 'Did you' in text else '.'}",
+            f"See `{where} --help`.",
+            error.exit_code,
+        )
+    except (KeyboardInterrupt, typer.Abort):
+        console.fail("interrupted.", "", 130)
+    except BrokenPipeError:
+        # The reader of our pipe went away, as `head` does: not an error. The null device keeps the exit quiet.
+        sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115
+        sys.exit(0)
+    except Exception as error:
+        console.fail_with(error)
+    sys.exit(code if isinstance(code, int) else 0)

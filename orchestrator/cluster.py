@@ -1,0 +1,126 @@
+"""Brings Ray up in the background and takes it down again. Knows no trials."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from swarm.kernels.errors import UsageError
+from swarm.orchestrator.worker import Worker
+
+OBJECT_STORE_BYTES = 128 * 2**20
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+class Cluster:
+    """Ray of this machine, or a connection to one that exists.
+
+    Ray's start takes seconds, so a thread does it. The thread then stays: on Linux the processes that it started
+    are told to die with the thread that started them.
+    """
+
+    actor_class: type[Worker] = Worker
+
+    def __init__(self, cpus: int, *, gpus: int, address: str | None, on_ready: Callable[[], None]) -> None:
+        self._cpus = cpus
+        self._gpus = gpus
+        self._address = address
+        self._on_ready = on_ready
+        self._release = threading.Event()
+        self._settled = threading.Event()
+        self._thread = threading.Thread(target=self._host, name="ray", daemon=True)
+        self.ready = False
+        self.error: str | None = None
+        if address is not None:
+            _check_address(address)
+
+    def start(self) -> None:
+        """Begin; `on_ready` is called from another thread when `ready` or `error` is set."""
+        _prepare_environment(local=self._address is None)
+        self._thread.start()
+
+    def stop(self, patience: float) -> None:
+        """Disconnect, and end what was started here."""
+        self._release.set()
+        if self._thread.is_alive():
+            self._thread.join(patience)
+
+    def _host(self) -> None:
+        session: str | None = None
+        try:
+            session = self._connect()
+            self.ready = True
+        except BaseException as error:
+            self.error = " ".join(str(error).split())[:300] or type(error).__name__
+        self._on_ready()
+        if self.ready:
+            self._release.wait()
+            self._disconnect(session)
+
+    def _connect(self) -> str | None:
+        import ray
+
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "swarm"}
+        if self._address is not None:
+            ray.init(address=self._address, **quiet)
+            return None
+        context = ray.init(
+            address="local",
+            num_cpus=self._cpus,
+            num_gpus=self._gpus,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            **quiet,
+        )
+        return str(context.address_info["session_dir"])
+
+    def _disconnect(self, session: str | None) -> None:
+        import ray
+
+        ray.shutdown()
+        if session is not None:
+            shutil.rmtree(session, ignore_errors=True)
+
+
+def _prepare_environment(*, local: bool) -> None:
+    """Set what Ray reads from the environment; its local processes inherit it."""
+    # Without this, Ray would build a second environment for the workers when we run under `uv run`.
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if local:
+        # One worker per core: threads of a BLAS would only get into each other's way.
+        os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+
+
+def hidden_paths() -> tuple[str, ...]:
+    """The folders of this process that Ray would put on the workers' module path."""
+    return str(Path.cwd()), str(Path(sys.argv[0]).resolve().parent)
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address that nobody answers on: Ray itself would end the process after a minute.
+
+    Raises:
+        UsageError: not `auto` or `host:port`, or no answer.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise UsageError(f"--ray-address {address}: not an address.", "Give host:port of the head node, or auto.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"--ray-address {address}: no answer ({error}).", "Start Ray there (`ray start --head`), or correct it."
+        ) from error

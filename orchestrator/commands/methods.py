@@ -1,0 +1,65 @@
+"""`swarm methods`: what can be put in a cache, straight from the methods themselves."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from swarm.kernels import plugins
+from swarm.kernels.errors import UnknownNameError
+from swarm.kernels.quantizers import base
+from swarm.orchestrator.console import Column, listing
+from swarm.orchestrator.options import Json
+
+PANEL = "Methods and models"
+
+
+def command(
+    name: Annotated[str | None, typer.Argument(help="Only this method.", show_envvar=False)] = None,
+    json: Json = False,
+) -> None:
+    """List the quantization methods: parameters, exact bits per value, source.
+
+    Example: `swarm methods affine`
+    """
+    known = plugins.names(base.PACKAGE)
+    if name is not None and name not in known:
+        raise UnknownNameError("method", name, ", ".join(known))
+    rows = [_row(each) for each in ([name] if name else known)]
+    listing(
+        rows,
+        [
+            Column("name", "method"),
+            Column("bits", show=_choices),
+            Column("group_sizes", "group", show=_choices),
+            Column("axes", "axis", show=_choices),
+            Column("rotations", "rotation", show=_choices),
+            Column("scalings", "scaling", show=_choices),
+            Column("formula", "bits/value"),
+            Column("source"),
+            Column("summary"),
+        ],
+        as_json=json,
+    )
+
+
+def _row(name: str) -> dict[str, Any]:
+    method = base.method(name)
+    offered = method.choices
+    return {
+        "name": method.name,
+        "summary": method.summary,
+        "formula": method.formula,
+        "source": method.source,
+        "bits": list(offered.bits),
+        "group_sizes": list(offered.group_sizes),
+        "axes": list(offered.axes),
+        "rotations": list(offered.rotations),
+        "scalings": list(offered.scalings),
+        "sides": list(offered.sides),
+    }
+
+
+def _choices(values: list[Any]) -> str:
+    return " ".join("-" if value is None else str(value) for value in values)

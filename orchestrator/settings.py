@@ -1,0 +1,165 @@
+"""The settings of a campaign: flag over SWARM_* variable over swarm.toml over default.
+
+Knows names, ranges and formats of options; whether a model or a method exists is for those who load it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from swarm.agents.base import AgentSettings
+from swarm.kernels.errors import UsageError
+from swarm.orchestrator import toml
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _seconds(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd]?)", value.strip().lower())
+    if not parts or re.sub(r"(\d+(?:\.\d+)?)\s*([smhd]?)", "", value.strip().lower()).strip():
+        raise ValueError("must be a duration such as 90, 45s, 10m or 1h30m")
+    return sum(float(amount) * _UNITS[unit] for amount, unit in parts)
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(AgentSettings, BaseSettings):
+    """Everything a campaign can be told; what it ran with is stored in it. Keys of LLM providers are never here.
+
+    `models` left out means the bundled models on this machine; `workers` one per core (or GPU) as memory allows;
+    `lag` the number of latest trials whose results a proposal does not see. Times are in seconds.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="SWARM_", extra="forbid", frozen=True, env_ignore_empty=True, ser_json_inf_nan="strings"
+    )
+
+    store: str = "swarm.db"
+    name: str | None = Field(default=None, max_length=80)
+    budget: int = Field(default=330, ge=1)
+    models: Names | None = None
+    seed: int = Field(default=0, ge=0)
+    context: int = Field(default=512, ge=2)
+    corpus: str | None = None
+    workers: int | None = Field(default=None, ge=1)
+    ray_address: str | None = None
+    lag: int | None = Field(default=None, ge=1)
+    trial_timeout: Seconds = 300.0
+    time_limit: Seconds | None = None
+    llm: str = "none"
+    llm_model: str | None = None
+    max_tokens: int | None = Field(default=None, ge=0)
+    max_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    agenda: str | None = None
+
+    @field_validator("models")
+    @classmethod
+    def _not_empty(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and (not value or len(set(value)) != len(value)):
+            raise ValueError("must name each model once, separated by commas")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags first, then the environment, then swarm.toml."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, toml.settings())
+
+    def for_agents(self) -> AgentSettings:
+        """The part that the agents read."""
+        return AgentSettings.model_validate({name: getattr(self, name) for name in AgentSettings.model_fields})
+
+    def stored(self) -> dict[str, Any]:
+        """The form in which a campaign keeps them."""
+        return self.model_dump(mode="json", exclude={"store"})
+
+
+def load(**flags: object) -> Settings:
+    """The effective settings; flags that are None count as not given.
+
+    Raises:
+        UsageError: an unknown key in swarm.toml or a value out of range, naming where it came from.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    _refuse_unknown(toml.settings())
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise _usage(error, given) from error
+
+
+def restore(stored: dict[str, Any], store: str, **flags: object) -> Settings:
+    """The settings of a campaign that goes on, with the few flags that may change between two runs of it."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    known = {key: value for key, value in stored.items() if key in Settings.model_fields}
+    try:
+        return Settings(**{**known, "store": store, **given})
+    except ValidationError as error:
+        raise _usage(error, {**known, **given}) from error
+
+
+def store_url(flag: str | None) -> str:
+    """The store that a command reads: its flag, SWARM_STORE, swarm.toml, or swarm.db here."""
+    return load(store=flag).store
+
+
+def default_name(seed: int) -> str:
+    """Name of a campaign that was not given one: `campaign-<seed>`, made unique by the caller."""
+    return f"campaign-{seed}"
+
+
+def _refuse_unknown(document: dict[str, Any]) -> None:
+    for key in document:
+        if key not in Settings.model_fields:
+            near = get_close_matches(key, Settings.model_fields, n=1)
+            known = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(Settings.model_fields))}."
+            raise UsageError(f"unknown key {key!r} in {toml.FILE}.", known)
+
+
+def _usage(error: ValidationError, given: dict[str, object]) -> UsageError:
+    first = error.errors(include_url=False)[0]
+    key = str(first["loc"][0]) if first["loc"] else "settings"
+    flag, variable = f"--{key.replace('_', '-')}", f"SWARM_{key.upper()}"
+    if key in given:
+        where = flag
+    elif variable in os.environ:
+        where = variable
+    else:
+        where = f"{key} in {toml.FILE}"
+    reason = str(first["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    value = first.get("input")
+    return UsageError(f"{where}={value if not isinstance(value, dict) else '?'}: {reason}.", "Correct the value.")
+
+
+def absolute(path: str | None) -> str | None:
+    """A path as every worker understands it."""
+    return str(Path(path).expanduser().resolve()) if path else None

@@ -1,0 +1,89 @@
+"""What runs in a worker process: one runner with its resident model. Knows experiments and kernels, never the store."""
+
+from __future__ import annotations
+
+import errno
+import platform
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from swarm.kernels.errors import SwarmError, TrialError
+
+if TYPE_CHECKING:
+    from swarm.experiments.spec import Measurement, TrialSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every worker is told when it starts.
+
+    `hidden` are folders of the driver that Ray puts on the workers' module path and that must not be there: in a
+    working copy our top-level folders would shadow packages of the same names.
+    """
+
+    corpus: str | None = None
+    cache_dir: str | None = None
+    threads: int = 1
+    hidden: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What a worker says when it is up."""
+
+    node: str
+    python: str
+    code_version: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended: with a measurement, or with the kind of failure and its message."""
+
+    kind: str
+    measurement: Measurement | None = None
+    message: str = ""
+    seconds: float = 0.0
+
+
+class Worker:
+    """The class of the Ray actors."""
+
+    def __init__(self, plan: Plan) -> None:
+        sys.path[:] = [path for path in sys.path if path not in plan.hidden]
+        from swarm.experiments.runner import Runner
+
+        self._runner = Runner(cache_dir=plan.cache_dir, corpus=plan.corpus, threads=plan.threads)
+
+    def greet(self) -> Greeting:
+        """Answer once the worker can run trials."""
+        from swarm.experiments.spec import code_version
+
+        return Greeting(platform.node(), platform.python_version(), code_version())
+
+    def run(self, spec: TrialSpec) -> Outcome:
+        """Run a trial; every failure that leaves the process alive is an outcome."""
+        start = time.perf_counter()
+        try:
+            measurement = self._runner.run(spec)
+        except Exception as error:
+            kind, message = _classify(error)
+            return Outcome(kind, None, message, time.perf_counter() - start)
+        return Outcome("ok", measurement, "", time.perf_counter() - start)
+
+
+def _classify(error: Exception) -> tuple[str, str]:
+    """The recorded outcome of an exception and the message that is kept with it."""
+    if isinstance(error, TrialError):
+        return error.outcome, str(error)
+    if isinstance(error, MemoryError):
+        return "oom", "the worker ran out of memory."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk_full", f"{error.filename or 'the disk'}: no space left."
+    if isinstance(error, SwarmError):
+        return "error", str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return "error", f"{type(error).__name__}: {error} ({frame.name}, line {frame.lineno} of {frame.filename})"
