@@ -9,12 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from swarm.kernels import plugins
-from swarm.kernels.errors import UsageError
 from swarm.kernels.spec import FrozenModel
 from swarm.memory.records import Finding, FindingRecord, SummaryRecord, TrialRecord
 
@@ -28,31 +27,18 @@ FINISHED = frozenset({"complete", "failed", "pruned", "quarantined"})
 class AgentSettings(FrozenModel):
     """How a campaign's trials are shared out and what counts as a useful result.
 
-    The shares of the agents' arm (`quality`, `promotion`, `attention`, `depth`, `replication`) are weights: they
-    are normalised. `control_share` of all trials after the defaults is the control arm. A configuration is
-    feasible when its KLD is at most `max_kld` nats and its cost at most `max_bits` bits per value.
-    `analyse_every` and `summarise_every` count trials between two looks of the analysts and two summaries.
+    `control_share` of all trials after the defaults is the control arm; `shares` overrides the weights of the kinds
+    of trial in the agents' arm (`agents.slots`, normalised). A configuration is feasible when its KLD is at most
+    `max_kld` nats and its cost at most `max_bits` bits per value. `analyse_every` and `summarise_every` count trials
+    between two looks of the analysts and between two summaries.
     """
 
     control_share: float = Field(default=0.2, ge=0, le=1)
-    quality: float = Field(default=0.46, ge=0)
-    promotion: float = Field(default=0.12, ge=0)
-    attention: float = Field(default=0.18, ge=0)
-    depth: float = Field(default=0.14, ge=0)
-    replication: float = Field(default=0.10, ge=0)
+    shares: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     max_kld: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     max_bits: float = Field(default=9.0, gt=0, le=16)
     analyse_every: int = Field(default=10, ge=1)
     summarise_every: int = Field(default=110, ge=1)
-
-    @model_validator(mode="after")
-    def _check_shares(self) -> Self:
-        if self.quality <= 0:
-            raise UsageError(
-                "the agents' share of quality trials is 0.",
-                "Give `quality` a positive weight: the other kinds of trial build on it.",
-            )
-        return self
 
 
 @dataclass(frozen=True)
@@ -64,6 +50,7 @@ class History:
     """
 
     records: tuple[TrialRecord, ...]
+    lag: int = 0
     findings: tuple[FindingRecord, ...] = ()
     summaries: tuple[SummaryRecord, ...] = ()
 
@@ -88,11 +75,12 @@ class History:
         known = sorted((r for r in records if r.number < number), key=lambda r: r.number)
         horizon = number - lag
         seen = (r if r.number < horizon and r.state in FINISHED else hide(r) for r in known)
-        return cls(tuple(seen), tuple(findings), tuple(summaries))
+        return cls(tuple(seen), lag, tuple(findings), tuple(summaries))
 
     def at(self, number: int) -> History:
-        """The same history without the trials from `number` on."""
-        return replace(self, records=tuple(r for r in self.records if r.number < number))
+        """The history as it was before proposal `number`, under the same lag."""
+        known = History.before(number, self.records, self.lag)
+        return replace(self, records=known.records)
 
     @cached_property
     def completed(self) -> tuple[TrialRecord, ...]:

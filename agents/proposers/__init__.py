@@ -1,0 +1,1 @@
+"""The built-in minds that propose configurations, one per file."""

@@ -1,0 +1,146 @@
+"""One Optuna study of one model, in memory: rebuilt from the history, asked for the next configuration.
+
+Knows parameters and objectives; knows nothing of findings, schedules or other models. The store is the truth: a
+study is thrown away and replayed whenever the history is not a continuation of what it has seen.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from functools import cached_property
+from math import log10
+from typing import TYPE_CHECKING
+
+from swarm.agents.base import AgentSettings
+from swarm.agents.seeds import derive
+from swarm.experiments.spec import TrialSpec
+from swarm.kernels.errors import SpecError
+from swarm.memory.records import TrialRecord
+
+if TYPE_CHECKING:
+    import optuna
+    from swarm.experiments.space import Space
+
+    from swarm.experiments.models.base import ModelInfo
+
+PROTOCOL = "quality"
+FLOOR = 1e-7
+STARTUP_TRIALS = 10
+OWN_FAULT = frozenset({"nan", "oom", "timeout"})
+
+
+class ModelStudy:
+    """Multi-objective TPE (minimise log10 KLD and bits/value) over the configurations of one model.
+
+    Optuna's `TPESampler` (arXiv 2304.11127) with constraints for the feasible region. Every ask gets a sampler of
+    its own, seeded by campaign seed and trial number, so that the answer is a pure function of seed, number and the
+    trials fed so far.
+
+    Args:
+        space: the search space.
+        info: the model.
+        settings: the feasible region.
+        seed: seed of the campaign.
+    """
+
+    def __init__(self, space: Space, info: ModelInfo, settings: AgentSettings, seed: int) -> None:
+        self._space = space
+        self._info = info
+        self._settings = settings
+        self._seed = seed
+        self._fed: dict[int, tuple[str, optuna.Trial | None]] = {}
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """The Optuna study with everything fed so far."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        return optuna.create_study(
+            directions=["minimize", "minimize"], sampler=self._sampler(0), storage=optuna.storages.InMemoryStorage()
+        )
+
+    def _sampler(self, *path: int) -> optuna.samplers.BaseSampler:
+        import optuna
+
+        return optuna.samplers.TPESampler(seed=derive(self._seed, *path), n_startup_trials=STARTUP_TRIALS)
+
+    def feed(self, records: Iterable[TrialRecord]) -> None:
+        """Bring the study up to date with the trials of this model, in order; running ones count as pending."""
+        wanted = [r for r in records if self._belongs(r)]
+        if not self._continues(wanted):
+            self._fed.clear()
+            self.__dict__.pop("study", None)
+        for record in wanted:
+            state, trial = self._fed.get(record.number, ("", None))
+            if not state:
+                trial = self._enter(record)
+            if trial is not None and state in ("", "running") and record.state != "running":
+                self._finish(trial, record)
+            self._fed[record.number] = (record.state, trial)
+
+    def _belongs(self, record: TrialRecord) -> bool:
+        spec = record.spec
+        return spec.model == self._info.name and spec.protocol == PROTOCOL and not (spec.rung or spec.replicate)
+
+    def _continues(self, wanted: list[TrialRecord]) -> bool:
+        now = {r.number: r.state for r in wanted}
+        known = list(self._fed.items())
+        settled = all(number in now and state in ("running", now[number]) for number, (state, _) in known)
+        return settled and list(now)[: len(known)] == list(self._fed)
+
+    def _enter(self, record: TrialRecord) -> optuna.Trial | None:
+        """Add a trial with the parameters of its specification; None when the space cannot express it."""
+        try:
+            params = self._space.params(record.spec)
+        except SpecError:
+            return None
+        self.study.sampler = self._sampler(record.number, 0)
+        self.study.enqueue_trial(params)
+        trial = self.study.ask()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._space.suggest(trial, self._info, PROTOCOL)
+        return trial
+
+    def _finish(self, trial: optuna.Trial, record: TrialRecord) -> None:
+        import optuna
+
+        values = objectives(record)
+        if values is not None:
+            trial.set_constraint("kld", values[0] - log10(self._settings.max_kld))
+            trial.set_constraint("bits", values[1] - self._settings.max_bits)
+            self.study.tell(trial, values)
+        elif record.outcome in OWN_FAULT:
+            # The configuration's own fault: pruned and infeasible, so that the sampler keeps away from it.
+            trial.set_constraint("failed", 1.0)
+            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    def ask(self, number: int, attempt: int = 0) -> TrialSpec:
+        """The sampler's configuration for a trial number; other attempts give other answers.
+
+        Nothing stays behind: what was asked counts only when it comes back as a record.
+        """
+        import optuna
+
+        self.study.sampler = self._sampler(number, 1, attempt)
+        trial = self.study.ask()
+        try:
+            return self._space.suggest(trial, self._info, PROTOCOL)
+        finally:
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+
+def objectives(record: TrialRecord) -> tuple[float, float] | None:
+    """(log10 KLD, bits/value) of a completed trial; None when it has no such measurement.
+
+    KLD below the measured noise floor counts as the floor: differences down there are not real.
+    """
+    metrics = record.metrics
+    if record.state != "complete" or "kld" not in metrics or "bits_per_value" not in metrics:
+        return None
+    noise = metrics["noise_kld"].value if "noise_kld" in metrics else 0.0
+    return log10(max(metrics["kld"].value, noise, FLOOR)), metrics["bits_per_value"].value
