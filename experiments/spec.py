@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
+from math import isfinite
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from swarm.kernels.errors import SpecError
+from swarm.kernels.errors import NonFiniteError, SpecError
 from swarm.kernels.spec import FrozenModel, KVSpec
 
 Device = Literal["cpu", "cuda", "metal"]
@@ -70,6 +71,17 @@ class Metric(FrozenModel):
     unit: str = ""
     n: int = Field(default=1, ge=1)
     stderr: FiniteFloat | None = None
+
+    @classmethod
+    def of(cls, name: str, value: float, unit: str = "", n: int = 1, stderr: float | None = None) -> Self:
+        """The metric of a computed value.
+
+        Raises:
+            NonFiniteError: the value or its standard error is NaN or Inf.
+        """
+        if not isfinite(value) or not isfinite(stderr or 0.0):
+            raise NonFiniteError(f"{name} is {value} (standard error {stderr}).", "Use a milder configuration.")
+        return cls(name=name, value=float(value), unit=unit, n=n, stderr=stderr)
 
 
 class Environment(FrozenModel):

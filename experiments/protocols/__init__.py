@@ -1,0 +1,1 @@
+"""What one trial measures: one file per protocol, found by its name."""

@@ -1,0 +1,177 @@
+"""Files of arrays that are made once and shared by all processes: memory-mapped, checked, remade when damaged.
+
+Knows keys, arrays and files; knows nothing of what is captured or why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from swarm.experiments.paths import CacheError, explain, writable
+from swarm.kernels.errors import DiskFullError
+
+META = "capture.json"
+FORMAT = 1
+Array = NDArray[Any]
+Key = Mapping[str, str | int | float]
+
+
+class Capture:
+    """A finished capture: read-only memory-mapped arrays by name, and a few facts about them."""
+
+    def __init__(self, path: Path, facts: Mapping[str, Any], names: Iterable[str]) -> None:
+        self.path = path
+        self.facts = dict(facts)
+        self.names = tuple(names)
+
+    def __getitem__(self, name: str) -> Array:
+        """Map the array of that name: pages are read when touched, shared between processes, freed with the array."""
+        array: Array = np.load(self.path / f"{name}.npy", mmap_mode="r")
+        return array
+
+
+class Draft:
+    """A capture that is being written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.facts: dict[str, Any] = {}
+        self.files: dict[str, dict[str, Any]] = {}
+
+    def save(self, name: str, array: Array) -> None:
+        """Write a whole array."""
+        self.stream(name, array.shape, array.dtype, [array])
+
+    def stream(self, name: str, shape: tuple[int, ...], dtype: DTypeLike, parts: Iterable[Array]) -> None:
+        """Write an array of the given shape part by part, in C order, without ever holding all of it.
+
+        Raises:
+            ValueError: the parts do not add up to the shape.
+        """
+        file = self._path / f"{name}.npy"
+        digest, values = hashlib.sha256(), 0
+        with file.open("wb") as out:
+            header = _header(shape, dtype)
+            out.write(header)
+            digest.update(header)
+            for part in parts:
+                data = np.ascontiguousarray(part, dtype)
+                out.write(data.data)
+                digest.update(data.data)
+                values += data.size
+        if values != int(np.prod(shape)):
+            raise ValueError(f"{name}: {values} values written, shape {shape} promised")
+        self.files[name] = {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _header(shape: tuple[int, ...], dtype: DTypeLike) -> bytes:
+    """What an .npy file starts with."""
+    header = io.BytesIO()
+    description = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_2_0(header, {"descr": description, "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+class CaptureStore:
+    """Captures in a directory, addressed by the content of their key.
+
+    Processes agree through a lock per capture: the first makes it, the others wait and map it. A capture appears
+    under its name complete or not at all.
+
+    Args:
+        root: the directory; created when the first capture is made.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._checked: dict[str, Capture] = {}
+
+    def path(self, kind: str, key: Key) -> Path:
+        """Where the capture of a kind and key lies, made or not."""
+        text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
+        return self.root / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+
+    def get(self, kind: str, key: Key, make: Callable[[Draft], None]) -> Capture:
+        """The capture of a kind and key; `make` writes it when it is missing, truncated or altered.
+
+        Raises:
+            DiskFullError: there is no space for it.
+            CacheError: the directory cannot be written.
+        """
+        path = self.path(kind, key)
+        known = self._checked.get(path.name)
+        if known is not None:
+            return known
+        found = _open(path, key)
+        if found is None:
+            try:
+                found = self._make(path, key, make)
+            except OSError as error:
+                raise _failure(error, self.root) from error
+        self._checked[path.name] = found
+        return found
+
+    def _make(self, path: Path, key: Key, make: Callable[[Draft], None]) -> Capture:
+        writable(self.root)
+        with _locked(self.root / f".{path.name}.lock"):
+            found = _open(path, key)
+            if found is not None:
+                return found
+            for stale in self.root.glob(f".{path.name}.*.partial"):
+                shutil.rmtree(stale, ignore_errors=True)
+            partial = self.root / f".{path.name}.{os.getpid()}.partial"
+            partial.mkdir()
+            try:
+                draft = Draft(partial)
+                make(draft)
+                meta = {"format": FORMAT, "key": dict(key), "facts": draft.facts, "files": draft.files}
+                (partial / META).write_text(json.dumps(meta, indent=1))
+                if path.exists():
+                    shutil.rmtree(path)
+                partial.rename(path)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            return Capture(path, draft.facts, draft.files)
+
+
+def _open(path: Path, key: Key) -> Capture | None:
+    """The capture, if it is there, of this key, and every file has the size and checksum that it was written with."""
+    try:
+        meta = json.loads((path / META).read_text())
+        if meta["format"] != FORMAT or meta["key"] != dict(key):
+            return None
+        for name, promised in meta["files"].items():
+            with (path / f"{name}.npy").open("rb") as file:
+                if os.fstat(file.fileno()).st_size != promised["bytes"]:
+                    return None
+                if hashlib.file_digest(file, "sha256").hexdigest() != promised["sha256"]:
+                    return None
+        return Capture(path, meta["facts"], meta["files"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _failure(error: OSError, root: Path) -> DiskFullError | CacheError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (DiskFullError if full else CacheError)(*explain(error, root))
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock between processes; the system frees it when its holder dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,93 @@
+"""Where and with what a measurement was made. Knows no experiments."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from swarm.experiments.spec import Device, Environment, code_version
+from swarm.kernels import blas
+
+PACKAGES = ("kv-swarm", "mlx", "mlx-lm", "numpy", "transformers")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@cache
+def device() -> Device:
+    """The device that MLX computes on in this process."""
+    import mlx.core as mx
+
+    if mx.default_device().type == mx.DeviceType.cpu:
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def environment() -> Environment:
+    """This process: device, versions, BLAS, git revision and code version."""
+    status = blas.status()
+    slow = "" if status.in_force else ", not in force"
+    threads = "" if status.threads is None else f", threads {status.threads}"
+    return Environment(
+        device=_device_name(),
+        platform=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        versions=_versions(),
+        blas=f"{status.library}{threads}{slow}",
+        git_revision=git_revision(),
+        code_version=code_version(),
+    )
+
+
+@cache
+def _device_name() -> str:
+    """The device with the name of the chip, e.g. `cpu: AMD EPYC`."""
+    import mlx.core as mx
+
+    kind = device()
+    if kind == "cpu":
+        return f"cpu: {_cpu_name()}"
+    return f"{kind}: {mx.device_info().get('device_name', 'unknown')}"
+
+
+def _cpu_name() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def git_revision() -> str:
+    """The commit of the source tree that this package runs from; empty when it is an installed copy.
+
+    Only a repository whose root is our own root counts: an installed copy may lie inside somebody else's.
+    """
+    if not (ROOT / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), "rev-parse", "HEAD"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,160 @@
+"""Runs a model's own forward pass and looks inside: hidden states after each layer, logits only where they are scored.
+
+Knows the module tree of mlx-lm models; knows no caches, metrics or files. The model's code stays as it is: for the
+time of one pass the `__call__` of its layer class and the product with the vocabulary are intercepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swarm.kernels.errors import ModelError
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+    import mlx.nn as nn
+
+Watch = Callable[[int, "mx.array"], None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a pass begins: `hidden` [windows, tokens, width] is what layer `layer` reads; layers before it are skipped.
+
+    Layers that are not quantized and lie below the first quantized one compute what the 16-bit run computed.
+    """
+
+    layer: int
+    hidden: mx.array
+
+
+class Probe:
+    """The forward pass of one model.
+
+    Raises:
+        ModelError: no product with the vocabulary was found in the model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.layers: list[nn.Module] = list(model.layers)
+        self._index = {id(layer): number for number, layer in enumerate(self.layers)}
+        self._head, self._call = _find_head(model)
+
+    def logits(
+        self,
+        tokens: NDArray[np.integer],
+        caches: Sequence[Any],
+        *,
+        scored: Sequence[int] | None = None,
+        vocabulary: mx.array | None = None,
+        entry: Entry | None = None,
+        watch: Watch | None = None,
+    ) -> NDArray[np.float32]:
+        """One pass over a chunk of tokens.
+
+        Args:
+            tokens: token ids [windows, tokens]; the caches hold what came before.
+            caches: one cache object per layer.
+            scored: positions in the chunk whose logits are wanted; None means all.
+            vocabulary: rows of the head [scored tokens, width] from `rows`; None means the whole vocabulary.
+            entry: begin at a layer, with its input given.
+            watch: called with a layer's number and its output [windows, tokens, width].
+
+        Returns:
+            Logits [windows, positions, scored tokens].
+        """
+        import mlx.core as mx
+
+        positions = None if scored is None else mx.array(np.asarray(scored, np.int32))
+        with ExitStack() as stack:
+            if entry is not None or watch is not None:
+                stack.enter_context(self._layers_intercepted(entry, watch))
+            reached = stack.enter_context(self._head_intercepted(positions, vocabulary))
+            out = self.model(mx.array(np.asarray(tokens, np.int32)), cache=list(caches))
+            mx.eval(out)
+        if not reached:
+            raise ModelError("the product with the vocabulary was not reached.", "This model family is not supported.")
+        return np.array(out.astype(mx.float32), copy=False)
+
+    def rows(self, tokens: NDArray[np.integer]) -> mx.array:
+        """The rows of the head that belong to some tokens [tokens, width], in the type that the model computes in."""
+        import mlx.core as mx
+
+        index = mx.array(np.asarray(tokens, np.int32))
+        head = self._head
+        rows: mx.array = head.weight[index]
+        if "scales" in head:
+            biases = head["biases"][index] if "biases" in head else None
+            rows = mx.dequantize(rows, head.scales[index], biases, head.group_size, head.bits, mode=head.mode)
+        mx.eval(rows)
+        return rows
+
+    @contextmanager
+    def _head_intercepted(self, scored: mx.array | None, vocabulary: mx.array | None) -> Iterator[list[bool]]:
+        kind, name, head = type(self._head), self._call, self._head
+        original = getattr(kind, name)
+        reached: list[bool] = []
+
+        def scored_only(module: nn.Module, x: mx.array, *rest: Any, **named: Any) -> Any:
+            if module is not head:
+                return original(module, x, *rest, **named)
+            reached.append(True)
+            x = x if scored is None else x[:, scored]
+            if vocabulary is None:
+                return original(module, x, *rest, **named)
+            return x.astype(vocabulary.dtype) @ vocabulary.T
+
+        setattr(kind, name, scored_only)
+        try:
+            yield reached
+        finally:
+            setattr(kind, name, original)
+
+    @contextmanager
+    def _layers_intercepted(self, entry: Entry | None, watch: Watch | None) -> Iterator[None]:
+        originals = {kind: kind.__call__ for kind in {type(layer) for layer in self.layers}}
+        start = 0 if entry is None else entry.layer
+
+        def intercepted(layer: nn.Module, x: mx.array, *rest: Any, **named: Any) -> Any:
+            number = self._index.get(id(layer))
+            if number is None:
+                return originals[type(layer)](layer, x, *rest, **named)
+            if number < start:
+                out = x
+            else:
+                given = entry.hidden if entry is not None and number == start else x
+                out = originals[type(layer)](layer, given, *rest, **named)
+            if watch is not None and number >= start:
+                watch(number, out)
+            return out
+
+        for kind in originals:
+            kind.__call__ = intercepted
+        try:
+            yield
+        finally:
+            for kind, original in originals.items():
+                kind.__call__ = original
+
+
+def _find_head(model: nn.Module) -> tuple[nn.Module, str]:
+    """The module that multiplies with the vocabulary, and the name of the method that does."""
+    import mlx.nn as nn
+
+    inside = {id(module) for layer in model.layers for module in layer.modules()}
+    modules = [module for module in model.modules() if id(module) not in inside]
+    embeddings = [module for module in modules if isinstance(module, nn.Embedding | nn.QuantizedEmbedding)]
+    sizes = {module.weight.shape[0] for module in embeddings}
+    linear = [m for m in modules if isinstance(m, nn.Linear | nn.QuantizedLinear) and m.weight.shape[0] in sizes]
+    if linear:
+        return linear[-1], "__call__"
+    if embeddings:
+        return max(embeddings, key=lambda module: module.weight.shape[0]), "as_linear"
+    raise ModelError("no product with the vocabulary was found.", "This model family is not supported.")

@@ -1,0 +1,48 @@
+"""Fixtures that several packages share: model facts, tiny models of several families, one runner per session."""
+
+from __future__ import annotations
+
+import os
+
+# Bit-identical results need one thread, and the number is read when numpy is first imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+
+from swarm.experiments.models.base import ModelInfo  # noqa: E402
+
+
+def model_info(name: str = "tiny", **fields: object) -> ModelInfo:
+    """Facts of a model that need no model."""
+    n_layers = int(fields.get("n_layers", 6))  # type: ignore[call-overload]
+    facts = {
+        "name": name,
+        "family": "llama",
+        "digest": "0" * 64,
+        "n_layers": n_layers,
+        "n_heads": 4,
+        "n_kv_heads": 2,
+        "head_dim": 64,
+        "scales": (0.125,) * n_layers,
+        "scale_kind": "fixed",
+        "windows": (None,) * n_layers,
+        "key_bias": False,
+        "vocab_size": 256,
+        "max_context": 2048,
+        "available": True,
+    }
+    return ModelInfo.model_validate({**facts, **fields})
+
+
+@pytest.fixture
+def infos() -> dict[str, ModelInfo]:
+    """Facts of models that differ in what matters to the search: head size, key bias, windows, depth."""
+    found = [
+        model_info("plain"),
+        model_info("wide", head_dim=256, n_layers=18, windows=(512, None) * 9, scale_kind="learned"),
+        model_info("biased", key_bias=True, n_layers=24),
+        model_info("odd", head_dim=80, n_layers=2),
+        model_info("shallow", n_layers=1, head_dim=128, max_context=128),
+    ]
+    return {info.name: info for info in found}

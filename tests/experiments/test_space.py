@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.experiments.protocols import base as protocols
+from swarm.experiments.scopes import All, Band, Protect, Single, Upto
+from swarm.experiments.space import Space, SpaceSettings
+from swarm.experiments.spec import TrialSpec
+from swarm.experiments.suggest import GivenTrial, RandomTrial
+from swarm.kernels import plugins
+from swarm.kernels.errors import SpecError, UnknownNameError
+from swarm.kernels.quantizers import base
+from swarm.kernels.spec import KVSpec, QuantSpec
+
+SCOPES = (All, Protect, Band, Single, Upto)
+MODELS = ("plain", "wide", "biased", "odd", "shallow")
+
+
+class Recorder(RandomTrial):
+    """Remembers every distribution that was asked for."""
+
+    def __init__(self, rng, seen):
+        super().__init__(rng)
+        self.seen = seen
+
+    def suggest_categorical(self, name, choices):
+        assert self.seen.setdefault(name, tuple(choices)) == tuple(choices)
+        return super().suggest_categorical(name, choices)
+
+    def suggest_int(self, name, low, high):
+        assert self.seen.setdefault(name, (low, high)) == (low, high)
+        return super().suggest_int(name, low, high)
+
+
+@pytest.fixture
+def space(infos):
+    return Space(list(infos.values()), corpus_digest="c")
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("protocol", protocols.searchable())
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_params_are_the_inverse_of_suggest(space, infos, model, protocol, seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(100):
+        spec = space.random(rng, infos[model], protocol)
+        again = space.suggest(GivenTrial(space.params(spec)), infos[model], protocol)
+        assert again == spec
+        assert space.params(again) == space.params(spec)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("protocol", protocols.searchable())
+def test_a_parameter_always_has_the_same_distribution(space, infos, model, protocol):
+    rng, seen = np.random.default_rng(3), {}
+    for _ in range(300):
+        space.suggest(Recorder(rng, seen), infos[model], protocol)
+    assert "key.method" in seen
+
+
+def test_random_is_seeded_and_varied(space, infos):
+    draws = [[space.random(np.random.default_rng(seed), infos["plain"]) for _ in range(1)] for seed in (5, 5, 6)]
+    assert draws[0] == draws[1]
+    rng = np.random.default_rng(0)
+    assert len({space.random(rng, infos["plain"]).fingerprint() for _ in range(100)}) > 80
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_random_trials_fit_their_model(space, infos, model):
+    rng, info = np.random.default_rng(1), infos[model]
+    for protocol in protocols.searchable():
+        for _ in range(50):
+            spec = space.random(rng, info, protocol)
+            protocols.check_model(spec, info)
+            assert spec.context <= info.max_context
+            assert (spec.model, spec.model_digest, spec.corpus_digest) == (model, info.digest, "c")
+
+
+@pytest.mark.parametrize("method", plugins.names(base.PACKAGE))
+def test_every_method_is_reachable(space, infos, method):
+    rng, sides = np.random.default_rng(2), base.method(method).choices.sides
+    kvs = [space.random(rng, infos["wide"]).kv for _ in range(400)]
+    assert any(kv.key.method == method for kv in kvs) == ("key" in sides)
+    assert any(kv.value.method == method for kv in kvs) == ("value" in sides)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_defaults_hold_the_16_bit_run_and_every_method(space, infos, model):
+    specs = space.defaults(infos[model])
+    assert specs[0].kv == KVSpec()
+    assert len({spec.fingerprint() for spec in specs}) == len(specs)
+    used = {side.method for spec in specs for side in (spec.kv.key, spec.kv.value)}
+    offered = {
+        name
+        for name in plugins.names(base.PACKAGE)
+        for group in base.method(name).choices.group_sizes
+        if group is None or infos[model].head_dim % group == 0 or base.method(name).choices.axes != ("token",)
+    }
+    assert used >= offered - {"none"} or model == "odd"
+    for spec in specs:
+        protocols.check_model(spec, infos[model])
+        assert space.suggest(GivenTrial(space.params(spec)), infos[model]) == spec
+
+
+def test_key_bias_is_a_choice_only_where_there_is_one(space, infos):
+    rng = np.random.default_rng(0)
+    kept = {model: {space.random(rng, infos[model]).kv.key_bias for _ in range(60)} for model in ("plain", "biased")}
+    assert kept == {"plain": {"keep"}, "biased": {"keep", "subtract"}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kv": KVSpec(key=QuantSpec(method="affine"), sink_tokens=3)},
+        {"kv": KVSpec(key=QuantSpec(method="affine")), "layers": (0, 2)},
+        {"kv": KVSpec(sink_tokens=4)},
+        {"logit_gain": 2.0},
+        {"context": 300},
+    ],
+)
+def test_what_the_space_does_not_contain_is_said(space, infos, change):
+    with pytest.raises(SpecError):
+        space.params(space.defaults(infos["plain"])[0].model_copy(update=change))
+
+
+def test_foreign_models_and_protocols_are_refused(space, infos):
+    with pytest.raises(UnknownNameError, match="nobody"):
+        space.params(TrialSpec(model="nobody"))
+    with pytest.raises(SpecError, match="noop"):
+        space.random(np.random.default_rng(0), infos["plain"], "noop")
+    with pytest.raises(SpecError, match=r"key\.method"):
+        space.suggest(GivenTrial({}), infos["plain"])
+
+
+def test_shares_decide_the_protocol(infos):
+    space = Space(list(infos.values()), SpaceSettings(shares={"quality": 3.0, "depth": 1.0}))
+    rng = np.random.default_rng(0)
+    drawn = [space.protocol(rng) for _ in range(400)]
+    assert set(drawn) == {"quality", "depth"}
+    assert 0.65 < drawn.count("quality") / 400 < 0.85
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@given(n=st.integers(1, 60), seed=st.integers(0, 2**32 - 1))
+def test_scopes_are_invertible(scope, n, seed):
+    layers = scope.suggest(RandomTrial(np.random.default_rng(seed)), "p.", n)
+    assert layers is None or (layers and layers[-1] < n)
+    params = scope.params(layers, "p.", n)
+    assert params is not None
+    assert scope.suggest(GivenTrial(params), "p.", n) == layers
+
+
+@given(layers=st.sets(st.integers(0, 11), min_size=1), n=st.just(12))
+def test_scopes_know_what_they_cannot_express(layers, n):
+    chosen = tuple(sorted(layers))
+    for scope in SCOPES:
+        params = scope.params(chosen, "", n)
+        if params is not None:
+            assert (scope.suggest(GivenTrial(params), "", n) or tuple(range(n))) == chosen
