@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat
 
-from swarm.experiments.spec import Metric, TrialSpec
+from swarm.experiments.spec import Environment, Metric, TrialSpec
 from swarm.kernels.spec import FrozenModel
 
 TrialState = Literal["waiting", "running", "complete", "failed", "pruned", "quarantined"]
@@ -15,6 +16,7 @@ Comparator = Literal["<=", ">="]
 FindingKind = Literal["plateau", "contrast", "transfer", "failure", "sensitivity"]
 FindingStatus = Literal["hypothesis", "confirmed", "refuted"]
 Verdict = Literal["open", "confirmed", "refuted", "inconclusive"]
+CampaignState = Literal["running", "interrupted", "complete", "failed"]
 ReviewState = Literal["pending", "accepted", "rejected"]
 
 MAX_TEXT = 4_000
@@ -67,6 +69,36 @@ class TrialRecord(FrozenModel):
     verdict: Verdict | None = None
     parents: tuple[int, ...] = ()
     seconds: float = 0.0
+    proposal_id: int | None = None
+    message: str = ""
+    notes: str = ""
+    attempts: int = 0
+    environment: Environment | None = None
+    owner: str = ""
+    created_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class Lease(FrozenModel):
+    """The right to write one trial's result: good until `expires` (database clock) and while `token` is the newest."""
+
+    trial_id: int
+    campaign_id: int
+    number: int
+    owner: str
+    token: int
+    ttl: float
+    expires: float
+
+
+class Turn(FrozenModel):
+    """The right to propose the next trial of a campaign; proposals are made one after another, in order."""
+
+    campaign_id: int
+    number: int
+    owner: str
+    token: int
+    ttl: float
 
 
 class Effect(FrozenModel):
@@ -98,6 +130,9 @@ class FindingRecord(FrozenModel):
     id: int
     campaign_id: int
     finding: Finding
+    revision: int = 1
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
 
 
 class Summary(FrozenModel):
@@ -117,6 +152,9 @@ class SummaryRecord(FrozenModel):
     campaign_id: int
     summary: Summary
     note: str = ""
+    reviewer: str = ""
+    created_at: datetime | None = None
+    reviewed_at: datetime | None = None
 
 
 class AgentCall(FrozenModel):
@@ -140,3 +178,87 @@ class Budget(FrozenModel):
     seconds: float | None = Field(default=None, gt=0)
     tokens: int | None = Field(default=None, ge=0)
     usd: float | None = Field(default=None, ge=0)
+
+
+class CampaignRecord(FrozenModel):
+    """A campaign as the store knows it; `next_number` trials have been proposed so far."""
+
+    id: int
+    name: str
+    settings: dict[str, Any]
+    seed: int
+    budget: Budget
+    state: CampaignState
+    next_number: int = 0
+    created_at: datetime
+    finished_at: datetime | None = None
+
+
+class Reservation(FrozenModel):
+    """A part of the budget that is set aside until it is settled or released."""
+
+    id: int
+    campaign_id: int
+    kind: str
+    role: str
+    amount: float
+
+
+class Account(FrozenModel):
+    """What of a budget is used: `role` is empty for the whole campaign, `cap` None when there is no limit."""
+
+    kind: str
+    role: str
+    cap: float | None
+    reserved: float
+    spent: float
+
+
+class ProposalRecord(FrozenModel):
+    """A stored proposal; without a `trial_id` it was not run, and `refused` says why."""
+
+    id: int
+    campaign_id: int
+    trial_id: int | None
+    number: int
+    proposer: str
+    arm: Arm
+    rationale: str
+    refused: str = ""
+    parents: tuple[int, ...] = ()
+    created_at: datetime
+
+
+class PredictionRecord(FrozenModel):
+    """A registered prediction and how it was scored: `observed` with its interval."""
+
+    trial_id: int
+    campaign_id: int
+    proposer: str
+    prediction: Prediction
+    verdict: Verdict
+    observed: float | None = None
+    low: float | None = None
+    high: float | None = None
+    scored_by: str = ""
+
+
+class AgentCallRecord(FrozenModel):
+    """A stored call of an LLM."""
+
+    id: int
+    campaign_id: int
+    call: AgentCall
+    created_at: datetime
+
+
+class Event(FrozenModel):
+    """Something that happened: a lease taken over, a write refused, a crash, a change of a finding."""
+
+    id: int
+    campaign_id: int | None
+    trial_id: int | None
+    kind: str
+    message: str
+    data: dict[str, Any]
+    created_at: datetime

@@ -1,0 +1,65 @@
+"""LLM calls with their cost. Knows the agent_calls table and settles the ledger with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import insert, select
+
+from swarm.memory import ledger, text
+from swarm.memory.database import Database
+from swarm.memory.records import AgentCall, AgentCallRecord, Reservation
+from swarm.memory.tables import agent_calls
+
+
+class AgentCalls:
+    """`store.agent_calls`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, campaign_id: int, call: AgentCall, settle: Mapping[Reservation, float] | None = None) -> int:
+        """Record a call and settle what was reserved for it, in one transaction; returns the call's id.
+
+        Args:
+            campaign_id: whose budget paid.
+            call: the call.
+            settle: reservations and what was really spent of each.
+        """
+        row = {
+            "campaign_id": campaign_id,
+            "role": text.name(call.role, 64),
+            "prompt_hash": text.name(call.prompt_hash, 64),
+            "model": text.name(call.model),
+            "tokens_in": call.tokens_in,
+            "tokens_out": call.tokens_out,
+            "usd": call.usd,
+            "seconds": call.seconds,
+            "outcome": text.name(call.outcome, 64),
+            "message": text.clean(call.message),
+        }
+        with self._database.write() as connection:
+            ledger.lock(connection, campaign_id)
+            for reservation, spent in (settle or {}).items():
+                ledger.settle_one(connection, reservation, spent)
+            return int(connection.execute(insert(agent_calls).values(row).returning(agent_calls.c.id)).scalar_one())
+
+    def list(self, campaign_id: int | None = None, *, role: str | None = None) -> list[AgentCallRecord]:
+        """Calls, oldest first."""
+        query = select(agent_calls).order_by(agent_calls.c.id)
+        if campaign_id is not None:
+            query = query.where(agent_calls.c.campaign_id == campaign_id)
+        if role is not None:
+            query = query.where(agent_calls.c.role == role)
+        with self._database.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        fields = AgentCall.model_fields
+        return [
+            AgentCallRecord(
+                id=row["id"],
+                campaign_id=row["campaign_id"],
+                call=AgentCall(**{name: row[name] for name in fields}),
+                created_at=row["created_at"],
+            )
+            for row in rows
+        ]

@@ -1,0 +1,184 @@
+"""Findings with their evidence, and the search over them. Knows findings, evidence and full text."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from swarm.kernels.errors import UnknownNameError, UsageError
+from swarm.memory import fulltext, text
+from swarm.memory.database import Database
+from swarm.memory.events import record
+from swarm.memory.records import Effect, Finding, FindingRecord, FindingStatus
+from swarm.memory.tables import evidence, findings, trials
+from swarm.memory.trials import UNFINISHED
+from swarm.memory.types import utc_now
+
+
+class Findings:
+    """`store.findings`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def upsert(self, campaign_id: int, finding: Finding) -> int:
+        """Record a finding, or the new state of the finding with the same key; returns its id.
+
+        A change makes a new revision; the same content again changes nothing.
+
+        Raises:
+            UsageError: the evidence names a trial that does not exist or is not finished.
+        """
+        values = _columns(finding)
+        with self._database.write() as connection:
+            check_evidence(connection, finding.evidence)
+            mine = (findings.c.campaign_id == campaign_id, findings.c.key == values["key"])
+            old = connection.execute(select(findings).where(*mine).with_for_update()).one_or_none()
+            if old is None:
+                row = {"campaign_id": campaign_id, "revision": 1, **values}
+                identity = int(connection.execute(insert(findings).values(row).returning(findings.c.id)).scalar_one())
+                _replace_evidence(connection, identity, 1, finding.evidence)
+                what = {"finding_id": identity, "status": finding.status}
+                record(connection, "finding.new", finding.statement, campaign_id=campaign_id, data=what)
+                return identity
+            known = set(_evidence(connection, [old.id])[old.id])
+            if known == set(finding.evidence) and all(getattr(old, name) == value for name, value in values.items()):
+                return int(old.id)
+            revision = old.revision + 1
+            changed = {**values, "revision": revision, "updated_at": utc_now()}
+            connection.execute(update(findings).where(findings.c.id == old.id).values(changed))
+            _replace_evidence(connection, old.id, revision, finding.evidence)
+            if old.status != finding.status:
+                what = {"finding_id": old.id, "from": old.status, "to": finding.status}
+                kind = f"finding.{finding.status}"
+                record(connection, kind, finding.statement, campaign_id=campaign_id, data=what)
+            return int(old.id)
+
+    def get(self, finding_id: int) -> FindingRecord:
+        """A finding by id.
+
+        Raises:
+            UnknownNameError: there is none.
+        """
+        with self._database.read() as connection:
+            found = _records(connection, connection.execute(select(findings).where(findings.c.id == finding_id)).all())
+        if not found:
+            raise UnknownNameError("finding", str(finding_id))
+        return found[0]
+
+    def search(self, words: str, campaign_id: int | None = None, *, limit: int = 50) -> list[FindingRecord]:
+        """Findings that hold all the words (or words that start like them), best match first."""
+        with self._database.read() as connection:
+            ids = fulltext.search(connection, words, 10 * limit)
+            query = select(findings).where(findings.c.id.in_(ids))
+            if campaign_id is not None:
+                query = query.where(findings.c.campaign_id == campaign_id)
+            rank = {identity: place for place, identity in enumerate(ids)}
+            rows = sorted(connection.execute(query).all(), key=lambda row: rank[row.id])
+            return _records(connection, rows[:limit])
+
+    def list(
+        self,
+        campaign_id: int | None = None,
+        *,
+        status: FindingStatus | None = None,
+        kind: str | None = None,
+        limit: int | None = None,
+    ) -> list[FindingRecord]:
+        """Findings in order of their first appearance."""
+        query = select(findings).order_by(findings.c.id).limit(limit)
+        if campaign_id is not None:
+            query = query.where(findings.c.campaign_id == campaign_id)
+        if status is not None:
+            query = query.where(findings.c.status == status)
+        if kind is not None:
+            query = query.where(findings.c.kind == kind)
+        with self._database.read() as connection:
+            return _records(connection, connection.execute(query).all())
+
+
+def _columns(finding: Finding) -> dict[str, Any]:
+    effect = finding.effect
+    return {
+        "key": text.name(finding.key),
+        "kind": finding.kind,
+        "status": finding.status,
+        "statement": text.clean(finding.statement),
+        "models": [text.name(model) for model in finding.models],
+        "effect_name": text.name(effect.name) if effect else None,
+        "effect_value": effect.value if effect else None,
+        "effect_low": effect.low if effect else None,
+        "effect_high": effect.high if effect else None,
+        "effect_unit": text.name(effect.unit, 32) if effect else None,
+        "author": text.name(finding.author, 64),
+    }
+
+
+def check_evidence(connection: Connection, ids: Iterable[int]) -> None:
+    """Refuse evidence that names invented or unfinished trials.
+
+    Raises:
+        UsageError: with the ids.
+    """
+    wanted = set(ids)
+    query = select(trials.c.id).where(trials.c.id.in_(wanted), trials.c.state.not_in(UNFINISHED))
+    missing = wanted - set(connection.execute(query).scalars())
+    if missing:
+        raise UsageError(
+            f"the evidence names trials that do not exist or are not finished: {sorted(missing)[:10]}.",
+            "Name finished trials.",
+        )
+
+
+def _replace_evidence(connection: Connection, finding_id: int, revision: int, ids: Iterable[int]) -> None:
+    wanted = set(ids)
+    known = set(_evidence(connection, [finding_id])[finding_id])
+    dropped = (evidence.c.finding_id == finding_id, evidence.c.until.is_(None), evidence.c.trial_id.in_(known - wanted))
+    if known - wanted:
+        connection.execute(update(evidence).where(*dropped).values(until=revision))
+    rows = [{"finding_id": finding_id, "trial_id": trial, "since": revision} for trial in sorted(wanted - known)]
+    if rows:
+        connection.execute(insert(evidence), rows)
+
+
+def _evidence(connection: Connection, ids: Sequence[int]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = defaultdict(list)
+    query = select(evidence).where(evidence.c.finding_id.in_(ids), evidence.c.until.is_(None))
+    for row in connection.execute(query.order_by(evidence.c.trial_id)):
+        found[row.finding_id].append(row.trial_id)
+    return found
+
+
+def _records(connection: Connection, rows: Sequence[Row[Any]]) -> list[FindingRecord]:
+    known = _evidence(connection, [row.id for row in rows])
+    return [
+        FindingRecord(
+            id=row.id,
+            campaign_id=row.campaign_id,
+            finding=Finding(
+                kind=row.kind,
+                key=row.key,
+                statement=row.statement,
+                models=tuple(row.models),
+                effect=_effect(row),
+                evidence=tuple(known[row.id]),
+                status=row.status,
+                author=row.author,
+            ),
+            revision=row.revision,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+        )
+        for row in rows
+    ]
+
+
+def _effect(row: Row[Any]) -> Effect | None:
+    if row.effect_name is None:
+        return None
+    return Effect(
+        name=row.effect_name, value=row.effect_value, low=row.effect_low, high=row.effect_high, unit=row.effect_unit
+    )

@@ -1,0 +1,281 @@
+"""The budget ledger: reserved before spending, settled after, never over. Knows accounts; knows no trials.
+
+Amounts are whole millionths, so that an account always equals the sum of its reservations exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
+
+from swarm.kernels.errors import BudgetError, StoreError, UsageError
+from swarm.memory import events, text
+from swarm.memory.database import Database
+from swarm.memory.dialects import upsert
+from swarm.memory.records import Account, Budget, Reservation
+from swarm.memory.tables import budgets, campaigns, reservations
+from swarm.memory.types import Amount, epoch_now, utc_now
+
+KINDS = ("trials", "seconds", "worker_seconds", "tokens", "usd")
+"""`seconds` is the campaign's wall time; `worker_seconds` what its trials took, summed over workers, never capped."""
+
+_OF_ACCOUNTS = (
+    budgets.c.campaign_id == bindparam("b_campaign"),
+    budgets.c.kind == bindparam("b_kind"),
+    budgets.c.role.in_(["", bindparam("b_role")]),
+)
+_AMOUNT = bindparam("b_amount", type_=Amount)
+_SPENT = bindparam("b_spent", type_=Amount)
+_HOLD = (
+    update(budgets)
+    .where(*_OF_ACCOUNTS, or_(budgets.c.cap.is_(None), budgets.c.spent + budgets.c.reserved + _AMOUNT <= budgets.c.cap))
+    .values(reserved=budgets.c.reserved + _AMOUNT)
+)
+_CLOSE = (
+    update(budgets).where(*_OF_ACCOUNTS).values(reserved=budgets.c.reserved - _AMOUNT, spent=budgets.c.spent + _SPENT)
+)
+
+
+def lock(connection: Connection, campaign_id: int) -> None:
+    """Let the writers of a campaign pass one at a time, so that none of them can block another in a circle.
+
+    SQLite has one writer anyway. NO KEY: rows that refer to the campaign can still be added by others.
+    """
+    if connection.dialect.name == "postgresql":
+        query = select(campaigns.c.id).where(campaigns.c.id == campaign_id).with_for_update(key_share=True)
+        connection.execute(query)
+
+
+def open_accounts(connection: Connection, campaign_id: int, budget: Budget) -> None:
+    """Make a new campaign's accounts."""
+    caps = {"trials": budget.trials, "seconds": budget.seconds, "tokens": budget.tokens, "usd": budget.usd}
+    rows = [{"campaign_id": campaign_id, "kind": kind, "role": "", "cap": caps.get(kind)} for kind in KINDS]
+    connection.execute(insert(budgets), rows)
+
+
+def hold(
+    connection: Connection,
+    campaign_id: int,
+    kind: str,
+    amount: float,
+    *,
+    role: str = "",
+    trial_id: int | None = None,
+    ttl: float | None = None,
+) -> int:
+    """Reserve inside a running transaction; returns the reservation's id.
+
+    Raises:
+        BudgetError: the campaign's or the role's cap does not cover it.
+    """
+    _check(kind, amount)
+    accounts = {"b_campaign": campaign_id, "b_kind": kind, "b_role": role}
+    if role:
+        row = {"campaign_id": campaign_id, "kind": kind, "role": role}
+        connection.execute(upsert(connection, budgets).on_conflict_do_nothing(), row)
+    if connection.execute(_HOLD, {**accounts, "b_amount": amount}).rowcount < (2 if role else 1):
+        _refuse(connection, campaign_id, kind, amount, role)
+    row = {
+        "campaign_id": campaign_id,
+        "kind": kind,
+        "role": role,
+        "amount": amount,
+        "trial_id": trial_id,
+        "expires": None if ttl is None else epoch_now() + ttl,
+    }
+    return int(connection.execute(insert(reservations).values(row).returning(reservations.c.id)).scalar_one())
+
+
+def _check(kind: str, amount: float) -> None:
+    if kind not in KINDS:
+        raise UsageError(f"unknown budget kind {kind!r}.", f"Known: {', '.join(KINDS)}.")
+    if not 0 <= amount < 1e12:
+        raise UsageError(f"{amount} {kind} is not an amount of a budget.", "Give a number from 0 to 1e12.")
+
+
+def _refuse(connection: Connection, campaign_id: int, kind: str, amount: float, role: str) -> None:
+    query = select(budgets).where(
+        budgets.c.campaign_id == campaign_id, budgets.c.kind == kind, budgets.c.role.in_(["", role])
+    )
+    for row in connection.execute(query).all():
+        if row.cap is not None and row.spent + row.reserved + amount > row.cap:
+            whose = f"role {row.role!r}" if row.role else "the campaign"
+            raise BudgetError(
+                f"{amount:g} {kind} are more than the budget of {whose} has left "
+                f"({row.spent:g} spent and {row.reserved:g} reserved of {row.cap:g}).",
+                "Start a campaign with a larger budget.",
+            )
+    raise StoreError(f"campaign {campaign_id} has no account for {kind}.", "Give the id of an existing campaign.")
+
+
+def close(connection: Connection, rows: Sequence[Row[Any]], spent: Mapping[int, float], state: str = "settled") -> None:
+    """Close held reservations with what each of them really cost (0 when it is not in `spent`)."""
+    for row in rows:
+        amount, cost = row.amount, spent.get(row.id, 0.0)
+        connection.execute(
+            update(reservations).where(reservations.c.id == row.id).values(state=state, spent=cost, closed_at=utc_now())
+        )
+        accounts = {"b_campaign": row.campaign_id, "b_kind": row.kind, "b_role": row.role}
+        connection.execute(_CLOSE, {**accounts, "b_amount": amount, "b_spent": cost})
+        if cost > amount:
+            message = f"{row.kind}: {cost:g} were spent on a reservation of {amount:g}"
+            events.record(connection, "ledger.overrun", message, campaign_id=row.campaign_id, trial_id=row.trial_id)
+
+
+def carry_or_hold(
+    connection: Connection, campaign_id: int, trial_id: int, role: str, amounts: Mapping[str, float]
+) -> None:
+    """Reserve for a trial what is not reserved for it yet: a trial that is taken over brings its own along."""
+    query = select(reservations.c.kind).where(reservations.c.trial_id == trial_id, reservations.c.state == "held")
+    held = set(connection.execute(query).scalars())
+    for kind, amount in amounts.items():
+        if kind not in held:
+            hold(connection, campaign_id, kind, amount, role=role, trial_id=trial_id)
+
+
+def settle_trial(
+    connection: Connection,
+    campaign_id: int,
+    trial_id: int,
+    role: str,
+    spent: Mapping[str, float],
+    keep: Sequence[str] = (),
+) -> None:
+    """Close the reservations of a trial, those of the kinds in `keep` excepted, and book what had none."""
+    query = select(reservations).where(reservations.c.trial_id == trial_id, reservations.c.state == "held")
+    rows = connection.execute(query).all()
+    closing = [row for row in rows if row.kind not in keep]
+    close(connection, closing, {row.id: spent.get(row.kind, 0.0) for row in closing})
+    reserved = {row.kind for row in rows}
+    for kind, amount in spent.items():
+        if kind not in reserved and amount:
+            book(connection, campaign_id, kind, amount, role=role, trial_id=trial_id)
+
+
+def book(
+    connection: Connection, campaign_id: int, kind: str, amount: float, *, role: str = "", trial_id: int | None = None
+) -> None:
+    """Enter a cost that nothing was reserved for: the truth, even over a cap, after which nothing more is granted."""
+    identity = hold(connection, campaign_id, kind, 0.0, role=role, trial_id=trial_id)
+    accounts = {"b_campaign": campaign_id, "b_kind": kind, "b_role": role}
+    connection.execute(_CLOSE, {**accounts, "b_amount": 0.0, "b_spent": amount})
+    connection.execute(
+        update(reservations)
+        .where(reservations.c.id == identity)
+        .values(state="settled", spent=amount, closed_at=utc_now())
+    )
+
+
+def settle_one(connection: Connection, reservation: Reservation, spent: float) -> None:
+    """Close a reservation inside a running transaction.
+
+    Raises:
+        StoreError: it was closed before.
+    """
+    _check(reservation.kind, spent)
+    close(connection, _held(connection, reservation), {reservation.id: spent})
+
+
+def _held(connection: Connection, reservation: Reservation) -> Sequence[Row[Any]]:
+    query = select(reservations).where(reservations.c.id == reservation.id, reservations.c.state == "held")
+    rows = connection.execute(query).all()
+    if not rows:
+        raise StoreError("the reservation was settled or released before.", "Close every reservation once.")
+    return rows
+
+
+class Ledger:
+    """`store.ledger`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def reserve(
+        self,
+        campaign_id: int,
+        kind: str,
+        amount: float,
+        role: str = "",
+        *,
+        trial_id: int | None = None,
+        ttl: float | None = 3600.0,
+    ) -> Reservation:
+        """Set an amount aside before it is spent.
+
+        Args:
+            campaign_id: whose budget.
+            kind: trials, seconds, worker_seconds, tokens or usd.
+            amount: the most that may be spent.
+            role: which role spends it; its own account is kept beside the campaign's.
+            trial_id: a trial that the amount is for: settled with its result, carried over when its lease is.
+            ttl: seconds after which nobody is expected to settle it any more; None for a trial's.
+
+        Raises:
+            BudgetError: the budget does not cover it.
+        """
+        role = text.name(role, 64)
+        with self._database.write() as connection:
+            lock(connection, campaign_id)
+            ttl = None if trial_id is not None else ttl
+            identity = hold(connection, campaign_id, kind, amount, role=role, trial_id=trial_id, ttl=ttl)
+        return Reservation(id=identity, campaign_id=campaign_id, kind=kind, role=role, amount=amount)
+
+    def settle(self, reservation: Reservation, spent: float) -> None:
+        """Close a reservation with what was really spent.
+
+        Raises:
+            StoreError: it was closed before.
+        """
+        with self._database.write() as connection:
+            lock(connection, reservation.campaign_id)
+            settle_one(connection, reservation, spent)
+
+    def release(self, reservation: Reservation) -> None:
+        """Give a reservation back unspent.
+
+        Raises:
+            StoreError: it was closed before.
+        """
+        with self._database.write() as connection:
+            lock(connection, reservation.campaign_id)
+            close(connection, _held(connection, reservation), {}, state="released")
+
+    def forfeit_expired(self, campaign_id: int) -> int:
+        """Count reservations that nobody settled in time as spent in full: whether they were cannot be known.
+
+        Returns:
+            How many there were.
+        """
+        query = select(reservations).where(
+            reservations.c.campaign_id == campaign_id,
+            reservations.c.state == "held",
+            reservations.c.expires <= epoch_now(),
+        )
+        with self._database.write() as connection:
+            lock(connection, campaign_id)
+            rows = connection.execute(query).all()
+            close(connection, rows, {row.id: row.amount for row in rows}, state="forfeited")
+        return len(rows)
+
+    def limit(self, campaign_id: int, kind: str, role: str, cap: float | None) -> None:
+        """Cap what one role may spend; None takes the cap away."""
+        _check(kind, cap or 0)
+        row = {"campaign_id": campaign_id, "kind": kind, "role": text.name(role, 64), "cap": cap}
+        with self._database.write() as connection:
+            statement = upsert(connection, budgets).values(row)
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=["campaign_id", "kind", "role"], set_={"cap": cap})
+            )
+
+    def totals(self, campaign_id: int) -> dict[str, Account]:
+        """The campaign's accounts by kind."""
+        return {account.kind: account for account in self.accounts(campaign_id) if not account.role}
+
+    def accounts(self, campaign_id: int) -> list[Account]:
+        """All accounts of a campaign: by kind, the whole campaign first, then its roles."""
+        query = select(budgets.c.kind, budgets.c.role, budgets.c.cap, budgets.c.reserved, budgets.c.spent)
+        query = query.where(budgets.c.campaign_id == campaign_id).order_by(budgets.c.kind, budgets.c.role)
+        with self._database.read() as connection:
+            return [Account(**row) for row in connection.execute(query).mappings()]

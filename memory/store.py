@@ -1,0 +1,84 @@
+"""The shared memory as one object: `Store.open(...)` and its parts. Knows how they fit; does none of their work."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Self
+
+from swarm.memory import schema
+from swarm.memory.calls import AgentCalls
+from swarm.memory.campaigns import Campaigns
+from swarm.memory.database import Database
+from swarm.memory.events import Events
+from swarm.memory.findings import Findings
+from swarm.memory.ledger import Ledger
+from swarm.memory.models import Models
+from swarm.memory.predictions import Predictions
+from swarm.memory.proposals import Proposals
+from swarm.memory.summaries import Summaries
+from swarm.memory.trials import Trials
+
+
+class Store:
+    """One database that everything is remembered in.
+
+    Safe for several processes and, within a process, for several threads (writes go one after another).
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.campaigns = Campaigns(database)
+        self.models = Models(database)
+        self.trials = Trials(database)
+        self.proposals = Proposals(database)
+        self.findings = Findings(database)
+        self.summaries = Summaries(database)
+        self.predictions = Predictions(database)
+        self.agent_calls = AgentCalls(database)
+        self.events = Events(database)
+        self.ledger = Ledger(database)
+
+    @classmethod
+    def open(cls, url_or_path: str | os.PathLike[str], create: bool = False, readonly: bool = False) -> Self:
+        """Open a store: a path of a SQLite file, or a URL `postgresql+psycopg://...`.
+
+        A store of an older release is upgraded, unless `readonly`.
+
+        Args:
+            url_or_path: where it is.
+            create: make it when it does not exist.
+            readonly: refuse all writes, and touch nothing.
+
+        Raises:
+            ForeignStoreError: the database is damaged or another program's; nothing was changed.
+            NewerStoreError: a newer release wrote it; nothing was changed.
+            StoreError: it does not exist, or cannot be opened, read or written.
+        """
+        return cls(schema.open_database(os.fspath(url_or_path), create=create, readonly=readonly))
+
+    @property
+    def place(self) -> str:
+        """The path, or the URL without its password."""
+        return self.database.place
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Commit the writes of a `with` block together: about ten times as many per second.
+
+        They are durable when the block is left. Each operation inside stays atomic on its own: a refused one
+        takes back itself alone, and the others are committed, also when an exception leaves the block.
+        """
+        return self.database.batch()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.database.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,119 @@
+"""Summaries and what people said of them. Knows summaries, their evidence and reviews."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from swarm.kernels.errors import UnknownNameError, UsageError
+from swarm.memory import text
+from swarm.memory.database import Database
+from swarm.memory.events import record
+from swarm.memory.findings import check_evidence
+from swarm.memory.records import ReviewState, Summary, SummaryRecord
+from swarm.memory.tables import reviews, summaries, summary_evidence
+
+
+class Summaries:
+    """`store.summaries`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, campaign_id: int, summary: Summary) -> int:
+        """Record a summary; returns its id.
+
+        Raises:
+            UsageError: the evidence names a trial that does not exist or is not finished.
+        """
+        row = {
+            "campaign_id": campaign_id,
+            "title": text.name(summary.title),
+            "text": text.clean(summary.text, text.LONG),
+            "author": text.name(summary.author, 64),
+            "state": summary.state,
+        }
+        with self._database.write() as connection:
+            check_evidence(connection, summary.evidence)
+            identity = int(connection.execute(insert(summaries).values(row).returning(summaries.c.id)).scalar_one())
+            rows = [{"summary_id": identity, "trial_id": trial} for trial in sorted(set(summary.evidence))]
+            if rows:
+                connection.execute(insert(summary_evidence), rows)
+        return identity
+
+    def get(self, summary_id: int) -> SummaryRecord:
+        """A summary by id, with its latest review.
+
+        Raises:
+            UnknownNameError: there is none.
+        """
+        with self._database.read() as connection:
+            rows = connection.execute(select(summaries).where(summaries.c.id == summary_id)).all()
+            if not rows:
+                raise UnknownNameError("summary", str(summary_id))
+            return _records(connection, rows)[0]
+
+    def list(self, campaign_id: int | None = None, *, state: ReviewState | None = None) -> list[SummaryRecord]:
+        """Summaries, oldest first."""
+        query = select(summaries).order_by(summaries.c.id)
+        if campaign_id is not None:
+            query = query.where(summaries.c.campaign_id == campaign_id)
+        if state is not None:
+            query = query.where(summaries.c.state == state)
+        with self._database.read() as connection:
+            return _records(connection, connection.execute(query).all())
+
+    def review(self, summary_id: int, state: ReviewState, reviewer: str, note: str = "") -> SummaryRecord:
+        """Record what a person said; a later review overrides an earlier one, and both stay.
+
+        Raises:
+            UnknownNameError: there is no such summary.
+            UsageError: the state is not one of pending, accepted, rejected.
+        """
+        if state not in get_args(ReviewState):
+            raise UsageError(f"unknown review state {state!r}.", f"Known: {', '.join(get_args(ReviewState))}.")
+        row = {
+            "summary_id": summary_id,
+            "state": state,
+            "reviewer": text.name(reviewer),
+            "note": text.clean(note),
+        }
+        with self._database.write() as connection:
+            statement = update(summaries).where(summaries.c.id == summary_id).values(state=state)
+            campaign_id = connection.execute(statement.returning(summaries.c.campaign_id)).scalar_one_or_none()
+            if campaign_id is not None:
+                connection.execute(insert(reviews).values(row))
+                what = {"summary_id": summary_id, "reviewer": row["reviewer"]}
+                record(connection, f"summary.{state}", str(row["note"]), campaign_id=campaign_id, data=what)
+        if campaign_id is None:
+            raise UnknownNameError("summary", str(summary_id))
+        return self.get(summary_id)
+
+
+def _records(connection: Connection, rows: Sequence[Row[Any]]) -> list[SummaryRecord]:
+    ids = [row.id for row in rows]
+    cited: dict[int, list[int]] = defaultdict(list)
+    query = select(summary_evidence).where(summary_evidence.c.summary_id.in_(ids))
+    for row in connection.execute(query.order_by(summary_evidence.c.trial_id)):
+        cited[row.summary_id].append(row.trial_id)
+    latest = {
+        row.summary_id: row
+        for row in connection.execute(select(reviews).where(reviews.c.summary_id.in_(ids)).order_by(reviews.c.id))
+    }
+    return [
+        SummaryRecord(
+            id=row.id,
+            campaign_id=row.campaign_id,
+            summary=Summary(
+                title=row.title, text=row.text, evidence=tuple(cited[row.id]), author=row.author, state=row.state
+            ),
+            note=latest[row.id].note if row.id in latest else "",
+            reviewer=latest[row.id].reviewer if row.id in latest else "",
+            created_at=row.created_at,
+            reviewed_at=latest[row.id].created_at if row.id in latest else None,
+        )
+        for row in rows
+    ]

@@ -1,0 +1,347 @@
+"""The tables of the shared memory, one for every kind of thing that is remembered.
+
+Knows columns, keys and indexes. Migrations build them; a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from swarm.memory.types import Amount, Document, Key, UtcTime, utc_now
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _id() -> Column[Any]:
+    return Column("id", Key, primary_key=True, autoincrement=True)
+
+
+def _created() -> Column[Any]:
+    return Column("created_at", UtcTime, nullable=False, default=utc_now())
+
+
+def _to(target: str, *, nullable: bool = False, primary: bool = False, name: str = "") -> Column[Any]:
+    column = name or target.split(".")[0].removesuffix("s") + "_id"
+    return Column(column, Key, ForeignKey(target), nullable=nullable, primary_key=primary)
+
+
+campaigns = Table(
+    "campaigns",
+    metadata,
+    _id(),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("settings", Document, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("budget", Document, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("next_number", Integer, nullable=False, default=0),
+    Column("turn_owner", String(200)),
+    Column("turn_token", BigInteger, nullable=False, default=0),
+    Column("turn_at", Double),
+    Column("turn_expires", Double),
+    _created(),
+    Column("finished_at", UtcTime),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("family", String(64), nullable=False),
+    Column("digest", String(128), nullable=False),
+    Column("n_layers", Integer, nullable=False),
+    Column("info", Document, nullable=False),
+    Column("updated_at", UtcTime, nullable=False, default=utc_now(), onupdate=utc_now()),
+)
+
+environments = Table(
+    "environments",
+    metadata,
+    _id(),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("data", Document, nullable=False),
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    _id(),
+    _to("campaigns.id"),
+    Column("number", Integer, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("spec", Document, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("outcome", String(32), nullable=False, default=""),
+    Column("message", Text, nullable=False, default=""),
+    Column("notes", Text, nullable=False, default=""),
+    Column("proposer", String(64), nullable=False),
+    Column("arm", String(16), nullable=False),
+    # Copied out of `spec`, so that questions need no JSON functions.
+    Column("model", String(200), nullable=False),
+    Column("protocol", String(64), nullable=False),
+    Column("rung", Integer, nullable=False),
+    Column("context", Integer, nullable=False),
+    Column("replicate", Integer, nullable=False),
+    Column("logit_gain", Double, nullable=False),
+    Column("device", String(16), nullable=False),
+    Column("key_method", String(64), nullable=False),
+    Column("key_bits", Integer),
+    Column("value_method", String(64), nullable=False),
+    Column("value_bits", Integer),
+    Column("configuration", String(200), nullable=False),
+    Column("configuration_id", String(32), nullable=False),
+    Column("first_layer", Integer),
+    Column("last_layer", Integer),
+    Column("n_quantized", Integer),
+    # Copied out of `measurements` (triggers keep them equal), so that rankings read one index.
+    Column("kld", Double),
+    Column("bits_per_value", Double),
+    _to("environments.id", nullable=True),
+    Column("seconds", Double, nullable=False, default=0.0),
+    Column("timings", Document),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("crashes", Integer, nullable=False, default=0),
+    # The lease. `lease_token` only grows: a write under an older token is refused.
+    Column("lease_owner", String(200)),
+    Column("lease_token", BigInteger, nullable=False, default=0),
+    Column("lease_at", Double),
+    Column("lease_expires", Double),
+    _created(),
+    Column("started_at", UtcTime),
+    Column("finished_at", UtcTime),
+    UniqueConstraint("campaign_id", "number"),
+    UniqueConstraint("campaign_id", "fingerprint"),
+    Index("ix_trials_campaign_id_state_number", "campaign_id", "state", "number"),
+    Index("ix_trials_fingerprint", "fingerprint"),
+    Index("ix_trials_ranking", "campaign_id", "model", "protocol", "rung", "kld", "bits_per_value"),
+    Index("ix_trials_configuration_id", "configuration_id", "model"),
+)
+
+measurements = Table(
+    "measurements",
+    metadata,
+    _to("trials.id", primary=True),
+    Column("metric", String(64), primary_key=True),
+    Column("value", Double, nullable=False),
+    Column("unit", String(32), nullable=False, default=""),
+    Column("n", Integer, nullable=False, default=1),
+    Column("stderr", Double),
+    sqlite_with_rowid=False,
+)
+
+arrays = Table(
+    "arrays",
+    metadata,
+    _to("trials.id", primary=True),
+    Column("name", String(64), primary_key=True),
+    Column("series", Document, nullable=False),
+)
+
+front = Table(
+    "front",
+    metadata,
+    _to("trials.id", primary=True),
+    _to("campaigns.id"),
+    Column("model", String(200), nullable=False),
+    Column("protocol", String(64), nullable=False),
+    Column("rung", Integer, nullable=False),
+    Column("context", Integer, nullable=False),
+    Column("bits_per_value", Double, nullable=False),
+    Column("kld", Double, nullable=False),
+    Index("ix_front_group", "campaign_id", "model", "protocol", "rung", "context", "bits_per_value", "kld"),
+)
+
+proposals = Table(
+    "proposals",
+    metadata,
+    _id(),
+    _to("campaigns.id"),
+    _to("trials.id", nullable=True),
+    Column("number", Integer, nullable=False),
+    Column("proposer", String(64), nullable=False),
+    Column("arm", String(16), nullable=False),
+    Column("rationale", Text, nullable=False, default=""),
+    Column("refused", Text, nullable=False, default=""),
+    _created(),
+    UniqueConstraint("trial_id"),
+    Index("ix_proposals_campaign_id_number", "campaign_id", "number"),
+)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    _to("trials.id", primary=True),
+    Column("metric", String(64), nullable=False),
+    Column("comparator", String(2), nullable=False),
+    Column("threshold", Double, nullable=False),
+    Column("reference_id", Key, ForeignKey("trials.id")),
+    Column("verdict", String(16), nullable=False, default="open"),
+    Column("observed", Double),
+    Column("low", Double),
+    Column("high", Double),
+    Column("scored_by", String(64)),
+    Column("scored_at", UtcTime),
+    _created(),
+    Index("ix_predictions_verdict", "verdict"),
+)
+
+findings = Table(
+    "findings",
+    metadata,
+    _id(),
+    _to("campaigns.id"),
+    Column("key", String(200), nullable=False),
+    Column("revision", Integer, nullable=False, default=1),
+    Column("kind", String(32), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("statement", Text, nullable=False),
+    Column("models", Document, nullable=False),
+    Column("effect_name", String(200)),
+    Column("effect_value", Double),
+    Column("effect_low", Double),
+    Column("effect_high", Double),
+    Column("effect_unit", String(32)),
+    Column("author", String(64), nullable=False),
+    _created(),
+    Column("updated_at", UtcTime, nullable=False, default=utc_now()),
+    UniqueConstraint("campaign_id", "key"),
+)
+
+# A finding's evidence grows after proposals have built on it. `since` and `until` are revisions of the finding:
+# so lineage goes from an earlier revision to a later one and never in a circle.
+evidence = Table(
+    "evidence",
+    metadata,
+    _to("findings.id", primary=True),
+    _to("trials.id", primary=True),
+    Column("since", Integer, primary_key=True),
+    Column("until", Integer),
+    Index("ix_evidence_trial_id", "trial_id"),
+)
+
+proposal_parents = Table(
+    "proposal_parents",
+    metadata,
+    _to("proposals.id", primary=True),
+    _to("findings.id", primary=True),
+    Column("revision", Integer, nullable=False),
+    Index("ix_proposal_parents_finding_id", "finding_id"),
+)
+
+summaries = Table(
+    "summaries",
+    metadata,
+    _id(),
+    _to("campaigns.id"),
+    Column("title", String(200), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("author", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    _created(),
+    Index("ix_summaries_state", "state"),
+)
+
+summary_evidence = Table(
+    "summary_evidence",
+    metadata,
+    Column("summary_id", Key, ForeignKey("summaries.id"), primary_key=True),
+    _to("trials.id", primary=True),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    _id(),
+    Column("summary_id", Key, ForeignKey("summaries.id"), nullable=False, index=True),
+    Column("state", String(16), nullable=False),
+    Column("reviewer", String(200), nullable=False),
+    Column("note", Text, nullable=False, default=""),
+    _created(),
+)
+
+agent_calls = Table(
+    "agent_calls",
+    metadata,
+    _id(),
+    _to("campaigns.id"),
+    Column("role", String(64), nullable=False),
+    Column("prompt_hash", String(64), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("tokens_in", Integer, nullable=False),
+    Column("tokens_out", Integer, nullable=False),
+    Column("usd", Amount, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("outcome", String(64), nullable=False),
+    Column("message", Text, nullable=False, default=""),
+    _created(),
+    Index("ix_agent_calls_campaign_id", "campaign_id", "id"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    _id(),
+    _to("campaigns.id", nullable=True),
+    _to("trials.id", nullable=True),
+    Column("kind", String(64), nullable=False),
+    Column("message", Text, nullable=False, default=""),
+    Column("data", Document, nullable=False),
+    _created(),
+    Index("ix_events_campaign_id", "campaign_id", "id"),
+    Index("ix_events_trial_id", "trial_id"),
+)
+
+# The ledger's accounts: one per campaign and kind (role ''), and one per role below it.
+budgets = Table(
+    "budgets",
+    metadata,
+    _to("campaigns.id", primary=True),
+    Column("kind", String(16), primary_key=True),
+    Column("role", String(64), primary_key=True, default=""),
+    Column("cap", Amount),
+    Column("reserved", Amount, nullable=False, default=0.0),
+    Column("spent", Amount, nullable=False, default=0.0),
+    CheckConstraint("reserved >= 0", name="reserved"),
+    CheckConstraint("spent >= 0", name="spent"),
+)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    _id(),
+    _to("campaigns.id"),
+    Column("kind", String(16), nullable=False),
+    Column("role", String(64), nullable=False, default=""),
+    Column("amount", Amount, nullable=False),
+    Column("spent", Amount, nullable=False, default=0.0),
+    Column("state", String(16), nullable=False, default="held"),
+    _to("trials.id", nullable=True),
+    Column("expires", Double),
+    _created(),
+    Column("closed_at", UtcTime),
+    Index("ix_reservations_trial_id", "trial_id"),
+    Index("ix_reservations_campaign_id_state", "campaign_id", "state"),
+)

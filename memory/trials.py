@@ -1,0 +1,244 @@
+"""Proposing and reading trials. Knows proposals, predictions and records; claims and results are in `claims`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, insert, select, update
+
+from swarm.experiments.spec import TrialSpec
+from swarm.kernels.errors import BudgetError, LeaseLostError, UnknownNameError, UsageError
+from swarm.memory import ledger, proposals, reading, text
+from swarm.memory.claims import Claims, expired
+from swarm.memory.faults import ConflictError, DuplicateTrialError
+from swarm.memory.records import Proposal, TrialRecord, TrialState, Turn
+from swarm.memory.tables import campaigns, trials
+from swarm.memory.types import epoch_now
+
+UNFINISHED: tuple[TrialState, ...] = ("waiting", "running")
+
+
+class Trials(Claims):
+    """`store.trials`."""
+
+    def allocate(self, campaign_id: int, owner: str, *, lag: int | None = None, ttl: float = 120.0) -> Turn | None:
+        """Take the turn to propose the next trial; several drivers share a campaign and its budget by it.
+
+        Turns are given one after another: number n only after all before it are proposed, and with a `lag` only
+        when trials 0 .. n - lag - 1 are finished. So a proposal stays a function of its number and the history,
+        whichever driver makes it. `add` ends the turn; an expired one goes to whoever asks next.
+
+        Returns:
+            The turn, or None when another driver has it or the lag is not over: do something else meanwhile.
+
+        Raises:
+            BudgetError: all trials of the budget are proposed.
+        """
+        expires = expired(campaigns.c.turn_at, campaigns.c.turn_expires)
+        now = epoch_now()
+        with self._database.write() as connection:
+            ledger.lock(connection, campaign_id)
+            query = select(campaigns.c.next_number, campaigns.c.budget, campaigns.c.turn_owner, expires.label("free"))
+            row = connection.execute(query.where(campaigns.c.id == campaign_id)).one_or_none()
+            if row is None:
+                raise UnknownNameError("campaign", str(campaign_id))
+            if row.next_number >= row.budget["trials"]:
+                raise BudgetError(f"all {row.budget['trials']} trials of the campaign are proposed.")
+            if (row.turn_owner is not None and not row.free) or self._lags(
+                connection, campaign_id, row.next_number, lag
+            ):
+                return None
+            taken = {"turn_owner": text.name(owner), "turn_token": campaigns.c.turn_token + 1}
+            statement = update(campaigns).where(campaigns.c.id == campaign_id)
+            statement = statement.values(**taken, turn_at=now, turn_expires=now + ttl)
+            token = connection.execute(statement.returning(campaigns.c.turn_token)).scalar_one()
+        return Turn(campaign_id=campaign_id, number=row.next_number, owner=owner, token=token, ttl=ttl)
+
+    def give_up_turn(self, turn: Turn) -> None:
+        """End a turn without a proposal; a lost turn is no error."""
+        mine = (campaigns.c.id == turn.campaign_id, campaigns.c.turn_token == turn.token)
+        with self._database.write() as connection:
+            connection.execute(update(campaigns).where(*mine).values(turn_owner=None))
+
+    def add(self, campaign_id: int, number: int, proposal: Proposal, turn: Turn | None = None) -> TrialRecord:
+        """Record a proposal as trial `number`, its prediction before it runs, and reserve one trial of the budget.
+
+        Args:
+            campaign_id: the campaign.
+            number: position in the campaign, from 0, without gaps.
+            proposal: what to run and why.
+            turn: from `allocate`, where several drivers propose; ends with this call unless it is a duplicate.
+
+        Raises:
+            DuplicateTrialError: the campaign has that number or that fingerprint; propose something else.
+            BudgetError: the trials of the budget are used up.
+            LeaseLostError: the turn had expired and went to somebody else.
+            UsageError: a parent finding or a prediction's reference trial does not exist.
+        """
+        spec = proposal.spec
+        fingerprint = spec.fingerprint()
+        try:
+            with self._database.write() as connection:
+                ledger.lock(connection, campaign_id)
+                self._advance(connection, campaign_id, number, turn)
+                row = {
+                    "campaign_id": campaign_id,
+                    "number": number,
+                    "fingerprint": fingerprint,
+                    "spec": spec.model_dump(mode="json"),
+                    "state": "waiting",
+                    "proposer": text.name(proposal.proposer, 64),
+                    "arm": proposal.arm,
+                    **_columns(spec),
+                }
+                trial_id = connection.execute(insert(trials).values(row).returning(trials.c.id)).scalar_one()
+                proposals.write(connection, campaign_id, number, proposal, trial_id)
+                ledger.hold(connection, campaign_id, "trials", 1.0, role=row["proposer"], trial_id=trial_id)
+        except ConflictError as error:
+            raise self._duplicate(campaign_id, number, fingerprint) or error from error
+        return self.get(trial_id)
+
+    def get(self, trial_id: int) -> TrialRecord:
+        """A trial by id, with its arrays.
+
+        Raises:
+            UnknownNameError: there is none.
+        """
+        with self._database.read() as connection:
+            found = reading.records(connection, select(trials).where(trials.c.id == trial_id))
+        if not found:
+            raise UnknownNameError("trial", str(trial_id))
+        return found[0]
+
+    def list(
+        self,
+        campaign_id: int | None = None,
+        *,
+        model: str | None = None,
+        protocol: str | None = None,
+        state: TrialState | Iterable[TrialState] | None = None,
+        arm: str | None = None,
+        fingerprint: str | None = None,
+        after: int | None = None,
+        upto: int | None = None,
+        ids: Sequence[int] | None = None,
+        best: str | None = None,
+        limit: int | None = None,
+        arrays: bool = True,
+    ) -> list[TrialRecord]:
+        """Trials that pass all filters, by campaign and number.
+
+        Args:
+            campaign_id: of one campaign.
+            model: of one model.
+            protocol: of one protocol.
+            state: in one state, or in one of several.
+            arm: of one arm.
+            fingerprint: of one specification.
+            after: with a number above this one.
+            upto: with a number up to this one, inclusive.
+            ids: these ones.
+            best: `kld` or `bits_per_value`: completed trials, smallest first, instead of by number.
+            limit: at most so many.
+            arrays: also read the arrays; without them `arrays` is empty.
+        """
+        states = (state,) if isinstance(state, str) else state
+        wanted: dict[ColumnElement[bool], bool] = {
+            trials.c.campaign_id == campaign_id: campaign_id is not None,
+            trials.c.model == model: model is not None,
+            trials.c.protocol == protocol: protocol is not None,
+            trials.c.state.in_(tuple(states or ())): states is not None,
+            trials.c.arm == arm: arm is not None,
+            trials.c.fingerprint == fingerprint: fingerprint is not None,
+            trials.c.number > after: after is not None,
+            trials.c.number <= upto: upto is not None,
+            trials.c.id.in_(ids or ()): ids is not None,
+        }
+        query = select(trials).where(*(clause for clause, given in wanted.items() if given))
+        query = query.order_by(trials.c.campaign_id, trials.c.number) if best is None else _ranked(query, best)
+        with self._database.read() as connection:
+            return reading.records(connection, query.limit(limit), arrays=arrays)
+
+    def count(self, campaign_id: int) -> dict[TrialState, int]:
+        """How many trials of a campaign are in each state."""
+        with self._database.read() as connection:
+            return reading.count(connection, campaign_id)
+
+    def _lags(self, connection: Connection, campaign_id: int, number: int, lag: int | None) -> bool:
+        if lag is None:
+            return False
+        late = select(trials.c.id).where(
+            trials.c.campaign_id == campaign_id, trials.c.state.in_(UNFINISHED), trials.c.number < number - lag
+        )
+        return connection.execute(late.limit(1)).first() is not None
+
+    def _advance(self, connection: Connection, campaign_id: int, number: int, turn: Turn | None) -> None:
+        here = campaigns.c.id == campaign_id
+        row = connection.execute(
+            select(campaigns.c.next_number, campaigns.c.turn_token, campaigns.c.turn_owner).where(here)
+        ).one_or_none()
+        if row is None:
+            raise UnknownNameError("campaign", str(campaign_id))
+        if turn is not None and (row.turn_token != turn.token or row.turn_owner is None or number != row.next_number):
+            raise LeaseLostError(f"the turn to propose trial {turn.number} was lost.", "Ask for the next one.")
+        if number > row.next_number:
+            raise UsageError(f"trial {number} was proposed before trial {row.next_number}.", "Propose without gaps.")
+        if number == row.next_number:
+            connection.execute(update(campaigns).where(here).values(next_number=number + 1, turn_owner=None))
+
+    def _duplicate(self, campaign_id: int, number: int, fingerprint: str) -> DuplicateTrialError | None:
+        same = (trials.c.number == number) | (trials.c.fingerprint == fingerprint)
+        query = select(trials.c.id, trials.c.number).where(trials.c.campaign_id == campaign_id, same)
+        with self._database.read() as connection:
+            row = connection.execute(query.limit(1)).first()
+        if row is None:
+            return None
+        what = f"number {number}" if row.number == number else "that specification"
+        return DuplicateTrialError(
+            f"the campaign has a trial of {what} already (trial {row.id}).",
+            "Propose another one; a replication has its own `replicate` number.",
+        )
+
+
+def _columns(spec: TrialSpec) -> dict[str, Any]:
+    """What of a specification stands in columns of its own."""
+    layers = spec.layers
+    label = text.name(f"{spec.kv.label}{_layers_label(layers)}")
+    identity = spec.kv.model_dump_json() + str(layers)
+    return {
+        "model": text.name(spec.model),
+        "protocol": text.name(spec.protocol, 64),
+        "rung": spec.rung,
+        "context": spec.context,
+        "replicate": spec.replicate,
+        "logit_gain": spec.logit_gain,
+        "device": spec.device,
+        "key_method": spec.kv.key.method,
+        "key_bits": spec.kv.key.bits,
+        "value_method": spec.kv.value.method,
+        "value_bits": spec.kv.value.bits,
+        "configuration": label,
+        "configuration_id": hashlib.sha256(identity.encode()).hexdigest()[:32],
+        "first_layer": layers[0] if layers else None,
+        "last_layer": layers[-1] if layers else None,
+        "n_quantized": len(layers) if layers else None,
+    }
+
+
+def _layers_label(layers: tuple[int, ...] | None) -> str:
+    if layers is None:
+        return ""
+    if len(layers) == 1:
+        return f" @layer {layers[0]}"
+    if layers == tuple(range(layers[0], layers[-1] + 1)):
+        return f" @layers {layers[0]}-{layers[-1]}"
+    return " @layers " + ",".join(map(str, layers))
+
+
+def _ranked(query: Select[Any], best: str) -> Select[Any]:
+    if best not in ("kld", "bits_per_value"):
+        raise UsageError(f"trials are not ranked by {best!r}.", "Rank by kld or bits_per_value.")
+    column = trials.c[best]
+    return query.where(trials.c.state == "complete", column.is_not(None)).order_by(column, trials.c.id)
