@@ -27,6 +27,11 @@ def on_host() -> bool:
     return bool(mx.default_device().type == mx.DeviceType.cpu)
 
 
+def is_host(xp: Namespace) -> bool:
+    """Whether the namespace computes on the CPU at once (numpy), so that looking at values costs no wait."""
+    return xp is np
+
+
 def namespace(x: Array) -> Namespace:
     """The library of an array: numpy, or mlx.core."""
     return np if isinstance(x, np.ndarray) else sys.modules["mlx.core"]
@@ -50,13 +55,26 @@ def to_numpy(x: Array) -> np.ndarray:
     return np.array(x, copy=False)
 
 
-def like(x: Array, result: Array) -> Array:
-    """The result as the library of `x` holds it."""
-    if isinstance(x, np.ndarray) or not isinstance(result, np.ndarray):
-        return result
+def copy(xp: Namespace, x: Array) -> Array:
+    """A contiguous copy that keeps nothing larger alive."""
+    return x.copy() if xp is np else xp.contiguous(x)
+
+
+def to_mlx(x: Array) -> Array:
+    """An MLX array (a copy of a numpy one)."""
     import mlx.core as mx
 
-    return mx.array(result)
+    return mx.array(x) if isinstance(x, np.ndarray) else x
+
+
+def like(x: Array, result: Array) -> Array:
+    """The result as the library of `x` holds it."""
+    return result if isinstance(x, np.ndarray) else to_mlx(result)
+
+
+def held(xp: Namespace, x: Array) -> Array:
+    """An array of either library as the namespace's."""
+    return to_numpy(x) if xp is np else to_mlx(x)
 
 
 def half(xp: Namespace, x: Array) -> Array:

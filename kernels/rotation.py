@@ -22,7 +22,7 @@ def hadamard(order: int) -> np.ndarray:
     matrix = np.ones((1, 1))
     while len(matrix) < order:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    return matrix / np.sqrt(order)
+    return np.asarray(matrix / np.sqrt(order))
 
 
 def matrix(kind: RotationKind, head_dim: int, seed: int) -> np.ndarray:
@@ -39,7 +39,7 @@ def matrix(kind: RotationKind, head_dim: int, seed: int) -> np.ndarray:
         signs = rng.choice([-1.0, 1.0], size=head_dim)
         return signs[:, None] * np.kron(np.eye(head_dim // order), hadamard(order))
     q, r = np.linalg.qr(rng.standard_normal((head_dim, head_dim)))
-    return q * np.sign(np.diagonal(r))
+    return np.asarray(q * np.sign(np.diagonal(r)))
 
 
 class Rotation:
@@ -50,11 +50,11 @@ class Rotation:
         self._matrix = matrix(kind, head_dim, seed).astype(np.float32)
 
     def forward(self, x: Array) -> Array:
-        """x R in float32, for keys, values and queries alike."""
+        """Rotate: x R in float32, for keys, values and queries alike."""
         return x if self.kind == "none" else multiply(x, self._matrix)
 
     def inverse(self, x: Array) -> Array:
-        """x R^T in float32: undoes `forward`."""
+        """Rotate back: x R^T in float32, undoes `forward`."""
         return x if self.kind == "none" else multiply(x, self._matrix.T)
 
 

@@ -9,6 +9,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from swarm.kernels.errors import SpecError
+
 Axis = Literal["token", "channel"]
 RotationKind = Literal["none", "hadamard", "random"]
 Scaling = Literal["fixed", "learned"]
@@ -63,11 +65,34 @@ class QuantSpec(FrozenModel):
         return text + ("+learned" if self.scaling == "learned" else "")
 
 
+class LayerOverride(FrozenModel):
+    """Other methods or bits for some layers: what is None stays as the KVSpec says."""
+
+    layers: tuple[int, ...] = Field(min_length=1)
+    key: QuantSpec | None = None
+    value: QuantSpec | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
+            raise SpecError(f"layers={self.layers} is not a list of layers.", "Give layer indices once each, in order.")
+        if self.key is None and self.value is None:
+            raise SpecError(f"The override of layers {self.layers} changes nothing.", "Give its key or its value.")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Short name, e.g. `layers 0,23: K affine8/g64`."""
+        sides = [f"{side} {spec.label}" for side, spec in (("K", self.key), ("V", self.value)) if spec]
+        return f"layers {','.join(map(str, self.layers))}: {' '.join(sides)}"
+
+
 class KVSpec(FrozenModel):
     """How the KV cache of a layer is stored: keys, values, and the tokens that stay in 16 bit.
 
     The first `sink_tokens` and the most recent `residual_window` tokens stay in 16 bit. `key_bias="subtract"`
-    removes the RoPE-rotated bias of k_proj before encoding (models that have one).
+    removes the RoPE-rotated bias of k_proj before encoding (models that have one). `overrides` give some layers
+    other methods or bits; where layers repeat, the later override wins.
     """
 
     key: QuantSpec = Field(default_factory=QuantSpec)
@@ -75,6 +100,41 @@ class KVSpec(FrozenModel):
     sink_tokens: int = Field(default=0, ge=0)
     residual_window: int = Field(default=0, ge=0)
     key_bias: Literal["keep", "subtract"] = "keep"
+    overrides: tuple[LayerOverride, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_sense(self) -> Self:
+        from swarm.kernels.quantizers import base
+
+        keys = [self.key, *(override.key for override in self.overrides if override.key)]
+        values = [self.value, *(override.value for override in self.overrides if override.value)]
+        for spec in keys:
+            base.method(spec.method).check_side(spec, "key")
+        for spec in values:
+            base.method(spec.method).check_side(spec, "value")
+        if all(spec.method == "none" for spec in keys + values) and (self.sink_tokens or self.residual_window):
+            raise SpecError(
+                "sink_tokens and residual_window keep tokens in 16 bit, and here everything is 16 bit already.",
+                "Leave them at 0, or quantize keys or values.",
+            )
+        if self.key_bias == "subtract" and all(spec.method == "none" for spec in keys):
+            raise SpecError(
+                "key_bias='subtract' changes how keys are quantized, and here keys stay in 16 bit.",
+                "Leave it at 'keep', or quantize the keys.",
+            )
+        return self
+
+    def at(self, layer: int) -> KVSpec:
+        """The specification of one layer, its overrides applied."""
+        fields = {name: getattr(self, name) for name in ("key", "value", "sink_tokens", "residual_window", "key_bias")}
+        for override in self.overrides:
+            if layer in override.layers:
+                fields |= {name: spec for name in ("key", "value") if (spec := getattr(override, name)) is not None}
+        if fields["key"].method == "none":
+            fields["key_bias"] = "keep"
+            if fields["value"].method == "none":
+                fields["sink_tokens"] = fields["residual_window"] = 0
+        return KVSpec(**fields)
 
     @property
     def label(self) -> str:
@@ -82,4 +142,5 @@ class KVSpec(FrozenModel):
         text = f"K {self.key.label} V {self.value.label}"
         text += f" sink{self.sink_tokens}" if self.sink_tokens else ""
         text += f" recent{self.residual_window}" if self.residual_window else ""
-        return text + (" -bias" if self.key_bias == "subtract" else "")
+        text += " -bias" if self.key_bias == "subtract" else ""
+        return text + "".join(f" [{override.label}]" for override in self.overrides)

@@ -1,0 +1,1 @@
+"""Compute back-ends: one file each, found by its name."""

@@ -37,12 +37,11 @@ class Affine(Quantizer):
 
         values = arrays.half(xp, x)
         parts = mx.quantize(mx.array(values) if xp is np else values, group_size=self.group, bits=self.bits)
-        if xp is np:
-            parts = [np.array(part, copy=False) for part in parts]
-        return dict(zip(("codes", "scales", "biases"), parts, strict=True))
+        held = [arrays.to_numpy(part) for part in parts] if xp is np else list(parts)
+        return dict(zip(("codes", "scales", "biases"), held, strict=True))
 
     def unpack(self, xp: Namespace, packed: Packed) -> Array:
-        """scale * code + bias in float32."""
+        """Decode to float32: scale * code + bias."""
         codes = bits.unpack(xp, packed["codes"].view(xp.uint8), self.bits).astype(xp.float32)
         scales, biases = (arrays.single(xp, packed[name])[..., None] for name in ("scales", "biases"))
         groups = codes.reshape(*codes.shape[:-1], -1, self.group)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from swarm.kernels.arrays import Array, Namespace
 
 
-class Q4_0(_ggml.GgmlBlock):
+class GgmlQ40(_ggml.GgmlBlock):
     """x ~ d (q - 8), d = (the value of largest magnitude, with its sign) / -8; 18 bytes: d, then 16 bytes of nibbles.
 
     Byte i holds code i in its low and code i + 16 in its high half.
@@ -31,7 +31,7 @@ class Q4_0(_ggml.GgmlBlock):
         return _ggml.half_field(xp, d), _ggml.pack_nibbles(codes)
 
     def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:
-        """d (q - 8)."""
+        """Decode: d (q - 8)."""
         codes = _ggml.unpack_nibbles(xp, blocks[:, 2:]).astype(xp.float32)
         codes -= 8
         return codes * _ggml.read_half(xp, blocks[:, :2])

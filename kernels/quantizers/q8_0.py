@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _BELOW_HALF = 0.49999997
 
 
-class Q8_0(_ggml.GgmlBlock):
+class GgmlQ80(_ggml.GgmlBlock):
     """x ~ d q with d = max|x| / 127 and q rounded half away from zero; 34 bytes: d, then 32 int8."""
 
     name = "q8_0"
@@ -36,5 +36,5 @@ class Q8_0(_ggml.GgmlBlock):
         return _ggml.half_field(xp, d), codes.view(xp.uint8)
 
     def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:
-        """d q."""
+        """Decode: d q."""
         return blocks[:, 2:].view(xp.int8).astype(xp.float32) * _ggml.read_half(xp, blocks[:, :2])

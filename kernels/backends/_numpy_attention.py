@@ -1,0 +1,145 @@
+"""Attention over a packed cache in numpy: chunks of columns, online softmax, no copy of the dequantized cache.
+
+Knows arrays; the view knows which columns are held in which form and who sees them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from swarm.kernels import arrays
+from swarm.kernels.view import MASKED, Visibility
+
+if TYPE_CHECKING:
+    from swarm.kernels.arrays import Array
+    from swarm.kernels.side import SideView
+    from swarm.kernels.view import StoredView
+
+COLUMNS = 1024  # columns unpacked at a time
+SCORES = 1 << 20  # scores of one tile of queries and one head group: what stays in the processor's cache
+
+
+class _Tile:
+    """A run of queries [B, H, R, l, D] (R query heads share a KV head) and its running softmax."""
+
+    def __init__(self, view: StoredView, queries: np.ndarray, rows: tuple[int, int]) -> None:
+        batch, heads, repeats, length, dim = queries.shape
+        self.rows = rows
+        self.shape = (batch, heads, repeats, length)
+        flat = np.ascontiguousarray(queries).reshape(batch, heads, repeats * length, dim)
+        self.plain = flat
+        self.framed = view.key.codec.query(flat)
+        self.known = None if view.key.part is None else view.key.part.features(flat)
+        self.positions = np.tile(np.arange(*rows) + view.start, repeats)[:, None]
+        self.peak = np.full((batch, heads, repeats * length, 1), MASKED, np.float32)
+        self.weight = np.zeros_like(self.peak)
+        self.sums: dict[str, np.ndarray] = {}
+
+    def step(self, scores: np.ndarray, values: list[tuple[str, slice, np.ndarray, np.ndarray | None]]) -> None:
+        """One chunk: scores [B, H, R l, T], and per run of columns its frame, vectors, and share of each query."""
+        peak = np.maximum(self.peak, scores.max(axis=-1, keepdims=True))
+        scores -= peak
+        np.exp(scores, out=scores)
+        decay = np.exp(self.peak - peak)
+        self.weight = self.weight * decay + scores.sum(axis=-1, keepdims=True)
+        self.peak = peak
+        for frame in self.sums:
+            self.sums[frame] *= decay
+        for frame, where, vectors, share in values:
+            part = scores[..., where] if share is None else scores[..., where] * share
+            product = part @ vectors
+            if frame in self.sums:
+                self.sums[frame] += product
+            else:
+                self.sums[frame] = product
+
+    def result(self, view: StoredView) -> np.ndarray:
+        """Attention output [B, H, R, l, D]."""
+        total = sum(view.value.codec.output(part) if frame == "packed" else part for frame, part in self.sums.items())
+        return (total / self.weight).reshape(*self.shape, -1)
+
+
+def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
+    """Attention output [B, Hq, L, D] in the queries' type."""
+    q = arrays.single(np, arrays.to_numpy(queries))
+    batch, q_heads, length, dim = q.shape
+    heads = view.fresh[0].shape[1]
+    repeats = q_heads // heads
+    grouped = (q * np.float32(scale)).reshape(batch, heads, repeats, length, dim)
+    visible = Visibility(view, mask, (heads, repeats))
+    size = max(1, SCORES // (COLUMNS * repeats))
+    edges = [(low, min(low + size, length)) for low in range(0, length, size)]
+    tiles = [_Tile(view, grouped[:, :, :, low:high], (low, high)) for low, high in edges]
+    for low in range(view.lowest(), view.offset, COLUMNS):
+        columns = low, min(low + COLUMNS, view.offset)
+        seeing = [tile for tile in tiles if not visible.hidden(tile.rows, columns)]
+        if seeing:
+            _chunk(view, visible, columns, seeing)
+    out = np.concatenate([tile.result(view) for tile in tiles], axis=3) if len(tiles) > 1 else tiles[0].result(view)
+    out = out.reshape(batch, q_heads, length, -1)
+    return arrays.like(queries, out).astype(queries.dtype)
+
+
+def _chunk(view: StoredView, visible: Visibility, columns: tuple[int, int], tiles: list[_Tile]) -> None:
+    keys = _forms(view.key, columns)
+    values = _forms(view.value, columns)
+    plain = view.value.codec.identity
+    for tile in tiles:
+        scores = _scores(view.key, keys, tile, columns)
+        allowed = visible.block(tile.rows, columns)
+        if allowed is not None:
+            grid = scores.reshape(*tile.shape, scores.shape[-1])
+            if allowed.dtype == np.bool_:
+                np.copyto(grid, np.float32(MASKED), where=~allowed)
+            else:
+                grid += allowed
+        runs = []
+        for low, high, half, packed in values:
+            where = slice(low - columns[0], high - columns[0])
+            share = _share(view.value, tile, low, high) if half is not None and packed is not None else None
+            if packed is not None:
+                runs.append(("half" if plain else "packed", where, packed, share))
+            if half is not None:
+                runs.append(("half", where, half, None if share is None else 1 - share))
+        tile.step(scores, runs)
+
+
+_Form = tuple[int, int, "np.ndarray | None", "np.ndarray | None"]
+
+
+def _forms(side: SideView, columns: tuple[int, int]) -> list[_Form]:
+    """Runs of columns with their vectors in 16-bit form (as float32), in packed form (decoded), or both."""
+    return [
+        (
+            low,
+            high,
+            None if form == "packed" else arrays.single(np, side.half(low, high)),
+            None if form == "half" else side.packed(np, low, high),
+        )
+        for low, high, form in side.spans(*columns)
+    ]
+
+
+def _scores(side: SideView, keys: list[_Form], tile: _Tile, columns: tuple[int, int]) -> np.ndarray:
+    scores = np.empty((*tile.plain.shape[:3], columns[1] - columns[0]), np.float32)
+    for low, high, half, packed in keys:
+        where = scores[..., low - columns[0] : high - columns[0]]
+        if packed is not None:
+            np.matmul(tile.framed, packed.swapaxes(-1, -2), out=where)
+            if side.part is not None:
+                where += tile.known @ side.part.table(np, low, high).T
+        if half is not None:
+            product = tile.plain @ half.swapaxes(-1, -2)
+            if packed is None:
+                where[...] = product
+            else:
+                np.copyto(where, product, where=_share(side, tile, low, high) == 0)
+    return scores
+
+
+def _share(side: SideView, tile: _Tile, low: int, high: int) -> np.ndarray:
+    """1 where a query reads the packed form of a column and 0 where it reads 16 bit, float32 [R l, T]."""
+    until = np.array([side.packed_until(int(position)) for position in tile.positions[:, 0]])
+    return (np.arange(low, high)[None] < until[:, None]).astype(np.float32)

@@ -1,0 +1,71 @@
+"""The seam of compute back-ends: where arrays live and how attention over a packed cache is computed.
+
+The general path here works in MLX operations, chunk by chunk; a back-end overrides it with something faster.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from swarm.kernels import plugins
+from swarm.kernels.errors import BackendError
+
+if TYPE_CHECKING:
+    from swarm.kernels.arrays import Array, Namespace
+    from swarm.kernels.view import StoredView
+
+PACKAGE = "swarm.kernels.backends"
+
+
+class Backend(ABC):
+    """One kind of device. `name` is the module's; `remedy` says how to get the back-end where it is missing."""
+
+    name: ClassVar[str]
+    remedy: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def available(cls) -> bool:
+        """Whether this machine and this installation of MLX can use it."""
+
+    @abstractmethod
+    def device_name(self) -> str:
+        """The device in words."""
+
+    @property
+    def xp(self) -> Namespace:
+        """The library whose arrays hold the cache: mlx.core, or numpy on the CPU."""
+        import mlx.core as mx
+
+        return mx
+
+    def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
+        """Attention output [B, Hq, L, D] of MLX queries [B, Hq, L, D] over the stored keys and values."""
+        from swarm.kernels.backends import _mlx_operations
+
+        return _mlx_operations.attend(view, queries, scale, mask)
+
+
+def backend(name: str) -> Backend:
+    """The back-end of that name.
+
+    Raises:
+        UnknownNameError: no such back-end.
+        BackendError: it is not available here; the remedy says what to install.
+    """
+    kind = plugins.load(PACKAGE, Backend, name)  # type: ignore[type-abstract]
+    if not kind.available():
+        raise BackendError(f"The {name} back-end is not available on this machine.", kind.remedy)
+    return kind()
+
+
+def current() -> Backend:
+    """The back-end of MLX's default device."""
+    import mlx.core as mx
+
+    from swarm.kernels import arrays
+
+    if arrays.on_host():
+        return backend("cpu")
+    return backend("metal" if mx.metal.is_available() else "cuda")

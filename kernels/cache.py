@@ -1,0 +1,216 @@
+"""The cache that models run with: one class for full and sliding-window layers and for every method.
+
+Knows one layer's keys and values and mlx-lm's cache interface; attention itself is in the back-ends.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Self
+
+from swarm.kernels import arrays, attention
+from swarm.kernels.backends import base as backends
+from swarm.kernels.codec import Codec, Factors
+from swarm.kernels.errors import ModelError
+from swarm.kernels.modules import make_cache
+from swarm.kernels.side import Side
+from swarm.kernels.spec import KVSpec
+from swarm.kernels.view import StoredView
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from swarm.kernels.arrays import Array
+    from swarm.kernels.key_bias import KeyBias
+
+__all__ = ["PackedKVCache", "make_cache"]
+
+
+class PackedKVCache:
+    """Keys and values of one layer, really stored in the bits that the specification says.
+
+    Three segments by position: 16-bit sinks, packed codes, 16-bit tail (the residual window and, for methods that
+    encode blocks of tokens, the block that is not yet full). With a `window`, tokens that no query sees any more are
+    dropped. `logit_gain` multiplies the attention logits.
+    """
+
+    # mlx-lm sends a cache with these two to its packed attention, which `attention.install` replaces.
+    bits = 16
+    group_size = 0
+
+    def __init__(
+        self,
+        kv: KVSpec | None = None,
+        *,
+        window: int | None = None,
+        layer: int = 0,
+        seed: int = 0,
+        factors: Mapping[str, Factors] | None = None,
+        key_bias: KeyBias | None = None,
+        family: str = "",
+    ) -> None:
+        attention.install()
+        self.kv = kv or KVSpec()
+        self.window = window
+        self.layer = layer
+        self.seed = seed
+        self.family = family
+        self.factors = dict(factors or {})
+        self.key_bias = key_bias
+        self.logit_gain = 1.0
+        self.offset = 0
+        self.backend = backends.current()
+        self._key: Side | None = None
+        self._value: Side | None = None
+
+    def update_and_fetch(self, keys: Array, values: Array) -> tuple[StoredView, StoredView]:
+        """Take in the keys and values [B, H, T, D] of new tokens; the returned views are for attention only."""
+        view = self.append(keys, values)
+        return view, view
+
+    def append(self, keys: Array, values: Array) -> StoredView:
+        """Take in keys and values [B, H, T, D] (numpy or MLX, after RoPE) without computing attention.
+
+        Raises:
+            NonFiniteError: NaN, Inf, or magnitudes beyond the 16-bit type.
+            SpecError: the method does not fit the head size.
+        """
+        key, value = self._sides(keys.shape[-1], values.shape[-1])
+        xp = self.backend.xp
+        # One token at a time must not wait for the device: there, only longer runs are checked.
+        checked = arrays.is_host(xp) or keys.shape[2] > 1
+        if self.window is not None:
+            self._drop(self.offset - self.window + 1)
+        key_view, value_view = (
+            side.append(xp, arrays.half(xp, arrays.held(xp, x)), checked=checked)
+            for side, x in ((key, keys), (value, values))
+        )
+        self.offset = key.offset
+        return StoredView(self, key_view, value_view, (keys, values))
+
+    def _sides(self, key_dim: int, value_dim: int) -> tuple[Side, Side]:
+        if self._key is None or self._value is None:
+            seeds = self.seed * 100_003 + self.layer
+            kv = self.kv
+            self._key = Side(
+                Codec(kv.key, "key", key_dim, 2 * seeds, factors=self.factors.get("key")),
+                kv.sink_tokens,
+                kv.residual_window,
+                self.key_bias if kv.key_bias == "subtract" else None,
+            )
+            self._value = Side(
+                Codec(kv.value, "value", value_dim, 2 * seeds + 1, factors=self.factors.get("value")),
+                kv.sink_tokens,
+                kv.residual_window,
+            )
+        return self._key, self._value
+
+    def _drop(self, position: int) -> None:
+        for side in self.sides:
+            side.drop_before(position)
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Keys and values as held; empty before the first token."""
+        return () if self._key is None or self._value is None else (self._key, self._value)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes really held, room for growth and codebooks included."""
+        return sum(side.nbytes for side in self.sides)
+
+    def bits_per_value(self) -> float:
+        """Exact bits per stored value now: sinks, packed codes, tail, codebooks."""
+        values = sum(side.values for side in self.sides)
+        return sum(side.live_nbytes for side in self.sides) * 8 / values if values else self.limit_bits_per_value()
+
+    def limit_bits_per_value(self) -> float:
+        """Bits per value of keys and values as the context grows without bound."""
+        if not self.sides:
+            return 16.0
+        dims = [side.codec.head_dim for side in self.sides]
+        return sum(side.codec.bits_per_value * dim for side, dim in zip(self.sides, dims, strict=True)) / sum(dims)
+
+    def mask_columns(self, offset: int) -> int:
+        """Old columns that a mask covers when `offset` tokens are stored."""
+        return offset if self.window is None else min(offset, self.window - 1)
+
+    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> Any:  # noqa: N803
+        """mlx-lm's mask for N new tokens: None, "causal", or a bool array right-aligned with the columns.
+
+        The cache's own window is applied by attention, so it needs no array.
+        """
+        from mlx_lm.models.base import create_causal_mask
+
+        foreign = window_size is not None and window_size != self.window
+        if N == 1 and not foreign:
+            return None
+        if foreign or return_array:
+            return create_causal_mask(N, self.mask_columns(self.offset), window_size=window_size or self.window)
+        return "causal"
+
+    def size(self) -> int:
+        """Tokens held."""
+        return max((side.tokens for side in self.sides), default=0)
+
+    def empty(self) -> bool:
+        """Whether no token came in yet."""
+        return self.offset == 0
+
+    def is_trimmable(self) -> bool:
+        """Whether the last tokens can be taken back: not once a window has dropped old ones."""
+        return self.window is None or self.offset < self.window
+
+    def trim(self, n: int) -> int:
+        """Take back the last n tokens; returns how many were."""
+        n = min(self.offset, n)
+        for side in self.sides:
+            side.trim(self.backend.xp, n)
+        self.offset -= n
+        return n
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Everything stored, as MLX arrays and text: what mlx-lm's prompt-cache files hold."""
+        settings = {
+            "kv": self.kv.model_dump(mode="json"),
+            "window": self.window,
+            "layer": self.layer,
+            "seed": self.seed,
+            "logit_gain": self.logit_gain,
+            "offset": self.offset,
+        }
+        parts = {name: side.state() for name, side in zip(("key", "value"), self.sides, strict=False)}
+        learned = {
+            side: {"channel": arrays.to_mlx(factors.channel), "clip": factors.clip}
+            for side, factors in self.factors.items()
+        }
+        return {"settings": json.dumps(settings), **parts, **({"factors": learned} if learned else {})}
+
+    @state.setter
+    def state(self, state: Mapping[str, Any]) -> None:
+        settings = json.loads(state["settings"])
+        kv = KVSpec(**settings["kv"])
+        if kv.key_bias == "subtract" and self.key_bias is None:
+            raise ModelError(
+                "A cache with subtracted key bias needs its model.",
+                "Make caches with make_cache(model, kv) and assign their state.",
+            )
+        self.kv, self.window, self.layer, self.seed = kv, settings["window"], settings["layer"], settings["seed"]
+        self.logit_gain, self.offset = settings["logit_gain"], settings["offset"]
+        self.factors = {
+            side: Factors(arrays.to_numpy(entry["channel"]), float(entry["clip"]))
+            for side, entry in state.get("factors", {}).items()
+        }
+        self._key = self._value = None
+        if self.offset:
+            dims = [int(state[name]["head_dim"]) for name in ("key", "value")]
+            for name, side in zip(("key", "value"), self._sides(*dims), strict=True):
+                side.restore(self.backend.xp, state[name])
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """A cache from a saved state, as mlx-lm's `load_prompt_cache` makes it."""
+        cache = cls()
+        cache.state = state
+        return cache

@@ -1,0 +1,158 @@
+"""Reads from an mlx-lm model what its caches must be, and makes them. Knows module trees; computes nothing."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from swarm.kernels import arrays
+from swarm.kernels.errors import ModelError, SpecError, SwarmError
+from swarm.kernels.key_bias import KeyBias
+from swarm.kernels.quantizers import base
+from swarm.kernels.spec import KVSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from swarm.kernels.cache import PackedKVCache
+    from swarm.kernels.codec import Factors
+
+_ATTENTION_NAMES = ("self_attn", "attention", "attn", "self_attention")
+
+
+def make_cache(
+    model: Any,
+    kv: KVSpec | None = None,
+    layers: Collection[int] | None = None,
+    *,
+    seed: int = 0,
+    factors: Mapping[int, Mapping[str, Factors]] | None = None,
+) -> list[PackedKVCache]:
+    """One packed cache per layer of an mlx-lm model, to be passed as its `cache` or `prompt_cache`.
+
+    Args:
+        model: The model as `mlx_lm.load` gives it.
+        kv: What quantized layers store; its overrides apply. Left out, everything stays in 16 bit.
+        layers: The quantized layers; the others stay in 16 bit. None means all.
+        seed: Decides random rotations and sketches; every layer derives its own.
+        factors: Learned scaling per layer: {"key": Factors, "value": Factors}.
+
+    Raises:
+        ModelError: the model's attention cannot work on packed caches; says why.
+        SpecError: the specification does not fit the model; says which layer and why.
+    """
+    from swarm.kernels.cache import PackedKVCache
+
+    kv = kv or KVSpec()
+    family = str(getattr(model, "model_type", type(model).__module__.rpartition(".")[2]))
+    modules = attention_modules(model)
+    windows = _windows(model, family)
+    if len(modules) != len(windows):
+        raise ModelError(
+            f"{family} has {len(modules)} attention layers and {len(windows)} caches.",
+            "Only models with one attention per cache can use packed caches.",
+        )
+    named = {*(layers or ()), *(layer for override in kv.overrides for layer in override.layers), *(factors or {})}
+    if unknown := sorted(layer for layer in named if not 0 <= layer < len(modules)):
+        raise SpecError(f"Layer {unknown[0]} does not exist.", f"This model has layers 0 to {len(modules) - 1}.")
+    caches = []
+    for layer, (module, window) in enumerate(zip(modules, windows, strict=True)):
+        _check_attention(module, family)
+        spec = kv.at(layer) if layers is None or layer in layers else KVSpec()
+        try:
+            _check_head_dim(module, model, spec)
+            bias = key_bias(module) if spec.key_bias == "subtract" else None
+        except SwarmError as error:
+            raise type(error)(f"Layer {layer}: {error.problem}", error.remedy) from error
+        learned = dict((factors or {}).get(layer, {}))
+        caches.append(
+            PackedKVCache(spec, window=window, layer=layer, seed=seed, factors=learned, key_bias=bias, family=family)
+        )
+    return caches
+
+
+def attention_modules(model: Any) -> list[Any]:
+    """The attention module of every layer of an mlx-lm model.
+
+    Raises:
+        ModelError: a layer has none (state-space layers), or the model names its parts in no known way.
+    """
+    found = []
+    for index, layer in enumerate(model.layers):
+        own = (getattr(layer, name, None) for name in _ATTENTION_NAMES)
+        module = next((candidate for candidate in own if candidate is not None), None)
+        if module is None:
+            raise ModelError(
+                f"Layer {index} of {type(model).__module__} has no attention.",
+                "Packed caches work for models whose layers all attend to keys and values.",
+            )
+        found.append(module)
+    return found
+
+
+def head_dim(module: Any, model: Any = None) -> int | None:
+    """The head size of an attention module, None where it does not say."""
+    size = getattr(module, "head_dim", None)
+    if size is None and model is not None:
+        size = getattr(getattr(model, "args", None), "head_dim", None)
+    return None if size is None else int(size)
+
+
+def key_bias(module: Any) -> KeyBias:
+    """The RoPE-aware key bias of an attention module.
+
+    Raises:
+        SpecError: its keys have no bias, or it is no longer additive when they reach the cache.
+    """
+    bias = getattr(module, "k_proj", {}).get("bias", None)
+    if bias is None:
+        raise SpecError("The keys of this model have no bias to subtract.", "Use key_bias='keep'.")
+    if getattr(module, "k_norm", None) is not None:
+        raise SpecError("This model normalizes its keys after the bias.", "Use key_bias='keep'.")
+    import mlx.core as mx
+
+    flat = arrays.to_numpy(bias.astype(mx.float32))
+    heads = next(getattr(module, name) for name in ("n_kv_heads", "num_key_value_heads") if getattr(module, name, None))
+    return KeyBias(np.array(flat).reshape(int(heads), -1), module.rope)
+
+
+def _windows(model: Any, family: str) -> list[int | None]:
+    """The sliding window of every layer, from the caches that the model itself would use."""
+    from mlx_lm.models import cache
+
+    windows: list[int | None] = []
+    for layer, own in enumerate(cache.make_prompt_cache(model)):
+        if isinstance(own, cache.RotatingKVCache) and own.keep == 0:
+            windows.append(int(own.max_size))
+        elif type(own) is cache.KVCache:
+            windows.append(None)
+        else:
+            raise ModelError(
+                f"Layer {layer} of {family} keeps its state in a {type(own).__name__}, which cannot be packed.",
+                "Packed caches work for full and sliding-window attention over keys and values.",
+            )
+    return windows
+
+
+def _check_attention(module: Any, family: str) -> None:
+    from mlx_lm.models import base as mlx_base
+
+    source = sys.modules[type(module).__module__]
+    if getattr(source, "scaled_dot_product_attention", None) is not mlx_base.scaled_dot_product_attention:
+        raise ModelError(
+            f"The attention of {family} does not go through mlx-lm's scaled_dot_product_attention.",
+            "Its cache cannot be packed: choose another model.",
+        )
+    if getattr(module, "sinks", None) is not None:
+        raise ModelError(
+            f"The attention of {family} has learned sinks.", "Its cache cannot be packed: choose another model."
+        )
+
+
+def _check_head_dim(module: Any, model: Any, spec: KVSpec) -> None:
+    size = head_dim(module, model)
+    if size is not None:
+        for side in (spec.key, spec.value):
+            base.method(side.method).check_head_dim(side, size)
