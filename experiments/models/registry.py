@@ -12,7 +12,8 @@ from swarm.kernels.errors import UnknownNameError
 
 def bundled() -> dict[str, type[BundledModel]]:
     """The bundled models by registry name, small ones first."""
-    found = plugins.load_all(PACKAGE, BundledModel).values()  # type: ignore[type-abstract]
+    names = [name for name in plugins.names(PACKAGE) if name != __name__.rpartition(".")[2]]
+    found = [plugins.load(PACKAGE, BundledModel, name) for name in names]  # type: ignore[type-abstract]
     return {model.name: model for model in sorted(found, key=lambda model: sum(part.size for part in model.parts))}
 
 
