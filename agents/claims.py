@@ -64,7 +64,7 @@ class Claim:
         if relation not in KINDS or len(rest) != (4 if relation == "pair" else 5):
             return None
         metric, better, worse, *models = rest
-        return cls(relation, metric, better, worse, tuple(models))  # type: ignore[arg-type]
+        return cls(relation, metric, better, worse, tuple(models))
 
     @property
     def tested(self) -> tuple[str, ...]:

@@ -5,16 +5,20 @@ Knows who is asked for what; the choices themselves are made in `slots`, `propos
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from swarm.agents import referee
 from swarm.agents.base import AgentSettings, History, analysts
 from swarm.agents.desk import Desk
+from swarm.agents.referee import Referee, Score
 from swarm.agents.schedule import Schedule
+from swarm.agents.scribe import Scribe
 from swarm.agents.slots.base import choosers, weights
 from swarm.agents.study import ModelStudy
 from swarm.kernels.errors import UsageError
-from swarm.memory.records import Finding, Proposal
+from swarm.memory.records import Finding, Proposal, Summary
 
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
@@ -46,6 +50,10 @@ class Council:
         self._seed = seed
         self._choosers = choosers()
         self._analysts = [kind() for kind in analysts().values()]
+        self._referee = Referee(self._analysts, self._infos)
+        self._scribe = Scribe(self._infos, settings)
+        self._analyses: dict[str, Sequence[Finding]] = {}
+        self._judged: dict[str, Sequence[Finding]] = {}
         self._studies: dict[tuple[str, str], ModelStudy] = {}
         defaults = {info.name: len(space.defaults(info)) for info in infos}
         self.schedule = Schedule(defaults, weights(settings.shares), settings.control_share)
@@ -77,18 +85,62 @@ class Council:
             self._studies[key].feed(seen)
             return self._studies[key]
 
-        return Desk(number, self._seed, self._space, self._infos, self._settings, history, study)
+        def findings() -> Sequence[Finding]:
+            return self._found(number - number % self._settings.analyse_every, history)
+
+        return Desk(
+            number=number,
+            seed=self._seed,
+            space=self._space,
+            infos=self._infos,
+            settings=self._settings,
+            history=history,
+            study=study,
+            findings=findings,
+            referee=self._referee,
+        )
 
     def analyse(self, number: int, history: History) -> list[Finding]:
-        """What the analysts find in the history before trial `number`, one finding per key.
+        """What the analysts find in the history before trial `number`, judged by the referee, one per key.
+
+        Findings that are stored but have lost their support come back as refuted.
 
         Args:
             number: number of the next trial; later records are left out.
             history: what is known.
         """
         seen = history.at(number)
-        found = [finding for analyst in self._analysts for finding in analyst.analyse(seen, self._infos)]
-        return list({finding.key: finding for finding in found}.values())
+        return self._referee.judge(self._analysed(seen), [r.finding for r in seen.findings], seen)
+
+    def _analysed(self, history: History) -> Sequence[Finding]:
+        key = _state(history)
+        if key not in self._analyses:
+            found = [finding for analyst in self._analysts for finding in analyst.analyse(history, self._infos)]
+            self._analyses[key] = list({finding.key: finding for finding in found}.values())
+        return self._analyses[key]
+
+    def _found(self, milestone: int, history: History) -> Sequence[Finding]:
+        """Judged findings of a milestone, built up from milestone to milestone.
+
+        From the trials alone, so that it does not matter when a driver analysed, or whether it was interrupted.
+        """
+        found: Sequence[Finding] = ()
+        for number in range(self._settings.analyse_every, milestone + 1, self._settings.analyse_every):
+            seen = history.at(number)
+            key = _state(seen)
+            if key not in self._judged:
+                self._judged[key] = self._referee.judge(self._analysed(seen), found, seen)
+            found = self._judged[key]
+        return found
+
+    def score(self, history: History) -> dict[int, Score]:
+        """The scores of registered predictions that can be scored now and are not yet, by trial id."""
+        scores = ((r.id, referee.score(r, history)) for r in history.records if r.verdict in (None, "open"))
+        return {trial: score for trial, score in scores if score is not None and score.verdict != "open"}
+
+    def summarise(self, history: History) -> Summary:
+        """A summary of the history and of the findings stored so far; every number in it is a reference."""
+        return self._scribe.summarise(history)
 
     def is_milestone(self, number: int) -> tuple[bool, bool]:
         """Whether the driver should analyse, and summarise, before it proposes trial `number`."""
@@ -97,3 +149,12 @@ class Council:
             number > 0 and number % settings.analyse_every == 0,
             number > 0 and number % settings.summarise_every == 0,
         )
+
+
+def _state(history: History) -> str:
+    """Digest of what is known of the trials."""
+    digest = hashlib.sha256()
+    for record in history.records:
+        values = hash(tuple(metric.value for metric in record.metrics.values()))
+        digest.update(f"{record.number} {record.fingerprint} {record.state} {record.outcome} {values}\n".encode())
+    return digest.hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,11 +12,13 @@ import numpy as np
 from swarm.agents import evidence
 from swarm.agents.base import AgentSettings, History
 from swarm.agents.evidence import Cell
+from swarm.agents.referee import Referee
 from swarm.agents.seeds import generator
 from swarm.agents.study import ModelStudy
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import UsageError
 from swarm.kernels.spec import KVSpec
+from swarm.memory.records import Finding
 
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
@@ -39,6 +41,11 @@ class Desk:
     study: Callable[[str, str], ModelStudy]
     """The study of a model (first argument) as an arm sees it (second), brought up to date."""
 
+    findings: Callable[[], Sequence[Finding]]
+    """What the analysts and the referee said at the last milestone."""
+
+    referee: Referee
+
     @cached_property
     def rng(self) -> np.random.Generator:
         """The stream of this trial number."""
@@ -48,6 +55,15 @@ class Desk:
     def cells(self) -> dict[tuple[str, str], Cell]:
         """KLD of the quality trials pooled by model and configuration."""
         return evidence.cells(self.history.completed)
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Ids of the stored findings by key."""
+        return {record.finding.key: record.id for record in self.history.findings}
+
+    def replications(self) -> Iterator[tuple[Finding, TrialSpec]]:
+        """Trials that open findings wait for."""
+        return self.referee.replications(self.findings(), self.history)
 
     def is_new(self, spec: TrialSpec) -> bool:
         """Whether nobody has proposed this experiment before."""

@@ -69,13 +69,14 @@ class Cell:
 
     model: str
     configuration: Configuration
+    metric: str
     records: list[TrialRecord] = field(default_factory=list)
     _samples: dict[Window, list[float]] = field(default_factory=dict)
 
-    def add(self, record: TrialRecord, metric: str) -> None:
+    def add(self, record: TrialRecord) -> None:
         """Pool one more trial: other windows are further samples, other seeds are averaged."""
         self.records.append(record)
-        series = record.arrays.get(f"window_{metric}") or (record.metrics[metric].value,)
+        series = record.arrays.get(f"window_{self.metric}") or (record.metrics[self.metric].value,)
         for index, value in enumerate(series):
             self._samples.setdefault((record.spec.replicate, index), []).append(log(max(value, FLOOR)))
 
@@ -103,6 +104,14 @@ class Cell:
         return fmean(found) if found else None
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """Interval of the metric itself (not its logarithm), from the first trial's standard error."""
+        metric = self.records[0].metrics[self.metric]
+        if metric.stderr is None or metric.n < 2:
+            return metric.value, metric.value
+        return Estimate(metric.value, metric.stderr, metric.n - 1, metric.n).interval()
+
+    @property
     def level(self) -> float:
         """Mean of the logarithms over all windows."""
         return fmean(self.samples().values())
@@ -122,7 +131,7 @@ def cells(
             continue
         configuration = Configuration.of(record.spec)
         slot = (record.spec.model, configuration.key)
-        pooled.setdefault(slot, Cell(record.spec.model, configuration)).add(record, metric)
+        pooled.setdefault(slot, Cell(record.spec.model, configuration, metric)).add(record)
     return pooled
 
 

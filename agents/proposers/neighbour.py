@@ -15,6 +15,7 @@ from swarm.experiments.spec import TrialSpec
 from swarm.memory.records import Proposal
 
 ATTEMPTS = 24
+SWAP = ("swap",)
 
 
 class Neighbour(Proposer):
@@ -62,9 +63,14 @@ def crossed(start: TrialSpec, other: TrialSpec, desk: Desk) -> tuple[TrialSpec, 
         *(("value", name) for name in type(start.kv.value).model_fields),
         *((name,) for name in type(start.kv).model_fields if name not in ("key", "value")),
         ("layers",),
+        SWAP,
     ]
     path = fields[int(desk.rng.integers(len(fields)))]
     data, source = start.model_dump(), other.model_dump()
+    if path == SWAP:
+        data["kv"]["key"], data["kv"]["value"] = data["kv"]["value"], data["kv"]["key"]
+        spec = checked(data, desk)
+        return (spec, "keys and values swapped:") if spec is not None else None
     here, there = (data, source) if path == ("layers",) else (data["kv"], source["kv"])
     for part in path[:-1]:
         here, there = here[part], there[part]

@@ -1,0 +1,141 @@
+"""Transfers: which advantages measured on one model held on another, and how alike the models rank configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations, permutations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from swarm.agents import evidence, statistics
+from swarm.agents.base import Analyst, History
+from swarm.agents.claims import NEGLIGIBLE, Claim, token, tokened
+from swarm.agents.evidence import Cell, Cells, Configuration
+from swarm.agents.statistics import Estimate
+from swarm.memory.records import Effect, Finding, TrialRecord
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from swarm.experiments.models.base import ModelInfo
+
+LEAST = 8
+"""Shared configurations that a rank correlation needs."""
+
+
+class Transfer(Analyst):
+    """Tests the advantages that were predicted before they were measured, at a family-wise error of 5% (Holm)."""
+
+    name = "transfer"
+    summary = "what carries over from one model to another"
+
+    def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
+        """Advantages that carried over, and rank correlations between models."""
+        cells = evidence.cells(history.completed)
+        return [*self._carried(history, infos, cells), *self._ranks(infos, cells)]
+
+    def _carried(self, history: History, infos: Mapping[str, ModelInfo], cells: Cells) -> Iterator[Finding]:
+        by_id = {record.id: record for record in history.completed}
+        by_token = tokened(cells)
+        tested: list[tuple[Claim, Estimate]] = []
+        for source, target in permutations(infos, 2):
+            for record in history.completed:
+                claim = predicted(record, by_id, source, target)
+                lesson = claim and Claim("pair", claim.metric, claim.better, claim.worse, claim.models[:1])
+                learned = lesson and lesson.estimate(by_token)
+                estimate = claim and claim.estimate(by_token)
+                if claim and learned and estimate and learned.interval()[1] < 0:
+                    tested.append((claim, estimate))
+        kept = statistics.holm([estimate.p for _, estimate in tested])
+        for (claim, estimate), keep in zip(tested, kept, strict=True):
+            if keep and estimate.mean < -NEGLIGIBLE:
+                yield self._finding(claim, estimate, by_token)
+
+    def _finding(self, claim: Claim, estimate: Estimate, by_token: Cells) -> Finding:
+        source, target = claim.models
+        used = [by_token[model, key] for model in (target, source) for key in (claim.better, claim.worse)]
+        better, worse = used[0].configuration.label, used[1].configuration.label
+        return Finding(
+            kind="transfer",
+            key=claim.key,
+            statement=(
+                f"The advantage of [{better}] over [{worse}] on {used[2].model} was predicted for {used[0].model}, "
+                "and it is there."
+            ),
+            models=(used[2].model, used[0].model),
+            effect=evidence.ratio(f"KLD ratio on {used[0].model}", estimate),
+            evidence=tuple(i for cell in used for i in cell.ids),
+            author=self.name,
+        )
+
+    def _ranks(self, infos: Mapping[str, ModelInfo], cells: Cells) -> Iterator[Finding]:
+        for first, second in combinations(infos, 2):
+            pairs = [
+                (cell, cells[second, key])
+                for (model, key), cell in cells.items()
+                if model == first and (second, key) in cells and _is_whole(cell)
+            ]
+            if len(pairs) < LEAST:
+                continue
+            x, y = _residuals([a for a, _ in pairs]), _residuals([b for _, b in pairs])
+            rho = _spearman(x, y)
+
+            def resampled(rng: np.random.Generator, x: NDArray[np.float64] = x, y: NDArray[np.float64] = y) -> float:
+                chosen = rng.integers(len(x), size=len(x))
+                return _spearman(x[chosen], y[chosen])
+
+            low, high = statistics.bootstrap(resampled, seed=len(pairs), rounds=400)
+            if low <= 0 <= high:
+                continue
+            yield Finding(
+                kind="transfer",
+                key=f"ranks:kld:{token(first)}:{token(second)}",
+                statement=(
+                    f"Beyond their cost in bits, configurations rank {'alike' if rho > 0 else 'in opposite order'} "
+                    f"on {first} and {second}."
+                ),
+                models=(first, second),
+                effect=Effect(name="rank correlation", value=rho, low=low, high=high, unit="rho"),
+                evidence=tuple(cell.records[0].id for pair in pairs for cell in pair),
+                author=self.name,
+            )
+
+
+def predicted(record: TrialRecord, by_id: Mapping[int, TrialRecord], source: str, target: str) -> Claim | None:
+    """The transfer that a trial's registered prediction states; None when it states another or none."""
+    prediction = record.prediction
+    if prediction is None or prediction.reference is None or record.spec.model != target:
+        return None
+    reference = by_id.get(prediction.reference)
+    if reference is None or reference.spec.model != target:
+        return None
+    comparable = record.spec.protocol == reference.spec.protocol == "quality"
+    if not comparable or prediction.comparator != "<=" or prediction.threshold > 1:
+        return None
+    keys = [Configuration.of(r.spec).key for r in (record, reference)]
+    return Claim("transfer", prediction.metric, keys[0], keys[1], (token(source), token(target)))
+
+
+def _is_whole(cell: Cell) -> bool:
+    kv = cell.configuration.kv
+    quantized = (kv.key.method, kv.value.method) != ("none", "none")
+    return quantized and cell.configuration.layers is None and not cell.configuration.rung and cell.bits is not None
+
+
+def _residuals(cells: list[Cell]) -> NDArray[np.float64]:
+    """Levels less what the number of bits explains linearly."""
+    bits = np.array([cell.bits for cell in cells], dtype=float)
+    level = np.array([cell.level for cell in cells])
+    design = np.stack([np.ones_like(bits), bits], axis=1)
+    left: NDArray[np.float64] = level - design @ np.linalg.lstsq(design, level, rcond=None)[0]
+    return left
+
+
+def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    from scipy.stats import rankdata
+
+    a, b = rankdata(x), rankdata(y)
+    if a.std() == 0 or b.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])

@@ -1,0 +1,143 @@
+"""Writes summaries for people. Every number is a reference that is resolved from the store when it is shown.
+
+The built-in scribe; knows what is worth telling, not how references are resolved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from swarm.agents import evidence, pareto
+from swarm.agents.base import AgentSettings, History
+from swarm.agents.references import PATTERN, Resolver
+from swarm.agents.validation import problems
+from swarm.memory.records import FindingRecord, Summary
+
+if TYPE_CHECKING:
+    from swarm.experiments.models.base import ModelInfo
+
+NAME = "scribe"
+MOST_POINTS = 8
+MOST_FINDINGS = 10
+ORDER = {"contrast": 0, "transfer": 1, "failure": 2, "sensitivity": 3, "plateau": 4}
+
+
+@dataclass(frozen=True)
+class Scribe:
+    """The built-in summary of a campaign."""
+
+    infos: Mapping[str, ModelInfo]
+    settings: AgentSettings
+
+    def summarise(self, history: History, title: str = "What the swarm found") -> Summary:
+        """A markdown summary of the trials and the stored findings of a history."""
+        resolver = Resolver(history, self.settings)
+        sections = [
+            self._counts(),
+            *(self._best(model, history) for model in self.infos),
+            *self._findings(history.findings),
+            *self._predictions(resolver),
+            self._control(resolver),
+        ]
+        text = f"# {title}\n\n" + "\n\n".join(section for section in sections if section) + "\n"
+        return Summary(title=title, text=text, evidence=evidence_of(text, history), author=NAME)
+
+    @staticmethod
+    def _counts() -> str:
+        return (
+            "{fact:trials.complete} trials completed, {fact:trials.failed} failed. "
+            "{fact:findings.confirmed} findings are confirmed by replication, {fact:findings.hypothesis} are open, "
+            "{fact:findings.refuted} are refuted."
+        )
+
+    @staticmethod
+    def _best(model: str, history: History) -> str:
+        """The Pareto front of the highest rung that has one, as a table."""
+        pooled = evidence.cells(history.select(model=model, protocol="quality"))
+        cells = [cell for cell in pooled.values() if cell.bits is not None]
+        if not cells:
+            return ""
+        rung = max(cell.configuration.rung for cell in cells)
+        cells = [cell for cell in cells if cell.configuration.rung == rung]
+        front = pareto.front([(cell.level, cell.bits or 0.0) for cell in cells])
+        rows = []
+        for index in _spread(front, MOST_POINTS):
+            trial = cells[index].records[0].id
+            rows.append(
+                f"| {{trial:{trial}:label}} | {{trial:{trial}:bits_per_value}} | {{trial:{trial}:kld}} "
+                f"| {{trial:{trial}}} |"
+            )
+        how = "cheap rung" if rung == 0 else "full rung"
+        head = f"## {model}\n\nThe Pareto front of the {how}.\n\n"
+        return head + "| configuration | bits/value | KLD | trial |\n|---|---|---|---|\n" + "\n".join(rows)
+
+    @staticmethod
+    def _findings(findings: Sequence[FindingRecord]) -> Iterator[str]:
+        for status, head in (
+            ("confirmed", "Confirmed by replication"),
+            ("hypothesis", "Open: seen, not replicated yet"),
+            ("refuted", "Refuted: seen once, gone now"),
+        ):
+            chosen = sorted((f for f in findings if f.finding.status == status), key=lambda f: ORDER[f.finding.kind])
+            if chosen:
+                lines = [
+                    f"- {{finding:{f.id}:statement}} {{finding:{f.id}:effect}} ({{finding:{f.id}}})."
+                    for f in chosen[:MOST_FINDINGS]
+                ]
+                yield f"## {head}\n\n" + "\n".join(lines)
+
+    @staticmethod
+    def _predictions(resolver: Resolver) -> Iterator[str]:
+        names = [name.removesuffix(".scored") for name in sorted(resolver.facts) if name.endswith(".scored")]
+        if names:
+            lines = [
+                f"- {name.removeprefix('predictions.')}: {{fact:{name}.scored}} scored, {{fact:{name}.confirmed}} "
+                f"confirmed, {{fact:{name}.refuted}} refuted, {{fact:{name}.inconclusive}} inconclusive."
+                for name in names
+            ]
+            yield "## Predictions registered before their trials\n\n" + "\n".join(lines)
+
+    @staticmethod
+    def _control(resolver: Resolver) -> str:
+        head = "## What the agents added to the control arm\n\n"
+        facts = resolver.facts
+        if "control.gain" not in facts:
+            return head + "Too few trials in one of the arms to tell."
+        if facts["control.gain.low"] > 0:
+            verdict = "The agents added to what random search and plain TPE found"
+        elif facts["control.gain.high"] < 0:
+            verdict = "The control arm of random search and plain TPE came out ahead"
+        else:
+            verdict = "Nothing that can be told from chance"
+        return head + (
+            f"{verdict}: dominated share of the feasible region {{fact:control.gain}} "
+            "[{fact:control.gain.low}, {fact:control.gain.high}], at equal numbers of trials."
+        )
+
+
+def accept(summary: Summary, resolver: Resolver) -> list[str]:
+    """Why a summary is refused, one line per sentence; empty when it may be stored."""
+    return [f"{problem.reason} ({problem.sentence})" for problem in problems(summary.text, resolver)]
+
+
+def evidence_of(text: str, history: History) -> tuple[int, ...]:
+    """The trials that the references of a text rest on."""
+    findings = {record.id: record.finding for record in history.findings}
+    ids: set[int] = set()
+    for match in PATTERN.finditer(text):
+        identity = match.group(2).partition(":")[0]
+        if match.group(1) == "trial" and identity.isdecimal():
+            ids.add(int(identity))
+        if match.group(1) == "finding" and identity.isdecimal() and int(identity) in findings:
+            ids.update(findings[int(identity)].evidence)
+    finished = {record.id for record in history.records if record.state in ("complete", "failed")}
+    return tuple(sorted(ids & finished))
+
+
+def _spread(items: Sequence[int], most: int) -> Iterable[int]:
+    """At most so many items, evenly, both ends included."""
+    if len(items) <= most:
+        return items
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
