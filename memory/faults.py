@@ -13,14 +13,7 @@ _FULL = ("database or disk is full", "no space left on device", "could not exten
 _DAMAGED = ("malformed", "file is not a database", "disk i/o error", "invalid page", "could not read block")
 _LOCKED = ("database is locked", "database table is locked", "deadlock detected", "could not serialize", "lock timeout")
 _READONLY = ("readonly database", "read-only transaction", "permission denied", "access denied")
-_UNREACHABLE = (
-    "unable to open database",
-    "connection",
-    "server closed",
-    "timeout expired",
-    "does not exist",
-    "password",
-)
+_UNREACHABLE = ("unable to open", "connection", "server closed", "timeout expired", "password", 'database "', 'role "')
 
 
 class StoreFullError(StoreError, DiskFullError):

@@ -29,7 +29,12 @@ def engine(url: URL, *, readonly: bool) -> Engine:
             pool_pre_ping=True,
             pool_size=4,
             max_overflow=28,
-            connect_args={"options": options, "connect_timeout": 10, "application_name": "kv-swarm"},
+            connect_args={
+                "options": options,
+                "client_encoding": "utf8",
+                "connect_timeout": 10,
+                "application_name": "kv-swarm",
+            },
         )
     except ModuleNotFoundError as error:
         raise StoreError(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from swarm.memory import schema
+from swarm.memory import copying, integrity, query, schema
 from swarm.memory.calls import AgentCalls
 from swarm.memory.campaigns import Campaigns
 from swarm.memory.database import Database
@@ -70,6 +71,26 @@ class Store:
         takes back itself alone, and the others are committed, also when an exception leaves the block.
         """
         return self.database.batch()
+
+    def query(self, sql: str, *, limit: int = 1_000, seconds: float = 10.0) -> query.Result:
+        """Answer one SELECT, at most `limit` rows in at most `seconds`; see `swarm.memory.query`.
+
+        Raises:
+            UsageError: the statement is wrong, writes, is more than one, or takes too long.
+        """
+        return query.run(self.database, sql, limit=limit, seconds=seconds)
+
+    def check(self) -> list[str]:
+        """What is wrong with the store, one line each; empty when nothing is (see `swarm.memory.integrity`)."""
+        return integrity.check(self.database)
+
+    def backup(self, target: str | os.PathLike[str]) -> Path:
+        """Copy the store to a new SQLite file, while it is in use; returns the file's path.
+
+        Raises:
+            StoreError: the file exists, or cannot be written.
+        """
+        return copying.backup(self.database, os.fspath(target))
 
     def close(self) -> None:
         """Close all connections."""

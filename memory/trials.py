@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, insert, select, update
 
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import BudgetError, LeaseLostError, UnknownNameError, UsageError
@@ -144,19 +144,25 @@ class Trials(Claims):
             limit: at most so many.
             arrays: also read the arrays; without them `arrays` is empty.
         """
-        states = (state,) if isinstance(state, str) else state
-        wanted: dict[ColumnElement[bool], bool] = {
-            trials.c.campaign_id == campaign_id: campaign_id is not None,
-            trials.c.model == model: model is not None,
-            trials.c.protocol == protocol: protocol is not None,
-            trials.c.state.in_(tuple(states or ())): states is not None,
-            trials.c.arm == arm: arm is not None,
-            trials.c.fingerprint == fingerprint: fingerprint is not None,
-            trials.c.number > after: after is not None,
-            trials.c.number <= upto: upto is not None,
-            trials.c.id.in_(ids or ()): ids is not None,
+        query = select(trials)
+        equal = {
+            "campaign_id": campaign_id,
+            "model": model,
+            "protocol": protocol,
+            "arm": arm,
+            "fingerprint": fingerprint,
         }
-        query = select(trials).where(*(clause for clause, given in wanted.items() if given))
+        for name, value in equal.items():
+            if value is not None:
+                query = query.where(trials.c[name] == value)
+        if state is not None:
+            query = query.where(trials.c.state.in_((state,) if isinstance(state, str) else tuple(state)))
+        if ids is not None:
+            query = query.where(trials.c.id.in_(ids))
+        if after is not None:
+            query = query.where(trials.c.number > after)
+        if upto is not None:
+            query = query.where(trials.c.number <= upto)
         query = query.order_by(trials.c.campaign_id, trials.c.number) if best is None else _ranked(query, best)
         with self._database.read() as connection:
             return reading.records(connection, query.limit(limit), arrays=arrays)
@@ -217,6 +223,8 @@ def _columns(spec: TrialSpec) -> dict[str, Any]:
         "device": spec.device,
         "key_method": spec.kv.key.method,
         "key_bits": spec.kv.key.bits,
+        "key_label": text.name(spec.kv.key.label),
+        "value_label": text.name(spec.kv.value.label),
         "value_method": spec.kv.value.method,
         "value_bits": spec.kv.value.bits,
         "configuration": label,
