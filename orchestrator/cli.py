@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator, MutableMapping
 from typing import Annotated, Any
@@ -94,6 +95,14 @@ def root(
 def main(args: list[str] | None = None) -> None:
     """Run the command line; every error becomes one line on standard error and an exit code."""
     try:
+        _run(args)
+    except SystemExit as ending:
+        _leave_if_ray_lingers(ending.code if isinstance(ending.code, int) else 0)
+        raise
+
+
+def _run(args: list[str] | None) -> None:
+    try:
         code = typer.main.get_command(app).main(args, prog_name="swarm", standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
@@ -102,11 +111,8 @@ def main(args: list[str] | None = None) -> None:
             sys.exit(error.exit_code)
         context = getattr(error, "ctx", None)
         where = context.command_path if context else "swarm"
-        console.fail(
-            f"{text[:1].lower()}{text[1:]}{'?' if 'Did you' in text else '.'}",
-            f"See `{where} --help`.",
-            error.exit_code,
-        )
+        end = "?" if "Did you" in text else "."
+        console.fail(f"{text[:1].lower()}{text[1:]}{end}", f"See `{where} --help`.", error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         console.fail("interrupted.", "", 130)
     except BrokenPipeError:
@@ -116,3 +122,14 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         console.fail_with(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave_if_ray_lingers(code: int) -> None:
+    if "swarm.orchestrator.cluster" not in sys.modules:
+        return
+    from swarm.orchestrator import cluster
+
+    if cluster.lingers():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

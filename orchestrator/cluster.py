@@ -15,6 +15,7 @@ from typing import Any
 from swarm.kernels.errors import UsageError
 from swarm.orchestrator.worker import Worker
 
+THREAD = "ray-host"
 OBJECT_STORE_BYTES = 128 * 2**20
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -35,11 +36,11 @@ class Cluster:
         self._on_ready = on_ready
         self._release = threading.Event()
         self._settled = threading.Event()
-        self._thread = threading.Thread(target=self._host, name="ray", daemon=True)
+        self._thread = threading.Thread(target=self._host, name=THREAD, daemon=True)
         self.ready = False
         self.error: str | None = None
         if address is not None:
-            _check_address(address)
+            check_address(address)
 
     def start(self) -> None:
         """Begin; `on_ready` is called from another thread when `ready` or `error` is set."""
@@ -102,12 +103,17 @@ def _prepare_environment(*, local: bool) -> None:
         os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
 
 
+def lingers() -> bool:
+    """Whether Ray is still being brought up or down: the interpreter's own ending would wait or crash."""
+    return any(thread.name == THREAD for thread in threading.enumerate())
+
+
 def hidden_paths() -> tuple[str, ...]:
     """The folders of this process that Ray would put on the workers' module path."""
     return str(Path.cwd()), str(Path(sys.argv[0]).resolve().parent)
 
 
-def _check_address(address: str) -> None:
+def check_address(address: str) -> None:
     """Refuse an address that nobody answers on: Ray itself would end the process after a minute.
 
     Raises:

@@ -20,3 +20,16 @@ CampaignName = Annotated[
     str | None,
     typer.Option("--campaign", metavar="NAME", help="Which campaign.  [default: the latest]", show_envvar=False),
 ]
+Workers = Annotated[
+    int | None, typer.Option(help="Worker processes.  [default: one per core or GPU, as memory allows]")
+]
+RayAddress = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="An existing Ray cluster.  [default: this machine]")
+]
+TrialTimeout = Annotated[str | None, typer.Option(metavar="TIME", help="Per trial.  [default: 5m]")]
+Llm = Annotated[
+    str | None,
+    typer.Option(metavar="WHO", help="Who thinks: none, openai, a URL, or local[:MODEL].  [default: none]"),
+]
+LlmModel = Annotated[str | None, typer.Option(metavar="MODEL", help="Model name at that endpoint.")]
+Agenda = Annotated[str | None, typer.Option(metavar="NAME", help="Hypotheses to test first.")]

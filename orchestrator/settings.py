@@ -74,6 +74,7 @@ class Settings(AgentSettings, BaseSettings):
     max_tokens: int | None = Field(default=None, ge=0)
     max_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     agenda: str | None = None
+    rehearsal: str | None = None
 
     @field_validator("models")
     @classmethod
@@ -130,11 +131,6 @@ def restore(stored: dict[str, Any], store: str, **flags: object) -> Settings:
 def store_url(flag: str | None) -> str:
     """The store that a command reads: its flag, SWARM_STORE, swarm.toml, or swarm.db here."""
     return load(store=flag).store
-
-
-def default_name(seed: int) -> str:
-    """Name of a campaign that was not given one: `campaign-<seed>`, made unique by the caller."""
-    return f"campaign-{seed}"
 
 
 def _refuse_unknown(document: dict[str, Any]) -> None:

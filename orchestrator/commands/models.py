@@ -1,0 +1,57 @@
+"""`swarm models`: which models there are and what their KV cache looks like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from swarm.orchestrator.console import Column, listing
+from swarm.orchestrator.options import Json
+
+if TYPE_CHECKING:
+    from swarm.experiments.models.base import ModelInfo
+
+PANEL = "Methods and models"
+
+
+def command(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Only this model: a bundled name, a Hugging Face id or a local folder.", show_envvar=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the models: family, layers, heads, attention scale, windows, key bias, and whether they are here.
+
+    Examples: `swarm models`, `swarm models Qwen/Qwen3-0.6B`
+    """
+    from swarm.experiments.models import registry
+
+    infos = [registry.describe(name)] if name else registry.catalogue()
+    right: Any = "right"
+    columns = [
+        Column("name", "model"),
+        Column("family"),
+        Column("n_layers", "layers", justify=right),
+        Column("n_heads", "heads", justify=right),
+        Column("n_kv_heads", "KV heads", justify=right),
+        Column("head_dim", "head size", justify=right),
+        Column("scale", "attention scale"),
+        Column("window", "window"),
+        Column("key_bias", "key bias", show=_yes),
+        Column("max_context", "max context", justify=right),
+        Column("here", "on this machine", show=_yes),
+    ]
+    listing([_row(info) for info in infos], columns, as_json=json)
+
+
+def _row(info: ModelInfo) -> dict[str, Any]:
+    limited = [window for window in info.windows if window is not None]
+    window = f"{max(limited)} on {len(limited)} of {info.n_layers}" if limited else "none"
+    scale = f"{info.scale_kind} {info.scales[0]:.4g}"
+    return {**info.model_dump(mode="json"), "scale": scale, "window": window, "here": info.available}
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,40 @@
+"""What `launch` and `resume` say at the end: the summary, or how to go on. Knows records and text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swarm.orchestrator.console import console, say
+
+if TYPE_CHECKING:
+    from swarm.memory.records import CampaignRecord, CampaignState
+    from swarm.memory.store import Store
+
+
+def tell(store: Store, campaign: CampaignRecord, state: CampaignState) -> None:
+    """Print the newest summary and what to do next."""
+    counts = store.trials.count(campaign.id)
+    finished = sum(amount for what, amount in counts.items() if what not in ("waiting", "running"))
+    say()
+    if state != "complete":
+        say(f"{finished} of {campaign.budget.trials} trials are recorded. Go on with `swarm resume {campaign.name}`.")
+        return
+    from swarm.orchestrator.reading import rendered
+
+    for summary in store.summaries.list(campaign.id)[-1:]:
+        show_markdown(rendered(store, campaign, summary.summary.text))
+        say()
+        say(f"Summary {summary.id} waits for you: `swarm review {summary.id} --accept` or `--reject --note ...`.")
+    say("Look further with `swarm findings`, `swarm trials --pareto` and `swarm query`.")
+
+
+def show_markdown(text: str) -> None:
+    """Print markdown: formatted in a terminal, as it is in a pipe."""
+    from swarm.orchestrator.console import clean
+
+    if console().is_terminal:
+        from rich.markdown import Markdown
+
+        console().print(Markdown(clean(text)), soft_wrap=False)
+    else:
+        say(text)

