@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 # Bit-identical results need one thread, and the number is read when numpy is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest  # noqa: E402
+from postgres_server import NoServerError, PostgresServer  # noqa: E402
 
 from swarm.experiments.models.base import ModelInfo  # noqa: E402
 
@@ -46,3 +48,24 @@ def infos() -> dict[str, ModelInfo]:
         model_info("shallow", n_layers=1, head_dim=128, max_context=128),
     ]
     return {info.name: info for info in found}
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server; on a machine without one its tests are skipped, in CI they must run."""
+    try:
+        server = PostgresServer()
+    except NoServerError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """URL of an empty PostgreSQL database that is dropped afterwards."""
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)

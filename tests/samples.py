@@ -1,0 +1,45 @@
+"""Specifications and measurements for tests of the store, which needs real types but no real models."""
+
+from __future__ import annotations
+
+from swarm.experiments.spec import Environment, Measurement, Metric, TrialSpec
+from swarm.kernels.spec import KVSpec, QuantSpec
+from swarm.memory.records import Finding, Proposal
+
+ENVIRONMENT = Environment(device="cpu", platform="Linux x86_64", python="3.12.1", versions={"mlx": "0.32.0"})
+
+
+def kv(bits: int = 4, value_bits: int | None = None) -> KVSpec:
+    key = QuantSpec(method="affine", bits=bits, group_size=64)
+    return KVSpec(key=key, value=QuantSpec(method="affine", bits=value_bits or bits, group_size=64))
+
+
+def spec(seed: int = 0, model: str = "alpha", bits: int = 4, **fields: object) -> TrialSpec:
+    return TrialSpec.model_validate({"model": model, "kv": kv(bits), "seed": seed, "protocol": "quality", **fields})
+
+
+def proposal(seed: int = 0, model: str = "alpha", bits: int = 4, **fields: object) -> Proposal:
+    taken = {name: fields.pop(name) for name in list(fields) if name in Proposal.model_fields}
+    return Proposal.model_validate({"spec": spec(seed, model, bits, **fields), "proposer": "tpe", **taken})
+
+
+def measurement(kld: float = 0.1, bits: float = 4.5, seconds: float = 0.5, **others: float) -> Measurement:
+    values = {"kld": kld, "bits_per_value": bits, **others}
+    metrics = tuple(Metric(name=name, value=value, n=8, stderr=value / 10) for name, value in values.items())
+    return Measurement(
+        metrics=metrics,
+        arrays={"window_kld": (kld, 2 * kld, kld / 2), "layer_hidden_rel_error": (0.1, 0.2, 0.4)},
+        environment=ENVIRONMENT,
+        seconds={"run": seconds},
+        notes="second half of 8 windows",
+    )
+
+
+def finding(*evidence: int, key: str = "plateau/alpha", status: str = "hypothesis", **fields: object) -> Finding:
+    base = {
+        "kind": "plateau",
+        "statement": "The KLD of alpha stopped falling.",
+        "models": ("alpha",),
+        "author": "scout",
+    }
+    return Finding.model_validate({**base, "key": key, "evidence": evidence, "status": status, **fields})
