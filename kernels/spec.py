@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from swarm.kernels.errors import SpecError
 
@@ -54,15 +54,24 @@ class QuantSpec(FrozenModel):
 
     @property
     def label(self) -> str:
-        """Short unambiguous name, e.g. `affine4/g64+hadamard+learned`."""
-        text = self.method
-        if self.method != "none":
-            text += f"{self.bits}" + (f"/g{self.group_size}" if self.group_size else "")
+        """Short unambiguous name, e.g. `affine4/g64+hadamard+learned`; bits and group only where there is a choice."""
+        from swarm.kernels.quantizers import base
+
+        offered = base.method(self.method).choices
+        text = self.method + (f"{self.bits}" if len(offered.bits) > 1 else "")
+        if self.group_size and len(offered.group_sizes) > 1:
+            text += f"/g{self.group_size}"
         if self.axis == "channel":
             text += "/channel"
         if self.rotation not in (None, "none"):
             text += f"+{self.rotation}"
         return text + ("+learned" if self.scaling == "learned" else "")
+
+
+def _for_side(spec: QuantSpec, side: str | None) -> QuantSpec:
+    from swarm.kernels.quantizers import base
+
+    return base.for_side(spec, "key" if side == "key" else "value")
 
 
 class LayerOverride(FrozenModel):
@@ -71,6 +80,11 @@ class LayerOverride(FrozenModel):
     layers: tuple[int, ...] = Field(min_length=1)
     key: QuantSpec | None = None
     value: QuantSpec | None = None
+
+    @field_validator("key", "value", mode="after")
+    @classmethod
+    def _complete_axis(cls, spec: QuantSpec | None, info: ValidationInfo) -> QuantSpec | None:
+        return spec and _for_side(spec, info.field_name)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -102,16 +116,15 @@ class KVSpec(FrozenModel):
     key_bias: Literal["keep", "subtract"] = "keep"
     overrides: tuple[LayerOverride, ...] = ()
 
+    @field_validator("key", "value", mode="after")
+    @classmethod
+    def _complete_axis(cls, spec: QuantSpec, info: ValidationInfo) -> QuantSpec:
+        return _for_side(spec, info.field_name)
+
     @model_validator(mode="after")
     def _check_sense(self) -> Self:
-        from swarm.kernels.quantizers import base
-
         keys = [self.key, *(override.key for override in self.overrides if override.key)]
         values = [self.value, *(override.value for override in self.overrides if override.value)]
-        for spec in keys:
-            base.method(spec.method).check_side(spec, "key")
-        for spec in values:
-            base.method(spec.method).check_side(spec, "value")
         if all(spec.method == "none" for spec in keys + values) and (self.sink_tokens or self.residual_window):
             raise SpecError(
                 "sink_tokens and residual_window keep tokens in 16 bit, and here everything is 16 bit already.",

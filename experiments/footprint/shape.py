@@ -1,0 +1,77 @@
+"""The shape of a model as far as its cache and its weights are concerned. Pure data: knows no files and no methods."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+
+from pydantic import Field
+
+from swarm.kernels.spec import FrozenModel
+
+
+class LayerShape(FrozenModel):
+    """What one layer caches: per token `kv_heads` keys of `key_dim` values and as many values of `value_dim`.
+
+    `window` is the number of recent tokens that the layer can see (None: all). A layer that reuses the cache of
+    another one, or that has none, has 0 heads. `state_bytes` is a recurrent state, the same at every length.
+    Multi-head latent attention (2405.04434) is one head: the latent is the key, the shared rotary key the value.
+    """
+
+    kv_heads: int = Field(ge=0)
+    key_dim: int = Field(ge=0)
+    value_dim: int = Field(ge=0)
+    window: int | None = Field(default=None, ge=1)
+    state_bytes: int = Field(default=0, ge=0)
+
+    def tokens(self, context: int) -> int:
+        """Tokens that the layer holds when `context` tokens have been read."""
+        return context if self.window is None else min(context, self.window)
+
+
+class ModelShape(FrozenModel):
+    """A model's layers and weights.
+
+    `parameters` counts the weights, `active_parameters` those that one token reads (experts that are not routed
+    to and the rows of the input embedding left out); None means unknown. `weight_bytes` is the size of the weights
+    as they are on disk, when they are. `max_context` is the trained window. `notes` says what was assumed.
+    """
+
+    name: str
+    family: str
+    layers: tuple[LayerShape, ...] = Field(min_length=1)
+    query_heads: int = Field(ge=1)
+    hidden_size: int = Field(ge=1)
+    intermediate_size: int = Field(default=0, ge=0)
+    max_context: int | None = Field(default=None, ge=1)
+    parameters: int | None = Field(default=None, ge=1)
+    active_parameters: int | None = Field(default=None, ge=1)
+    weight_bytes: int | None = Field(default=None, ge=1)
+    weights_bits: float | None = Field(default=None, gt=0)
+    source: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def groups(self) -> dict[LayerShape, int]:
+        """Each distinct layer and how many of the layers are like it."""
+        return _groups(self.layers)
+
+    @property
+    def widest(self) -> LayerShape:
+        """The layer that holds most per token."""
+        return max(self.groups, key=lambda layer: layer.kv_heads * (layer.key_dim + layer.value_dim))
+
+    @property
+    def dims(self) -> frozenset[int]:
+        """The sizes of the cached keys and values."""
+        return frozenset(dim for layer in self.groups if layer.kv_heads for dim in (layer.key_dim, layer.value_dim))
+
+    @property
+    def latent(self) -> bool:
+        """Whether the cache holds latents (one head of unequal sides) instead of heads."""
+        return self.widest.kv_heads == 1 and self.widest.key_dim != self.widest.value_dim
+
+
+@cache
+def _groups(layers: tuple[LayerShape, ...]) -> dict[LayerShape, int]:
+    return dict(Counter(layers))

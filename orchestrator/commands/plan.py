@@ -1,0 +1,209 @@
+"""`swarm plan`: what fits on a machine, by arithmetic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from swarm.orchestrator.console import Column, emit_json, listing, say
+from swarm.orchestrator.options import Json
+
+if TYPE_CHECKING:
+    from swarm.experiments.footprint.machines import Machine
+    from swarm.experiments.footprint.method import KVMethod
+    from swarm.experiments.footprint.plan import Cost, MethodPlan, Plan
+    from swarm.experiments.footprint.shape import ModelShape
+
+PANEL = "Methods and models"
+TOO_LARGE, BEYOND = "*", "~"
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="M", help="Name as people write it, Hugging Face id, config.json, model folder or GGUF file."
+        ),
+    ],
+    memory: Annotated[
+        str | None, typer.Option(metavar="GB", help="Memory, such as 64.  [default: what this machine has]")
+    ] = None,
+    machine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Apple chip or GPU: 'm4 max', 'rtx 4090', '2x h200'.")
+    ] = None,
+    bandwidth: Annotated[float | None, typer.Option(metavar="GB/S", help="Memory bandwidth.")] = None,
+    kv: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METHOD",
+            help="KV method: affine, affine4/g32, q8_0,q4_0 (keys,values), or bits per value. Repeatable.  "
+            "[default: every method]",
+        ),
+    ] = None,
+    context: Annotated[list[str] | None, typer.Option(metavar="N", help="Tokens, such as 128K. Repeatable.")] = None,
+    weights_bits: Annotated[
+        float | None, typer.Option(metavar="B", help="Bits per weight.  [default: as on disk, else 4.5]")
+    ] = None,
+    sinks: Annotated[int, typer.Option(min=0, help="First tokens kept in 16 bit.")] = 0,
+    recent: Annotated[int, typer.Option(min=0, help="Recent tokens kept in 16 bit.")] = 0,
+    overhead: Annotated[
+        float | None, typer.Option(metavar="GIB", min=0, help="Memory beside weights and cache.  [default: estimated]")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what fits: weights, KV cache per method and context, largest context, predicted decode speed.
+
+    Examples: `swarm plan --model "llama 3.1 8b" --machine "m4 max" --memory 64`,
+    `swarm plan --model ./config.json --memory 24 --kv affine --context 128K`
+    """
+    from swarm.experiments.footprint import models, plan
+    from swarm.experiments.footprint.units import parse_tokens
+
+    shape = models.find(model)
+    report = plan.make(
+        shape,
+        _methods(shape, kv or [], sinks, recent),
+        machine=_machine(machine, memory, bandwidth),
+        contexts=[parse_tokens(text) for text in context or []],
+        weights_bits=weights_bits,
+        overhead_bytes=None if overhead is None else round(overhead * 2**30),
+    )
+    if json:
+        emit_json(_json(report))
+    else:
+        _show(report)
+
+
+def _machine(name: str | None, memory: str | None, bandwidth: float | None) -> Machine:
+    from swarm.experiments.footprint import machines
+    from swarm.experiments.footprint.units import parse_gigabytes
+
+    size = None if memory is None else parse_gigabytes(memory)
+    if name is not None:
+        return machines.find(name, size, bandwidth)
+    return machines.this(bandwidth) if size is None else machines.of_memory(size, bandwidth)
+
+
+def _methods(shape: ModelShape, wanted: list[str], sinks: int, recent: int) -> list[KVMethod]:
+    """16 bit for comparison, and what was asked for: a bare method name means all its bits and groups."""
+    from swarm.experiments.footprint import method
+    from swarm.kernels import plugins
+    from swarm.kernels.quantizers import base
+
+    known = plugins.names(base.PACKAGE)
+    found = {"none": method.parse("none")}
+    for text in wanted or known:
+        if text in known:
+            specs = method.variants(text) if wanted else [method.default(text, shape.dims)]
+            entries = [method.both(spec, sink_tokens=sinks, residual_window=recent) for spec in specs]
+        else:
+            entries = [method.parse(text, sink_tokens=sinks, residual_window=recent)]
+        found |= {entry.label: entry for entry in entries if text != "none"}
+    return list(found.values())
+
+
+def _show(report: Plan) -> None:
+    from swarm.experiments.footprint.units import size, tokens
+
+    model, weights = report.model, report.weights
+    count = f"{model.parameters / 1e9:.3g}B weights, " if model.parameters else ""
+    trained = f", trained to {tokens(model.max_context)} tokens" if model.max_context else ""
+    say(f"{model.name} ({model.family}): {count}{len(model.layers)} layers{trained}", style="bold")
+    for note in report.notes:
+        say(f"  {note}")
+    bits = "" if weights.bits is None else f" at {weights.bits:.3g} bits"
+    assumed = " (assumed; --weights-bits changes it)" if weights.assumed else ""
+    say(f"  weights {size(weights.n_bytes)}{bits}{assumed}, overhead {size(report.overhead_bytes)} (estimate)")
+    machine = report.machine
+    if machine is not None:
+        rate = f", {machine.bandwidth / 1e9:g} GB/s" if machine.bandwidth else ""
+        usable = "" if machine.usable == machine.memory else f", {size(machine.usable)} for a model"
+        say(f"{machine.name}{usable}{rate}", style="bold")
+        if machine.note:
+            say(f"  {machine.note}")
+    say()
+    rows = [_row(row) for row in report.methods]
+    listing(rows, _memory_columns(report), as_json=False)
+    if any(cost.tokens_per_second for row in report.methods for cost in row.costs):
+        say()
+        say("Predicted decode speed (tok/s): memory bandwidth over the bytes one token reads; a machine reaches less.")
+        listing(rows, _speed_columns(report), as_json=False)
+    _legend(report)
+
+
+def _memory_columns(report: Plan) -> list[Column]:
+    from swarm.experiments.footprint.units import tokens
+
+    right: Any = "right"
+    contexts = [cost.context for cost in report.methods[0].costs]
+    return [
+        Column("label", "KV method"),
+        Column("bits", "bits per value", show=lambda bits: f"{bits:.4g}", justify=right),
+        Column("per_token", "per token", show=_size, justify=right),
+        *(Column(f"kv_{n}", f"KV at {tokens(n)}", show=_kv, justify=right) for n in contexts),
+        Column("largest", "largest context", show=_largest, justify=right),
+    ]
+
+
+def _speed_columns(report: Plan) -> list[Column]:
+    from swarm.experiments.footprint.units import tokens
+
+    right: Any = "right"
+    contexts = [cost.context for cost in report.methods[0].costs]
+    speeds = (Column(f"speed_{n}", f"at {tokens(n)}", show=_speed, justify=right) for n in contexts)
+    return [Column("label", "KV method"), *speeds]
+
+
+def _size(n_bytes: float) -> str:
+    """A size without its space, where a narrow table would break it."""
+    from swarm.experiments.footprint.units import size
+
+    return size(n_bytes).replace(" ", "")
+
+
+def _speed(speed: float) -> str:
+    return f"{speed:.0f}" if speed >= 100 else f"{speed:.3g}"
+
+
+def _row(row: MethodPlan) -> dict[str, Any]:
+    cells: dict[str, Any] = {"label": row.label, "bits": row.bits_per_value, "per_token": row.bytes_per_token}
+    for cost in row.costs:
+        cells[f"kv_{cost.context}"] = cost
+        cells[f"speed_{cost.context}"] = cost.tokens_per_second
+    return {**cells, "largest": row}
+
+
+def _kv(cost: Cost) -> str:
+    marks = (TOO_LARGE if cost.fits is False else "") + (BEYOND if cost.beyond_trained else "")
+    return _size(cost.kv_bytes) + marks
+
+
+def _largest(row: MethodPlan) -> str:
+    from swarm.experiments.footprint.units import tokens
+
+    if row.unlimited:
+        return "any"
+    if row.largest_context is None:
+        return "-"
+    return (tokens(row.largest_context) if row.largest_context else "none") + (BEYOND if row.beyond_trained else "")
+
+
+def _legend(report: Plan) -> None:
+    from swarm.experiments.footprint.units import tokens
+
+    costs = [cost for row in report.methods for cost in row.costs]
+    if any(cost.fits is False for cost in costs):
+        say(f"{TOO_LARGE} does not fit beside the weights")
+    trained = report.model.max_context
+    if trained and any(row.beyond_trained or any(cost.beyond_trained for cost in row.costs) for row in report.methods):
+        say(f"{BEYOND} beyond the trained window of {tokens(trained)}")
+    for label, reason in report.refused.items():
+        say(f"left out {label}: {reason}", style="dim")
+
+
+def _json(report: Plan) -> dict[str, Any]:
+    layers = [{"count": count, **layer.model_dump(mode="json")} for layer, count in report.model.groups.items()]
+    found = report.model_dump(mode="json", exclude={"model": {"layers"}})
+    found["model"]["layer_groups"] = layers
+    return found
