@@ -53,7 +53,7 @@ class Codec:
     def __init__(
         self, spec: QuantSpec, side: Side, head_dim: int, seed: int = 0, *, factors: Factors | None = None
     ) -> None:
-        base.method(spec.method).check_side(spec, side)
+        spec = base.for_side(spec, side)
         if (spec.scaling == "learned") != (factors is not None):
             raise SpecError(
                 f"{spec.label} and the given factors do not agree on learned scaling.",

@@ -94,7 +94,8 @@ _ropes: dict[bytes, tuple[Any, np.ndarray]] = {}
 @lru_cache(maxsize=128)
 def _page(rope: bytes, page: int) -> np.ndarray:
     module, unit = _ropes[rope]
-    return _apply(module, np.broadcast_to(unit, (1, PAGE, len(unit))), page * PAGE)[0]
+    rows: np.ndarray = _apply(module, np.broadcast_to(unit, (1, PAGE, len(unit))), page * PAGE)[0]
+    return rows
 
 
 def _rows(rope: bytes, start: int, stop: int) -> np.ndarray:

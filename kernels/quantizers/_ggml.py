@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from swarm.kernels import arrays
+from swarm.kernels import arrays, bits
 from swarm.kernels.quantizers.base import Quantizer
 
 if TYPE_CHECKING:
@@ -89,3 +89,21 @@ def extreme(xp: Namespace, x: Array) -> Array:
     """The value of largest magnitude of each row [n, 32], with its sign; the first of equals, [n, 1]."""
     at = xp.argmax(xp.abs(x), axis=-1, keepdims=True)
     return xp.take_along_axis(x, at, axis=-1)
+
+
+def from_minimum(xp: Namespace, x: Array, levels: int) -> tuple[Array, Array, Array]:
+    """Scale (max - min) / levels, minimum, and codes uint8 of rows [n, 32]."""
+    low = xp.min(x, axis=-1, keepdims=True)
+    d = (xp.max(x, axis=-1, keepdims=True) - low) / levels
+    codes = (x - low) * inverse(xp, d) + 0.5
+    return d, low, xp.minimum(codes, levels).astype(xp.uint8)
+
+
+def pack_five(xp: Namespace, q: Array) -> tuple[Array, Array]:
+    """Codes uint8 [n, 32] below 32 to their fifth bits [n, 4] and nibbles [n, 16]."""
+    return bits.pack(xp, q >> 4, 1), pack_nibbles(q)
+
+
+def unpack_five(xp: Namespace, data: Array) -> Array:
+    """The reverse of `pack_five`: bytes [n, 20] to codes [n, 32]."""
+    return unpack_nibbles(xp, data[:, 4:]) | (bits.unpack(xp, data[:, :4], 1) << 4)

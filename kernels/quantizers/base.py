@@ -6,13 +6,15 @@ Knows arrays of one layer's keys or values; knows nothing of caches, rotations o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from swarm.kernels import plugins
 from swarm.kernels.errors import NonFiniteError, SpecError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from swarm.kernels.arrays import Array, Namespace, Packed
     from swarm.kernels.spec import Axis, QuantSpec, RotationKind, Scaling
 
@@ -22,7 +24,10 @@ Side = Literal["key", "value"]
 
 @dataclass(frozen=True)
 class Choices:
-    """What a method offers to a specification and so to the search; the first entry of each is the default."""
+    """What a method offers to a specification and so to the search; the first entry of each is the default.
+
+    `side_axes` says which axis keys and values take by default where the method has one for each.
+    """
 
     bits: tuple[int, ...]
     group_sizes: tuple[int | None, ...] = (None,)
@@ -30,6 +35,7 @@ class Choices:
     rotations: tuple[RotationKind, ...] = ("none", "hadamard", "random")
     scalings: tuple[Scaling, ...] = ("fixed",)
     sides: tuple[Side, ...] = ("key", "value")
+    side_axes: Mapping[Side, Axis] = field(default_factory=dict)
 
 
 class Quantizer(ABC):
@@ -129,16 +135,17 @@ class Quantizer(ABC):
             SpecError: with the field, the value and what is allowed.
         """
         offered = cls.choices
-        for field, value, allowed in (
+        for name, value, allowed in (
             ("bits", spec.bits, offered.bits),
             ("group_size", spec.group_size, offered.group_sizes),
-            ("axis", spec.axis, offered.axes),
+            ("axis", spec.axis, (*offered.axes, None) if offered.side_axes else offered.axes),
             ("rotation", spec.rotation, offered.rotations),
             ("scaling", spec.scaling, offered.scalings),
         ):
             if value not in allowed:
-                known = ", ".join(str(choice) for choice in allowed)
-                raise SpecError(f"{cls.name} does not take {field}={value}.", f"It takes {field} in: {known}.")
+                known = ", ".join(str(choice) for choice in allowed if choice is not None)
+                remedy = f"It takes {name} in: {known}." if known else f"It takes no {name}."
+                raise SpecError(f"{cls.name} does not take {name}={value}.", remedy)
 
     @classmethod
     def check_side(cls, spec: QuantSpec, side: Side) -> None:
@@ -187,13 +194,26 @@ def build(spec: QuantSpec, head_dim: int, seed: int = 0) -> Quantizer:
     return method(spec.method)(spec, head_dim, seed)
 
 
+def for_side(spec: QuantSpec, side: Side) -> QuantSpec:
+    """The specification with the axis that its method takes on that side, where it was left open.
+
+    Raises:
+        SpecError: the method is not made for that side.
+    """
+    kind = method(spec.method)
+    kind.check_side(spec, side)
+    if spec.axis is None:
+        return spec.model_copy(update={"axis": kind.choices.side_axes[side]})
+    return spec
+
+
 def complete(data: dict[str, Any]) -> dict[str, Any]:
     """Fill the fields of a QuantSpec that were left out with the defaults of its method."""
     offered = method(str(data.get("method", "none"))).choices
     defaults = {
         "bits": offered.bits[0],
         "group_size": offered.group_sizes[0],
-        "axis": offered.axes[0],
+        "axis": None if offered.side_axes else offered.axes[0],
         "rotation": offered.rotations[0],
     }
     given = {key: value for key, value in data.items() if value is not None}

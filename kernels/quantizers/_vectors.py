@@ -1,0 +1,50 @@
+"""What the vector quantizers share: norms in 16 bit, codebooks looked up, Gaussian sketches. Knows no method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from swarm.kernels import arrays
+from swarm.kernels.quantizers.base import Quantizer
+
+if TYPE_CHECKING:
+    from swarm.kernels.arrays import Array, Namespace
+    from swarm.kernels.codebooks import Codebook
+
+
+def norms(xp: Namespace, x: Array, quantizer: Quantizer) -> Array:
+    """Euclidean norms [..., 1] of float32 vectors, rounded to what float16 holds, in float32.
+
+    Raises:
+        NonFiniteError: a norm beyond float16 (seen on the CPU only: elsewhere looking would stall the device).
+    """
+    exact = xp.sqrt(xp.sum(x * x, axis=-1, keepdims=True))
+    if arrays.is_host(xp) and not arrays.finite(xp, exact):
+        raise quantizer.out_of_range("norms beyond the 16-bit type")
+    return exact
+
+
+def directions(xp: Namespace, x: Array, norm: Array) -> Array:
+    """Unit vectors, and 0 for a zero vector."""
+    return x * xp.where(norm > 0, 1 / xp.maximum(norm, 1e-30), xp.zeros_like(norm))
+
+
+def encode(xp: Namespace, x: Array, codebook: Codebook) -> Array:
+    """The index uint8 of the nearest value of a codebook that is symmetric about 0."""
+    half = len(codebook.values) // 2
+    if half == 0:
+        return xp.zeros(x.shape, dtype=xp.uint8)
+    magnitude = xp.abs(x)
+    above = xp.zeros(x.shape, dtype=xp.uint8)
+    for edge in codebook.edges[half:].tolist():
+        above += (magnitude > edge).view(xp.uint8)
+    # Cells mirror about 0: m above it is half + m, m below it half - 1 - m, which is the complement of that.
+    flip = (x < 0).view(xp.uint8) * (2 * half - 1)
+    return (above + half) ^ flip
+
+
+def sketch(rows: int, head_dim: int, seed: int) -> np.ndarray:
+    """A Gaussian matrix S, float32 [rows, D], seeded."""
+    return np.random.default_rng([seed, rows, head_dim]).standard_normal((rows, head_dim)).astype(np.float32)

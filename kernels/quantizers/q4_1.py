@@ -1,0 +1,34 @@
+"""ggml's q4_1: 32 nibbles under a 16-bit scale and minimum."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swarm.kernels.quantizers import _ggml
+from swarm.kernels.quantizers.base import Choices
+
+if TYPE_CHECKING:
+    from swarm.kernels.arrays import Array, Namespace
+
+
+class GgmlQ41(_ggml.GgmlBlock):
+    """x ~ min + q d with d = (max - min) / 15; 20 bytes: d, min, then 16 bytes of nibbles as in q4_0."""
+
+    name = "q4_1"
+    source = "llama.cpp (ggml-quants)"
+    summary = "4-bit blocks of 32 with scale and minimum"
+    formula = "4 + 32/32 = 5"
+    choices = Choices(bits=(4,), group_sizes=(32,), scalings=("fixed", "learned"))
+    block_bytes = 20
+
+    def pack_blocks(self, xp: Namespace, x: Array) -> tuple[Array, ...]:
+        """Scale, minimum and nibbles."""
+        d, low, codes = _ggml.from_minimum(xp, x, 15)
+        return _ggml.half_field(xp, d), _ggml.half_field(xp, low), _ggml.pack_nibbles(codes)
+
+    def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:
+        """Decode: min + q d."""
+        codes = _ggml.unpack_nibbles(xp, blocks[:, 4:]).astype(xp.float32)
+        codes *= _ggml.read_half(xp, blocks[:, :2])
+        codes += _ggml.read_half(xp, blocks[:, 2:4])
+        return codes
