@@ -9,10 +9,10 @@ from collections.abc import Iterator
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
-from postgres_server import NoServerError, PostgresServer  # noqa: E402
+import pytest
+from postgres_server import NoServerError, PostgresServer
 
-from swarm.experiments.models.base import ModelInfo  # noqa: E402
+from swarm.experiments.models.base import ModelInfo
 
 
 def model_info(name: str = "tiny", **fields: object) -> ModelInfo:
