@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from swarm.agents import evidence
+from swarm.agents.evidence import Cell
 from swarm.kernels import plugins
 from swarm.kernels.spec import FrozenModel
 from swarm.memory.records import Finding, FindingRecord, SummaryRecord, TrialRecord
@@ -53,6 +55,7 @@ class History:
     lag: int = 0
     findings: tuple[FindingRecord, ...] = ()
     summaries: tuple[SummaryRecord, ...] = ()
+    _cells: dict[tuple[str, str], dict[tuple[str, str], Cell]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def before(
@@ -77,10 +80,16 @@ class History:
         seen = (r if r.number < horizon and r.state in FINISHED else hide(r) for r in known)
         return cls(tuple(seen), lag, tuple(findings), tuple(summaries))
 
+    def cells(self, metric: str = "kld", protocol: str = "quality") -> dict[tuple[str, str], Cell]:
+        """Completed trials of a protocol pooled by model and key of their configuration; not to be changed."""
+        if (metric, protocol) not in self._cells:
+            self._cells[metric, protocol] = evidence.cells(self.completed, metric, protocol)
+        return self._cells[metric, protocol]
+
     def at(self, number: int) -> History:
         """The history as it was before proposal `number`, under the same lag."""
         known = History.before(number, self.records, self.lag)
-        return replace(self, records=known.records)
+        return replace(self, records=known.records, _cells={})
 
     @cached_property
     def completed(self) -> tuple[TrialRecord, ...]:

@@ -55,8 +55,10 @@ class Council:
         self._analyses: dict[str, Sequence[Finding]] = {}
         self._judged: dict[str, Sequence[Finding]] = {}
         self._studies: dict[tuple[str, str], ModelStudy] = {}
-        defaults = {info.name: len(space.defaults(info)) for info in infos}
-        self.schedule = Schedule(defaults, weights(settings.shares), settings.control_share)
+        defaults = {info.name: space.defaults(info) for info in infos}
+        self._templates = {name: specs[0] for name, specs in defaults.items()}
+        counts = {name: len(specs) for name, specs in defaults.items()}
+        self.schedule = Schedule(counts, weights(settings.shares), settings.control_share)
 
     def propose(self, number: int, history: History) -> Proposal:
         """The trial with this number. It is new: no earlier record of the history has its fingerprint.
@@ -93,6 +95,7 @@ class Council:
             seed=self._seed,
             space=self._space,
             infos=self._infos,
+            templates=self._templates,
             settings=self._settings,
             history=history,
             study=study,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swarm.agents import evidence
 from swarm.agents.base import AgentSettings, History
 from swarm.agents.evidence import Cell
 from swarm.agents.referee import Referee
@@ -36,6 +35,8 @@ class Desk:
     seed: int
     space: Space
     infos: Mapping[str, ModelInfo]
+    templates: Mapping[str, TrialSpec]
+    """The 16-bit run of each model, which others are copied from."""
     settings: AgentSettings
     history: History
     study: Callable[[str, str], ModelStudy]
@@ -51,10 +52,10 @@ class Desk:
         """The stream of this trial number."""
         return generator(self.seed, "proposal", self.number)
 
-    @cached_property
+    @property
     def cells(self) -> dict[tuple[str, str], Cell]:
         """KLD of the quality trials pooled by model and configuration."""
-        return evidence.cells(self.history.completed)
+        return self.history.cells()
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -98,8 +99,9 @@ class Desk:
             return False
         return True
 
-    def adapt(self, kv: KVSpec, model: str, protocol: str = "quality") -> TrialSpec | None:
-        """A cache configuration on all layers of a model; None when the model's space does not have it."""
-        base = self.space.random(generator(self.seed, "adapt"), self.infos[model], protocol)
-        spec = base.model_copy(update={"kv": kv, "layers": None, "rung": 0})
+    def trial(
+        self, kv: KVSpec, model: str, protocol: str = "quality", layers: tuple[int, ...] | None = None
+    ) -> TrialSpec | None:
+        """A cache configuration on some or all layers of a model; None when the model's space does not have it."""
+        spec = self.templates[model].model_copy(update={"kv": kv, "protocol": protocol, "layers": layers})
         return spec if self.expresses(spec) else None

@@ -40,7 +40,7 @@ class Configuration(FrozenModel):
     @classmethod
     def of(cls, spec: TrialSpec) -> Configuration:
         """The configuration of a specification."""
-        return cls(**{name: getattr(spec, name) for name in cls.model_fields})
+        return cls.model_construct(**{name: getattr(spec, name) for name in cls.model_fields})
 
     @property
     def key(self) -> str:

@@ -5,6 +5,7 @@ A pure function of the history, so that a measurement that changes changes its f
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log
@@ -25,7 +26,8 @@ ALPHA = 1 - CONFIDENCE
 ENOUGH = 3
 """Replications after which a claim that still is not confirmed counts as refuted."""
 
-PRIORITY = {"transfer": 0, "contrast": 1, "sensitivity": 2, "failure": 3, "plateau": 4}
+NOT_REPLICATED = ("plateau", "failure")
+"""Kinds about the search itself, which no other text windows could decide."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Referee:
             history: the trials.
         """
         current = {finding.key: finding for finding in found}
-        cells = tokened(evidence.cells(history.completed))
+        cells = tokened(history.cells())
         again = self._replicated(history)
         judged = []
         for key, finding in ({finding.key: finding for finding in known} | current).items():
@@ -65,16 +67,21 @@ class Referee:
         fresh = tuple(r for r in history.records if r.spec.replicate > 0)
         if not fresh:
             return {}
-        alone = replace(history, records=fresh, findings=())
+        alone = replace(history, records=fresh, findings=(), _cells={})
         return {f.key: f for analyst in self.analysts for f in analyst.analyse(alone, self.infos)}
 
     def replications(self, findings: Iterable[Finding], history: History) -> Iterator[tuple[Finding, TrialSpec]]:
-        """Trials that would help to decide open findings, the most promising finding first."""
+        """Trials that would help to decide open findings.
+
+        Kinds with the fewest confirmed findings come first, in a kind the clearest effect for the fewest trials.
+        """
         by_id = {record.id: record for record in history.records}
         present = {(r.spec.model, Configuration.of(r.spec).key, r.spec.replicate) for r in history.records}
+        findings = list(findings)
+        done = Counter(f.kind for f in findings if f.status == "confirmed")
         ordered = sorted(
-            (f for f in findings if f.status == "hypothesis" and f.kind not in ("plateau", "failure")),
-            key=lambda f: (PRIORITY[f.kind], -_clarity(f), f.key),
+            (f for f in findings if f.status == "hypothesis" and f.kind not in NOT_REPLICATED),
+            key=lambda f: (done[f.kind], -_clarity(f) / (1 + len(f.evidence)), f.key),
         )
         for finding in ordered:
             specs = {

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import exp, inf, isfinite, sqrt
+from math import atanh, comb, exp, inf, isfinite, sqrt, tanh
 
 import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
+
+LEAST_TO_SHRINK = 5
+MOST_BORROWED = 20.0
+"""Cap on the degrees of freedom that a test takes from the others."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,42 @@ def mean(samples: Sequence[float]) -> Estimate | None:
     return Estimate(float(x.mean()), float(x.std(ddof=1) / sqrt(len(x))), len(x) - 1, len(x))
 
 
+def moderate(estimates: Sequence[Estimate]) -> list[Estimate]:
+    """The estimates with their variances shrunk towards what they have in common, which adds degrees of freedom.
+
+    Empirical Bayes for many tests with few samples each (Smyth 2004, doi:10.2202/1544-6115.1027): the prior's
+    variance and its degrees of freedom are fitted to the variances; as unlike as they are, as little is borrowed.
+    """
+    from scipy.special import digamma, polygamma
+
+    usable = [e for e in estimates if e.stderr > 0]
+    if len(usable) < LEAST_TO_SHRINK:
+        return list(estimates)
+    half = np.array([e.df / 2 for e in usable])
+    level = np.log([e.stderr**2 for e in usable]) - digamma(half) + np.log(half)
+    spread = float(level.var(ddof=1) - polygamma(1, half).mean())
+    prior_df = MOST_BORROWED if spread <= 0 else min(MOST_BORROWED, 2 * _inverse_trigamma(spread))
+    prior = exp(float(level.mean() + digamma(prior_df / 2) - np.log(prior_df / 2)))
+    return [
+        Estimate(e.mean, sqrt((prior_df * prior + e.df * e.stderr**2) / (prior_df + e.df)), e.df + prior_df, e.n)
+        for e in estimates
+    ]
+
+
+def _inverse_trigamma(y: float) -> float:
+    from scipy.special import polygamma
+
+    if y > 1e7:
+        return float(y**-0.5)
+    x = 0.5 + 1 / y
+    for _ in range(50):
+        step = polygamma(1, x) * (1 - polygamma(1, x) / y) / polygamma(2, x)
+        x += float(step)
+        if abs(step) < 1e-8 * x:
+            break
+    return float(x)
+
+
 def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[bool]:
     """Which hypotheses fall at a family-wise error rate of `alpha` (Holm 1979)."""
     rejected = [False] * len(p_values)
@@ -102,6 +142,41 @@ def slope(x: Sequence[float], y: Sequence[float]) -> Estimate | None:
     residual = b - b.mean() - value * da
     df = len(a) - 2
     return Estimate(value, sqrt(float(residual @ residual) / df / float(da @ da)), df, len(a))
+
+
+def fisher(hits: int, size: int, all_hits: int, total: int) -> float:
+    """One-sided p value that a group of `size` in `total` has so many of `all_hits` by chance (Fisher's exact test)."""
+    most = min(size, all_hits)
+    ways = sum(comb(all_hits, k) * comb(total - all_hits, size - k) for k in range(hits, most + 1))
+    return ways / comb(total, size)
+
+
+def proportion(hits: int, size: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Exact interval of a rate (Clopper and Pearson 1934)."""
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(hits, size - hits + 1, tail)) if hits else 0.0
+    high = float(betaincinv(hits + 1, size - hits, 1 - tail)) if hits < size else 1.0
+    return low, high
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
+    """Spearman's rho with its interval: Fisher's z with the variance of Bonett and Wright (2000)."""
+    a, b = _ranked(x), _ranked(y)
+    if len(a) < 4 or a.std() == 0 or b.std() == 0:
+        return 0.0, -1.0, 1.0
+    rho = float(np.clip(np.corrcoef(a, b)[0, 1], -0.999, 0.999))
+    half = 1.96 * sqrt((1 + rho**2 / 2) / (len(a) - 3))
+    return rho, tanh(atanh(rho) - half), tanh(atanh(rho) + half)
+
+
+def _ranked(x: Sequence[float]) -> NDArray[np.float64]:
+    """Ranks, with the mean rank for ties."""
+    _, place, counts = np.unique(np.asarray(x, dtype=float), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[place]
+    return ranks
 
 
 def bounded_exp(x: float) -> float:

@@ -36,7 +36,7 @@ class Contrast(Analyst):
         """The clearest contrasts of every pair of models."""
         cells = {
             place: cell
-            for place, cell in evidence.cells(history.completed).items()
+            for place, cell in history.cells().items()
             if _is_quantized(cell) and cell.configuration.layers is None
         }
         return [finding for first, second in combinations(infos, 2) for finding in self._between(first, second, cells)]
@@ -51,8 +51,13 @@ class Contrast(Analyst):
             estimate = claim.estimate(by_token)
             if estimate is not None:
                 tested.append((claim, estimate))
-        kept = statistics.holm([estimate.p for _, estimate in tested])
-        clear = [pair for pair, keep in zip(tested, kept, strict=True) if keep and abs(pair[1].mean) > NEGLIGIBLE]
+        firm = statistics.moderate([estimate for _, estimate in tested])
+        kept = statistics.holm([estimate.p for estimate in firm])
+        clear = [
+            (claim, estimate)
+            for (claim, _), estimate, keep in zip(tested, firm, kept, strict=True)
+            if keep and abs(estimate.mean) > NEGLIGIBLE
+        ]
         led: set[str] = set()
         for claim, estimate in sorted(clear, key=lambda pair: (pair[1].p, -abs(pair[1].mean))):
             if len(led) < 2 * MOST and not led & {claim.better, claim.worse}:

@@ -30,7 +30,7 @@ class Depth(Analyst):
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """Growth exponents, and layers that are worse than the others."""
         ladders: dict[tuple[str, str], list[Cell]] = defaultdict(list)
-        for (model, _), cell in evidence.cells(history.completed, protocol="depth").items():
+        for (model, _), cell in history.cells(protocol="depth").items():
             whole = cell.configuration.model_copy(update={"layers": None})
             ladders[model, whole.key].append(cell)
         findings: list[Finding] = []

@@ -39,8 +39,6 @@ class Failure(Analyst):
         return [finding for (_, finding), keep in zip(tested, kept, strict=True) if keep]
 
     def _of_model(self, model: str, history: History) -> Iterator[tuple[float, Finding]]:
-        from scipy.stats import fisher_exact
-
         trials = [r for r in history.records if r.spec.model == model and _counts(r)]
         bad = {r.id for r in trials if has_failed(r)}
         groups: dict[tuple[str, str, int | None], list[TrialRecord]] = defaultdict(list)
@@ -48,27 +46,23 @@ class Failure(Analyst):
             groups["keys", trial.spec.kv.key.method, trial.spec.kv.key.bits].append(trial)
             groups["values", trial.spec.kv.value.method, trial.spec.kv.value.bits].append(trial)
         for (side, method, bits), members in sorted(groups.items(), key=str):
-            rest = [r for r in trials if r not in members]
+            inside = {r.id for r in members}
+            rest = [r for r in trials if r.id not in inside]
             hits, others = sum(r.id in bad for r in members), sum(r.id in bad for r in rest)
             if len(members) < LEAST or not rest or not hits:
                 continue
-            table = [[hits, len(members) - hits], [others, len(rest) - others]]
-            p = float(fisher_exact(table, alternative="greater").pvalue)
+            p = statistics.fisher(hits, len(members), hits + others, len(trials))
             yield p, self._finding(model, f"{side} in {bits}-bit {method}", members, bad)
 
     def _finding(self, model: str, group: str, members: list[TrialRecord], bad: set[int]) -> Finding:
-        from scipy.stats import binomtest
-
         hits = sum(r.id in bad for r in members)
-        rate = binomtest(hits, len(members)).proportion_ci(statistics.CONFIDENCE, method="exact")
+        low, high = statistics.proportion(hits, len(members))
         return Finding(
             kind="failure",
             key=f"failure:{group.replace(' ', '-')}:{token(model)}",
             statement=f"On {model} {group} fail or collapse (KLD above {COLLAPSE:g} nat) more often than the rest.",
             models=(model,),
-            effect=Effect(
-                name="failure rate", value=hits / len(members), low=float(rate.low), high=float(rate.high), unit="share"
-            ),
+            effect=Effect(name="failure rate", value=hits / len(members), low=low, high=high, unit="share"),
             evidence=tuple(r.id for r in members[:MOST_EVIDENCE]),
             author=self.name,
         )

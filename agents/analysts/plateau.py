@@ -43,7 +43,7 @@ class Plateau(Analyst):
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """One finding per model and objective that stands still."""
-        pooled = evidence.cells(r for r in history.completed if not r.spec.rung)
+        pooled = {place: cell for place, cell in history.cells().items() if not cell.configuration.rung}
         return [
             finding
             for model in infos

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from itertools import combinations
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from swarm.agents import evidence, statistics
 from swarm.agents.base import Analyst, History
 from swarm.agents.claims import NEGLIGIBLE, Claim, token
-from swarm.agents.evidence import Cell, Configuration
+from swarm.agents.evidence import Cell
+from swarm.agents.factors import controlled
 from swarm.agents.statistics import Estimate
 from swarm.memory.records import Finding
 
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
-
-SIDES = ("key", "value")
-SIMILAR = 0.3
-"""Bits per value within which a change counts as free; dearer changes are expected to help."""
 
 MOST = 8
 """Findings per model, the clearest first."""
@@ -37,7 +32,7 @@ class Sensitivity(Analyst):
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """The clearest effects on every model."""
-        pooled = evidence.cells(history.completed)
+        pooled = history.cells()
         found = []
         for model in infos:
             cells = [cell for (name, _), cell in pooled.items() if name == model and cell.configuration.layers is None]
@@ -46,12 +41,17 @@ class Sensitivity(Analyst):
 
     def _of_model(self, model: str, cells: list[Cell]) -> list[Finding]:
         tested: list[tuple[str, Cell, Cell, Estimate]] = []
-        for a, b, change in controlled(cells):
-            estimate = evidence.compare(a, b)
+        for pair in controlled(cells):
+            estimate = evidence.compare(pair.a, pair.b)
             if estimate is not None:
-                tested.append((change, a, b, estimate))
-        kept = statistics.holm([entry[3].p for entry in tested])
-        clear = [e for e, keep in zip(tested, kept, strict=True) if keep and abs(e[3].mean) > NEGLIGIBLE]
+                tested.append((pair.factor, pair.a, pair.b, estimate))
+        firm = statistics.moderate([entry[3] for entry in tested])
+        kept = statistics.holm([estimate.p for estimate in firm])
+        clear = [
+            (*entry[:3], estimate)
+            for entry, estimate, keep in zip(tested, firm, kept, strict=True)
+            if keep and abs(estimate.mean) > NEGLIGIBLE
+        ]
         clear.sort(key=lambda e: (e[3].p, -abs(e[3].mean)))
         best: dict[str, tuple[str, Cell, Cell, Estimate]] = {}
         for entry in clear:
@@ -75,38 +75,3 @@ class Sensitivity(Analyst):
             evidence=(*a.ids, *b.ids),
             author=self.name,
         )
-
-
-def controlled(cells: list[Cell]) -> Iterator[tuple[Cell, Cell, str]]:
-    """Pairs of similar cost that differ in one thing only, with its name."""
-    groups: dict[tuple[str, str], list[Cell]] = defaultdict(list)
-    for cell in cells:
-        for name, rest in _without_one(cell.configuration):
-            groups[name, rest].append(cell)
-    for (name, _), members in groups.items():
-        for a, b in combinations(members, 2):
-            if a.bits is None or b.bits is None or abs(a.bits - b.bits) > SIMILAR:
-                continue
-            if name.startswith("method") and _methods(a, name) == _methods(b, name):
-                continue
-            yield a, b, name
-
-
-def _methods(cell: Cell, name: str) -> str:
-    kv = cell.configuration.kv
-    return kv.key.method if name.endswith("keys") else kv.value.method
-
-
-def _without_one(configuration: Configuration) -> Iterator[tuple[str, str]]:
-    """Each field's name with the configuration as text without that field: equal texts differ in the field only."""
-    data = configuration.model_dump(mode="json")
-    kv = data["kv"]
-    for side in SIDES:
-        for name in kv[side]:
-            yield f"{name} of the {side}s", repr({**data, "kv": {**kv, side: {**kv[side], name: None}}})
-        yield f"method of the {side}s", repr({**data, "kv": {**kv, side: None}})
-    for name in kv:
-        if name not in SIDES:
-            yield name.replace("_", " "), repr({**data, "kv": {**kv, name: None}})
-    ends = sorted(repr(kv[side]) for side in SIDES)
-    yield "what keys and what values get", repr({**data, "kv": {**kv, "key": ends, "value": None}})

@@ -16,8 +16,6 @@ from swarm.agents.statistics import Estimate
 from swarm.memory.records import Effect, Finding, TrialRecord
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from swarm.experiments.models.base import ModelInfo
 
 LEAST = 8
@@ -32,7 +30,7 @@ class Transfer(Analyst):
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """Advantages that carried over, and rank correlations between models."""
-        cells = evidence.cells(history.completed)
+        cells = history.cells()
         return [*self._carried(history, infos, cells), *self._ranks(infos, cells)]
 
     def _carried(self, history: History, infos: Mapping[str, ModelInfo], cells: Cells) -> Iterator[Finding]:
@@ -47,8 +45,9 @@ class Transfer(Analyst):
                 estimate = claim and claim.estimate(by_token)
                 if claim and learned and estimate and learned.interval()[1] < 0:
                     tested.append((claim, estimate))
-        kept = statistics.holm([estimate.p for _, estimate in tested])
-        for (claim, estimate), keep in zip(tested, kept, strict=True):
+        firm = statistics.moderate([estimate for _, estimate in tested])
+        kept = statistics.holm([estimate.p for estimate in firm])
+        for (claim, _), estimate, keep in zip(tested, firm, kept, strict=True):
             if keep and estimate.mean < -NEGLIGIBLE:
                 yield self._finding(claim, estimate, by_token)
 
@@ -78,14 +77,7 @@ class Transfer(Analyst):
             ]
             if len(pairs) < LEAST:
                 continue
-            x, y = _residuals([a for a, _ in pairs]), _residuals([b for _, b in pairs])
-            rho = _spearman(x, y)
-
-            def resampled(rng: np.random.Generator, x: NDArray[np.float64] = x, y: NDArray[np.float64] = y) -> float:
-                chosen = rng.integers(len(x), size=len(x))
-                return _spearman(x[chosen], y[chosen])
-
-            low, high = statistics.bootstrap(resampled, seed=len(pairs), rounds=400)
+            rho, low, high = statistics.rank_correlation(*(_residuals(list(side)) for side in zip(*pairs, strict=True)))
             if low <= 0 <= high:
                 continue
             yield Finding(
@@ -123,19 +115,10 @@ def _is_whole(cell: Cell) -> bool:
     return quantized and cell.configuration.layers is None and not cell.configuration.rung and cell.bits is not None
 
 
-def _residuals(cells: list[Cell]) -> NDArray[np.float64]:
+def _residuals(cells: list[Cell]) -> list[float]:
     """Levels less what the number of bits explains linearly."""
     bits = np.array([cell.bits for cell in cells], dtype=float)
     level = np.array([cell.level for cell in cells])
     design = np.stack([np.ones_like(bits), bits], axis=1)
-    left: NDArray[np.float64] = level - design @ np.linalg.lstsq(design, level, rcond=None)[0]
-    return left
-
-
-def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    from scipy.stats import rankdata
-
-    a, b = rankdata(x), rankdata(y)
-    if a.std() == 0 or b.std() == 0:
-        return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])
+    left = level - design @ np.linalg.lstsq(design, level, rcond=None)[0]
+    return [float(x) for x in left]

@@ -69,7 +69,7 @@ class Transfer(Proposer):
             for winner in frontier(other, desk):
                 if winner.configuration.layers is not None:
                     continue
-                spec = desk.adapt(winner.configuration.kv, model)
+                spec = desk.trial(winner.configuration.kv, model)
                 if spec is None or not desk.is_new(spec):
                     continue
                 for loser in anchors:

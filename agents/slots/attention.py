@@ -8,7 +8,6 @@ from swarm.agents.desk import Desk
 from swarm.agents.proposers.neighbour import frontier
 from swarm.agents.schedule import Slot
 from swarm.agents.slots.base import Chooser
-from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Proposal, TrialRecord
 
@@ -37,7 +36,7 @@ class Attention(Chooser):
                 counts[record.spec.kv] = counts.get(record.spec.kv, 0) + 1
         for kv in sorted(_pool(slot.model, desk), key=lambda kv: counts.get(kv, 0)):
             for step in range(n):
-                spec = on_layers(kv, (layer + step) % n, slot.model, self.name, desk)
+                spec = desk.trial(kv, slot.model, self.name, ((layer + step) % n,))
                 if spec is not None and desk.is_new(spec):
                     return Proposal(spec=spec, proposer=self.name, rationale="Looks into one layer's attention.")
         return None
@@ -50,7 +49,7 @@ class Attention(Chooser):
             if record.spec.model == model or not record.spec.layers:
                 continue
             layer = round(record.spec.layers[0] * (n - 1) / max(other.n_layers - 1, 1))
-            spec = on_layers(record.spec.kv, layer, model, self.name, desk)
+            spec = desk.trial(record.spec.kv, model, self.name, (layer,))
             if spec is not None and desk.is_new(spec):
                 why = f"Counterpart of trial {record.id} on {other.name}."
                 return Proposal(spec=spec, proposer=self.name, rationale=why)
@@ -62,15 +61,3 @@ def _pool(model: str, desk: Desk) -> list[KVSpec]:
     defaults = [spec.kv for spec in desk.space.defaults(desk.infos[model])]
     best = [cell.configuration.kv for cell in frontier(model, desk) if cell.configuration.layers is None]
     return [kv for kv in dict.fromkeys((*defaults, *best)) if kv != KVSpec()]
-
-
-def on_layers(
-    kv: KVSpec, layers: int | tuple[int, ...] | None, model: str, protocol: str, desk: Desk
-) -> TrialSpec | None:
-    """A configuration on some layers of a model under a protocol; None when the space does not have it."""
-    spec = desk.adapt(kv, model, protocol)
-    if spec is None:
-        return None
-    chosen = (layers,) if isinstance(layers, int) else layers
-    spec = spec.model_copy(update={"layers": chosen})
-    return spec if desk.expresses(spec) else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from swarm.agents.desk import Desk
 from swarm.agents.proposers.neighbour import frontier
 from swarm.agents.schedule import Slot
-from swarm.agents.slots.attention import on_layers
 from swarm.agents.slots.base import Chooser
 from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Proposal, TrialRecord
@@ -27,7 +26,7 @@ class Depth(Chooser):
         own = [r for r in done if r.spec.model == slot.model and r.proposer == self.name]
         for kv in self._anchors(slot.model, own, done, desk):
             for layers in ladder(desk.infos[slot.model].n_layers):
-                spec = on_layers(kv, layers, slot.model, self.name, desk)
+                spec = desk.trial(kv, slot.model, self.name, layers)
                 if spec is not None and desk.is_new(spec):
                     return Proposal(spec=spec, proposer=self.name, rationale=f"Error by depth of [{kv.label}].")
         return None
