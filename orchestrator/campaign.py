@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from swarm.agents.base import FINISHED, History
 from swarm.kernels.errors import BudgetError, LeaseLostError
 from swarm.memory.records import CampaignState, Finding, Lease, Proposal, Summary, TrialRecord
+from swarm.orchestrator.pool import LOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,6 +110,7 @@ class Driver:
             The state in which the campaign was left: complete or interrupted.
         """
         try:
+            self._view.phase(f"starting {self._pool.workers} workers")
             self._look()
             for record in self._records:
                 if record.state in FINISHED:
@@ -233,7 +235,7 @@ class Driver:
             if record.state in FINISHED:
                 self._view.finished(record)
             else:
-                self._view.tell(f"trial {record.number} killed its worker and is tried once more: {record.message}")
+                self._view.tell(f"trial {record.number} is tried once more: {record.message}")
 
     def _end(self, result: Result) -> TrialRecord | None:
         """Write one result; None when the trial belongs to somebody else by now."""
@@ -259,14 +261,22 @@ class Driver:
                 "environment": measured.environment,
                 "notes": measured.notes,
             }
+        elif outcome.kind == LOST:
+            self._store.trials.release(lease)
+            update = self._again(record, outcome.message)
         else:
             state = self._store.trials.fail(lease, outcome.kind, outcome.message, seconds=outcome.seconds)
             update = {"state": state, "message": outcome.message}
             if state == "waiting":
-                again = self._claim(record.id)
-                if again is not None:
-                    self._begin(record, again)
+                update = self._again(record, outcome.message)
         return record.model_copy(update={**update, "outcome": outcome.kind, "seconds": outcome.seconds})
+
+    def _again(self, record: TrialRecord, message: str) -> dict[str, object]:
+        """Run a trial once more that was given back."""
+        lease = self._claim(record.id)
+        if lease is not None:
+            self._begin(record, lease)
+        return {"state": "waiting", "message": message}
 
     # --- other drivers -------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from swarm.memory.store import Store
     from swarm.orchestrator.campaign import Agents
     from swarm.orchestrator.pool import Pool
+    from swarm.orchestrator.stop import Stop
     from swarm.orchestrator.worker import Plan
 
 STOP_PATIENCE = 1.5
@@ -102,7 +103,7 @@ def _models(names: Sequence[str] | None) -> list[ModelInfo]:
     return [registry.describe(name) for name in chosen]
 
 
-def make_pool(settings: Settings) -> Pool:
+def make_pool(settings: Settings, stop: Stop) -> Pool:
     """The workers of a campaign, not started yet."""
     from swarm.kernels import blas
 
@@ -119,6 +120,7 @@ def make_pool(settings: Settings) -> Pool:
         gpus=1 if gpus else 0,
         timeout=settings.trial_timeout,
         address=settings.ray_address,
+        on_ready=stop.arm,
     )
 
 
@@ -162,22 +164,17 @@ def check_unchanged(campaign: CampaignRecord, cast: Cast) -> None:
         note("The measuring code changed since this campaign began; its trials carry the version they ran with.")
 
 
-def drive(store: Store, campaign: CampaignRecord, cast: Cast, pool: Pool) -> tuple[CampaignState, int]:
-    """Run a campaign until it is complete or stopped, and show it.
-
-    Returns:
-        The state it was left in, and the exit code that says so.
-    """
+def drive(store: Store, campaign: CampaignRecord, cast: Cast, pool: Pool, stop: Stop) -> CampaignState:
+    """Run a campaign until it is complete or stopped, and show it; returns the state it was left in."""
     from swarm.orchestrator.board import Board
     from swarm.orchestrator.campaign import Driver
     from swarm.orchestrator.leases import Leases, owner_name
     from swarm.orchestrator.progress import view
-    from swarm.orchestrator.stop import Stop
     from swarm.orchestrator.wallclock import WallClock
 
     board = Board(total=campaign.budget.trials, models=cast.models)
-    stop = Stop(pool.wake)
-    with stop, view(board) as shown, Leases(store) as leases:
+    stop.defer(pool.wake)
+    with view(board) as shown, Leases(store) as leases:
         driver = Driver(
             store,
             campaign,
@@ -190,8 +187,7 @@ def drive(store: Store, campaign: CampaignRecord, cast: Cast, pool: Pool) -> tup
             owner=owner_name(),
             lag=int(campaign.settings["lag"]),
         )
-        state = driver.run()
-    return state, stop.exit_code
+        return driver.run()
 
 
 @contextmanager

@@ -6,7 +6,9 @@ A worker that dies or hangs costs the trial it had; another takes its place.
 from __future__ import annotations
 
 import queue
+import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 180.0
 START_ATTEMPTS = 3
+LOST = "lost"
+"""Outcome of a trial that never ended through no fault of its own, because its node went away."""
 
 
 class PoolError(SwarmError):
@@ -64,10 +68,18 @@ class Pool:
         gpus: GPUs that each worker needs (0 on CPU and Metal).
         timeout: seconds that one trial may take.
         address: an existing Ray cluster; None starts one on this machine.
+        on_ready: called in `collect` when Ray is up.
     """
 
     def __init__(
-        self, plan: Plan, workers: int, *, gpus: int = 0, timeout: float = 300.0, address: str | None = None
+        self,
+        plan: Plan,
+        workers: int,
+        *,
+        gpus: int = 0,
+        timeout: float = 300.0,
+        address: str | None = None,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._plan = plan
         self._timeout = timeout
@@ -76,6 +88,8 @@ class Pool:
         self._seats = [_Seat(index) for index in range(workers)]
         self._inbox: queue.SimpleQueue[tuple[_Seat | None, int, Any]] = queue.SimpleQueue()
         self._cluster = Cluster(workers, gpus=gpus * workers, address=address, on_ready=self.wake)
+        self._on_ready = on_ready
+        self._shared = address is not None
         self._ready = False
         self.restarts = 0
 
@@ -155,6 +169,7 @@ class Pool:
             )
         if self._cluster.ready:
             self._ready = True
+            self._on_ready()
             for seat in self._seats:
                 self._engage(seat)
 
@@ -191,7 +206,7 @@ class Pool:
     def _receive(self, seat: _Seat, future: Any) -> list[Result]:
         error = future.exception()
         if error is not None:
-            return self._lost(seat, "crash", f"the worker died: {_cause(error)}")
+            return self._lost(seat, *_why_lost(error))
         answer = future.result()
         seat.deadline = float("inf")
         if isinstance(answer, Greeting):
@@ -201,7 +216,7 @@ class Pool:
         return [Result(ticket.key, answer)] if ticket is not None else []
 
     def _welcome(self, seat: _Seat, greeting: Greeting) -> None:
-        if greeting.code_version != code_version():
+        if self._shared and greeting.code_version != code_version():
             raise PoolError(
                 f"the worker on {greeting.node} runs another version of swarm.",
                 "Install the same kv-swarm on every node of the cluster.",
@@ -248,8 +263,18 @@ class Pool:
         return min((seat.deadline for seat in self._seats), default=float("inf"))
 
 
-def _cause(error: BaseException) -> str:
-    """The sentence of a Ray error that tells why, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "memory" in line.lower() or "exit" in line.lower() or "Error" in line]
-    return (telling or lines or [type(error).__name__])[0][:500]
+def _why_lost(error: BaseException) -> tuple[str, str]:
+    """The outcome of a trial whose worker is gone, and the cause in a sentence."""
+    text = " ".join(str(error).split())
+    match = re.search(r"Worker exit type: (\w+)", text)
+    kind = match.group(1) if match else type(error).__name__
+    if kind == "NODE_OUT_OF_MEMORY" or "OutOfMemory" in text:
+        return "oom", "Ray ended the worker because its machine ran out of memory."
+    if "node" in text and "died" in text and match is None:
+        return LOST, f"the node of the worker was lost: {text[:300]}"
+    return "crash", f"the worker process died ({kind}): {_detail(text)}"
+
+
+def _detail(text: str) -> str:
+    match = re.search(r"Worker exit detail: (.*?)(?: Some common causes|$)", text)
+    return (match.group(1) if match else text)[:300]

@@ -40,6 +40,7 @@ class View(ABC):
 
     def finished(self, record: TrialRecord) -> None:
         """A trial ended."""
+        self.board.phase = ""
         is_best = self.board.finish(record)
         if record.state != "complete":
             self.tell(f"trial {record.number} {record.outcome or record.state}: {record.message}")
@@ -123,7 +124,7 @@ class LiveView(View):
         board = self.board
         width = min(console().width, 100)
         parts: list[Any] = [
-            Text(_counts(board), style="bold"),
+            Text(_counts(board) + (f"  ({board.phase})" if board.phase else ""), style="bold"),
             ProgressBar(total=board.total, completed=board.done, width=width),
         ]
         if board.models:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the campaign can honour: once to stop, twice to stop now."""
+"""Ctrl-C and SIGTERM: at first they end preparations at once, later they are requests that the campaign honours."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """While it is entered, signals are counted instead of raised; `on_request` runs in the handler.
+    """Handles the signals while it is entered: raises KeyboardInterrupt, or counts once `defer` was called.
 
-    A handler that raised could do so between a write and its bookkeeping; so nothing is raised, and whoever waits
-    is woken.
+    A handler that raises can do so between a write and its bookkeeping; so while a campaign runs, and until its
+    workers are down, nothing is raised and whoever waits is woken.
     """
 
-    def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
-        self._on_request = on_request
+    def __init__(self) -> None:
+        self._wake: Callable[[], None] | None = None
         self._previous: dict[int, Any] = {}
         self.count = 0
         self.signum = 0
@@ -38,15 +38,18 @@ class Stop:
         """What a shell expects of a process that was stopped by that signal."""
         return 128 + self.signum if self.signum else 0
 
-    def request(self, signum: int = signal.SIGINT) -> None:
-        """Ask to stop, as a signal does."""
-        self.count += 1
-        self.signum = signum
-        self._on_request()
+    def defer(self, wake: Callable[[], None]) -> None:
+        """From now on count signals and call `wake` in their handler instead of raising."""
+        self._wake = wake
+
+    def arm(self) -> None:
+        """Take the signals; again after Ray has come up, which takes SIGTERM for itself. Main thread only."""
+        for signum in SIGNALS:
+            signal.signal(signum, self._handle)
 
     def __enter__(self) -> Self:
-        for signum in SIGNALS:
-            self._previous[signum] = signal.signal(signum, self._handle)
+        self._previous = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        self.arm()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -54,13 +57,8 @@ class Stop:
             signal.signal(signum, handler)
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
-        self.request(signum)
-
-
-def interrupt_on_sigterm() -> None:
-    """Let SIGTERM end preparations as Ctrl-C does."""
-
-    def handle(_signum: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, handle)
+        self.count += 1
+        self.signum = signum
+        if self._wake is None:
+            raise KeyboardInterrupt
+        self._wake()

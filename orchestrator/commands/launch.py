@@ -58,20 +58,19 @@ def _launch(**flags: Any) -> None:
     from swarm.memory.store import Store
     from swarm.orchestrator import launching, settings
     from swarm.orchestrator.ending import tell
-    from swarm.orchestrator.stop import interrupt_on_sigterm
+    from swarm.orchestrator.stop import Stop
 
     chosen = settings.load(**flags)
     launching.check(chosen)
-    interrupt_on_sigterm()
-    with Store.open(chosen.store, create=True) as store:
+    with Stop() as stop, Store.open(chosen.store, create=True) as store:
         if any(campaign.name == chosen.name for campaign in store.campaigns.list()):
             raise UsageError(
                 f"the store has a campaign called {chosen.name!r}.",
                 f"Go on with it by `swarm resume {chosen.name}`, or give another --name.",
             )
-        with launching.started(launching.make_pool(chosen)) as pool:
+        with launching.started(launching.make_pool(chosen, stop)) as pool:
             cast = launching.cast(chosen)
             campaign = launching.create(store, chosen, cast, pool.workers)
-            state, code = launching.drive(store, campaign, cast, pool)
+            state = launching.drive(store, campaign, cast, pool, stop)
         tell(store, campaign, state)
-    raise typer.Exit(code)
+    raise typer.Exit(stop.exit_code)

@@ -30,11 +30,10 @@ def command(
     from swarm.orchestrator import launching, settings
     from swarm.orchestrator.console import say
     from swarm.orchestrator.ending import tell
-    from swarm.orchestrator.stop import interrupt_on_sigterm
+    from swarm.orchestrator.stop import Stop
 
     url = settings.store_url(store)
-    interrupt_on_sigterm()
-    with Store.open(url) as opened:
+    with Stop() as stop, Store.open(url) as opened:
         found = opened.campaigns.get(campaign)
         if found.state == "complete":
             say(f"Campaign {found.name} is complete: nothing is left to do.")
@@ -43,10 +42,10 @@ def command(
             found.settings, url, workers=workers, ray_address=ray_address, trial_timeout=trial_timeout
         )
         launching.check(chosen)
-        with launching.started(launching.make_pool(chosen)) as pool:
+        with launching.started(launching.make_pool(chosen, stop)) as pool:
             cast = launching.cast(chosen)
             launching.check_unchanged(found, cast)
             opened.campaigns.finish(found.id, "running")
-            state, code = launching.drive(opened, found, cast, pool)
+            state = launching.drive(opened, found, cast, pool, stop)
         tell(opened, found, state)
-    raise typer.Exit(code)
+    raise typer.Exit(stop.exit_code)
