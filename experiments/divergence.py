@@ -5,13 +5,14 @@ Knows arrays of logits; knows no models, caches or files.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swarm.experiments.spec import Metric
+from swarm.kernels.arrays import single
 from swarm.kernels.errors import NonFiniteError
 
 Floats = NDArray[np.float32]
@@ -58,34 +59,46 @@ def compare(reference: Floats, run: Floats, targets: NDArray[np.integer]) -> Sco
     step = max(1, BLOCK // size)
     for start in range(0, rows, step):
         part = slice(start, min(start + step, rows))
-        scores[:, part] = _compare_rows(p_logits[part].astype(np.float32), q_logits[part], truth[part])
-    if not np.isfinite(scores).all():
-        raise NonFiniteError(
-            "the logits of the quantized run are not finite.", "The configuration breaks the model: use more bits."
-        )
+        if not np.isfinite(q_logits[part]).all():
+            raise NonFiniteError(
+                "the logits of the quantized run are not finite.", "The configuration breaks the model: use more bits."
+            )
+        scores[:, part] = _compare_rows(single(np, p_logits[part]), q_logits[part], truth[part])
     kld, same, delta_p, delta_nll = (row.reshape(shape) for row in scores)
     return Scores(kld, same, delta_p, delta_nll)
 
 
+def join(parts: Sequence[Scores]) -> Scores:
+    """Scores of consecutive positions of the same windows as one."""
+    fields = (np.concatenate([getattr(part, name) for part in parts], axis=1) for name in Scores.__dataclass_fields__)
+    return Scores(*fields)
+
+
 def _compare_rows(p_logits: Floats, q_logits: Floats, truth: NDArray[np.integer]) -> NDArray[np.float64]:
     """The four scores of rows [rows, tokens], in the order of `Scores`."""
-    p_log, q_log = log_softmax(p_logits), log_softmax(q_logits)
-    p = np.exp(p_log)
-    difference = p_log - q_log
     rows = np.arange(len(truth))
-    p_true, q_true = p_log[rows, truth].astype(float), q_log[rows, truth].astype(float)
+    top = p_logits.argmax(-1)
+    p, p_norm = _softmax(p_logits)
+    _, q_norm = _softmax(q_logits)
+    # The difference of the logits is taken first and centred: both runs agree to many digits, their logarithms of
+    # probabilities are rounded apart.
+    difference = p_logits - q_logits
+    centre = difference[rows, top].astype(np.float64)
+    difference -= difference[rows, top][:, None]
+    kld = np.vecdot(p, difference) + centre - (p_norm - q_norm)
+    p_true, q_true = p_logits[rows, truth] - p_norm, q_logits[rows, truth] - q_norm
+    same = top == q_logits.argmax(-1)
     # A divergence cannot be negative: below zero is rounding.
-    kld = np.maximum(np.einsum("rt,rt->r", p, difference, dtype=np.float64), 0.0)
-    same = p_logits.argmax(-1) == q_logits.argmax(-1)
-    return np.stack([kld, same, np.exp(q_true) - np.exp(p_true), p_true - q_true])
+    return np.stack([np.maximum(kld, 0.0), same, np.exp(q_true) - np.exp(p_true), p_true - q_true])
 
 
-def log_softmax(logits: Floats) -> Floats:
-    """Natural logarithms of the softmax over the last axis, float32."""
-    shifted: Floats = logits - logits.max(-1, keepdims=True)
-    total = np.exp(shifted).sum(-1, keepdims=True, dtype=np.float64)
-    shifted -= np.log(total).astype(np.float32)
-    return shifted
+def _softmax(logits: Floats) -> tuple[Floats, NDArray[np.float64]]:
+    """The softmax over the last axis, and the logarithm of its denominator."""
+    highest = logits.max(-1, keepdims=True)
+    p: Floats = np.exp(logits - highest)
+    total = p.sum(-1, dtype=np.float64)
+    p /= total[:, None].astype(np.float32)
+    return p, highest[:, 0] + np.log(total)
 
 
 def metrics(scores: Scores) -> tuple[Metric, ...]:
@@ -93,10 +106,10 @@ def metrics(scores: Scores) -> tuple[Metric, ...]:
     kld = scores.kld
     windows = len(kld)
     means: tuple[tuple[str, str, NDArray[np.float64], Callable[[NDArray[np.float64]], float]], ...] = (
-        ("kld", "nat", kld, _mean),
-        ("same_top1", "share", scores.same_top1, _mean),
+        ("kld", "nat", kld, mean),
+        ("same_top1", "share", scores.same_top1, mean),
         ("rms_dp", "probability", scores.delta_p, _rms),
-        ("ln_ppl_ratio", "nat", scores.delta_nll, _mean),
+        ("ln_ppl_ratio", "nat", scores.delta_nll, mean),
     )
     found = [
         Metric.of(name, statistic(x), unit, windows, jackknife(x, statistic)) for name, unit, x, statistic in means
@@ -104,6 +117,12 @@ def metrics(scores: Scores) -> tuple[Metric, ...]:
     for name, share in (("kld_p50", 50), ("kld_p90", 90), ("kld_p99", 99), ("kld_max", 100)):
         found.append(Metric.of(name, float(np.percentile(kld, share)), "nat", windows))
     return tuple(found)
+
+
+def noise(windows: Sequence[float]) -> Metric:
+    """The noise floor: divergence per window of two 16-bit runs that differ only in how the text was cut into calls."""
+    values = np.array(windows)
+    return Metric.of("noise_kld", mean(values), "nat", len(values), jackknife(values, mean))
 
 
 def arrays(scores: Scores) -> dict[str, tuple[float, ...]]:
@@ -124,7 +143,8 @@ def jackknife(x: NDArray[np.float64], statistic: Callable[[NDArray[np.float64]],
     return float(np.sqrt((windows - 1) / windows * ((left_out - left_out.mean()) ** 2).sum()))
 
 
-def _mean(x: NDArray[np.float64]) -> float:
+def mean(x: NDArray[np.float64]) -> float:
+    """The mean as a Python number."""
     return float(x.mean())
 
 

@@ -13,6 +13,7 @@ from swarm.experiments.spec import Device, Environment, code_version
 from swarm.kernels import blas
 
 PACKAGES = ("kv-swarm", "mlx", "mlx-lm", "numpy", "transformers")
+ARITHMETIC = ("mlx", "mlx-lm", "numpy")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -28,32 +29,37 @@ def device() -> Device:
 
 def environment() -> Environment:
     """This process: device, versions, BLAS, git revision and code version."""
-    status = blas.status()
-    slow = "" if status.in_force else ", not in force"
-    threads = "" if status.threads is None else f", threads {status.threads}"
     return Environment(
-        device=_device_name(),
+        device=f"{device()}: {device_name()}",
         platform=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         versions=_versions(),
-        blas=f"{status.library}{threads}{slow}",
+        blas=blas_name(),
         git_revision=git_revision(),
         code_version=code_version(),
     )
 
 
+def arithmetic() -> str:
+    """What decides the last bits of a result: device, libraries and their versions."""
+    libraries = " ".join(f"{name} {version}" for name, version in _versions().items() if name in ARITHMETIC)
+    return f"{device()}; {blas_name()}; {libraries}"
+
+
+def blas_name() -> str:
+    """The BLAS that multiplies matrices, with its threads."""
+    status = blas.status()
+    threads = "" if status.threads is None else f", {status.threads} thread{'s' * (status.threads != 1)}"
+    return f"{status.library}{threads}{'' if status.in_force else ', not in force'}"
+
+
 @cache
-def _device_name() -> str:
-    """The device with the name of the chip, e.g. `cpu: AMD EPYC`."""
+def device_name() -> str:
+    """The name of the chip, e.g. `AMD EPYC`."""
     import mlx.core as mx
 
-    kind = device()
-    if kind == "cpu":
-        return f"cpu: {_cpu_name()}"
-    return f"{kind}: {mx.device_info().get('device_name', 'unknown')}"
-
-
-def _cpu_name() -> str:
+    if device() != "cpu":
+        return str(mx.device_info().get("device_name", "unknown"))
     if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):

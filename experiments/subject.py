@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from swarm.experiments import sources
+from swarm.experiments.environment import arithmetic
+from swarm.kernels.errors import SpecError
 
 if TYPE_CHECKING:
-    from swarm.experiments.corpus import Corpus
+    import numpy as np
+    from numpy.typing import NDArray
 
     from swarm.experiments.captures import CaptureStore
+    from swarm.experiments.corpus import Corpus
     from swarm.experiments.models.base import LoadedModel, ModelInfo
+    from swarm.experiments.spec import TrialSpec
+
+S = TypeVar("S")
+KEPT_SETS = 4
 
 
 class Subject:
@@ -37,6 +48,7 @@ class Subject:
         self.captures = captures
         self._describe = describe
         self._load = load
+        self._sets: OrderedDict[tuple[object, ...], object] = OrderedDict()
 
     @cached_property
     def info(self) -> ModelInfo:
@@ -47,3 +59,49 @@ class Subject:
     def loaded(self) -> LoadedModel:
         """The model in memory."""
         return self._load(self.name)
+
+    def windows(self, spec: TrialSpec, length: int, count: int) -> NDArray[np.int32]:
+        """Text windows of the trial's replicate, never those that calibration reads: token ids [count, length].
+
+        Raises:
+            CorpusError: the text is too short.
+        """
+        return self.corpus.windows(
+            self.loaded.tokenizer, length, count, spec.replicate, split="scored", bos=self.info.bos
+        )
+
+    def shared(self, kind: Callable[[TrialSpec, Subject], S], spec: TrialSpec) -> S:
+        """What trials on the same text have in common, as `kind(spec, subject)` makes it; a few stay open."""
+        slot = (kind, *sorted(self.key(spec).items()))
+        if slot not in self._sets:
+            self._sets[slot] = kind(spec, self)
+            while len(self._sets) > KEPT_SETS:
+                self._sets.popitem(last=False)
+        self._sets.move_to_end(slot)
+        return self._sets[slot]  # type: ignore[return-value]
+
+    def key(self, spec: TrialSpec) -> dict[str, str | int | float]:
+        """Everything that a 16-bit run of the trial's text depends on.
+
+        Raises:
+            SpecError: the trial was made for other weights or another text.
+        """
+        for what, wanted, here in (
+            ("weights", spec.model_digest, self.info.digest),
+            ("text", spec.corpus_digest, self.corpus.digest),
+        ):
+            if wanted and wanted != here:
+                raise SpecError(
+                    f"the trial was made for other {what}: digest {wanted[:12]}, here {here[:12] or 'none'}.",
+                    f"Run it with the {what} that it names.",
+                )
+        return {
+            "model": self.info.name,
+            "weights": self.info.digest,
+            "corpus": self.corpus.digest,
+            "context": spec.context,
+            "replicate": spec.replicate,
+            "logit_gain": spec.logit_gain,
+            "arithmetic": arithmetic(),
+            "code": sources.captured(),
+        }

@@ -11,8 +11,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 from postgres_server import NoServerError, PostgresServer
+from tiny_models import FAMILIES, write_tiny_model
 
 from swarm.experiments.models.base import ModelInfo
+from swarm.experiments.runner import Runner
 
 
 def model_info(name: str = "tiny", **fields: object) -> ModelInfo:
@@ -69,3 +71,16 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     url = postgres_server.create_database()
     yield url
     postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Names (paths) of tiny models by family."""
+    root = tmp_path_factory.mktemp("models")
+    return {family: str(write_tiny_model(root / family, family)) for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    """One runner for all tests, with captures of its own; converted models come from the user cache."""
+    return Runner(cache_dir=tmp_path_factory.mktemp("cache"))

@@ -1,0 +1,60 @@
+"""Digests of source files: what was measured is known only together with the code that measured it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+SUFFIXES = {".py", ".h", ".metal", ".cu", ".cpp", ".inc"}
+HERE = Path(__file__).parent
+ROOTS = {"experiments": HERE, "kernels": HERE.parent / "kernels"}
+
+CAPTURED = (
+    "experiments/captures.py",
+    "experiments/corpus.py",
+    "experiments/decode.py",
+    "experiments/divergence.py",
+    "experiments/models",
+    "experiments/prefill.py",
+    "experiments/probe.py",
+    "kernels/arrays.py",
+    "kernels/attention.py",
+    "kernels/backends",
+    "kernels/cache.py",
+    "kernels/codec.py",
+    "kernels/elementwise.py",
+    "kernels/modules.py",
+    "kernels/quantizers/base.py",
+    "kernels/quantizers/none.py",
+    "kernels/side.py",
+    "kernels/store.py",
+    "kernels/view.py",
+)
+"""Everything that a 16-bit run goes through. Other changes leave captures valid."""
+
+
+@cache
+def captured() -> str:
+    """SHA-256 over the source files that decide what captures hold."""
+    return digest(CAPTURED)
+
+
+def digest(names: Iterable[str]) -> str:
+    """SHA-256 over source files and folders of source files, named from the packages' common parent.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+    """
+    total = hashlib.sha256()
+    for name in names:
+        package, _, rest = name.partition("/")
+        place = ROOTS[package] / rest
+        if not place.exists():
+            raise FileNotFoundError(name)
+        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.suffix in SUFFIXES)
+        for path in files:
+            total.update(f"{package}/{path.relative_to(ROOTS[package]).as_posix()}".encode())
+            total.update(path.read_bytes())
+    return total.hexdigest()
