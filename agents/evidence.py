@@ -21,6 +21,7 @@ from swarm.kernels.spec import FrozenModel, KVSpec
 from swarm.memory.records import Effect, TrialRecord
 
 FLOOR = 1e-9
+TOLERANCE = 1e-3
 NOT_CONFIGURATION = {"model", "model_digest", "corpus_digest", "seed", "replicate", "device"}
 
 Window = tuple[int, int]
@@ -124,15 +125,29 @@ Cells = Mapping[tuple[str, str], Cell]
 def cells(
     records: Iterable[TrialRecord], metric: str = "kld", protocol: str = "quality"
 ) -> dict[tuple[str, str], Cell]:
-    """Pool completed trials of a protocol that carry the metric, by model and configuration, in trial order."""
+    """Pool completed trials of a protocol that carry the metric, by model and configuration, in trial order.
+
+    Trials whose numbers contradict each other are no evidence.
+    """
     pooled: dict[tuple[str, str], Cell] = {}
     for record in records:
         if record.state != "complete" or record.spec.protocol != protocol or metric not in record.metrics:
+            continue
+        if not is_consistent(record):
             continue
         configuration = Configuration.of(record.spec)
         slot = (record.spec.model, configuration.key)
         pooled.setdefault(slot, Cell(record.spec.model, configuration, metric)).add(record)
     return pooled
+
+
+def is_consistent(record: TrialRecord) -> bool:
+    """Whether each metric agrees with its own series of windows: else it was changed afterwards."""
+    for name, metric in record.metrics.items():
+        series = record.arrays.get(f"window_{name}")
+        if series and abs(fmean(series) - metric.value) > TOLERANCE * max(abs(metric.value), FLOOR):
+            return False
+    return True
 
 
 def compare(a: Cell, b: Cell, replicates: Iterable[int] | None = None) -> Estimate | None:

@@ -1,7 +1,8 @@
-"""Attention trials: one layer at a time, spread evenly over the depth, the same configurations on every model."""
+"""Attention trials: all layers or one at a time, spread evenly over the depth, the same on every model."""
 
 from __future__ import annotations
 
+from collections import Counter
 from math import sqrt
 
 from swarm.agents.desk import Desk
@@ -22,23 +23,27 @@ class Attention(Chooser):
     share = 0.18
 
     def choose(self, slot: Slot, desk: Desk) -> Proposal | None:
-        """The counterpart of another model's trial on odd turns, else the configuration that was looked at least."""
+        """In turns: a configuration on all layers, one on a single layer, and another model's trial repeated here."""
         done = [r for r in desk.history.records if r.spec.protocol == self.name]
-        if slot.index % 2:
+        if slot.index % 3 == 2:
             proposal = self._mirror(slot.model, done, desk)
             if proposal is not None:
                 return proposal
+        return self._explore(slot, [r for r in done if r.spec.model == slot.model], desk)
+
+    def _explore(self, slot: Slot, done: list[TrialRecord], desk: Desk) -> Proposal | None:
+        """What was looked at least: on all layers, or on the next layer of a sequence that fills the depth evenly."""
         n = desk.infos[slot.model].n_layers
-        layer = int((0.5 + slot.index * GOLDEN) % 1 * n)
-        counts: dict[KVSpec, int] = {}
-        for record in done:
-            if record.spec.model == slot.model:
-                counts[record.spec.kv] = counts.get(record.spec.kv, 0) + 1
-        for kv in sorted(_pool(slot.model, desk), key=lambda kv: counts.get(kv, 0)):
-            for step in range(n):
-                spec = desk.trial(kv, slot.model, self.name, ((layer + step) % n,))
+        first = int((0.5 + slot.index * GOLDEN) % 1 * n)
+        whole = slot.index % 3 == 0
+        scopes: list[tuple[int, ...] | None] = [None] if whole else [((first + step) % n,) for step in range(n)]
+        counts = Counter(r.spec.kv for r in done if (r.spec.layers is None) == whole)
+        for kv in sorted(_pool(slot.model, desk), key=lambda kv: counts[kv]):
+            for layers in scopes:
+                spec = desk.trial(kv, slot.model, self.name, layers)
                 if spec is not None and desk.is_new(spec):
-                    return Proposal(spec=spec, proposer=self.name, rationale="Looks into one layer's attention.")
+                    where = "all layers'" if whole else "one layer's"
+                    return Proposal(spec=spec, proposer=self.name, rationale=f"Looks into {where} attention.")
         return None
 
     def _mirror(self, model: str, done: list[TrialRecord], desk: Desk) -> Proposal | None:
@@ -46,10 +51,12 @@ class Attention(Chooser):
         n = desk.infos[model].n_layers
         for record in done:
             other = desk.infos[record.spec.model]
-            if record.spec.model == model or not record.spec.layers:
+            if record.spec.model == model:
                 continue
-            layer = round(record.spec.layers[0] * (n - 1) / max(other.n_layers - 1, 1))
-            spec = desk.trial(record.spec.kv, model, self.name, (layer,))
+            layers = record.spec.layers
+            if layers is not None:
+                layers = (round(layers[0] * (n - 1) / max(other.n_layers - 1, 1)),)
+            spec = desk.trial(record.spec.kv, model, self.name, layers)
             if spec is not None and desk.is_new(spec):
                 why = f"Counterpart of trial {record.id} on {other.name}."
                 return Proposal(spec=spec, proposer=self.name, rationale=why)
