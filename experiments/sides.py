@@ -17,6 +17,7 @@ from swarm.kernels.errors import SpecError
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
 
+FITTED = ("fixed",)
 FIELDS = ("bits", "group_size", "axis", "rotation", "scaling")
 
 
@@ -79,7 +80,7 @@ def side(name: base.Side, head_dim: int) -> Side:
 def _specs(method: str, head_dim: int) -> tuple[QuantSpec, ...]:
     """Every valid specification of a method at a head size, in the order of its choices."""
     offered = base.method(method).choices
-    lists = (offered.bits, offered.group_sizes, offered.axes, offered.rotations, offered.scalings)
+    lists = (offered.bits, offered.group_sizes, offered.axes, offered.rotations, FITTED)
     found = []
     for values in itertools.product(*lists):
         try:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-
 FAMILIES = {
     "llama": {"num_key_value_heads": 2, "tie_word_embeddings": True},
     "qwen2": {"num_key_value_heads": 1, "tie_word_embeddings": False},

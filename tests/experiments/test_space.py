@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from swarm.experiments.protocols import base as protocols
 from swarm.experiments.scopes import All, Band, Protect, Single, Upto
+from swarm.experiments.sides import side
 from swarm.experiments.space import Space, SpaceSettings
 from swarm.experiments.spec import TrialSpec
 from swarm.experiments.suggest import GivenTrial, RandomTrial
@@ -90,14 +91,9 @@ def test_defaults_hold_the_16_bit_run_and_every_method(space, infos, model):
     specs = space.defaults(infos[model])
     assert specs[0].kv == KVSpec()
     assert len({spec.fingerprint() for spec in specs}) == len(specs)
-    used = {side.method for spec in specs for side in (spec.kv.key, spec.kv.value)}
-    offered = {
-        name
-        for name in plugins.names(base.PACKAGE)
-        for group in base.method(name).choices.group_sizes
-        if group is None or infos[model].head_dim % group == 0 or base.method(name).choices.axes != ("token",)
-    }
-    assert used >= offered - {"none"} or model == "odd"
+    used = {quant.method for spec in specs for quant in (spec.kv.key, spec.kv.value)}
+    head_dim = infos[model].head_dim
+    assert used == set(side("key", head_dim).methods) | set(side("value", head_dim).methods)
     for spec in specs:
         protocols.check_model(spec, infos[model])
         assert space.suggest(GivenTrial(space.params(spec)), infos[model]) == spec
@@ -114,7 +110,7 @@ def test_key_bias_is_a_choice_only_where_there_is_one(space, infos):
     [
         {"kv": KVSpec(key=QuantSpec(method="affine"), sink_tokens=3)},
         {"kv": KVSpec(key=QuantSpec(method="affine")), "layers": (0, 2)},
-        {"kv": KVSpec(sink_tokens=4)},
+        {"kv": KVSpec(key=QuantSpec(method="affine"), residual_window=7)},
         {"logit_gain": 2.0},
         {"context": 300},
     ],
