@@ -30,19 +30,11 @@ class SideCost(FrozenModel):
 
 
 class KVMethod(FrozenModel):
-    """Bits per value of keys and values, from a specification or, for arithmetic, as plain numbers.
-
-    `kept_tokens` are the tokens at the start and at the end that stay in 16 bit.
-    """
+    """Bits per value of keys and values, from a specification or, for arithmetic, as plain numbers."""
 
     label: str
     kv: KVSpec | None = None
     flat_bits: float = Field(default=UNPACKED_BITS, gt=0, le=32)
-
-    @property
-    def kept_tokens(self) -> int:
-        """Sinks and recent tokens."""
-        return 0 if self.kv is None else self.kv.sink_tokens + self.kv.residual_window
 
     def key(self, dim: int) -> SideCost:
         """Cost of keys of that size.
@@ -68,13 +60,15 @@ class KVMethod(FrozenModel):
         """
         if not layer.kv_heads:
             return float(layer.state_bytes)
-        key, value = self.key(layer.key_dim), self.value(layer.value_dim)
         tokens = layer.tokens(context)
-        waiting = max(key.block_tokens, value.block_tokens) - 1
-        kept = min(tokens, self.kept_tokens + waiting) if self.kv is not None else 0
-        whole = kept * UNPACKED_BITS * (layer.key_dim + layer.value_dim)
-        packed = (tokens - kept) * (layer.key_dim * key.bits + layer.value_dim * value.bits)
-        return layer.kv_heads * (whole + packed) / 8 + layer.state_bytes + key.constant_bytes + value.constant_bytes
+        key = self._side_bytes(self.key(layer.key_dim), layer.key_dim * layer.kv_heads, tokens)
+        value = self._side_bytes(self.value(layer.value_dim), layer.value_dim * layer.kv_heads, tokens)
+        return key + value + layer.state_bytes
+
+    def _side_bytes(self, cost: SideCost, width: int, tokens: int) -> float:
+        whole = 0 if self.kv is None else self.kv.sink_tokens + self.kv.residual_window
+        kept = min(tokens, whole + cost.block_tokens - 1)
+        return width * (kept * UNPACKED_BITS + (tokens - kept) * cost.bits) / 8 + cost.constant_bytes
 
 
 @cache
@@ -139,8 +133,9 @@ def both(spec: QuantSpec, *, sink_tokens: int = 0, residual_window: int = 0) -> 
     """A method for keys and values; on a side that it cannot quantize the tokens stay in 16 bit."""
     sides = base.method(spec.method).choices.sides
     key, value = (spec if side in sides else QuantSpec() for side in ("key", "value"))
-    kv = KVSpec(key=key, value=value, sink_tokens=sink_tokens, residual_window=residual_window)
-    return KVMethod(label=spec.label if key == value else kv.label, kv=kv)
+    packed = spec.method != "none"
+    kv = KVSpec(key=key, value=value, sink_tokens=packed * sink_tokens, residual_window=packed * residual_window)
+    return KVMethod(label=kv.label if key != value or kv.sink_tokens or kv.residual_window else spec.label, kv=kv)
 
 
 def variants(name: str) -> list[QuantSpec]:

@@ -45,7 +45,7 @@ def find(name: str) -> ModelShape:
         ModelError: several models go by that name, or its files cannot be read.
     """
     path = Path(name).expanduser()
-    if path.exists():
+    if name and _exists(path):
         return files.read(path).model_copy(update={"source": str(path)})
     if path.suffix.lower() in (".json", ".gguf") or name.startswith((".", "/", "~")):
         raise ModelError(f"there is no file {name}.", "Check the path.")
@@ -60,6 +60,13 @@ def find(name: str) -> ModelShape:
         near = ", ".join(naming.nearest(name, table()))
         raise UnknownNameError("model", name, f"{near}, ... or the path of a config.json, model directory or GGUF file")
     return next(iter(shapes.values()))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _in_hub_cache(name: str) -> Path | None:

@@ -23,7 +23,8 @@ QUANTIZED = re.compile(r"[-_:.]i?q\d(_[a-z0-9]+)*$")
 def words(name: str) -> tuple[str, ...]:
     """The words of a name that identify it, in order; the organization and the kind of quantization left out."""
     text = QUANTIZED.sub("", name.rsplit("/", 1)[-1].strip().lower())
-    return tuple(word for word in WORD.findall(text) if word not in NOISE)
+    parts = [part for part in re.split(r"[^a-z0-9.]+", text) if part not in NOISE]
+    return tuple(word for part in parts for word in WORD.findall(part) if word not in NOISE)
 
 
 def matches(name: str, entries: Mapping[str, T]) -> dict[str, T]:
