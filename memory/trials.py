@@ -1,4 +1,4 @@
-"""Proposing and reading trials. Knows proposals, predictions and records; claims and results are in `claims`."""
+"""Proposing and reading trials. Knows proposals and records; claims are in `leases`, results in `results`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from sqlalchemy import Connection, Select, insert, select, update
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import BudgetError, LeaseLostError, UnknownNameError, UsageError
 from swarm.memory import ledger, proposals, reading, text
-from swarm.memory.claims import Claims, expired
 from swarm.memory.faults import ConflictError, DuplicateTrialError
+from swarm.memory.leases import expired
 from swarm.memory.records import Proposal, TrialRecord, TrialState, Turn
+from swarm.memory.results import Results
 from swarm.memory.tables import campaigns, trials
 from swarm.memory.types import epoch_now
 
 UNFINISHED: tuple[TrialState, ...] = ("waiting", "running")
 
 
-class Trials(Claims):
+class Trials(Results):
     """`store.trials`."""
 
     def allocate(self, campaign_id: int, owner: str, *, lag: int | None = None, ttl: float = 120.0) -> Turn | None:

@@ -7,7 +7,7 @@ from samples import measurement
 from sqlalchemy import text
 
 from swarm.kernels.errors import BudgetError, LeaseLostError, UsageError
-from swarm.memory.claims import MAX_CRASHES
+from swarm.memory.results import MAX_CRASHES
 from swarm.memory.records import Budget
 
 

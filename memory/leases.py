@@ -1,0 +1,213 @@
+"""Who may write a trial's result: claims with fenced leases on the database's clock.
+
+Knows the life of a trial from waiting to running and back; results are written in `results`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
+
+from swarm.kernels.errors import LeaseLostError, UsageError
+from swarm.memory import ledger, text
+from swarm.memory.database import Database
+from swarm.memory.events import record
+from swarm.memory.records import Lease
+from swarm.memory.tables import trials
+from swarm.memory.types import epoch_now, utc_now
+
+NO_LEASE: dict[str, None] = {"lease_owner": None, "lease_at": None, "lease_expires": None}
+
+
+def expired(at: ColumnElement[float], expires: ColumnElement[float]) -> ColumnElement[bool]:
+    """Whether a lease has run out.
+
+    Also when it ends further ahead than it ever could: then the clock was set back, and its owner, were it alive,
+    would have renewed it by the new clock. Taking it is safe either way: the token fences the old owner off.
+    """
+    now = epoch_now()
+    return or_(expires <= now, expires - now > 2 * (expires - at))
+
+
+def owned(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+    """What holds for the trial while a lease on it is good."""
+    return (
+        trials.c.id == lease.trial_id,
+        trials.c.lease_token == lease.token,
+        trials.c.state == "running",
+        trials.c.lease_expires > epoch_now(),
+    )
+
+
+def lost(lease: Lease) -> LeaseLostError:
+    """The error of a write under a lease that is no good any more."""
+    return LeaseLostError(
+        f"the lease of {lease.owner} on trial {lease.trial_id} was lost.",
+        "Drop the result: whoever holds the trial now measures it again.",
+    )
+
+
+def refuse(connection: Connection, lease: Lease, what: str) -> None:
+    """Log a write that came too late."""
+    row = connection.execute(select(trials).where(trials.c.id == lease.trial_id)).one_or_none()
+    data: dict[str, Any] = {"token": lease.token}
+    if row is not None:
+        data |= {"newest": row.lease_token, "state": row.state, "owner": row.lease_owner}
+    record(
+        connection,
+        "lease.refused",
+        f"a late {what} of {lease.owner} was refused",
+        campaign_id=None if row is None else row.campaign_id,
+        trial_id=None if row is None else row.id,
+        data=data,
+    )
+
+
+class Leases:
+    """The claiming part of `store.trials`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(
+        self, trial_id: int, owner: str, ttl: float = 120.0, hold: Mapping[str, float] | None = None
+    ) -> Lease | None:
+        """Take a trial that waits, or whose lease has expired; None when it is taken or finished.
+
+        Args:
+            trial_id: the trial.
+            owner: who takes it, for people to read.
+            ttl: seconds until the lease expires unless `heartbeat` renews it.
+            hold: amounts by budget kind to reserve for it, settled with the result. What an expired lease had
+                reserved is carried over instead.
+
+        Raises:
+            BudgetError: `hold` is more than the budget has left; the trial stays free.
+        """
+        _check_ttl(ttl)
+        claimable = select(trials.c.campaign_id).where(trials.c.id == trial_id, _claimable())
+        with self._database.read() as connection:  # cheap: most refusals need no write lock
+            campaign_id = connection.execute(claimable).scalar_one_or_none()
+        if campaign_id is None:
+            return None
+        with self._database.write() as connection:
+            self._lock(connection, campaign_id, hold)
+            return self._take(
+                connection, claimable.with_only_columns(trials.c.id).with_for_update(), owner, ttl, hold or {}
+            )
+
+    def claim_next(
+        self, campaign_id: int, owner: str, ttl: float = 120.0, hold: Mapping[str, float] | None = None
+    ) -> Lease | None:
+        """Take the earliest trial of a campaign that waits or whose lease has expired; None when there is none."""
+        _check_ttl(ttl)
+        in_campaign = trials.c.campaign_id == campaign_id
+        waiting = select(trials.c.id).where(in_campaign, trials.c.state == "waiting")
+        lost = select(trials.c.id).where(
+            in_campaign, trials.c.state == "running", expired(trials.c.lease_at, trials.c.lease_expires)
+        )
+        with self._database.read() as connection:
+            if not any(connection.execute(query.limit(1)).first() for query in (lost, waiting)):
+                return None
+        with self._database.write() as connection:
+            self._lock(connection, campaign_id, hold)
+            for query in (lost, waiting):
+                first = query.order_by(trials.c.number).limit(1).with_for_update(skip_locked=True)
+                lease = self._take(connection, first, owner, ttl, hold or {})
+                if lease is not None:
+                    return lease
+        return None
+
+    def heartbeat(self, lease: Lease) -> Lease:
+        """Renew a lease by its ttl.
+
+        Raises:
+            LeaseLostError: it had expired or was taken over. When nobody took it, `claim` gets a new one.
+        """
+        now = epoch_now()
+        with self._database.write() as connection:
+            self._lock(connection, lease.campaign_id)
+            statement = update(trials).where(*owned(lease)).values(lease_at=now, lease_expires=now + lease.ttl)
+            row = connection.execute(statement.returning(trials.c.lease_expires)).one_or_none()
+            if row is None:
+                refuse(connection, lease, "heartbeat")
+        if row is None:
+            raise lost(lease)
+        return lease.model_copy(update={"expires": row.lease_expires})
+
+    def release(self, lease: Lease) -> None:
+        """Give a claimed trial back untouched, e.g. when the campaign is interrupted; a lost lease is no error."""
+        with self._database.write() as connection:
+            self._lock(connection, lease.campaign_id)
+            connection.execute(update(trials).where(*owned(lease)).values(state="waiting", **NO_LEASE))
+
+    def release_expired(self, campaign_id: int | None = None) -> list[int]:
+        """Put trials whose lease has expired back to waiting; returns their ids. Their reservations stay held."""
+        query = select(trials.c.id, trials.c.campaign_id, trials.c.lease_owner).where(
+            trials.c.state == "running", expired(trials.c.lease_at, trials.c.lease_expires)
+        )
+        if campaign_id is not None:
+            query = query.where(trials.c.campaign_id == campaign_id)
+        with self._database.read() as connection:
+            if connection.execute(query.limit(1)).first() is None:
+                return []
+        with self._database.write() as connection:
+            rows = connection.execute(query.order_by(trials.c.number).with_for_update(skip_locked=True)).all()
+            for row in rows:
+                # The token grows here already, so that a late write of the old owner finds a new one.
+                freed = {"state": "waiting", "lease_token": trials.c.lease_token + 1, **NO_LEASE}
+                connection.execute(update(trials).where(trials.c.id == row.id).values(freed))
+                message = f"the lease of {row.lease_owner} expired"
+                record(connection, "lease.expired", message, campaign_id=row.campaign_id, trial_id=row.id)
+        return [row.id for row in rows]
+
+    def _take(
+        self, connection: Connection, query: Any, owner: str, ttl: float, hold: Mapping[str, float]
+    ) -> Lease | None:
+        trial_id = connection.execute(query).scalar_one_or_none()
+        if trial_id is None:
+            return None
+        before = connection.execute(select(trials).where(trials.c.id == trial_id)).one()
+        now = epoch_now()
+        taken = {
+            "state": "running",
+            "lease_owner": text.name(owner),
+            "lease_token": trials.c.lease_token + 1,
+            "lease_at": now,
+            "lease_expires": now + ttl,
+            "attempts": trials.c.attempts + 1,
+            "started_at": utc_now(),
+        }
+        statement = update(trials).where(trials.c.id == trial_id).values(taken)
+        row = connection.execute(statement.returning(trials.c.lease_token, trials.c.lease_expires)).one()
+        if before.state == "running":
+            message = f"{owner} took over from {before.lease_owner}, whose lease had expired"
+            record(connection, "lease.taken_over", message, campaign_id=before.campaign_id, trial_id=trial_id)
+        if hold:
+            ledger.carry_or_hold(connection, before.campaign_id, trial_id, before.proposer, hold)
+        return Lease(
+            trial_id=trial_id,
+            campaign_id=before.campaign_id,
+            number=before.number,
+            owner=text.name(owner),
+            token=row.lease_token,
+            ttl=ttl,
+            expires=row.lease_expires,
+        )
+
+    def _lock(self, connection: Connection, campaign_id: int, hold: Mapping[str, float] | None = None) -> None:
+        # Whoever takes more than one row's lock takes the campaign's first (see `ledger.lock`).
+        if hold or self._database.in_batch:
+            ledger.lock(connection, campaign_id)
+
+
+def _claimable() -> ColumnElement[bool]:
+    lost = and_(trials.c.state == "running", expired(trials.c.lease_at, trials.c.lease_expires))
+    return or_(trials.c.state == "waiting", lost)
+
+
+def _check_ttl(ttl: float) -> None:
+    if not 0 < ttl <= 7 * 86400:
+        raise UsageError(f"a lease of {ttl} s makes no sense.", "Give a ttl above 0 and up to a week.")
