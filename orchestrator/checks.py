@@ -104,6 +104,9 @@ def _store(settings: Settings) -> Check:
     if "://" not in settings.store and not Path(settings.store).exists():
         return Check("store", "off", f"{settings.store} does not exist yet; `swarm launch` makes it")
     with Store.open(settings.store, readonly=True) as store:
+        problems = store.check()
+        if problems:
+            return Check("store", "failed", f"{store.place}: {'; '.join(problems[:3])}", "Restore a backup.")
         campaigns = store.campaigns.list()
         trials = sum(campaign.next_number for campaign in campaigns)
         return Check("store", "ok", f"{store.place}: {len(campaigns)} campaigns, {trials} trials")

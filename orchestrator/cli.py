@@ -16,6 +16,7 @@ from swarm.kernels.errors import UsageError
 from swarm.orchestrator import console, toml
 
 PACKAGE = "swarm.orchestrator.commands"
+PANELS = ("Campaigns", "Results", "Methods and models", "Use")
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
@@ -28,7 +29,7 @@ class _Commands(MutableMapping[str, Any]):
         return build(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(plugins.names(PACKAGE))
+        return iter(sorted(plugins.names(PACKAGE), key=_place))
 
     def __len__(self) -> int:
         return len(plugins.names(PACKAGE))
@@ -44,6 +45,12 @@ class _Group(TyperGroup):
     def __init__(self, **attrs: Any) -> None:
         super().__init__(**attrs)
         self.commands = _Commands()
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Where help lists a command."""
+    panel = importlib.import_module(f"{PACKAGE}.{name}").PANEL
+    return (PANELS.index(panel) if panel in PANELS else len(PANELS)), name
 
 
 def build(name: str) -> Any:

@@ -41,6 +41,7 @@ class Cast:
     agents: Agents
     models: tuple[str, ...]
     identity: Mapping[str, Any]
+    infos: Sequence[ModelInfo] = ()
 
 
 def check(settings: Settings) -> None:
@@ -83,7 +84,7 @@ def cast(settings: Settings) -> Cast:
     space = Space(infos, SpaceSettings(context=settings.context), corpus_digest=corpus.digest, device=kind)
     council = Council(space, infos, settings.for_agents(), settings.seed)
     identity = {"models": {info.name: info.digest for info in infos}, "corpus": corpus.digest, "device": kind}
-    return Cast(council, tuple(info.name for info in infos), identity)
+    return Cast(council, tuple(info.name for info in infos), identity, infos)
 
 
 def _models(names: Sequence[str] | None) -> list[ModelInfo]:
@@ -144,6 +145,8 @@ def create(store: Store, settings: Settings, cast: Cast, workers: int) -> Campai
     budget = Budget(
         trials=settings.budget, seconds=settings.time_limit, tokens=settings.max_tokens, usd=settings.max_usd
     )
+    for info in cast.infos:
+        store.models.register(info)
     return store.campaigns.create(settings.name, stored, budget, settings.seed)
 
 

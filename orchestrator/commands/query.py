@@ -1,0 +1,68 @@
+"""`swarm query`: questions in SQL, which can only read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swarm.orchestrator.console import Column, Justify, listing, note, number
+from swarm.orchestrator.options import Json, StoreUrl
+
+if TYPE_CHECKING:
+    from swarm.memory.query import Result
+
+PANEL = "Results"
+
+
+def command(
+    sql: Annotated[str | None, typer.Argument(help="One SELECT.", show_envvar=False)] = None,
+    views: Annotated[bool, typer.Option("--views", help="List the documented views with examples.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many rows.")] = 1000,
+    seconds: Annotated[float, typer.Option(help="At most so long.")] = 10.0,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> None:
+    """Ask the store a question in SQL; nothing can be written.
+
+    Examples: `swarm query --views`,
+    `swarm query "SELECT model, configuration, kld FROM best_per_model WHERE limit_from <= 4.6 AND limit_below > 4.6"`
+    """
+    from swarm.kernels.errors import UsageError
+    from swarm.orchestrator.reading import open_store
+
+    if views:
+        _views(json)
+        return
+    if sql is None:
+        raise UsageError("there is no query.", "Give one SELECT, or --views for what can be asked.")
+    with open_store(store) as opened:
+        answer = opened.query(sql, limit=limit, seconds=seconds)
+    if csv:
+        _csv(answer)
+    else:
+        columns = [Column(name, show=number, justify=_justify(answer, i)) for i, name in enumerate(answer.columns)]
+        listing(answer.records(), columns, as_json=json, empty="No rows.")
+    if answer.truncated:
+        note(f"Only the first {limit} rows are shown; ask for more by --limit.")
+
+
+def _views(json: bool) -> None:
+    from swarm.memory.views import VIEWS
+
+    rows = [{"view": name, "summary": view.summary, "example": view.example} for name, view in VIEWS.items()]
+    listing(rows, [Column("view"), Column("summary", "answers"), Column("example")], as_json=json)
+
+
+def _csv(answer: Result) -> None:
+    import csv
+    import sys
+
+    writer = csv.writer(sys.stdout)
+    writer.writerow(answer.columns)
+    writer.writerows(answer.rows)
+
+
+def _justify(answer: Result, column: int) -> Justify:
+    return "right" if all(isinstance(row[column], int | float | None) for row in answer.rows) else "left"

@@ -1,0 +1,81 @@
+"""`swarm reproduce`: run a trial again and compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from swarm.orchestrator.console import Column, emit_json, listing, note, number, say
+from swarm.orchestrator.options import Json, StoreUrl
+
+if TYPE_CHECKING:
+    from swarm.experiments.spec import Measurement
+    from swarm.memory.records import TrialRecord
+
+PANEL = "Results"
+TOLERANCE = 1e-9
+NOISE = 3.0
+"""Standard errors within which another machine or release may differ."""
+
+
+def command(
+    trial: Annotated[int, typer.Argument(help="Number of the trial.", show_envvar=False)],
+    store: StoreUrl = None,
+    json: Json = False,
+) -> None:
+    """Run a trial again in this process and compare every metric; nothing is stored.
+
+    On the same machine and release the numbers are the same; elsewhere they may differ by a few standard errors.
+    Exits with 1 when they differ by more. Example: `swarm reproduce 12`
+    """
+    from swarm.experiments.runner import Runner
+    from swarm.experiments.spec import code_version
+    from swarm.kernels.errors import UsageError
+    from swarm.orchestrator.reading import open_store
+
+    with open_store(store) as opened:
+        record = opened.trials.get(trial)
+        corpus = opened.campaigns.get(record.campaign_id).settings.get("corpus")
+    if record.state != "complete":
+        raise UsageError(f"trial {trial} is {record.state}: there is nothing to compare with.", "Name a complete one.")
+    if record.environment and record.environment.code_version not in ("", code_version()):
+        note("The measuring code is not the one that this trial ran with.")
+    measurement = Runner(corpus=Path(corpus) if corpus else None).run(record.spec)
+    rows = [_compare(record, measurement, name) for name in record.metrics]
+    worst = max((row["verdict"] for row in rows), key=list(_VERDICTS).index)
+    if json:
+        emit_json({"trial": trial, "verdict": worst, "metrics": rows})
+    else:
+        listing(rows, COLUMNS, as_json=False)
+        say(f"\n{_VERDICTS[worst]}")
+    if worst == "differs":
+        raise typer.Exit(1)
+
+
+_VERDICTS = {
+    "same": "Reproduced exactly.",
+    "noise": "Reproduced within the noise.",
+    "differs": "Not reproduced: see which metrics differ.",
+}
+COLUMNS = [
+    Column("metric"),
+    Column("stored", show=lambda value: number(value, 8), justify="right"),
+    Column("now", show=lambda value: number(value, 8), justify="right"),
+    Column("stderr", "std. error", lambda value: number(value, 3), "right"),
+    Column("verdict"),
+]
+
+
+def _compare(record: TrialRecord, measurement: Measurement, name: str) -> dict[str, Any]:
+    metric = record.metrics[name]
+    now = next((found.value for found in measurement.metrics if found.name == name), None)
+    row = {"metric": name, "stored": metric.value, "now": now, "stderr": metric.stderr}
+    if now is None:
+        return {**row, "verdict": "differs"}
+    difference = abs(now - metric.value)
+    if difference <= TOLERANCE * max(1e-12, abs(metric.value)):
+        return {**row, "verdict": "same"}
+    within = metric.stderr is not None and difference <= NOISE * metric.stderr
+    return {**row, "verdict": "noise" if within else "differs"}

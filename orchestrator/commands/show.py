@@ -1,0 +1,146 @@
+"""`swarm show`: everything about one trial, finding, proposal or summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from swarm.orchestrator.console import Column, emit_json, listing, number, say
+from swarm.orchestrator.options import Json, StoreUrl
+
+if TYPE_CHECKING:
+    from swarm.memory.store import Store
+
+PANEL = "Results"
+
+
+def command(
+    kind: Annotated[str, typer.Argument(help="trial, finding, proposal or summary.", show_envvar=False)],
+    identity: Annotated[int, typer.Argument(metavar="ID", help="Its number.", show_envvar=False)],
+    store: StoreUrl = None,
+    json: Json = False,
+) -> None:
+    """Show one thing in full, with its links to others.
+
+    Examples: `swarm show trial 12`, `swarm show finding 3 --json`
+    """
+    from swarm.kernels.errors import UnknownNameError
+    from swarm.orchestrator.reading import open_store
+
+    if kind not in SHOWN:
+        raise UnknownNameError("kind", kind, ", ".join(SHOWN))
+    with open_store(store) as opened:
+        SHOWN[kind](opened, identity, json)
+
+
+def _trial(store: Store, identity: int, json: bool) -> None:
+    record = store.trials.get(identity)
+    if json:
+        emit_json(record.model_dump(mode="json"))
+        return
+    spec, environment = record.spec, record.environment
+    layers = spec.layers
+    _facts(
+        {
+            "trial": f"{record.id} (number {record.number} of campaign {store.campaigns.get(record.campaign_id).name})",
+            "state": record.state + (f", {record.outcome}" if record.outcome not in ("", "ok") else ""),
+            "message": record.message,
+            "model": f"{spec.model} {spec.model_digest[:12]}",
+            "cache": spec.kv.label,
+            "layers": "all" if layers is None else ", ".join(map(str, layers)),
+            "protocol": f"{spec.protocol}, rung {spec.rung}, context {spec.context}, replicate {spec.replicate}",
+            "logit gain": spec.logit_gain if spec.logit_gain != 1 else "",
+            "proposed by": f"{record.proposer} ({record.arm} arm), proposal {record.proposal_id}",
+            "rationale": record.rationale,
+            "findings": ", ".join(map(str, record.parents)),
+            "prediction": _prediction(record.prediction, record.verdict),
+            "notes": record.notes,
+            "took": f"{record.seconds:.2f} s, {record.attempts} attempts",
+            "device": environment and f"{environment.device}; {environment.blas}",
+            "versions": environment and ", ".join(f"{k} {v}" for k, v in environment.versions.items()),
+            "fingerprint": record.fingerprint,
+            "reproduce": f"swarm reproduce {record.id}",
+        }
+    )
+    if record.metrics:
+        say()
+        rows = [metric.model_dump() for metric in record.metrics.values()]
+        columns = [Column("name", "metric"), Column("value", show=lambda v: number(v, 6), justify="right")]
+        columns += [Column("stderr", "std. error", lambda v: number(v, 3), "right"), Column("n"), Column("unit")]
+        listing(rows, columns, as_json=False)
+    for name, series in record.arrays.items():
+        say(f"{name}: " + " ".join(number(value, 3) for value in series))
+
+
+def _finding(store: Store, identity: int, json: bool) -> None:
+    from swarm.orchestrator.commands.findings import interval
+
+    record = store.findings.get(identity)
+    if json:
+        emit_json(record.model_dump(mode="json"))
+        return
+    finding = record.finding
+    _facts(
+        {
+            "finding": f"{record.id} (revision {record.revision})",
+            "kind": finding.kind,
+            "status": finding.status,
+            "statement": finding.statement,
+            "effect": interval(record),
+            "models": ", ".join(finding.models),
+            "author": finding.author,
+        }
+    )
+    say()
+    from swarm.orchestrator.commands.trials import COLUMNS, row
+
+    listing([row(r) for r in store.trials.list(ids=finding.evidence, arrays=False)], COLUMNS, as_json=False)
+
+
+def _proposal(store: Store, identity: int, json: bool) -> None:
+    record = store.proposals.get(identity)
+    if json:
+        emit_json(record.model_dump(mode="json"))
+        return
+    _facts(
+        {
+            "proposal": record.id,
+            "for": f"number {record.number}",
+            "proposed by": f"{record.proposer} ({record.arm} arm)",
+            "rationale": record.rationale,
+            "findings": ", ".join(map(str, record.parents)),
+            "trial": record.trial_id,
+            "refused": record.refused,
+        }
+    )
+
+
+def _summary(store: Store, identity: int, json: bool) -> None:
+    from swarm.orchestrator.commands.review import show
+
+    show(store, identity, json)
+
+
+SHOWN: dict[str, Callable[[Store, int, bool], None]] = {
+    "trial": _trial,
+    "finding": _finding,
+    "proposal": _proposal,
+    "summary": _summary,
+}
+
+
+def _facts(facts: dict[str, Any]) -> None:
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        if value not in (None, ""):
+            say(f"{name:<{width}}  {value}")
+
+
+def _prediction(prediction: Any, verdict: str | None) -> str:
+    if prediction is None:
+        return ""
+    of = f" times trial {prediction.reference}" if prediction.reference is not None else ""
+    text = f"{prediction.metric} {prediction.comparator} {number(prediction.threshold)}{of}"
+    return text + (f": {verdict}" if verdict else "")

@@ -1,0 +1,121 @@
+"""`swarm status`: how campaigns stand."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from swarm.orchestrator.console import Column, console, duration, emit_json, listing, number, say
+from swarm.orchestrator.options import CampaignName, Json, StoreUrl
+
+if TYPE_CHECKING:
+    from swarm.memory.records import CampaignRecord
+    from swarm.memory.store import Store
+
+PANEL = "Campaigns"
+EVENTS = 5
+
+
+def command(
+    campaign: CampaignName = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds until it is over.")] = False,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> None:
+    """Say how the campaigns of a store stand: trials, budget and spend, best per model, what happened last.
+
+    Examples: `swarm status`, `swarm status --watch`
+    """
+    from swarm.kernels.errors import UsageError
+    from swarm.orchestrator.reading import open_store
+
+    if watch and json:
+        raise UsageError("--watch has no JSON form.", "Call `swarm status --json` again and again instead.")
+    with open_store(store) as opened:
+        if not json and not opened.campaigns.list():
+            say("There are no campaigns. Start with `swarm launch`.")
+            return
+        while True:
+            found = opened.campaigns.get(campaign)
+            state = _state(opened, found)
+            if json:
+                emit_json(state)
+                return
+            if watch and console().is_terminal:
+                console().clear()
+            _tell(opened, state)
+            if not watch or found.state != "running":
+                return
+            time.sleep(2.0)
+
+
+def _state(store: Store, campaign: CampaignRecord) -> dict[str, Any]:
+    accounts = store.ledger.totals(campaign.id).values()
+    pending = [s.id for s in store.summaries.list(campaign.id, state="pending")]
+    findings = [record.finding.status for record in store.findings.list(campaign.id)]
+    return {
+        "id": campaign.id,
+        "name": campaign.name,
+        "state": campaign.state,
+        "seed": campaign.seed,
+        "created_at": campaign.created_at.isoformat(),
+        "finished_at": campaign.finished_at and campaign.finished_at.isoformat(),
+        "budget": campaign.budget.model_dump(),
+        "trials": store.trials.count(campaign.id),
+        "spend": {a.kind: {"spent": a.spent, "reserved": a.reserved, "cap": a.cap} for a in accounts},
+        "findings": {status: findings.count(status) for status in sorted(set(findings))},
+        "pending_summaries": pending,
+        "best": _best(store, campaign),
+        "events": [
+            {"at": event.created_at.isoformat(), "kind": event.kind, "message": event.message, "trial": event.trial_id}
+            for event in store.events.list(campaign.id, limit=EVENTS, newest=True)
+        ],
+        "settings": campaign.settings,
+    }
+
+
+def _best(store: Store, campaign: CampaignRecord) -> list[dict[str, Any]]:
+    from swarm.orchestrator.board import TARGET_BITS
+
+    return store.query(
+        f"""SELECT model, trial_id, configuration, kld, bits_per_value, proposer FROM best_per_model
+            WHERE campaign_id = {campaign.id:d} AND limit_from <= {TARGET_BITS} AND limit_below > {TARGET_BITS}
+            ORDER BY model"""  # noqa: S608 - an id and a constant
+    ).records()
+
+
+def _tell(store: Store, state: dict[str, Any]) -> None:
+    counts, spend = state["trials"], state["spend"]
+    others = [c for c in store.campaigns.list() if c.id != state["id"]]
+    finished = sum(amount for name, amount in counts.items() if name not in ("waiting", "running"))
+    say(f"{state['name']}: {state['state']}, {finished} of {state['budget']['trials']} trials")
+    say("trials    " + ", ".join(f"{amount} {name}" for name, amount in sorted(counts.items())))
+    time_cap = spend["seconds"]["cap"]
+    say(
+        f"time      {duration(spend['seconds']['spent'])}"
+        + (f" of {duration(time_cap)}" if time_cap else "")
+        + f", workers {duration(spend['worker_seconds']['spent'])}"
+    )
+    say(f"LLM       {spend['tokens']['spent']:.0f} tokens, {spend['usd']['spent']:.4f} USD")
+    if state["findings"]:
+        say("findings  " + ", ".join(f"{amount} {name}" for name, amount in state["findings"].items()))
+    if state["pending_summaries"]:
+        say("review    summaries " + ", ".join(map(str, state["pending_summaries"])) + " are pending")
+    if state["best"]:
+        say()
+        columns = [Column("model"), Column("trial_id", "trial"), Column("kld", "KLD", lambda v: number(v, 3), "right")]
+        columns += [Column("bits_per_value", "bits", lambda v: number(v, 3), "right"), Column("configuration")]
+        listing(state["best"], columns, as_json=False)
+    for event in state["events"]:
+        say(f"{event['at'][11:19]} {event['kind']} {event['message'][:140]}")
+    if others:
+        say()
+        rows = [
+            {"name": c.name, "state": c.state, "trials": f"{c.next_number}/{c.budget.trials}", "seed": c.seed}
+            for c in others
+        ]
+        listing(
+            rows, [Column("name", "other campaigns"), Column("state"), Column("trials"), Column("seed")], as_json=False
+        )
