@@ -1,0 +1,232 @@
+"""Decode attention of one query token per sequence over packed, and a few 16-bit, keys and values.
+
+Knows arrays and kernels; which columns a query sees is the caller's business. Two launches: parts of the context,
+then their merge; memory beside the output depends on the number of parts, never on the context.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from swarm.kernels.errors import SpecError
+from swarm.kernels.fused.call import LEAST_ELEMENTS, Array, KernelCall
+from swarm.kernels.fused.form import PackedForm
+from swarm.kernels.fused.plan import Device, Plan, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HEAD_DIMS = (64, 80, 96, 128, 256, 512)
+MAX_GROUP = 16
+MAX_TOKENS = 1 << 30
+_MERGE_SIMDGROUPS = 4
+
+
+class Launcher(Protocol):
+    """What runs a kernel call: a GPU back-end, or the emulation on the host."""
+
+    def run(self, call: KernelCall) -> list[Array]:
+        """The outputs of the call."""
+
+
+@dataclass(frozen=True, eq=False)
+class PackedSide:
+    """Packed keys or values: arrays [B, H, capacity, ...] with contiguous rows, and the first token that counts."""
+
+    form: PackedForm
+    parts: Mapping[str, Array]
+    first: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class DenseSide:
+    """16-bit keys or values [B, H, capacity, D] with contiguous rows, and the first token that counts."""
+
+    values: Array
+    first: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """`count` tokens of keys and values in one form, and queries [B, Hq, 1, D] in the frame of these keys."""
+
+    key: Any
+    value: Any
+    count: int
+
+
+class DecodeAttention:
+    """softmax(scale * q K^T) V for one query token, K and V in up to three runs: 16 bit, packed, 16 bit."""
+
+    def __init__(self, launcher: Launcher, device: Device) -> None:
+        self.launcher = launcher
+        self.device = device
+
+    def __call__(
+        self,
+        q: Array,
+        scale: float,
+        packed: Run | None,
+        *,
+        framed: Array | None = None,
+        head: Run | None = None,
+        tail: Run | None = None,
+        apart: bool = False,
+    ) -> tuple[Array, Array | None]:
+        """Attention of queries q [B, Hq, 1, D] over all runs.
+
+        `framed` are the queries in the frame of the packed keys (q itself if left out). With `apart`, packed values
+        live in a frame of their own: the result is then (packed part float32, 16-bit part float32), which the caller
+        adds up after mapping the first back; without it is (output in q's type, None).
+
+        Raises:
+            SpecError: a shape that the kernels do not take, or no token at all.
+        """
+        runs = (packed, head, tail)
+        counts = tuple(run.count if run else 0 for run in runs)
+        batch, q_heads, dim = self._check(q, runs, counts)
+        kv_heads = _arrays_of(next(run for run in runs if run and run.count))[0].shape[1]
+        group = q_heads // kv_heads
+        if kv_heads * group != q_heads or group > MAX_GROUP:
+            raise SpecError(
+                f"{q_heads} query heads over {kv_heads} KV heads do not suit the fused kernel.",
+                f"It takes groups of 1 to {MAX_GROUP}.",
+            )
+        matrix_fits = packed is None or _codes_fit_matrix(packed)
+        chosen = plan(self.device, counts=counts, rows=batch * kv_heads, group=group, matrix_fits=matrix_fits)
+        call = self.call(q, framed if framed is not None else q, scale, runs, chosen, group)
+        partials, leads = self.launcher.run(call)
+        return self._merge(partials, leads, chosen, q, apart)
+
+    def _check(self, q: Array, runs: tuple[Run | None, ...], counts: tuple[int, ...]) -> tuple[int, int, int]:
+        batch, q_heads, length, dim = q.shape
+        if length != 1 or dim not in HEAD_DIMS:
+            raise SpecError(
+                f"The fused kernel does not take queries of shape {tuple(q.shape)}.",
+                f"It takes one token and head sizes {', '.join(map(str, HEAD_DIMS))}.",
+            )
+        if not 0 < sum(counts) <= MAX_TOKENS:
+            raise SpecError(f"Attention over {sum(counts)} tokens.", f"Give 1 to {MAX_TOKENS} tokens.")
+        return batch, q_heads, dim
+
+    def call(
+        self, q: Array, framed: Array, scale: float, runs: tuple[Run | None, ...], chosen: Plan, group: int
+    ) -> KernelCall:
+        """The first launch: every threadgroup one part of one run."""
+        import mlx.core as mx
+
+        batch, q_heads, _, dim = q.shape
+        packed, head, tail = runs
+        dense = next((run for run in (head, tail) if run), None)
+        half = dense.key.values.dtype if dense else (q.dtype if q.dtype != mx.float32 else mx.float16)
+        blank = mx.zeros((1, 1, 1, LEAST_ELEMENTS), dtype=half)
+        key, value = (packed.key, packed.value) if packed else (DenseSide(blank), DenseSide(blank))
+        inputs: list[tuple[str, Array]] = [("q", _contiguous(q)), ("q_frame", _contiguous(framed.astype(q.dtype)))]
+        template: list[tuple[str, Any]] = [
+            ("DIM", dim),
+            ("GQA", group),
+            ("MATRIX", int(chosen.matrix and chosen.packed_parts > 0)),
+            ("SIMDS", self.device.simdgroups),
+            ("AHEAD", self.device.ahead),
+        ]
+        for prefix, side in (("k", key), ("v", value)):
+            form, arrays, book = _described(side, dim)
+            template += form.arguments(f"{prefix.upper()}_")
+            template.append((f"{prefix.upper()}S", arrays[1].dtype))
+            names = (f"{prefix}_codes", f"{prefix}_scales", f"{prefix}_biases")
+            inputs += [(name, _padded(array)) for name, array in zip(names, arrays, strict=True)]
+            inputs.append((f"{prefix}_book", book))
+        for name, run in (("head", head), ("tail", tail)):
+            sides = (run.key.values, run.value.values) if run else (blank, blank)
+            inputs += [(f"{name}_{x}", _padded(array)) for x, array in zip("kv", sides, strict=True)]
+        template += [("H", half), ("H_CODES", 4 if half == mx.bfloat16 else 3)]
+        bits = int(np.float32(scale * math.log2(math.e)).view(np.int32))
+        counts = [(run.count if run else 0) for run in runs]
+        firsts = [first for run in runs for first in ((run.key.first, run.value.first) if run else (0, 0))]
+        parts = (chosen.packed_parts, chosen.head_parts, chosen.tail_parts)
+        numbers = [x for pair in zip(counts, parts, strict=True) for x in pair] + [bits, *firsts]
+        inputs.append(("params", mx.array(numbers, dtype=mx.int32)))
+        kv_heads = q_heads // group
+        rows = (batch, q_heads, chosen.parts)
+        return KernelCall(
+            "decode",
+            tuple(template),
+            tuple(inputs),
+            (("partials", (*rows, dim), mx.float32), ("leads", (*rows, 2), mx.float32)),
+            (chosen.parts, kv_heads, batch),
+            32 * self.device.simdgroups,
+        )
+
+    def _merge(self, partials: Array, leads: Array, chosen: Plan, q: Array, apart: bool) -> tuple[Array, Array | None]:
+        import mlx.core as mx
+
+        batch, heads, parts, dim = partials.shape
+        outputs = 2 if apart else 1
+        call = KernelCall(
+            "merge",
+            (
+                ("DIM", dim),
+                ("SIMDS", _MERGE_SIMDGROUPS),
+                ("OUTPUTS", outputs),
+                ("T", mx.float32 if apart else q.dtype),
+            ),
+            (
+                ("partials", partials),
+                ("leads", _padded(leads)),
+                ("params", mx.array([chosen.packed_parts, *[0] * (LEAST_ELEMENTS - 1)], dtype=mx.int32)),
+            ),
+            (("out", (outputs, batch, heads, 1, dim), mx.float32 if apart else q.dtype),),
+            (heads, batch, 1),
+            32 * _MERGE_SIMDGROUPS,
+        )
+        (out,) = self.launcher.run(call)
+        return (out[0], out[1]) if apart else (out[0], None)
+
+
+def _codes_fit_matrix(run: Run) -> bool:
+    """Whether keys and values have codes that float16 tiles hold exactly; 16-bit values need not."""
+    return isinstance(run.key, PackedSide) and isinstance(run.value, PackedSide)
+
+
+def _arrays_of(run: Run) -> list[Array]:
+    side = run.key
+    return [side.parts[side.form.codes_name]] if isinstance(side, PackedSide) else [side.values]
+
+
+def _described(side: PackedSide | DenseSide, dim: int) -> tuple[PackedForm, tuple[Array, Array, Array], Array]:
+    """Form, the arrays (codes, scales, biases) with a stand-in for those that it does not have, and the codebook."""
+    import mlx.core as mx
+
+    if isinstance(side, DenseSide):
+        codes = "bfloat16" if side.values.dtype == mx.bfloat16 else "float16"
+        form = PackedForm(16, dim, codes, 0)  # type: ignore[arg-type]
+        arrays = (side.values, side.values, side.values)
+    else:
+        form = side.form
+        absent = mx.zeros((1, 1, 1, LEAST_ELEMENTS), dtype=mx.float16)
+        names = (form.codes_name, form.scales_name, form.biases_name)
+        arrays = tuple(absent if name is None else side.parts[name] for name in names)  # type: ignore[assignment]
+        if form.biases_name is None and form.scales_name is not None:
+            arrays = (*arrays[:2], arrays[1])
+    book = np.zeros(LEAST_ELEMENTS, np.float32) if form.book is None else np.asarray(form.book, np.float32)
+    return form, arrays, mx.array(np.pad(book, (0, max(0, LEAST_ELEMENTS - book.size))))
+
+
+def _padded(array: Array) -> Array:
+    """The array with at least `LEAST_ELEMENTS` elements; more tokens where it has fewer."""
+    import mlx.core as mx
+
+    if array.size >= LEAST_ELEMENTS:
+        return array
+    tokens = -(-LEAST_ELEMENTS // (array.size // array.shape[2])) - array.shape[2]
+    return mx.pad(array, [(0, 0), (0, 0), (0, tokens), (0, 0)])
+
+
+def _contiguous(array: Array) -> Array:
+    import mlx.core as mx
+
+    return mx.contiguous(array)

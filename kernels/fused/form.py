@@ -1,0 +1,51 @@
+"""How a packed format looks to a kernel: widths, groups, where scales lie. Pure data; a method declares its own.
+
+The compile-time arguments of `source/formats.h` follow from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Codes = Literal["unsigned", "signed", "book", "float16", "bfloat16"]
+_CODES: tuple[Codes, ...] = ("unsigned", "signed", "book", "float16", "bfloat16")
+
+
+@dataclass(frozen=True, eq=False)
+class PackedForm:
+    """One side's packed arrays as a kernel reads them.
+
+    A code of `bits` means itself (`unsigned`, `signed`), an entry of `book`, or a 16-bit float. `group` channels share
+    a scale; with a bias (`meta` 2) a value is scale * code + bias, without (1) scale * code, and 0 has neither.
+    Codes lie low bits first. With `block` > 0, scale, bias and codes of each group are together in that many bytes,
+    16-bit fields first; otherwise `scales` and `biases` name arrays of their own, one entry per group. `halves`: of
+    32 channels, byte i holds channel i in its low and channel i + 16 in its high nibble. For unsigned codes without
+    bias the middle of the range is zero.
+    """
+
+    bits: int
+    group: int
+    codes: Codes
+    meta: int
+    block: int = 0
+    halves: bool = False
+    codes_name: str = "codes"
+    scales_name: str | None = None
+    biases_name: str | None = None
+    book: np.ndarray | None = None
+
+    def arguments(self, prefix: str) -> tuple[tuple[str, int], ...]:
+        """Compile-time arguments of the format, names beginning with `prefix`."""
+        values = {
+            "BITS": self.bits,
+            "GROUP": self.group,
+            "CODES": _CODES.index(self.codes),
+            "META": self.meta,
+            "BLOCK": self.block,
+            "HALVES": int(self.halves),
+        }
+        return tuple((prefix + name, value) for name, value in values.items())

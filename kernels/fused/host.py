@@ -1,0 +1,231 @@
+"""Runs kernels on the CPU with lanes, barriers and matrix tiles emulated: the text that a Mac compiles, under test.
+
+Made for checking, not for speed. g++ compiles the text strictly (C++14, no double arithmetic), and every run checks
+bounds, alignment, races in threadgroup memory, divergence at barriers, and that outputs are written once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from swarm.kernels.errors import BackendError
+from swarm.kernels.fused import sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from swarm.kernels.fused.call import Array, KernelCall
+
+Layout = Literal["cuda", "metal"]
+
+# -ffp-contract=off: what is not written as fma must not become one, so that both GPUs' arithmetic can be compared.
+FLAGS = (
+    "-std=c++14 -O1 -shared -fPIC -pedantic-errors -Wall -Wextra -Werror -Wdouble-promotion -ffp-contract=off "
+    "-Wno-unused-parameter -Wno-unused-variable -Wno-unused-but-set-variable -Wno-maybe-uninitialized "
+    "-Wno-unused-function -Wno-clobbered -Wno-shift-count-overflow -Wno-cast-function-type"
+).split()
+_NAMES = {"float32": "float", "float16": "kv::half_t", "bfloat16": "kv::bfloat_t", "uint32": "kv::uint"}
+_NAMES |= {"int32": "int", "uint8": "kv::uchar", "uint16": "kv::ushort"}
+
+
+class _Buffer(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("data", ctypes.c_void_p),
+        ("bytes", ctypes.c_int64),
+        ("shape", ctypes.POINTER(ctypes.c_int)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("written", ctypes.c_void_p),
+    )
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What of a call is compiled in: entry, template arguments, and types of inputs and outputs."""
+
+    entry: str
+    template: tuple[tuple[str, str], ...]
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, call: KernelCall) -> Signature:
+        """The signature of a call."""
+        return cls(
+            call.entry,
+            tuple((name, str(value) if isinstance(value, int) else _type_name(value)) for name, value in call.template),
+            tuple((name, _type_name(array.dtype)) for name, array in call.inputs),
+            tuple((name, _type_name(dtype)) for name, _, dtype in call.outputs),
+        )
+
+    @property
+    def symbol(self) -> str:
+        """Name of the entry point."""
+        return f"kernel_{hashlib.sha256(repr(self).encode()).hexdigest()[:16]}"
+
+    def text(self) -> str:
+        """The generated entry point around the kernel's statements."""
+        lines = [f"namespace {self.symbol}_scope {{"]
+        for name, value in self.template:
+            lines.append(
+                f"typedef {value} {name};" if not value.lstrip("-").isdigit() else f"constexpr int {name} = {value};"
+            )
+        lines.append("static void run(void* argument) {")
+        lines.append("const kv::host::Arguments& arguments = *static_cast<kv::host::Arguments*>(argument);")
+        for i, (name, dtype) in enumerate(self.inputs):
+            lines.append(f"const auto {name} = arguments.pointer<const {dtype}>({i});")
+            lines.append(f"const int* {name}_shape = arguments.buffers[{i}].shape;")
+            lines.append(f"const int64_t* {name}_strides = arguments.buffers[{i}].strides;")
+        for i, (name, dtype) in enumerate(self.outputs, len(self.inputs)):
+            lines.append(f"const auto {name} = arguments.pointer<{dtype}>({i});")
+        lines += [sources.statements(self.entry), "}", "}"]
+        lines.append(
+            f'extern "C" int {self.symbol}(const kv::host::Buffer* buffers, int count, const unsigned* groups, '
+            "int threads, unsigned seed, char* message, size_t room) {\n"
+            f"return kv::host::launch({self.symbol}_scope::run, buffers, count, groups, threads, seed, message, room);\n}}"
+        )
+        return "\n".join(lines)
+
+
+class Host:
+    """Compiles and runs kernel calls on the CPU in the lane order of one GPU family."""
+
+    def __init__(self, layout: Layout = "cuda", seed: int = 0) -> None:
+        self.layout = layout
+        self.seed = seed  # of the order in which lanes run
+        self._libraries: dict[Signature, ctypes.CDLL] = {}
+
+    def prepare(self, signatures: Iterable[Signature]) -> None:
+        """Compile several kernels of one entry in one go."""
+        missing = [signature for signature in dict.fromkeys(signatures) if signature not in self._libraries]
+        if missing:
+            library = _load(translation_unit(missing, self.layout))
+            self._libraries.update(dict.fromkeys(missing, library))
+
+    def run(self, call: KernelCall) -> list[Array]:
+        """Run one call; outputs that are not written stay NaN.
+
+        Raises:
+            BackendError: what the emulation found wrong, or no compiler.
+        """
+        import mlx.core as mx
+
+        signature = Signature.of(call)
+        self.prepare([signature])
+        inputs = [(name, _to_numpy(array)) for name, array in call.inputs]
+        outputs = [(name, np.full(_bytes(shape, dtype), 0xFF, np.uint8)) for name, shape, dtype in call.outputs]
+        marks = [np.zeros(data.size, np.uint8) for _, data in outputs]
+        buffers = [_buffer(name, data, None) for name, data in inputs]
+        buffers += [_buffer(name, data, mark) for (name, data), mark in zip(outputs, marks, strict=True)]
+        message = ctypes.create_string_buffer(400)
+        failed = self._libraries[signature][signature.symbol](
+            (_Buffer * len(buffers))(*(buffer for buffer, _ in buffers)),
+            len(buffers),
+            (ctypes.c_uint * 3)(*call.groups),
+            call.threads,
+            self.seed,
+            message,
+            len(message),
+        )
+        if failed:
+            raise BackendError(f"Kernel {call.entry} on the host: {message.value.decode()}.", "Mend the kernel text.")
+        return [
+            mx.array(data).view(dtype).reshape(shape)
+            for (_, data), (_, shape, dtype) in zip(outputs, call.outputs, strict=True)
+        ]
+
+
+def translation_unit(signatures: Sequence[Signature], layout: Layout) -> str:
+    """One C++ source with the entry points of all signatures."""
+    define = "#define KV_LIKE_METAL\n" if layout == "metal" else ""
+    entries = dict.fromkeys(signature.entry for signature in signatures)
+    parts = [sources.read(f"{name}.h") for name in sources.PRELUDES["host"]]
+    # After the system headers: from here on nobody may compute in double, nor jump or allocate.
+    parts.append("#pragma GCC poison double goto malloc new delete virtual throw")
+    parts += [sources.read(f"{name}.h") for name in dict.fromkeys(n for e in entries for n in sources.BODIES[e])]
+    return define + "\n".join([*parts, *(signature.text() for signature in signatures)])
+
+
+@cache
+def _load(text: str) -> ctypes.CDLL:
+    return ctypes.CDLL(str(compiled(text)))
+
+
+def compiled(text: str) -> Path:
+    """The shared object of a source, compiled once per user.
+
+    Raises:
+        BackendError: no g++, or the text does not compile.
+    """
+    compiler = shutil.which("g++")
+    if compiler is None:
+        raise BackendError("The host emulation of kernels needs g++.", "Install it: `apt install g++`.")
+    folder = _folder()
+    name = hashlib.sha256("\n".join([text, *FLAGS]).encode()).hexdigest()[:24]
+    target = folder / f"{name}.so"
+    if target.exists():
+        return target
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        source, built = Path(scratch) / "kernel.cpp", Path(scratch) / "kernel.so"
+        source.write_text(text)
+        done = subprocess.run(
+            [compiler, *FLAGS, str(source), "-o", str(built)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise BackendError(f"The kernel text does not compile:\n{done.stderr[:4000]}", "Mend the kernel text.")
+        built.replace(target)
+    return target
+
+
+def _folder() -> Path:
+    import platformdirs
+
+    root = os.environ.get("SWARM_CACHE") or platformdirs.user_cache_dir("kv-swarm")
+    folder = Path(root) / "host-kernels"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _type_name(dtype: Any) -> str:
+    return _NAMES[str(dtype).rsplit(".", 1)[-1]]
+
+
+def _bytes(shape: tuple[int, ...], dtype: Any) -> int:
+    return int(np.prod(shape)) * int(dtype.size)
+
+
+def _to_numpy(array: Array) -> np.ndarray:
+    import mlx.core as mx
+
+    return _aligned(np.array(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array, copy=False))
+
+
+def _aligned(view: np.ndarray) -> np.ndarray:
+    """The same strided view over memory that begins as GPU buffers do, at a multiple of 256 bytes."""
+    low, high = np.lib.array_utils.byte_bounds(view)
+    room = np.empty(high - low + 256, np.uint8)
+    start = -room.ctypes.data % 256
+    ctypes.memmove(room.ctypes.data + start, low, high - low)
+    offset = view.ctypes.data - low
+    return np.ndarray(view.shape, view.dtype, room[start:], offset, view.strides)
+
+
+def _buffer(name: str, data: np.ndarray, written: np.ndarray | None) -> tuple[_Buffer, tuple[Any, ...]]:
+    """The C structure of an array, and what must stay alive with it."""
+    shape = (ctypes.c_int * max(1, data.ndim))(*data.shape)
+    strides = (ctypes.c_int64 * max(1, data.ndim))(*(stride // data.itemsize for stride in data.strides))
+    mark = None if written is None else written.ctypes.data
+    low, high = np.lib.array_utils.byte_bounds(data)
+    buffer = _Buffer(name.encode(), low, high - low, shape, strides, mark)
+    return buffer, (shape, strides, data, written)

@@ -1,0 +1,174 @@
+// How one side (keys or values) is packed: where a token's codes and scales lie, and how codes become numbers.
+// Knows bytes; nothing of attention.
+
+namespace kv {
+
+enum CodeKind { CODES_UNSIGNED = 0, CODES_SIGNED = 1, CODES_BOOK = 2, CODES_FLOAT16 = 3, CODES_BFLOAT16 = 4 };
+enum MetaKind { META_NONE = 0, META_SCALE = 1, META_BIAS = 2 };
+
+KV_FUNC constexpr int lowest_bit(int x) { return x & -x; }
+KV_FUNC constexpr int least(int a, int b) { return a < b ? a : b; }
+KV_FUNC constexpr int most(int a, int b) { return a > b ? a : b; }
+
+// BITS per code; GROUP channels share a scale; DIM channels of a head. CODES is a CodeKind, META a MetaKind.
+// BLOCK > 0: scale, bias and codes of a group lie together in BLOCK bytes (ggml); else in three arrays of META type S.
+// HALVES: within 32 channels, code 2 i is channel i and code 2 i + 1 channel i + 16 (ggml's nibbles).
+template <int BITS, int GROUP, int DIM, int CODES, int META, int BLOCK, int HALVES, typename S>
+struct Format {
+  KV_CONST int bits = BITS;
+  KV_CONST int group = GROUP;
+  KV_CONST int dim = DIM;
+  KV_CONST int meta = META;
+  KV_CONST int groups = DIM / GROUP;
+  KV_CONST bool dense = CODES == CODES_FLOAT16 || CODES == CODES_BFLOAT16;
+  KV_CONST bool bfloat = CODES == CODES_BFLOAT16;
+  KV_CONST bool book = CODES == CODES_BOOK;
+  KV_CONST int header = BLOCK > 0 ? 2 * META : 0;
+  KV_CONST int row_bytes = BLOCK > 0 ? groups * BLOCK : DIM * BITS / 8;
+  KV_CONST int center = CODES <= CODES_SIGNED ? 1 << (BITS - 1) : 0;  // subtracted from every code: smaller rounding
+  KV_CONST int book_entries = book ? 1 << (2 * BITS) : 4;             // a table of pairs
+  KV_CONST uint mask = CODES == CODES_BOOK || CODES <= CODES_SIGNED ? ((1u << BITS) - 1u) * 0x10001u : 0u;
+  KV_CONST uint sign = CODES == CODES_SIGNED ? (1u << (BITS - 1)) * 0x10001u : 0u;  // two's complement to offset
+  KV_CONST bool word_codes = BLOCK == 0 && (BITS == 2 || BITS == 4 || BITS == 8 || BITS == 16);
+
+  typedef S Scale;
+
+  static KV_FUNC constexpr int channel(int position) {
+    return HALVES ? (position & ~31) + ((position & 31) >> 1) + 16 * (position & 1) : position;
+  }
+};
+
+// Where the tokens of one (batch, head) lie.
+template <typename F>
+struct Rows {
+  KV_DEVICE(const uchar) codes;
+  KV_DEVICE(const typename F::Scale) scales;
+  KV_DEVICE(const typename F::Scale) biases;
+};
+
+// The codes of one token that one of SHARERS lanes works on: in every unit of channels a run of its own, so that a
+// unit never straddles two groups.
+template <typename F, int SHARERS>
+struct Slices {
+  KV_CONST int cap = F::word_codes ? 128 / F::bits : 32 / F::bits >= 8 ? 8 : 4;
+  KV_CONST int run = least(least(lowest_bit(F::group), lowest_bit(F::dim)) / SHARERS, cap);
+  KV_CONST int unit = SHARERS * run;
+  KV_CONST int units = F::dim / unit;
+  KV_CONST int width = run * F::bits;  // bits of a run
+  KV_CONST int words = most(1, width / 32);
+  KV_CONST int codes = run / words;  // codes of a word
+  KV_CONST int pairs = codes / 2;
+  KV_CONST int units_per_group = F::group / unit;
+};
+
+template <int N>
+struct Run {
+  uint w[N];
+};
+
+// A word of n codes as two 16-bit halves that hold n / 2 codes each.
+template <typename F, int CODES>
+KV_FUNC uint spread(uint x) {
+  const int bits = CODES * F::bits / 2;
+  return bits == 16 ? x : (x & ((1u << bits) - 1u)) | ((x >> bits) << 16);
+}
+
+// The `index`-th run of WIDTH bits behind `row`, of any alignment.
+template <int WIDTH>
+KV_FUNC uint load_run(KV_DEVICE(const uchar) row, int index) {
+  if (WIDTH == 16) return load_16(row + 2 * index);
+  if (WIDTH == 8) return load_8(row + index);
+  const int first = index * WIDTH;
+  const int last = (first + WIDTH - 1) >> 3;
+  uint x = 0;
+  KV_UNROLL for (int i = 0; i < (WIDTH + 14) / 8 && i < 4; ++i) {
+    const int at = least((first >> 3) + i, last);
+    x |= load_8(row + at) << (8 * i);
+  }
+  return (x >> (first & 7)) & ((1u << (WIDTH & 31)) - 1u);
+}
+
+// Loads the run of `member` in `unit` of the token whose codes begin at `row`; every word is spread.
+template <typename F, int SHARERS>
+KV_FUNC void load_slice(KV_DEVICE(const uchar) row, int unit, int member,
+                        KV_THREAD Run<Slices<F, SHARERS>::words>& out) {
+  typedef Slices<F, SHARERS> Cut;
+  if (F::header > 0) {  // 2-byte alignment only
+    const int first = unit * Cut::unit;
+    const int base = first / F::group * (F::row_bytes / F::groups) + F::header +
+                     (first % F::group + member * Cut::run) * F::bits / 8;
+    if (Cut::width >= 32) {
+      KV_UNROLL for (int i = 0; i < Cut::words; ++i)
+        out.w[i] = load_16(row + (base + 4 * i)) | (load_16(row + (base + 4 * i + 2)) << 16);
+    } else {
+      out.w[0] = spread<F, Cut::codes>(load_16(row + base));
+    }
+  } else if (Cut::width >= 32) {
+    Words<Cut::words> words;
+    load_words<Cut::words>(row + (unit * SHARERS + member) * (Cut::width / 8), words);
+    KV_UNROLL for (int i = 0; i < Cut::words; ++i) out.w[i] = words.w[i];
+  } else {
+    out.w[0] = spread<F, Cut::codes>(load_run<Cut::width>(row, unit * SHARERS + member));
+  }
+}
+
+// Codes i of the lower and of the upper half of a spread word, as numbers without their scale.
+template <typename F>
+KV_FUNC Pair pair_at(uint x, int i, KV_SHARED(uint) book) {
+  if (F::book) {
+    const uint codes = (x >> (i * F::bits)) & F::mask;
+    return pair_from_bits(book[(codes | (codes >> (16 - F::bits))) & (F::book_entries - 1)]);
+  }
+  if (F::dense) return pair_from_bits(x);
+  // The code's bits below the exponent of 1024 make 1024 + code * 2^place; one exact fma takes both off again.
+  const int place = i * F::bits % 8 + F::bits <= 10 ? i * F::bits % 8 : 0;
+  const uint field = ((x >> (i * F::bits - place)) & (F::mask << place)) ^ (F::sign << place);
+  const float unit = 1.0f / float(1 << place);
+  return pair_fma(pair_from_bits(field | 0x64006400u), unit, -1024.0f * unit - float(F::center));
+}
+
+template <typename F>
+KV_FUNC void floats_at(uint x, int i, KV_SHARED(uint) book, KV_THREAD float& low, KV_THREAD float& high) {
+  if (F::bfloat) {
+    low = bits_float(x << 16);
+    high = bits_float(x & 0xffff0000u);
+    return;
+  }
+  const Pair pair = pair_at<F>(x, i, book);
+  low = pair_low(pair);
+  high = pair_high(pair);
+}
+
+// Scales (or biases) of one token, as loaded.
+template <typename F>
+struct Scales {
+  KV_CONST bool halves = sizeof(typename F::Scale) == 2;
+  KV_CONST bool words = F::header == 0 && (!halves || F::groups % 2 == 0);
+  KV_CONST int count = words && halves ? F::groups / 2 : F::groups;
+  uint w[count];
+
+  KV_FUNC float at(int group) const {
+    if (words && halves) return Convert<typename F::Scale>::word((w[group / 2] >> (16 * (group % 2))) & 0xffffu);
+    return Convert<typename F::Scale>::word(w[group]);
+  }
+};
+
+// `field` 0 loads scales, 1 biases.
+template <typename F>
+KV_FUNC void load_scales(KV_THREAD const Rows<F>& rows, i64 token, int field, KV_THREAD Scales<F>& out) {
+  if (F::header > 0) {
+    KV_UNROLL for (int g = 0; g < F::groups; ++g)
+      out.w[g] = load_16(rows.codes + (token * F::row_bytes + g * (F::row_bytes / F::groups) + 2 * field));
+    return;
+  }
+  KV_DEVICE(const uchar) row = bytes_of((field ? rows.biases : rows.scales) + token * F::groups);
+  if (Scales<F>::words) {
+    Words<Scales<F>::count> words;
+    load_words<Scales<F>::count>(row, words);
+    KV_UNROLL for (int i = 0; i < Scales<F>::count; ++i) out.w[i] = words.w[i];
+  } else {
+    KV_UNROLL for (int g = 0; g < F::groups; ++g) out.w[g] = load_16(row + 2 * g);
+  }
+}
+
+}  // namespace kv

@@ -1,0 +1,275 @@
+// Decode attention on matrix tiles: 16 tokens by channels times channels by 8 query heads, and back.
+// For groups of query heads so large that scalar products would be the bottleneck.
+
+namespace kv {
+
+// TILES is the number of 8-head tiles that one simdgroup works on; Query is a MatrixQuery.
+template <typename K, typename V, int TILES, typename Query>
+struct MatrixBody {
+  typedef Slices<K, 4> KeyCut;
+  typedef Slices<V, 8> ValueCut;
+  KV_CONST int steps_per_word = most(1, KeyCut::codes / 4);
+  KV_CONST int output_tiles = V::dim / 16;
+  KV_CONST int heads = 8 * TILES;
+  // Small slices are loaded before they are needed; large ones would not leave registers for the output.
+  KV_CONST bool early_keys = KeyCut::units * KeyCut::words <= 16;
+  KV_CONST bool early_values = ValueCut::units * ValueCut::words <= 4;
+
+  struct Codes {
+    Run<KeyCut::words> keys[2][early_keys ? KeyCut::units : 1];
+    Run<ValueCut::words> values[4][early_values ? ValueCut::units : 1];
+  };
+
+  Query queries;
+  int lane, row, quad;
+  int first_tile;  // of the group's 8-head tiles
+  TileB query[Query::held ? TILES * Query::steps : 1];
+  TileC out[TILES][output_tiles];
+  float factor[TILES][2];  // of heads 2 quad and 2 quad + 1 of each tile, like the next three
+  float peak[TILES][2];
+  float sum[TILES][2];
+  float shift[TILES][2][V::groups];  // sum of probability times bias
+  float bound;                       // a power of two that no value scale so far exceeds
+  float lift;                        // probability times value scale times this fits float16
+
+  template <typename Q>
+  KV_FUNC void begin(KV_DEVICE(const Q) q, int lane_index, int tile) {
+    lane = lane_index;
+    row = lane_row(lane);
+    quad = lane_quad(lane);
+    first_tile = tile;
+    bound = bits_float(27u << 23);  // 2^-100, and 64 over it
+    lift = bits_float(233u << 23);
+    KV_UNROLL for (int t = 0; t < TILES; ++t) {
+      KV_UNROLL for (int j = 0; j < 2; ++j) {
+        factor[t][j] = queries.factor[8 * (tile + t) + 2 * quad + j];
+        peak[t][j] = lowest_peak();
+        sum[t][j] = 0.0f;
+        KV_UNROLL for (int g = 0; g < V::groups; ++g) shift[t][j][g] = 0.0f;
+      }
+      KV_UNROLL for (int i = 0; i < output_tiles; ++i) {
+        KV_UNROLL for (int e = 0; e < 4; ++e) out[t][i].v[e] = 0.0f;
+      }
+      if (Query::held) {
+        KV_UNROLL for (int s = 0; s < Query::steps; ++s)
+          query[t * Query::steps + s] = queries.gather(q, s, tile + t, lane);
+      }
+    }
+  }
+
+  // Sixteen tokens from `token` on, of which `left` are there (all of them if FULL).
+  template <bool FULL>
+  KV_FUNC void step(KV_THREAD const Stored<K, V>& stored, i64 token, int left) {
+    const Tokens at = tokens_of<FULL>(token, left, row, quad);
+    Codes codes;
+    if (early_keys) {
+      KV_UNROLL for (int u = 0; u < KeyCut::units; ++u) load_keys(stored.keys, at, u, codes);
+    }
+    Scales<V> scales[2], biases[2];
+    KV_UNROLL for (int r = 0; r < 2; ++r) {
+      if (V::meta >= META_SCALE) load_scales<V>(stored.values, token + at.near[r], 0, scales[r]);
+      if (V::meta == META_BIAS) load_scales<V>(stored.values, token + at.near[r], 1, biases[r]);
+    }
+    TileC p[TILES];
+    if (early_values) {
+      KV_UNROLL for (int u = 0; u < ValueCut::units; ++u) load_values(stored.values, at, u, codes);
+    }
+    score(stored, at, codes, p);
+    float widest = 0.0f;
+    KV_UNROLL for (int r = 0; r < 2; ++r) {
+      if (!FULL && row + 8 * r >= left) {
+        KV_UNROLL for (int t = 0; t < TILES; ++t) p[t].v[2 * r] = p[t].v[2 * r + 1] = hidden_score();
+      }
+      KV_UNROLL for (int g = 0; g < V::groups; ++g)
+        widest = larger(widest, V::meta >= META_SCALE ? magnitude(scales[r].at(g)) : 1.0f);
+    }
+    keep_in_range(p, widest);
+    KV_UNROLL for (int t = 0; t < TILES; ++t) {
+      KV_UNROLL for (int e = 0; e < 4; ++e) p[t].v[e] = fast_exp2(p[t].v[e] - peak[t][e & 1]);
+      KV_UNROLL for (int j = 0; j < 2; ++j) sum[t][j] += p[t].v[j] + p[t].v[2 + j];
+    }
+    accumulate(stored, at, codes, p, scales, biases);
+  }
+
+  // Scores of the tile: groups of channels one by one, each with its scale and bias after the product.
+  KV_FUNC void score(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Tokens& at, KV_THREAD Codes& codes,
+                     KV_THREAD TileC (&s)[TILES]) const {
+    Scales<K> scales[2], biases[2];
+    KV_UNROLL for (int r = 0; r < 2; ++r) {
+      if (K::meta >= META_SCALE) load_scales<K>(stored.keys, at.first + at.near[r], 0, scales[r]);
+      if (K::meta == META_BIAS) load_scales<K>(stored.keys, at.first + at.near[r], 1, biases[r]);
+    }
+    KV_UNROLL for (int t = 0; t < TILES; ++t) {
+      KV_UNROLL for (int e = 0; e < 4; ++e) s[t].v[e] = 0.0f;
+    }
+    KV_UNROLL for (int g = 0; g < K::groups; ++g) {
+      TileC dot[TILES];
+      KV_UNROLL for (int t = 0; t < TILES; ++t) {
+        KV_UNROLL for (int e = 0; e < 4; ++e) dot[t].v[e] = 0.0f;
+      }
+      KV_UNROLL for (int uu = 0; uu < KeyCut::units_per_group; ++uu) {
+        const int u = g * KeyCut::units_per_group + uu;
+        if (!early_keys) load_keys(stored.keys, at, u, codes);
+        KV_UNROLL for (int w = 0; w < KeyCut::words; ++w) {
+          KV_UNROLL for (int i = 0; i < steps_per_word; ++i) {
+            const int step = (u * KeyCut::words + w) * steps_per_word + i;
+            TileA a;
+            KV_UNROLL for (int e = 0; e < 4; ++e)
+              a.v[e] = pair_at<K>(codes.keys[e & 1][early_keys ? u : 0].w[w], 2 * i + (e >> 1), stored.key_book);
+            KV_UNROLL for (int t = 0; t < TILES; ++t)
+              multiply_add(dot[t], a,
+                           Query::held ? query[t * Query::steps + step] : queries.load(step, first_tile + t, lane));
+          }
+        }
+      }
+      KV_UNROLL for (int r = 0; r < 2; ++r) {
+        const float scale = K::meta >= META_SCALE ? scales[r].at(g) : 1.0f;
+        const float bias = K::meta == META_BIAS ? fast_fma(scale, float(K::center), biases[r].at(g)) : 0.0f;
+        KV_UNROLL for (int t = 0; t < TILES; ++t) {
+          KV_UNROLL for (int j = 0; j < 2; ++j) {
+            const int head = 8 * (first_tile + t) + 2 * quad + j;
+            float x = fast_fma(scale, dot[t].v[2 * r + j], s[t].v[2 * r + j]);
+            if (K::meta == META_BIAS) x = fast_fma(bias, queries.sums[g * Query::heads + head], x);
+            s[t].v[2 * r + j] = x;
+          }
+        }
+      }
+    }
+    KV_UNROLL for (int t = 0; t < TILES; ++t) {
+      KV_UNROLL for (int e = 0; e < 4; ++e) s[t].v[e] *= factor[t][e & 1];
+    }
+  }
+
+  // Raises the running maxima and the bound of the value scales when this tile passes them, which is rare.
+  KV_FUNC void keep_in_range(KV_THREAD const TileC (&s)[TILES], float widest) {
+    bool passed = widest > bound;
+    KV_UNROLL for (int t = 0; t < TILES; ++t) {
+      KV_UNROLL for (int j = 0; j < 2; ++j)
+        passed = passed || larger(s[t].v[j], s[t].v[2 + j]) > peak[t][j] + slack();
+    }
+    if (!simd_some(passed)) return;
+    KV_UNROLL for (int i = 0; i < 3; ++i) widest = larger(widest, simd_swap(widest, row_step(i)));
+    float shrink = 1.0f;
+    if (widest > bound) {
+      const float old = lift;
+      bound = bits_float(((float_bits(widest) >> 23) + 1u) << 23);
+      lift = bits_float((260u << 23) - float_bits(bound));  // 64 / bound
+      shrink = lift / old;
+    }
+    KV_UNROLL for (int t = 0; t < TILES; ++t) {
+      KV_UNROLL for (int j = 0; j < 2; ++j) {
+        float top = larger(s[t].v[j], s[t].v[2 + j]);
+        KV_UNROLL for (int i = 0; i < 3; ++i) top = larger(top, simd_swap(top, row_step(i)));
+        top = larger(top, peak[t][j]);
+        const float decay = fast_exp2(peak[t][j] - top);
+        peak[t][j] = top;
+        sum[t][j] *= decay;
+        KV_UNROLL for (int g = 0; g < V::groups; ++g) shift[t][j][g] *= decay;
+        KV_UNROLL for (int i = 0; i < output_tiles; ++i) {
+          out[t][i].v[j] *= decay * shrink;
+          out[t][i].v[2 + j] *= decay * shrink;
+        }
+      }
+    }
+  }
+
+  // Adds the tile's values under probabilities p, each group of channels with its scale inside p.
+  KV_FUNC void accumulate(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Tokens& at, KV_THREAD Codes& codes,
+                          KV_THREAD const TileC (&p)[TILES], KV_THREAD const Scales<V> (&scales)[2],
+                          KV_THREAD const Scales<V> (&biases)[2]) {
+    KV_UNROLL for (int g = 0; g < V::groups; ++g) {
+      float scale[2];
+      KV_UNROLL for (int r = 0; r < 2; ++r) scale[r] = V::meta >= META_SCALE ? scales[r].at(g) : 1.0f;
+      if (V::meta == META_BIAS) {
+        KV_UNROLL for (int r = 0; r < 2; ++r) {
+          const float bias = fast_fma(scale[r], float(V::center), biases[r].at(g));
+          KV_UNROLL for (int t = 0; t < TILES; ++t) {
+            KV_UNROLL for (int j = 0; j < 2; ++j) shift[t][j][g] = fast_fma(p[t].v[2 * r + j], bias, shift[t][j][g]);
+          }
+        }
+      }
+      TileB weights[TILES];
+      const float upper = scale[0] * lift, lower = scale[1] * lift;
+      KV_UNROLL for (int t = 0; t < TILES; ++t)
+        weights[t] = tile_b_from_c(p[t].v[0] * upper, p[t].v[1] * upper, p[t].v[2] * lower, p[t].v[3] * lower);
+      KV_UNROLL for (int uu = 0; uu < ValueCut::units_per_group; ++uu) {
+        const int u = g * ValueCut::units_per_group + uu;
+        const int slot = early_values ? u : 0;
+        if (!early_values) load_values(stored.values, at, u, codes);
+        KV_UNROLL for (int w = 0; w < ValueCut::words; ++w) {
+          uint lower_codes[2], upper_codes[2];  // halves of the word, two tokens each
+          KV_UNROLL for (int k = 0; k < 2; ++k) {
+            const uint first = codes.values[2 * k][slot].w[w], second = codes.values[2 * k + 1][slot].w[w];
+            lower_codes[k] = (first & 0xffffu) | (second << 16);
+            upper_codes[k] = (first >> 16) | (second & 0xffff0000u);
+          }
+          KV_UNROLL for (int i = 0; i < ValueCut::pairs; ++i) {
+            TileA a;
+            KV_UNROLL for (int k = 0; k < 2; ++k) {
+              a.v[2 * k] = pair_at<V>(lower_codes[k], i, stored.value_book);
+              a.v[2 * k + 1] = pair_at<V>(upper_codes[k], i, stored.value_book);
+            }
+            KV_UNROLL for (int t = 0; t < TILES; ++t)
+              multiply_add(out[t][(u * ValueCut::words + w) * ValueCut::pairs + i], a, weights[t]);
+          }
+        }
+      }
+    }
+  }
+
+  KV_FUNC void load_keys(KV_THREAD const Rows<K>& keys, KV_THREAD const Tokens& at, int u,
+                         KV_THREAD Codes& codes) const {
+    KV_UNROLL for (int r = 0; r < 2; ++r)
+      load_slice<K, 4>(keys.codes + (at.first + at.near[r]) * K::row_bytes, u, quad, codes.keys[r][early_keys ? u : 0]);
+  }
+  KV_FUNC void load_values(KV_THREAD const Rows<V>& values, KV_THREAD const Tokens& at, int u,
+                           KV_THREAD Codes& codes) const {
+    KV_UNROLL for (int i = 0; i < 4; ++i)
+      load_slice<V, 8>(values.codes + (at.first + at.far[i]) * V::row_bytes, u, row,
+                       codes.values[i][early_values ? u : 0]);
+  }
+
+  // Adds up what the lanes of a column hold.
+  KV_FUNC void finish() {
+    KV_UNROLL for (int i = 0; i < 3; ++i) {
+      KV_UNROLL for (int t = 0; t < TILES; ++t) {
+        KV_UNROLL for (int j = 0; j < 2; ++j) {
+          sum[t][j] += simd_swap(sum[t][j], row_step(i));
+          if (V::meta == META_BIAS) {
+            KV_UNROLL for (int g = 0; g < V::groups; ++g) shift[t][j][g] += simd_swap(shift[t][j][g], row_step(i));
+          }
+        }
+      }
+    }
+  }
+  KV_FUNC void lead(KV_SHARED(float) peaks, KV_SHARED(float) sums) const {
+    if (row != 0) return;
+    KV_UNROLL for (int t = 0; t < TILES; ++t) {
+      KV_UNROLL for (int j = 0; j < 2; ++j) {
+        peaks[8 * t + 2 * quad + j] = peak[t][j];
+        sums[8 * t + 2 * quad + j] = sum[t][j];
+      }
+    }
+  }
+  // Output tiles [first, first + COUNT) as [head][tile][16 rows], times the weight of each head.
+  template <int COUNT>
+  KV_FUNC void store(KV_SHARED(float) memory, int first, KV_SHARED(float) weights) const {
+    const float unlift = 1.0f / lift;
+    KV_UNROLL for (int t = 0; t < TILES; ++t) {
+      KV_UNROLL for (int j = 0; j < 2; ++j) {
+        const int head = 8 * t + 2 * quad + j;
+        const float weight = weights[head];
+        KV_UNROLL for (int i = 0; i < COUNT; ++i) {
+          if (first + i < output_tiles) {
+            const float bias = shift[t][j][output_group<V>(first + i)];
+            KV_UNROLL for (int r = 0; r < 2; ++r)
+              memory[(head * COUNT + i) * 16 + row + 8 * r] =
+                  fast_fma(out[t][first + i].v[2 * r + j], unlift, bias) * weight;
+          }
+        }
+      }
+    }
+  }
+};
+
+}  // namespace kv

@@ -1,0 +1,199 @@
+// Decode attention with scalar products in float32: for small groups of query heads, and for 16-bit tokens.
+// Four lanes share a token's keys, eight lanes the channels of its values.
+
+namespace kv {
+
+// HEADS is the number of query heads that one simdgroup works on.
+template <typename K, typename V, int HEADS>
+struct ScalarBody {
+  typedef Slices<K, 4> KeyCut;
+  typedef Slices<V, 8> ValueCut;
+  KV_CONST int output_tiles = V::dim / 16;
+  KV_CONST int heads = HEADS;
+
+  int lane, row, quad;
+  float query[HEADS][K::dim / 4];  // of this lane's channels, times the scale and log2(e)
+  float query_sum[HEADS][K::groups];
+  float out[HEADS][output_tiles][2];
+  float peak[HEADS];
+  float sum[HEADS];
+  float shift[HEADS][V::groups];  // sum of probability times bias
+
+  // q points at the first head of the chunk, [n, D], of which `present` are there.
+  template <typename Q>
+  KV_FUNC void begin(KV_DEVICE(const Q) q, int present, float scale, int lane_index) {
+    lane = lane_index;
+    row = lane_row(lane);
+    quad = lane_quad(lane);
+    KV_UNROLL for (int h = 0; h < HEADS; ++h) {
+      peak[h] = lowest_peak();
+      sum[h] = 0.0f;
+      KV_UNROLL for (int g = 0; g < V::groups; ++g) shift[h][g] = 0.0f;
+      KV_UNROLL for (int i = 0; i < output_tiles; ++i) out[h][i][0] = out[h][i][1] = 0.0f;
+      KV_UNROLL for (int g = 0; g < K::groups; ++g) query_sum[h][g] = 0.0f;
+      KV_UNROLL for (int u = 0; u < KeyCut::units; ++u) {
+        KV_UNROLL for (int i = 0; i < KeyCut::run; ++i) {
+          const int channel = K::channel(u * KeyCut::unit + quad * KeyCut::run + i);
+          const float x = h < present ? to_float(q[h * K::dim + channel]) * scale : 0.0f;
+          query[h][u * KeyCut::run + i] = x;
+          query_sum[h][u / KeyCut::units_per_group] += x;
+        }
+      }
+    }
+  }
+
+  // Sixteen tokens from `token` on, of which `left` are there (all of them if FULL).
+  template <bool FULL>
+  KV_FUNC void step(KV_THREAD const Stored<K, V>& stored, i64 token, int left) {
+    const Tokens at = tokens_of<FULL>(token, left, row, quad);
+    float p[2][HEADS];
+    KV_UNROLL for (int r = 0; r < 2; ++r) {
+      score(stored, token + at.near[r], p[r]);
+      if (!FULL && row + 8 * r >= left) {
+        KV_UNROLL for (int h = 0; h < HEADS; ++h) p[r][h] = hidden_score();
+      }
+    }
+    keep_in_range(p);
+    KV_UNROLL for (int h = 0; h < HEADS; ++h) {
+      KV_UNROLL for (int r = 0; r < 2; ++r) p[r][h] = fast_exp2(p[r][h] - peak[h]);
+      sum[h] += p[0][h] + p[1][h];
+    }
+    accumulate(stored, at, p);
+  }
+
+  KV_FUNC void score(KV_THREAD const Stored<K, V>& stored, i64 token, KV_THREAD float (&s)[HEADS]) const {
+    Scales<K> scales, biases;
+    if (K::meta >= META_SCALE) load_scales<K>(stored.keys, token, 0, scales);
+    if (K::meta == META_BIAS) load_scales<K>(stored.keys, token, 1, biases);
+    KV_UNROLL for (int h = 0; h < HEADS; ++h) s[h] = 0.0f;
+    KV_UNROLL for (int g = 0; g < K::groups; ++g) {
+      float dot[HEADS];
+      KV_UNROLL for (int h = 0; h < HEADS; ++h) dot[h] = 0.0f;
+      KV_UNROLL for (int uu = 0; uu < KeyCut::units_per_group; ++uu) {
+        const int u = g * KeyCut::units_per_group + uu;
+        Run<KeyCut::words> codes;
+        load_slice<K, 4>(stored.keys.codes + token * K::row_bytes, u, quad, codes);
+        KV_UNROLL for (int w = 0; w < KeyCut::words; ++w) {
+          KV_UNROLL for (int i = 0; i < KeyCut::pairs; ++i) {
+            float low, high;
+            floats_at<K>(codes.w[w], i, stored.key_book, low, high);
+            const int position = u * KeyCut::run + w * KeyCut::codes + i;
+            KV_UNROLL for (int h = 0; h < HEADS; ++h) {
+              dot[h] = fast_fma(low, query[h][position], dot[h]);
+              dot[h] = fast_fma(high, query[h][position + KeyCut::pairs], dot[h]);
+            }
+          }
+        }
+      }
+      const float scale = K::meta >= META_SCALE ? scales.at(g) : 1.0f;
+      const float bias = K::meta == META_BIAS ? fast_fma(scale, float(K::center), biases.at(g)) : 0.0f;
+      KV_UNROLL for (int h = 0; h < HEADS; ++h)
+        s[h] = fast_fma(scale, dot[h], fast_fma(bias, query_sum[h][g], s[h]));
+    }
+    KV_UNROLL for (int h = 0; h < HEADS; ++h) {
+      KV_UNROLL for (int i = 0; i < 2; ++i) s[h] += simd_swap(s[h], quad_step(i));
+    }
+  }
+
+  // Raises the running maxima when this tile passes them by much, which is rare.
+  KV_FUNC void keep_in_range(KV_THREAD const float (&s)[2][HEADS]) {
+    bool passed = false;
+    KV_UNROLL for (int h = 0; h < HEADS; ++h) passed = passed || larger(s[0][h], s[1][h]) > peak[h] + slack();
+    if (!simd_some(passed)) return;
+    KV_UNROLL for (int h = 0; h < HEADS; ++h) {
+      float top = larger(s[0][h], s[1][h]);
+      KV_UNROLL for (int i = 0; i < 3; ++i) top = larger(top, simd_swap(top, row_step(i)));
+      top = larger(top, peak[h]);
+      const float decay = fast_exp2(peak[h] - top);
+      peak[h] = top;
+      sum[h] *= decay;
+      KV_UNROLL for (int g = 0; g < V::groups; ++g) shift[h][g] *= decay;
+      KV_UNROLL for (int i = 0; i < output_tiles; ++i) {
+        out[h][i][0] *= decay;
+        out[h][i][1] *= decay;
+      }
+    }
+  }
+
+  KV_FUNC void accumulate(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Tokens& at,
+                          KV_THREAD const float (&p)[2][HEADS]) {
+    Scales<V> scales[2], biases[2];
+    KV_UNROLL for (int r = 0; r < 2; ++r) {
+      if (V::meta >= META_SCALE) load_scales<V>(stored.values, at.first + at.near[r], 0, scales[r]);
+      if (V::meta == META_BIAS) load_scales<V>(stored.values, at.first + at.near[r], 1, biases[r]);
+    }
+    KV_UNROLL for (int g = 0; g < V::groups; ++g) {
+      float weights[HEADS][4];  // of this lane's four tokens
+      KV_UNROLL for (int h = 0; h < HEADS; ++h) {
+        KV_UNROLL for (int r = 0; r < 2; ++r) {
+          const float scale = V::meta >= META_SCALE ? scales[r].at(g) : 1.0f;
+          if (V::meta == META_BIAS)
+            shift[h][g] = fast_fma(p[r][h], fast_fma(scale, float(V::center), biases[r].at(g)), shift[h][g]);
+          KV_UNROLL for (int j = 0; j < 2; ++j)
+            weights[h][2 * r + j] = simd_read(p[r][h] * scale, lane_at(2 * quad + j, quad));
+        }
+      }
+      KV_UNROLL for (int uu = 0; uu < ValueCut::units_per_group; ++uu) {
+        const int u = g * ValueCut::units_per_group + uu;
+        Run<ValueCut::words> codes[4];
+        KV_UNROLL for (int i = 0; i < 4; ++i)
+          load_slice<V, 8>(stored.values.codes + (at.first + at.far[i]) * V::row_bytes, u, row, codes[i]);
+        KV_UNROLL for (int w = 0; w < ValueCut::words; ++w) {
+          KV_UNROLL for (int i = 0; i < ValueCut::pairs; ++i) {
+            const int tile = (u * ValueCut::words + w) * ValueCut::pairs + i;
+            KV_UNROLL for (int k = 0; k < 4; ++k) {
+              float low, high;
+              floats_at<V>(codes[k].w[w], i, stored.value_book, low, high);
+              KV_UNROLL for (int h = 0; h < HEADS; ++h) {
+                out[h][tile][0] = fast_fma(weights[h][k], low, out[h][tile][0]);
+                out[h][tile][1] = fast_fma(weights[h][k], high, out[h][tile][1]);
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+
+  // Adds up what the lanes of a token, and of a channel, hold.
+  KV_FUNC void finish() {
+    KV_UNROLL for (int h = 0; h < HEADS; ++h) {
+      KV_UNROLL for (int i = 0; i < 3; ++i) {
+        sum[h] += simd_swap(sum[h], row_step(i));
+        if (V::meta == META_BIAS) {
+          KV_UNROLL for (int g = 0; g < V::groups; ++g) shift[h][g] += simd_swap(shift[h][g], row_step(i));
+        }
+      }
+      KV_UNROLL for (int i = 0; i < 2; ++i) {
+        KV_UNROLL for (int t = 0; t < output_tiles; ++t) {
+          out[h][t][0] += simd_swap(out[h][t][0], quad_step(i));
+          out[h][t][1] += simd_swap(out[h][t][1], quad_step(i));
+        }
+      }
+    }
+  }
+  KV_FUNC void lead(KV_SHARED(float) peaks, KV_SHARED(float) sums) const {
+    if (lane != 0) return;
+    KV_UNROLL for (int h = 0; h < HEADS; ++h) {
+      peaks[h] = peak[h];
+      sums[h] = sum[h];
+    }
+  }
+  // Output tiles [first, first + COUNT) as [head][tile][16 rows], times the weight of each head.
+  template <int COUNT>
+  KV_FUNC void store(KV_SHARED(float) memory, int first, KV_SHARED(float) weights) const {
+    if (quad != 0) return;
+    KV_UNROLL for (int h = 0; h < HEADS; ++h) {
+      const float weight = weights[h];
+      KV_UNROLL for (int i = 0; i < COUNT; ++i) {
+        if (first + i < output_tiles) {
+          const float bias = shift[h][output_group<V>(first + i)];
+          memory[(h * COUNT + i) * 16 + row] = (out[h][first + i][0] + bias) * weight;
+          memory[(h * COUNT + i) * 16 + row + 8] = (out[h][first + i][1] + bias) * weight;
+        }
+      }
+    }
+  }
+};
+
+}  // namespace kv

@@ -1,0 +1,49 @@
+"""The kernel text: which files make a kernel, for which back-end. Knows file names; compiles nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib import resources
+
+_ATTENTION = ("formats", "attention")
+BODIES = {
+    "decode": (*_ATTENTION, "publish", "matrix_query", "matrix", "scalar", "decode"),
+    "merge": (*_ATTENTION, "merge"),
+}
+PRELUDES = {
+    "cuda": ("prelude_cuda",),
+    "metal": ("prelude_metal",),
+    "host": ("host_machine", "host_memory", "prelude_host", "host_simd"),
+}
+
+
+@cache
+def read(file: str) -> str:
+    """The text of one source file."""
+    return (resources.files(__package__) / "source" / file).read_text()
+
+
+@cache
+def body(entry: str) -> str:
+    """The shared text that a kernel is made of, without prelude and entry: the same for every back-end."""
+    return "\n".join(read(f"{name}.h") for name in BODIES[entry])
+
+
+@cache
+def header(entry: str, prelude: str) -> str:
+    """What comes before the kernel function: a back-end's prelude, then the shared text."""
+    return "\n".join([*(read(f"{name}.h") for name in PRELUDES[prelude]), body(entry)])
+
+
+@cache
+def statements(entry: str) -> str:
+    """The statements of the kernel function."""
+    return read(f"{entry}.entry")
+
+
+@cache
+def digest(entry: str, prelude: str) -> str:
+    """Short hash of all text of a kernel: compiled kernels are cached by name, so the name must change with the text."""
+    text = header(entry, prelude) + statements(entry)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
