@@ -53,12 +53,12 @@ class TrialSpec(FrozenModel):
 @cache
 def code_version() -> str:
     """SHA-256 over every source file that can change a measurement: the packages kernels and experiments."""
-    here = Path(__file__).parent
+    packages = Path(__file__).parent.parent
     digest = hashlib.sha256()
-    for root in (here, Path(__file__).parent.parent / "kernels"):
+    for root in (packages / "experiments", packages / "kernels"):
         for path in sorted(root.rglob("*")):
-            if path.is_file() and path.suffix in {".py", ".h", ".metal", ".cu", ".cpp", ".inc"}:
-                digest.update(path.relative_to(root).as_posix().encode())
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(path.relative_to(packages).as_posix().encode())
                 digest.update(path.read_bytes())
     return digest.hexdigest()
 
