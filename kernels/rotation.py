@@ -47,25 +47,44 @@ class Rotation:
 
     def __init__(self, kind: RotationKind, head_dim: int, seed: int = 0) -> None:
         self.kind = kind
-        self._matrix = matrix(kind, head_dim, seed).astype(np.float32)
+        self._forward = Linear(matrix(kind, head_dim, seed))
+        self._inverse = self._forward.transposed
 
     def forward(self, x: Array) -> Array:
         """Rotate: x R in float32, for keys, values and queries alike."""
-        return x if self.kind == "none" else multiply(x, self._matrix)
+        return x if self.kind == "none" else self._forward(x)
 
     def inverse(self, x: Array) -> Array:
         """Rotate back: x R^T in float32, undoes `forward`."""
-        return x if self.kind == "none" else multiply(x, self._matrix.T)
+        return x if self.kind == "none" else self._inverse(x)
 
 
-def multiply(x: Array, right: np.ndarray) -> Array:
-    """Vectors [..., n] times a fixed matrix [n, m] in float32; a vector's result does not depend on its neighbours.
+class Linear:
+    """Vectors [..., n] times a fixed matrix [n, m], in float32.
 
-    BLAS sums a lone row in another order than rows of a matrix: a lone row is therefore computed as two, so that
-    packed codes do not depend on how many tokens arrive at once.
+    A vector's result does not depend on its neighbours or on their number, so that packed codes do not depend on how
+    many tokens arrive at once: on the CPU all products have one shape, for BLAS sums in another order for others.
     """
-    xp = arrays.namespace(x)
-    rows = arrays.single(xp, x).reshape(-1, x.shape[-1])
-    factor = right if xp is np else arrays.constant(xp, np.ascontiguousarray(right))
-    product = xp.concatenate([rows, rows])[:2] @ factor if rows.shape[0] == 1 else rows @ factor
-    return product[: rows.shape[0]].reshape(*x.shape[:-1], right.shape[1])
+
+    _ROWS = 32
+
+    def __init__(self, factor: np.ndarray) -> None:
+        self.matrix = np.ascontiguousarray(factor, np.float32)
+
+    @property
+    def transposed(self) -> Linear:
+        """The map by the transposed matrix."""
+        return Linear(self.matrix.T)
+
+    def __call__(self, x: Array) -> Array:
+        """The product, in x's library."""
+        xp = arrays.namespace(x)
+        values = arrays.single(xp, x)
+        if xp is not np:
+            return values @ arrays.constant(xp, self.matrix)
+        size, width = self.matrix.shape
+        rows = values.reshape(-1, size)
+        if missing := -len(rows) % self._ROWS:
+            rows = np.concatenate([rows, np.zeros((missing, size), np.float32)])
+        product = (rows.reshape(-1, self._ROWS, size) @ self.matrix).reshape(-1, width)
+        return product[: len(product) - missing].reshape(*x.shape[:-1], width)

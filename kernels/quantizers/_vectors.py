@@ -8,6 +8,7 @@ import numpy as np
 
 from swarm.kernels import arrays
 from swarm.kernels.quantizers.base import Quantizer
+from swarm.kernels.rotation import Linear
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array, Namespace
@@ -45,6 +46,7 @@ def encode(xp: Namespace, x: Array, codebook: Codebook) -> Array:
     return (above + half) ^ flip
 
 
-def sketch(rows: int, head_dim: int, seed: int) -> np.ndarray:
-    """A Gaussian matrix S, float32 [rows, D], seeded."""
-    return np.random.default_rng([seed, rows, head_dim]).standard_normal((rows, head_dim)).astype(np.float32)
+def sketch(rows: int, head_dim: int, seed: int) -> tuple[Linear, Linear]:
+    """The maps by S^T and by S of a seeded Gaussian matrix S [rows, D]: x -> S x, and y -> S^T y."""
+    gaussian = np.random.default_rng([seed, rows, head_dim]).standard_normal((rows, head_dim))
+    return Linear(gaussian.T), Linear(gaussian)

@@ -10,10 +10,10 @@ import numpy as np
 from swarm.kernels import arrays, bits
 from swarm.kernels.quantizers import _vectors
 from swarm.kernels.quantizers.base import Choices, Quantizer
-from swarm.kernels.rotation import multiply
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array, Namespace, Packed
+    from swarm.kernels.rotation import Linear
 
 
 class Qjl(Quantizer):
@@ -34,14 +34,14 @@ class Qjl(Quantizer):
     choices = Choices(bits=(3, 4, 2, 1), rotations=("none",), scalings=("fixed", "learned"), sides=("key",))
 
     @cached_property
-    def sketch(self) -> np.ndarray:
-        """S, float32 [m, D]."""
+    def sketch(self) -> tuple[Linear, Linear]:
+        """The maps k -> S k and z -> S^T z."""
         return _vectors.sketch(self.bits * self.head_dim, self.head_dim, self.seed)
 
     def pack(self, xp: Namespace, x: Array) -> Packed:
         """Signs of S k, and the norm."""
         values = arrays.single(xp, x)
-        signs = (multiply(values, self.sketch.T) > 0).view(xp.uint8)
+        signs = (self.sketch[0](values) > 0).view(xp.uint8)
         return {"signs": bits.pack(xp, signs, 1), "norms": _vectors.norms(xp, values, self).astype(xp.float16)}
 
     def unpack(self, xp: Namespace, packed: Packed) -> Array:
@@ -53,15 +53,15 @@ class Qjl(Quantizer):
 
     def query(self, q: Array) -> Array:
         """Scaled sketch sqrt(pi / 2) / m S q, [..., m]."""
-        return multiply(q, self.sketch.T) * self._weight
+        return self.sketch[0](q) * self._weight
 
     def output(self, o: Array) -> Array:
         """Back to [..., D] by the transposed sketch, the least biased linear reading of the signs."""
-        return multiply(o, self.sketch) * self._weight
+        return self.sketch[1](o) * self._weight
 
     @property
     def _weight(self) -> float:
-        return float(np.sqrt(np.pi / 2) / len(self.sketch))
+        return float(np.sqrt(np.pi / 2) / (self.bits * self.head_dim))
 
     def bits_per_value(self) -> float:
         """Sign bits plus a 16-bit norm per key."""

@@ -10,10 +10,10 @@ import numpy as np
 from swarm.kernels import arrays, bits, codebooks
 from swarm.kernels.quantizers import _vectors
 from swarm.kernels.quantizers.base import Choices, Quantizer
-from swarm.kernels.rotation import multiply
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array, Namespace, Packed
+    from swarm.kernels.rotation import Linear
 
 
 class TurboquantProd(Quantizer):
@@ -43,8 +43,8 @@ class TurboquantProd(Quantizer):
         return self.codebook.values.nbytes
 
     @cached_property
-    def sketch(self) -> np.ndarray:
-        """S, float32 [D, D]."""
+    def sketch(self) -> tuple[Linear, Linear]:
+        """The maps r -> S r and z -> S^T z."""
         return _vectors.sketch(self.head_dim, self.head_dim, self.seed)
 
     def pack(self, xp: Namespace, x: Array) -> Packed:
@@ -55,7 +55,7 @@ class TurboquantProd(Quantizer):
         packed = bits.pack(xp, codes, self.bits - 1)
         held = norm.astype(xp.float16)
         rest = values - self._coarse(xp, packed, held)
-        signs = (multiply(rest, self.sketch.T) > 0).view(xp.uint8)
+        signs = (self.sketch[0](rest) > 0).view(xp.uint8)
         norms = xp.concatenate([held, _vectors.norms(xp, rest, self).astype(xp.float16)], axis=-1)
         return {"codes": packed, "signs": bits.pack(xp, signs, 1), "norms": norms}
 
@@ -74,12 +74,12 @@ class TurboquantProd(Quantizer):
     def query(self, q: Array) -> Array:
         """(q, sqrt(pi / 2) / d S q), [..., 2 D]."""
         xp = arrays.namespace(q)
-        return xp.concatenate([q, multiply(q, self.sketch.T) * self._weight], axis=-1)
+        return xp.concatenate([q, self.sketch[0](q) * self._weight], axis=-1)
 
     def output(self, o: Array) -> Array:
         """First half plus sqrt(pi / 2) / d S^T of the second, [..., D]."""
         dim = self.head_dim
-        return o[..., :dim] + multiply(o[..., dim:], self.sketch) * self._weight
+        return o[..., :dim] + self.sketch[1](o[..., dim:]) * self._weight
 
     @property
     def _weight(self) -> float:
