@@ -78,10 +78,11 @@ def run(database: Database, sql: str, *, limit: int = 1_000, seconds: float = 10
     else:
         columns, rows = _postgresql(database, sql, limit, seconds)
     took = time.monotonic() - started
-    return Result(tuple(columns), [tuple(map(_plain, row)) for row in rows[:limit]], len(rows) > limit, took)
+    return Result(tuple(columns), [tuple(map(plain, row)) for row in rows[:limit]], len(rows) > limit, took)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON and CSV know it: decimals as numbers, bytes as hexadecimal, moments as text."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, bytes | memoryview):

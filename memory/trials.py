@@ -168,6 +168,14 @@ class Trials(Results):
         with self._database.read() as connection:
             return reading.records(connection, query.limit(limit), arrays=arrays)
 
+    def ids(self, campaign_id: int | None = None, *, after: int = 0, limit: int | None = None) -> Sequence[int]:
+        """Ids of trials above `after`, ascending: to walk through a store of any size."""
+        query = select(trials.c.id).where(trials.c.id > after).order_by(trials.c.id).limit(limit)
+        if campaign_id is not None:
+            query = query.where(trials.c.campaign_id == campaign_id)
+        with self._database.read() as connection:
+            return connection.execute(query).scalars().all()
+
     def count(self, campaign_id: int) -> dict[TrialState, int]:
         """How many trials of a campaign are in each state."""
         with self._database.read() as connection:

@@ -1,0 +1,208 @@
+"""Turns rows into text and files: tables, JSON, JSON lines, CSV, Parquet. Knows formats; asks no questions itself."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text as sql
+
+from swarm.kernels.errors import StoreError, UsageError
+from swarm.memory import text
+from swarm.memory.query import Result, plain
+from swarm.memory.store import Store
+
+_CHUNK = 5_000
+_MAX_CELL = 60
+
+Rows = Iterable[Sequence[Any]]
+
+
+def table(result: Result) -> str:
+    """Aligned columns for a terminal; long cells are cut, numbers are right-aligned, control characters dropped."""
+    cells = [[_cell(value) for value in row] for row in result.rows]
+    widths = [max(map(len, column)) for column in zip(result.columns, *cells, strict=True)]
+    right = [all(isinstance(row[i], int | float | None) for row in result.rows) for i in range(len(widths))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True))
+        return "  ".join(padded).rstrip()
+
+    lines = [line(result.columns), line(["-" * width for width in widths]), *map(line, cells)]
+    if result.truncated:
+        lines.append(f"... more than {len(result.rows)} rows; raise the limit to see them")
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    shown = f"{value:.6g}" if isinstance(value, float) else text.name(str(value), 4 * _MAX_CELL)
+    return shown if len(shown) <= _MAX_CELL else shown[: _MAX_CELL - 3] + "..."
+
+
+def as_json(result: Result) -> str:
+    """A JSON array of objects; NaN and infinities become null."""
+    return json.dumps([_finite(row) for row in result.records()], ensure_ascii=False, indent=1)
+
+
+def as_jsonl(result: Result) -> str:
+    """One JSON object per line."""
+    return "".join(json.dumps(_finite(row), ensure_ascii=False) + "\n" for row in result.records())
+
+
+def as_csv(result: Result) -> str:
+    """CSV with a header (RFC 4180)."""
+    buffer = io.StringIO()
+    _write_csv(buffer, result.columns, result.rows)
+    return buffer.getvalue()
+
+
+def _finite(record: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+
+
+TEXTS: dict[str, Callable[[Result], str]] = {"table": table, "json": as_json, "jsonl": as_jsonl, "csv": as_csv}
+"""What `swarm query --format` prints."""
+
+
+def render(result: Result, form: str) -> str:
+    """The answer to a query as text.
+
+    Raises:
+        UsageError: an unknown format.
+    """
+    if form not in TEXTS:
+        raise UsageError(f"unknown format {form!r}.", f"Known: {', '.join(TEXTS)}.")
+    return TEXTS[form](result)
+
+
+def write(columns: Sequence[str], rows: Rows, path: Path) -> int:
+    """Write rows to a file whose name ends in .csv, .jsonl, .json or .parquet; returns how many there were.
+
+    The file appears whole or not at all.
+
+    Raises:
+        UsageError: another ending, or Parquet without pyarrow.
+        StoreError: the file cannot be written.
+    """
+    writer = _FILES.get(path.suffix.lower())
+    if writer is None:
+        raise UsageError(f"{path.name} does not say its format.", f"End its name in {', '.join(_FILES)}.")
+    partial = path.with_name(f".{path.name}.partial")
+    counted = _Counted(rows)
+    try:
+        writer(partial, columns, counted)
+        partial.replace(path)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror}).", "Check the space and permissions there."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return counted.count
+
+
+def trials(store: Store, path: Path, campaign_id: int | None = None) -> int:
+    """Write all trials to a file; returns how many there were.
+
+    JSON lines hold the whole records (specification, arrays, environment), the others the columns of the view
+    `trial_metrics` and the specification as JSON.
+    """
+    if path.suffix.lower() == ".jsonl":
+        lines = (json.loads(record.model_dump_json()) for record in _records(store, campaign_id))
+        return write((), lines, path)
+    where = "" if campaign_id is None else "WHERE v.campaign_id = :campaign"
+    query = f"SELECT v.*, t.spec FROM trial_metrics v JOIN trials t ON t.id = v.trial_id {where} ORDER BY v.trial_id"  # noqa: S608
+    with store.database.read() as connection:
+        parameters = {} if campaign_id is None else {"campaign": campaign_id}
+        found = connection.execution_options(yield_per=_CHUNK).execute(sql(query), parameters)
+        columns = list(found.keys())
+        return write(columns, (tuple(map(_column, row)) for row in found), path)
+
+
+def _column(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list) else plain(value)
+
+
+def _records(store: Store, campaign_id: int | None) -> Iterator[Any]:
+    last = 0
+    while True:
+        ids = store.trials.ids(campaign_id, after=last, limit=_CHUNK // 10)
+        if not ids:
+            return
+        yield from sorted(store.trials.list(ids=ids), key=lambda record: record.id)
+        last = ids[-1]
+
+
+class _Counted:
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for row in self._rows:
+            self.count += 1
+            yield row
+
+
+def _write_csv(file: Any, columns: Sequence[str], rows: Rows) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+
+
+def _csv_file(path: Path, columns: Sequence[str], rows: Rows) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        _write_csv(file, columns, rows)
+
+
+def _jsonl_file(path: Path, columns: Sequence[str], rows: Rows) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            record = row if isinstance(row, dict) else _finite(dict(zip(columns, row, strict=True)))
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _json_file(path: Path, columns: Sequence[str], rows: Rows) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        separator = "[\n"
+        for row in rows:
+            file.write(separator + json.dumps(_finite(dict(zip(columns, row, strict=True))), ensure_ascii=False))
+            separator = ",\n"
+        file.write("\n]\n" if separator == ",\n" else "[]\n")
+
+
+def _parquet_file(path: Path, columns: Sequence[str], rows: Rows) -> None:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "Parquet needs the pyarrow package.", "pip install 'kv-swarm[parquet]', or export CSV."
+        ) from error
+    chunks = []
+    pending: list[Sequence[Any]] = []
+    for row in rows:
+        pending.append(row)
+        if len(pending) == 10 * _CHUNK:
+            chunks.append(pa.table(dict(zip(columns, zip(*pending, strict=True), strict=True))))
+            pending = []
+    if pending or not chunks:
+        series: list[Sequence[Any]] = list(zip(*pending, strict=True)) or [() for _ in columns]
+        chunks.append(pa.table([pa.array(values) for values in series], names=list(columns)))
+    # A column that is empty in one chunk has no type there: it takes the type that others give it.
+    pq.write_table(pa.concat_tables(chunks, promote_options="permissive"), path)
+
+
+_FILES: dict[str, Callable[[Path, Sequence[str], Rows], None]] = {
+    ".csv": _csv_file,
+    ".jsonl": _jsonl_file,
+    ".json": _json_file,
+    ".parquet": _parquet_file,
+}
