@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swarm.kernels import blas
+from swarm.kernels import blas, elementwise
 from swarm.kernels.errors import ModelError, WeightsError
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def load_folder(folder: Path) -> tuple[nn.Module, TokenizerWrapper, dict[str, Any]]:
     """Model, tokenizer and configuration of an mlx-lm or Hugging Face directory.
 
-    On the CPU floating-point weights become float32, the only type that is fast there; packed weights stay packed.
+    On the CPU floating-point weights become float32, the only type that is fast there, packed weights stay packed, and
+    activations are computed by numpy.
 
     Raises:
         WeightsError: weight files that are missing, cut short or do not fit the configuration.
@@ -25,6 +26,7 @@ def load_folder(folder: Path) -> tuple[nn.Module, TokenizerWrapper, dict[str, An
     blas.use_openblas()
     model, config = read_model(folder)
     _settle(model)
+    elementwise.install()
     return model, read_tokenizer(folder, config), config
 
 

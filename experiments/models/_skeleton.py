@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.kernels.errors import ModelError
@@ -29,3 +31,19 @@ def skeleton(config: dict[str, Any]) -> nn.Module:
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(f"the configuration of this {kind} model is incomplete: {error}.", "Repair it.") from error
     return model
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a model directory.
+
+    Raises:
+        ModelError: it is missing or not readable.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}.", "Download the model again.") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} is not a model configuration.", "Download the model again.")
+    return config

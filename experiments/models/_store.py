@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from swarm.experiments import paths
-from swarm.experiments.models import _convert, _parts
+from swarm.experiments.models import _convert, _digest, _parts
 from swarm.experiments.models._safetensors import sha256
 from swarm.experiments.models.base import BundledModel, Progress
 from swarm.kernels.errors import WeightsError
@@ -57,18 +56,8 @@ def verify(folder: Path, expected: str) -> None:
                 raise WeightsError(f"{folder / name} is damaged or altered: its SHA-256 is not the known one.", remedy)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"the converted model in {folder} is incomplete: {error}.", remedy) from error
-    if digest_of(files) != expected:
+    if _digest.of_files(files) != expected:
         raise WeightsError(f"the converted model in {folder} is not the one this release makes.", remedy)
-
-
-def digest_of(files: dict[str, str]) -> str:
-    """Digest of a model from the SHA-256 of its files: configuration and weights count, tokenizer files do not."""
-    lines = [
-        f"{name} {value}\n"
-        for name, value in sorted(files.items())
-        if name == _convert.CONFIG or name.endswith(".safetensors")
-    ]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _make(model: type[BundledModel], folder: Path, progress: Progress) -> None:
@@ -85,7 +74,7 @@ def _make(model: type[BundledModel], folder: Path, progress: Progress) -> None:
         source = _assembled(pieces, work / "source.gguf", progress)
         _convert.convert(source, target, model.config(), progress)
         files = {path.name: sha256(path) for path in sorted(target.iterdir())}
-        _check_made(model, digest_of(files))
+        _check_made(model, _digest.of_files(files))
         sources = {part.path: part.sha256 for part in model.parts}
         manifest = {"model": model.name, "license": model.license, "files": files, "sources": sources}
         (target / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -77,7 +77,7 @@ class BundledModel(ABC):
         name: the registry name.
         group: the dependency group that installs the packages.
         parts: the pieces of the GGUF file, in order.
-        digest: SHA-256 over the converted configuration and weights, as `swarm.experiments.models.digest` makes it.
+        digest: SHA-256 over the converted configuration and weights.
         license: SPDX id or name of the terms.
     """
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swarm.experiments.models import _parts, _store
+from swarm.experiments.models import _hub, _parts, _store
 from swarm.experiments.models.base import PACKAGE, BundledModel, LoadedModel, ModelInfo, Progress
 from swarm.kernels import plugins
-from swarm.kernels.errors import UnknownNameError
 
 
 def bundled() -> dict[str, type[BundledModel]]:
@@ -28,41 +27,54 @@ def default_models() -> list[str]:
 
 
 def ensure(name: str, progress: Progress | None = None) -> Path:
-    """The directory of a model that mlx-lm can load, made or downloaded if needed, and verified.
+    """The directory of a model that mlx-lm can load: converted or downloaded if needed.
+
+    Args:
+        name: a bundled model, a local directory, or a Hugging Face id.
+        progress: told about every step of a conversion.
 
     Raises:
-        UnknownNameError: neither a bundled model, nor a directory, nor a Hugging Face id.
+        UnknownNameError: the name is none of these.
         WeightsError: weights that are missing, truncated or altered.
         CacheError: the disk is full or not writable.
-        ModelError: a Hugging Face id that cannot be fetched.
+        ModelError: a directory that is no model, or a Hugging Face id that cannot be fetched.
     """
-    model = bundled().get(name)
-    if model is not None:
-        return _store.converted(model, progress or _silent)
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
-    raise UnknownNameError("model", name, ", ".join(bundled()))
+    models = bundled()
+    if name in models:
+        return _store.converted(models[name], progress or _silent)
+    if _hub.is_id(name):
+        return _hub.fetch(name, weights=True)
+    return _hub.directory(name, ", ".join(models))
 
 
 def describe(name: str) -> ModelInfo:
-    """Facts of a model by name; reads the weights of no bundled model.
+    """Facts about a model by name. Reads no weights of a bundled model and downloads none of any model.
 
     Raises:
         as `ensure` does.
     """
-    model = bundled().get(name)
-    return _bundled_info(model) if model is not None else load(name).info
+    models = bundled()
+    if name in models:
+        return _bundled_info(models[name])
+    from swarm.experiments.models import _foreign
+
+    return _foreign.describe(name, ", ".join(models))
 
 
 def load(name: str, progress: Progress | None = None) -> LoadedModel:
-    """A model in memory: see `ensure` for names and errors."""
-    from swarm.experiments.models import _introspect, _load
+    """A model in memory, in float32 on the CPU; puts a fast BLAS in force if MLX is not imported yet.
 
-    model = bundled().get(name)
-    network, tokenizer, config = _load.load_folder(ensure(name, progress))
-    if model is not None:
-        return LoadedModel(network, tokenizer, _bundled_info(model))
-    return LoadedModel(network, tokenizer, _introspect.inspect(network, config, name, bos=False))
+    Raises:
+        as `ensure` does.
+    """
+    from swarm.experiments.models import _foreign, _load
+
+    models = bundled()
+    folder = ensure(name, progress)
+    model, tokenizer, config = _load.load_folder(folder)
+    if name in models:
+        return LoadedModel(model, tokenizer, _bundled_info(models[name]))
+    return LoadedModel(model, tokenizer, _foreign.facts(name, folder, model, tokenizer, config))
 
 
 def _bundled_info(model: type[BundledModel]) -> ModelInfo:

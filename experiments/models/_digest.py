@@ -1,0 +1,45 @@
+"""Digest of a model directory: SHA-256 over configuration and weights, remembered while the files do not change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from swarm.experiments import paths
+from swarm.experiments.models._safetensors import sha256
+
+
+def of_files(files: dict[str, str]) -> str:
+    """Digest of a model from the SHA-256 of its files: configuration and weights count, tokenizer files do not."""
+    lines = [
+        f"{name} {value}\n"
+        for name, value in sorted(files.items())
+        if name == "config.json" or name.endswith(".safetensors")
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def of_folder(folder: Path) -> str:
+    """Digest of a model directory; the first time every weight is read (some seconds per 10 GB)."""
+    files = [folder / "config.json", *sorted(folder.glob("model*.safetensors"))]
+    stamp = json.dumps([[str(path.resolve()), *_stamp(path)] for path in files])
+    note = paths.cache_dir() / "digests" / hashlib.sha256(stamp.encode()).hexdigest()[:32]
+    try:
+        known = note.read_text(encoding="ascii")
+        if len(known) == 64:
+            return known
+    except (OSError, ValueError):
+        pass
+    digest = of_files({path.name: sha256(path) for path in files})
+    try:
+        paths.writable(note.parent)
+        note.write_text(digest, encoding="ascii")
+    except (OSError, paths.CacheError):
+        return digest  # a cache that cannot be written costs time only
+    return digest
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
