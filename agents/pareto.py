@@ -11,7 +11,7 @@ from swarm.agents.evidence import Cell
 
 Point = tuple[float, float]
 
-DOUBT = 0.05
+DOUBT = 0.01
 """A cell is dominated only when the paired test leaves less doubt than this."""
 
 

@@ -14,7 +14,7 @@ from swarm.agents.references import PATTERN, Resolver, UnresolvedError
 from swarm.kernels import plugins
 from swarm.kernels.quantizers import base as quantizers
 
-_SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+|\s*\|\s*")
+_SENTENCE = re.compile(r"(?<=[.!?;])\s+|\s*\|\s*")
 _DIGIT = re.compile(r"\d")
 _LIST_NUMBER = re.compile(r"^\s*\d+[.)]\s+")
 _WIDTH = re.compile(r"\b\d+-bit\b", re.IGNORECASE)
@@ -42,7 +42,8 @@ class Problem:
 
 def sentences(text: str) -> list[str]:
     """The sentences, list items, table cells and headings of a markdown text."""
-    return [part.strip() for part in _SENTENCE.split(text) if part.strip(" |-#*_")]
+    parts = (part for line in text.splitlines() for part in _SENTENCE.split(_LIST_NUMBER.sub("", line)))
+    return [part.strip() for part in parts if part.strip(" |-#*_")]
 
 
 def problems(text: str, resolver: Resolver) -> list[Problem]:
@@ -77,7 +78,7 @@ def _unresolved(sentence: str, resolver: Resolver) -> str | None:
 
 
 def _bare_number(sentence: str, names: Iterable[str]) -> str | None:
-    left = _WIDTH.sub("", _LIST_NUMBER.sub("", PATTERN.sub("", sentence)))
+    left = _WIDTH.sub("", PATTERN.sub("", sentence))
     for name in names:
         left = re.sub(rf"(?<![\w.]){re.escape(name)}(?![\w])", "", left)
     if _DIGIT.search(left):

@@ -45,7 +45,9 @@ def test_holm_lies_between_bonferroni_and_no_correction(p: list[float]) -> None:
     assert all(keep for value, keep in zip(p, kept, strict=True) if value <= 0.05 / len(p))
 
 
-@pytest.mark.parametrize(("hits", "size", "all_hits", "total"), [(3, 5, 4, 40), (0, 5, 4, 40), (5, 5, 9, 12), (1, 1, 1, 9)])
+@pytest.mark.parametrize(
+    ("hits", "size", "all_hits", "total"), [(3, 5, 4, 40), (0, 5, 4, 40), (5, 5, 9, 12), (1, 1, 1, 9)]
+)
 def test_fisher_agrees_with_scipy(hits: int, size: int, all_hits: int, total: int) -> None:
     others = all_hits - hits
     table = [[hits, size - hits], [others, total - size - others]]

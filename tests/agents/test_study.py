@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import pytest
+
+from swarm.agents.base import AgentSettings, History
+from swarm.agents.seeds import generator
+from swarm.agents.study import ModelStudy, objectives
+from swarm.experiments.space import Space
+from swarm.memory.records import Proposal
+
+
+@pytest.fixture
+def space(infos):
+    return Space(infos)
+
+
+def trials(lab, space, info, count, seed=0, **fields):
+    rng = generator(seed, "trials")
+    records = []
+    while len(records) < count:
+        spec = space.random(rng, info)
+        if all(spec != r.spec for r in records):
+            records.append(lab.run(len(records), Proposal(spec=spec, proposer="test", **fields)))
+    return records
+
+
+def fresh(space, info, seed=0, **settings):
+    return ModelStudy(space, info, AgentSettings(**settings), seed)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_answer_is_a_pure_function_of_seed_number_and_trials(lab, space, infos, seed) -> None:
+    records = trials(lab, space, infos[0], 40, seed)
+    at_once = fresh(space, infos[0], seed)
+    at_once.feed(records)
+    stepwise = fresh(space, infos[0], seed)
+    for n in range(41):
+        stepwise.feed(History.before(n, records, 6).records)
+        stepwise.ask(n)
+        stepwise.ask(n, 1)
+    stepwise.feed(records)
+    for number in (41, 50, 41):
+        assert at_once.ask(number) == stepwise.ask(number)
+    assert len({at_once.ask(41, attempt).fingerprint() for attempt in range(6)}) > 1
+
+
+def test_a_history_that_is_no_continuation_is_replayed(lab, space, infos) -> None:
+    records = trials(lab, space, infos[0], 30)
+    study = fresh(space, infos[0])
+    study.feed(records)
+    study.feed(records[:12])
+    other = fresh(space, infos[0])
+    other.feed(records[:12])
+    assert study.ask(12) == other.ask(12)
+    assert len(study.study.get_trials(deepcopy=False)) == len(other.study.get_trials(deepcopy=False))
+
+
+def test_states_reach_optuna(lab, space, infos) -> None:
+    records = trials(lab, space, infos[0], 6)
+    records[1] = records[1].model_copy(update={"state": "failed", "outcome": "nan", "metrics": {}})
+    records[2] = records[2].model_copy(update={"state": "failed", "outcome": "crash", "metrics": {}})
+    records[3] = records[3].model_copy(update={"state": "running", "metrics": {}})
+    study = fresh(space, infos[0])
+    study.feed(records)
+    found = study.study.get_trials(deepcopy=False)
+    assert [t.state.name for t in found] == ["COMPLETE", "PRUNED", "FAIL", "RUNNING", "COMPLETE", "COMPLETE"]
+    assert found[1].constraints["failed"] > 0
+    assert found[0].values == list(objectives(records[0]))
+    for record, trial in zip(records, found, strict=True):
+        assert trial.params == space.params(record.spec)
+
+
+def test_results_that_arrive_later_are_told_in_place(lab, space, infos) -> None:
+    records = trials(lab, space, infos[0], 12)
+    study = fresh(space, infos[0])
+    study.feed(History.before(12, records, 5).records)
+    assert [t.state.name for t in study.study.trials].count("RUNNING") == 5
+    study.feed(records)
+    assert {t.state.name for t in study.study.trials} == {"COMPLETE"}
+    assert [t.values for t in study.study.trials] == [list(objectives(r)) for r in records]
+
+
+def test_the_feasible_region_is_a_constraint(lab, space, infos) -> None:
+    records = trials(lab, space, infos[0], 60)
+    study = fresh(space, infos[0], max_bits=5.0, max_kld=0.5)
+    study.feed(records)
+    for record, trial in zip(records, study.study.trials, strict=True):
+        lawful = record.metrics["bits_per_value"].value <= 5.0 and record.metrics["kld"].value <= 0.5
+        assert all(value <= 0 for value in trial.constraints.values()) == lawful
+    asked = [study.ask(n) for n in range(100, 130)]
+    costs = [lab.cost(spec) for spec in asked]
+    assert sum(c <= 6.0 for c in costs) > sum(lab.cost(r.spec) <= 6.0 for r in records) / 2
+
+
+def test_other_models_rungs_and_replicates_stay_out(lab, space, infos) -> None:
+    records = trials(lab, space, infos[1], 4)
+    mine = trials(lab, space, infos[0], 3)
+    promoted = [r.model_copy(update={"spec": r.spec.model_copy(update={"rung": 1})}) for r in mine]
+    again = [r.model_copy(update={"spec": r.spec.model_copy(update={"replicate": 1})}) for r in mine]
+    study = fresh(space, infos[0])
+    numbered = [r.model_copy(update={"number": n}) for n, r in enumerate([*records, *promoted, *again, *mine])]
+    study.feed(numbered)
+    assert len(study.study.trials) == 3
+
+
+def test_noise_floor_bounds_the_objective(lab, space, infos) -> None:
+    record = trials(lab, space, infos[0], 1)[0]
+    noise = record.metrics["kld"].model_copy(update={"name": "noise_kld", "value": 0.01})
+    small = record.metrics["kld"].model_copy(update={"value": 1e-6})
+    found = objectives(record.model_copy(update={"metrics": {**record.metrics, "kld": small, "noise_kld": noise}}))
+    assert found is not None
+    assert found[0] == pytest.approx(-2.0)
