@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from swarm.experiments import divergence, halves
 from swarm.experiments.attention_error import LayerInputs
-from swarm.experiments.probe import Entry, Probe, Watch
+from swarm.experiments.forward import Entry, Watch
 from swarm.kernels import arrays, attention
 from swarm.kernels.cache import make_cache
 from swarm.kernels.spec import KVSpec
@@ -108,7 +108,7 @@ class DecodeSet:
 
     @cached_property
     def _vocabulary(self) -> mx.array:
-        return Probe(self.subject.loaded.model).rows(self.union)
+        return self.subject.forward.rows(self.union)
 
     def caches(self, spec: TrialSpec) -> list[PackedKVCache]:
         """One cache per layer with the prefixes in it, quantized as the trial says."""
@@ -128,9 +128,7 @@ class DecodeSet:
             NonFiniteError: the run broke down.
         """
         caches, entry = self.caches(spec), self._entry(spec)
-        logits = Probe(self.subject.loaded.model).logits(
-            self.tokens, caches, vocabulary=self._vocabulary, entry=entry, watch=watch
-        )
+        logits = self.subject.forward.logits(self.tokens, caches, vocabulary=self._vocabulary, entry=entry, watch=watch)
         if entry is not None:
             self._complete(caches[: entry.layer])
         return Decoded(divergence.compare(self.logits, logits, self.targets), caches)
@@ -181,32 +179,32 @@ class _Capturing:
         self.prefix = spec.context - tail_tokens(spec.context)
         self.subject = subject
         self.plain = spec.model_copy(update={"kv": KVSpec(), "layers": None})
-        self.probe = Probe(subject.loaded.model)
+        self.forward = subject.forward
         text = subject.windows(spec, spec.context + 1, WINDOWS)
         self.text, self.targets = text[:, :-1], text[:, self.prefix + 1 :]
         self.tail = self.text[:, self.prefix :]
 
     def write(self, draft: Draft) -> None:
         """Run the model in 16 bit and write down what it did."""
-        read = _Listener(len(self.probe.layers))
+        read = _Listener(len(self.forward.layers))
         whole = self._read(read)
         union = _union(whole, self.targets)
-        vocabulary = self.probe.rows(union)
+        vocabulary = self.forward.rows(union)
         keys, values = (self._prefixes(side) for side in (read.keys, read.values))
         hidden: dict[int, mx.array] = {}
-        decoded = _Listener(len(self.probe.layers))
+        decoded = _Listener(len(self.forward.layers))
         with attention.record(decoded):
             logits = self._decode(keys, values, vocabulary, None, hidden.__setitem__)
         targets = np.searchsorted(union, self.targets)
         noise = divergence.compare(logits, whole[..., union], targets)
-        middle = len(self.probe.layers) // 2
+        middle = len(self.forward.layers) // 2
         half_way = self._decode(keys, values, vocabulary, Entry(middle, hidden[middle - 1]), None) if middle else None
 
         tails = ([parts[0] for parts in sides] for sides in (decoded.keys, decoded.values))
         for name, layers in zip(("keys", "values", "tail_keys", "tail_values"), (keys, values, *tails), strict=True):
             draft.stream(name, (len(layers), *layers[0].shape), layers[0].dtype, layers)
         draft.save("queries", np.stack(decoded.queries))
-        states = [np.array(arrays.to_numpy(hidden[layer]), np.float32) for layer in range(len(self.probe.layers))]
+        states = [np.array(arrays.to_numpy(hidden[layer]), np.float32) for layer in range(len(self.forward.layers))]
         draft.save("hidden", np.stack(states))
         for name, array in (("tokens", self.tail), ("targets", targets), ("union", union)):
             draft.save(name, array.astype(np.int32))
@@ -226,7 +224,7 @@ class _Capturing:
             for start in range(0, self.context, CHUNK):
                 chunk = self.text[:, start : start + CHUNK]
                 scored = range(max(0, self.prefix - start), chunk.shape[1])
-                found.append(self.probe.logits(chunk, caches, scored=scored))
+                found.append(self.forward.logits(chunk, caches, scored=scored))
         return np.concatenate(found, axis=1)
 
     def _prefixes(self, sides: list[list[NDArray[Any]]]) -> list[NDArray[Any]]:
@@ -243,7 +241,7 @@ class _Capturing:
         caches = gained_caches(self.subject, self.plain)
         for cache, k, v in zip(caches, keys, values, strict=True):
             cache.append(halves.from_file(k), halves.from_file(v))
-        return self.probe.logits(self.tail, caches, vocabulary=vocabulary, entry=entry, watch=watch)
+        return self.forward.logits(self.tail, caches, vocabulary=vocabulary, entry=entry, watch=watch)
 
 
 def _union(logits: NDArray[np.float32], targets: NDArray[np.integer]) -> NDArray[np.int64]:

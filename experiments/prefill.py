@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from swarm.experiments import divergence
 from swarm.experiments.decode import Decoded, gained_caches
-from swarm.experiments.probe import Probe
+from swarm.experiments.forward import ForwardPass
 from swarm.kernels.spec import KVSpec
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class PrefillSet:
         reference = self.capture["logits"]
         found = []
         done = 0
-        for logits in read(Probe(self.subject.loaded.model), self.tokens, caches, CHUNK):
+        for logits in read(self.subject.forward, self.tokens, caches, CHUNK):
             part = slice(done, done + logits.shape[1])
             found.append(divergence.compare(np.swapaxes(reference[part], 0, 1), logits, self.targets[:, part]))
             done = part.stop
@@ -92,7 +92,7 @@ class PrefillSet:
 
 
 def read(
-    probe: Probe, tokens: NDArray[np.integer], caches: Sequence[PackedKVCache], size: int
+    forward: ForwardPass, tokens: NDArray[np.integer], caches: Sequence[PackedKVCache], size: int
 ) -> Iterator[NDArray[np.float32]]:
     """Windows [W, context] in chunks of a size; yields the logits at the scored positions of a chunk [W, s, V]."""
     context = tokens.shape[1]
@@ -100,22 +100,22 @@ def read(
     for start in range(0, context, size):
         chunk = tokens[:, start : start + size]
         inside = scored[(scored >= start) & (scored < start + size)] - start
-        yield probe.logits(chunk, caches, scored=inside.tolist())
+        yield forward.logits(chunk, caches, scored=inside.tolist())
 
 
 def _capture(spec: TrialSpec, subject: Subject, draft: Draft) -> None:
     text = subject.windows(spec, spec.context + 1, WINDOWS)
     tokens, targets = text[:, :-1], text[:, scored_positions(spec.context) + 1]
     plain = spec.model_copy(update={"kv": KVSpec(), "layers": None})
-    probe = Probe(subject.loaded.model)
+    forward = subject.forward
     noise_tokens = tokens[:NOISE_WINDOWS]
-    other = np.concatenate(list(read(probe, noise_tokens, gained_caches(subject, plain), spec.context)), axis=1)
+    other = np.concatenate(list(read(forward, noise_tokens, gained_caches(subject, plain), spec.context)), axis=1)
     noise = []
     done = 0
 
     def rows() -> Iterator[NDArray[np.float32]]:
         nonlocal done
-        for logits in read(probe, tokens, gained_caches(subject, plain), CHUNK):
+        for logits in read(forward, tokens, gained_caches(subject, plain), CHUNK):
             part = slice(done, done + logits.shape[1])
             noise.append(divergence.compare(logits[:NOISE_WINDOWS], other[:, part], targets[:NOISE_WINDOWS, part]))
             done = part.stop

@@ -18,7 +18,7 @@ CAPTURED = (
     "experiments/divergence.py",
     "experiments/models",
     "experiments/prefill.py",
-    "experiments/probe.py",
+    "experiments/forward.py",
     "kernels/arrays.py",
     "kernels/attention.py",
     "kernels/backends",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from swarm.experiments.captures import CaptureStore
     from swarm.experiments.corpus import Corpus
+    from swarm.experiments.forward import ForwardPass
     from swarm.experiments.models.base import LoadedModel, ModelInfo
     from swarm.experiments.spec import TrialSpec
 
@@ -48,6 +49,7 @@ class Subject:
         self.captures = captures
         self._describe = describe
         self._load = load
+        self._forward: ForwardPass | None = None
         self._sets: OrderedDict[tuple[object, ...], object] = OrderedDict()
 
     @cached_property
@@ -59,6 +61,16 @@ class Subject:
     def loaded(self) -> LoadedModel:
         """The model in memory."""
         return self._load(self.name)
+
+    @property
+    def forward(self) -> ForwardPass:
+        """The forward pass of the model in memory."""
+        from swarm.experiments.forward import ForwardPass
+
+        model = self.loaded.model
+        if self._forward is None or self._forward.model is not model:
+            self._forward = ForwardPass(model)
+        return self._forward
 
     def windows(self, spec: TrialSpec, length: int, count: int) -> NDArray[np.int32]:
         """Text windows of the trial's replicate, never those that calibration reads: token ids [count, length].

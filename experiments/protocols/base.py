@@ -39,6 +39,7 @@ class Protocol(ABC):
             SpecError: with the field, its value and what is possible.
         """
         check_rung(self, spec)
+        check_device(spec)
         check_model(spec, subject.info)
 
     def prepare(self, spec: TrialSpec, subject: Subject) -> None:  # noqa: B027
@@ -72,6 +73,17 @@ def check_rung(protocol: Protocol, spec: TrialSpec) -> None:
     if spec.rung >= len(protocol.rungs):
         known = "; ".join(f"{number} {text}" for number, text in enumerate(protocol.rungs))
         raise SpecError(f"rung={spec.rung} does not exist in {spec.protocol}.", f"It has: {known}.")
+
+
+def check_device(spec: TrialSpec) -> None:
+    """Refuse a trial for another device than this process computes on."""
+    from swarm.experiments.environment import device
+
+    if spec.device != device():
+        raise SpecError(
+            f"the trial is for the device {spec.device!r}, and MLX computes on {device()!r} here.",
+            f"Run it on such a machine, or with device={device()}.",
+        )
 
 
 def check_model(spec: TrialSpec, info: ModelInfo) -> None:

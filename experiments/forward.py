@@ -34,7 +34,7 @@ class Entry:
     hidden: mx.array
 
 
-class Probe:
+class ForwardPass:
     """The forward pass of one model.
 
     Raises:
