@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,8 +138,12 @@ def _replacement(original: Callable[..., mx.array], kernel: Kernel) -> Callable[
         arrays, along = ([x] if isinstance(x, mx.array) else list(x) for x in (primals, tangents))
         return mx.jvp(original, arrays, along)[1][0]
 
+    compute = cast("Callable[..., mx.array]", on_host)
+
     @functools.wraps(original)
-    def replaced(*arrays: mx.array) -> mx.array:
+    def replaced(*arrays: mx.array, **named: mx.array) -> mx.array:
+        if named:
+            return original(*arrays, **named)
         first = arrays[0]
         if (
             any(array.dtype != first.dtype or array.shape != first.shape for array in arrays)
@@ -149,8 +153,7 @@ def _replacement(original: Callable[..., mx.array], kernel: Kernel) -> Callable[
             return original(*arrays)
         # A traced array has no values yet, and says so.
         with suppress(ValueError, RuntimeError):
-            result: Any = on_host(*arrays)
-            return result
+            return compute(*arrays)
         return original(*arrays)
 
     return replaced
