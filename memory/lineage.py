@@ -186,7 +186,7 @@ def _edges(connection: Connection) -> Iterator[tuple[str, str, str]]:
     )
     for reference, proposal in connection.execute(referred.where(predictions.c.reference_id.is_not(None))):
         yield f"trial:{reference}", f"proposal:{proposal}", "is the measure of"
-    current = dict(connection.execute(select(findings.c.id, findings.c.revision)).tuples().all())
+    current = {row.id: row.revision for row in connection.execute(select(findings.c.id, findings.c.revision))}
     for finding, revisions in _revisions(connection).items():
         chain = sorted(revisions | {current[finding]})
         for earlier, later in pairwise(chain):
