@@ -1,0 +1,112 @@
+"""Rows as text and files, and a campaign as Optuna studies."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from swarm.kernels.errors import StoreError, UsageError
+from swarm.memory import export, optuna_export
+from swarm.memory.query import Result
+from swarm.memory.records import TrialRecord
+
+HOSTILE = Result(("name", "value"), [('a,"b"\nc\x1b[2J', 1.25), ("ß\t=1+1", None), ("x" * 500, math.nan)], True, 0.0)
+
+
+def test_table():
+    lines = export.table(HOSTILE).splitlines()
+    assert len(lines) == 6
+    assert "\x1b" not in "".join(lines)
+    assert max(map(len, lines)) < 100
+    assert lines[0].startswith("name")
+    assert "more than 3 rows" in lines[-1]
+    assert export.table(Result(("a", "b"), [], False, 0.0)).splitlines()[0] == "a  b"
+
+
+def test_csv_and_json_keep_the_data():
+    rows = list(csv.reader(io.StringIO(export.as_csv(HOSTILE))))
+    assert rows[0] == ["name", "value"]
+    assert [row[0] for row in rows[1:]] == [row[0] for row in HOSTILE.rows]
+    records = json.loads(export.as_json(HOSTILE))
+    assert records[0] == {"name": 'a,"b"\nc\x1b[2J', "value": 1.25}
+    assert records[2]["value"] is None
+    assert [json.loads(line) for line in export.as_jsonl(HOSTILE).splitlines()] == records
+
+
+def test_unknown_format(tmp_path):
+    with pytest.raises(UsageError, match="csv"):
+        export.render(HOSTILE, "xml")
+    with pytest.raises(UsageError, match="parquet"):
+        export.write(("a",), [(1,)], tmp_path / "out.xml")
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
+def test_trials_to_a_file(store, run, add, tmp_path, ending):
+    run(0.1, 4.5)
+    run(0.2, 5.5, {"same_top1": 0.9}, model="beta", rationale='say "hi"')
+    add()
+    path = tmp_path / f"out.{ending}"
+    assert export.trials(store, path) == 3
+    if ending == "csv":
+        rows = list(csv.DictReader(path.open()))
+    elif ending == "json":
+        rows = json.loads(path.read_text())
+    else:
+        pq = pytest.importorskip("pyarrow.parquet")
+        rows = pq.read_table(path).to_pylist()
+    assert [row["model"] for row in rows] == ["alpha", "beta", "alpha"]
+    assert float(rows[1]["kld"]) == 0.2
+    assert float(rows[1]["same_top1"]) == 0.9
+    assert not rows[2]["kld"]
+    assert json.loads(rows[1]["spec"])["kv"]["key"]["bits"] == 4
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_records_to_json_lines(store, campaign, run, tmp_path):
+    trials = [run(), run()]
+    assert export.trials(store, tmp_path / "out.jsonl", campaign.id) == 2
+    again = [TrialRecord.model_validate_json(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert again == trials
+
+
+def test_empty_store_exports(store, tmp_path):
+    for ending in ("csv", "json", "jsonl", "parquet"):
+        assert export.trials(store, tmp_path / f"out.{ending}") == 0
+
+
+def test_unwritable_target(store, tmp_path):
+    with pytest.raises(StoreError):
+        export.trials(store, tmp_path / "no" / "out.csv")
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_optuna_opens_it(store, campaign, run, add, tmp_path):
+    import optuna
+
+    run(0.1, 4.5)
+    run(0.3, 2.5, bits=2, layers=(1, 2))
+    failed = add()
+    store.trials.fail(store.trials.claim(failed.id, "one"), "oom")
+    run(0.2, 8.5, model="beta", bits=8)
+    add()
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    names = optuna_export.export(store, url)
+    assert names == ["first/alpha/quality", "first/beta/quality"]
+    study = optuna.load_study(study_name=names[0], storage=url)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert study.trials[1].values == [0.3, 2.5]
+    assert study.trials[1].params["key_bits"] == 2
+    assert study.trials[1].params["layers"] == "1,2"
+    assert study.trials[0].user_attrs["proposer"] == "tpe"
+    assert {trial.number for trial in study.best_trials} == {0, 1}
+    with pytest.raises(UsageError):
+        optuna_export.export(store, url)
+
+
+def test_nothing_for_optuna(store, campaign, tmp_path):
+    with pytest.raises(UsageError):
+        optuna_export.export(store, f"sqlite:///{tmp_path}/optuna.db")
