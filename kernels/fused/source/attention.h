@@ -30,44 +30,70 @@ struct Stored {
   KV_SHARED(uint) value_book;
 };
 
-// The tokens of a tile that one lane works on: two whose scores it holds, four whose values it unpacks. Beyond the
-// last of `left` tokens the last one is read again.
+// Where a lane reads for the tile that begins at token 0: its run of key codes and the scales of token `row`, and its run
+// of value codes of token 2 `quad`.
+template <typename K, typename V>
+struct Cursor {
+  KV_DEVICE(const uchar) keys;
+  KV_DEVICE(const uchar) values;
+  Rows<K> key_rows;
+  Rows<V> value_rows;
+};
+template <typename F>
+KV_FUNC Rows<F> advanced(KV_THREAD const Rows<F>& rows, i64 tokens) {
+  Rows<F> next = {rows.codes + tokens * F::row_bytes, rows.scales + tokens * F::groups, rows.biases + tokens * F::groups};
+  return next;
+}
+template <typename K, typename V>
+KV_FUNC Cursor<K, V> cursor_of(KV_THREAD const Stored<K, V>& stored, i64 token, int row, int quad) {
+  Cursor<K, V> at = {stored.keys.codes + (row * K::row_bytes + run_offset<K, 4>(quad)) + token * K::row_bytes,
+                     stored.values.codes + (2 * quad * V::row_bytes + run_offset<V, 8>(row)) + token * V::row_bytes,
+                     advanced<K>(stored.keys, token + row), advanced<V>(stored.values, token + row)};
+  return at;
+}
+
+// The tokens of a tile that a lane works on, relative to its cursor: two whose scores it holds, four whose values it
+// unpacks. Beyond the last of `left` tokens the last one is read again.
 struct Tokens {
-  i64 first;
   int near[2];
   int far[4];
 };
 template <bool FULL>
-KV_FUNC Tokens tokens_of(i64 first, int left, int row, int quad) {
+KV_FUNC Tokens tokens_of(int left, int row, int quad) {
   Tokens at;
-  at.first = first;
-  KV_UNROLL for (int r = 0; r < 2; ++r) at.near[r] = FULL ? row + 8 * r : least(row + 8 * r, left - 1);
+  KV_UNROLL for (int r = 0; r < 2; ++r) at.near[r] = FULL ? 8 * r : least(8 * r, left - 1 - row);
   KV_UNROLL for (int i = 0; i < 4; ++i) {
-    const int token = 2 * quad + (i & 1) + 8 * (i >> 1);
-    at.far[i] = FULL ? token : least(token, left - 1);
+    const int token = (i & 1) + 8 * (i >> 1);
+    at.far[i] = FULL ? token : least(token, left - 1 - 2 * quad);
   }
   return at;
 }
 
+// A lane's share of asking for a tile before it is needed: 32-byte lines of the codes, and a line of some scales.
 template <typename F>
-KV_FUNC void prefetch_rows(KV_THREAD const Rows<F>& rows, i64 token, int left, int lane) {
-  const int lines = F::row_bytes / 2;  // 16 rows in lines of 32 bytes
-  KV_UNROLL for (int i = 0; i < (lines + 31) / 32; ++i) {
-    const int line = i * 32 + lane;
-    const int row = line * 32 / F::row_bytes;
-    if (line < lines && row < left) prefetch(rows.codes + ((token + row) * F::row_bytes + line * 32 % F::row_bytes));
-  }
-  if (F::header == 0 && F::meta > 0 && (lane & 15) < left) {
-    const i64 at = (token + (lane & 15)) * F::groups;
-    if (lane < 16) prefetch(bytes_of(rows.scales + at));
-    if (lane >= 16 && F::meta == META_BIAS) prefetch(bytes_of(rows.biases + at));
+KV_FUNC void prefetch_codes(KV_THREAD const Rows<F>& rows, i64 token, int lane) {
+  const int lines = F::row_bytes / 2;  // of 16 tokens
+  KV_UNROLL for (int i = 0; i < lines; i += 32) {
+    if (lines - i >= 32 || lane < lines - i) prefetch(rows.codes + lane * 32 + token * F::row_bytes + i * 32);
   }
 }
-
+template <typename F>
+KV_FUNC void prefetch_scales(KV_THREAD const Rows<F>& rows, i64 token, int lane) {
+  const int bytes = 16 * F::groups * int(sizeof(typename F::Scale));
+  if (F::header > 0 || F::meta == META_NONE) return;
+  KV_UNROLL for (int i = 0; i < bytes; i += 512) {
+    const int at = i + (lane & 15) * 32;
+    if (at < bytes && (F::meta == META_BIAS || lane < 16))
+      prefetch(bytes_of(lane < 16 ? rows.scales : rows.biases) + at +
+               token * (F::groups * int(sizeof(typename F::Scale))));
+  }
+}
 template <typename Source>
-KV_FUNC void prefetch_tile(KV_THREAD const Source& source, int token, int count, int lane) {
-  prefetch_rows<typename Source::Key>(source.keys, token, count - token, lane);
-  prefetch_rows<typename Source::Value>(source.values, token, count - token, lane);
+KV_FUNC void prefetch_tile(KV_THREAD const Source& source, i64 token, int lane) {
+  prefetch_codes<typename Source::Key>(source.keys, token, lane);
+  prefetch_codes<typename Source::Value>(source.values, token, lane);
+  prefetch_scales<typename Source::Key>(source.keys, token, lane);
+  prefetch_scales<typename Source::Value>(source.values, token, lane);
 }
 
 // Runs a body over every tile of its stripe; AHEAD tiles are asked for before they are needed.
@@ -77,9 +103,14 @@ KV_FUNC void sweep(KV_THREAD Body& body, KV_THREAD const Source& source, KV_THRE
   const int tiles = (span.count + 15) / 16;
   const int stop = (int)((i64)tiles * (span.part + 1) / span.parts);
   int tile = (int)((i64)tiles * span.part / span.parts) + stripe;
-  for (int i = 0; i < AHEAD; ++i) prefetch_tile(source, 16 * (tile + i * stripes), span.count, lane);
+  // The last whole tile is the last one asked for: nothing behind the run is touched.
+  const int last_whole = span.count - 16;
+  const bool asks = AHEAD > 0 && last_whole >= 0;
+  if (asks) {
+    for (int i = 0; i < AHEAD; ++i) prefetch_tile(source, least(16 * (tile + i * stripes), last_whole), lane);
+  }
   for (; tile < stop; tile += stripes) {
-    if (AHEAD > 0) prefetch_tile(source, 16 * (tile + AHEAD * stripes), span.count, lane);
+    if (asks) prefetch_tile(source, least(16 * (tile + AHEAD * stripes), last_whole), lane);
     const int left = span.count - 16 * tile;
     if (left >= 16) {
       body.template step<true>(source, 16 * tile, 16);

@@ -22,7 +22,7 @@ struct Decode {
   KV_CONST int dim = K::dim;
   KV_CONST int tiles = GQA > 8 && dim <= 256 ? 2 : 1;  // 8-head tiles of a simdgroup
   KV_CONST int packed_heads = MATRIX ? 8 * tiles : least(least(GQA, 4), most(1, 512 / dim));
-  KV_CONST int dense_heads = least(GQA, dim <= 256 ? 2 : 1);
+  KV_CONST int dense_heads = least(GQA, dim <= 64 ? 2 : 1);  // few registers: this body must not be the larger one
   KV_CONST int padded = (GQA + packed_heads - 1) / packed_heads * packed_heads;
   typedef MatrixQuery<K, GQA, padded, SIMDS> Query;
   typedef Publish<packed_heads, dim / 16, SIMDS> PackedPublish;

@@ -73,42 +73,48 @@ KV_FUNC uint spread(uint x) {
   return bits == 16 ? x : (x & ((1u << bits) - 1u)) | ((x >> bits) << 16);
 }
 
-// The `index`-th run of WIDTH bits behind `row`, of any alignment.
+// WIDTH bits from bit `first` behind `row`, of any alignment.
 template <int WIDTH>
-KV_FUNC uint load_run(KV_DEVICE(const uchar) row, int index) {
-  if (WIDTH == 16) return load_16(row + 2 * index);
-  if (WIDTH == 8) return load_8(row + index);
-  const int first = index * WIDTH;
+KV_FUNC uint load_bits(KV_DEVICE(const uchar) row, int first) {
   const int last = (first + WIDTH - 1) >> 3;
   uint x = 0;
-  KV_UNROLL for (int i = 0; i < (WIDTH + 14) / 8 && i < 4; ++i) {
-    const int at = least((first >> 3) + i, last);
-    x |= load_8(row + at) << (8 * i);
-  }
+  KV_UNROLL for (int i = 0; i < (WIDTH + 14) / 8 && i < 4; ++i)
+    x |= load_8(row + least((first >> 3) + i, last)) << (8 * i);
   return (x >> (first & 7)) & ((1u << (WIDTH & 31)) - 1u);
 }
 
-// Loads the run of `member` in `unit` of the token whose codes begin at `row`; every word is spread.
+// Bytes from the beginning of a token to the run of `member` in unit 0; runs that begin within a byte are found later.
 template <typename F, int SHARERS>
-KV_FUNC void load_slice(KV_DEVICE(const uchar) row, int unit, int member,
+KV_FUNC int run_offset(int member) {
+  typedef Slices<F, SHARERS> Cut;
+  return Cut::width % 8 == 0 ? F::header + member * (Cut::width / 8) : 0;
+}
+
+// Loads the run of `member` in `unit`; `at` is its token's first byte plus run_offset. Every word is spread.
+template <typename F, int SHARERS>
+KV_FUNC void load_slice(KV_DEVICE(const uchar) at, int unit, int member,
                         KV_THREAD Run<Slices<F, SHARERS>::words>& out) {
   typedef Slices<F, SHARERS> Cut;
   if (F::header > 0) {  // 2-byte alignment only
     const int first = unit * Cut::unit;
-    const int base = first / F::group * (F::row_bytes / F::groups) + F::header +
-                     (first % F::group + member * Cut::run) * F::bits / 8;
+    const int base = first / F::group * (F::row_bytes / F::groups) + first % F::group * F::bits / 8;
     if (Cut::width >= 32) {
       KV_UNROLL for (int i = 0; i < Cut::words; ++i)
-        out.w[i] = load_16(row + (base + 4 * i)) | (load_16(row + (base + 4 * i + 2)) << 16);
+        out.w[i] = load_16(at + (base + 4 * i)) | (load_16(at + (base + 4 * i + 2)) << 16);
     } else {
-      out.w[0] = spread<F, Cut::codes>(load_16(row + base));
+      out.w[0] = spread<F, Cut::codes>(load_16(at + base));
     }
   } else if (Cut::width >= 32) {
     Words<Cut::words> words;
-    load_words<Cut::words>(row + (unit * SHARERS + member) * (Cut::width / 8), words);
+    load_words<Cut::words>(at + unit * SHARERS * (Cut::width / 8), words);
     KV_UNROLL for (int i = 0; i < Cut::words; ++i) out.w[i] = words.w[i];
+  } else if (Cut::width == 16) {
+    out.w[0] = spread<F, Cut::codes>(load_16(at + unit * SHARERS * 2));
+  } else if (Cut::width == 8) {
+    out.w[0] = spread<F, Cut::codes>(load_8(at + unit * SHARERS));
   } else {
-    out.w[0] = spread<F, Cut::codes>(load_run<Cut::width>(row, unit * SHARERS + member));
+    const int index = Cut::width % 8 == 0 ? unit * SHARERS : unit * SHARERS + member;
+    out.w[0] = spread<F, Cut::codes>(load_bits<Cut::width>(at, index * Cut::width));
   }
 }
 
@@ -122,9 +128,10 @@ KV_FUNC Pair pair_at(uint x, int i, KV_SHARED(uint) book) {
   if (F::dense) return pair_from_bits(x);
   // The code's bits below the exponent of 1024 make 1024 + code * 2^place; one exact fma takes both off again.
   const int place = i * F::bits % 8 + F::bits <= 10 ? i * F::bits % 8 : 0;
-  const uint field = ((x >> (i * F::bits - place)) & (F::mask << place)) ^ (F::sign << place);
+  const uint magic = 0x64006400u ^ (F::sign << place);
+  const uint field = and_xor(x >> (i * F::bits - place), F::mask << place, magic);
   const float unit = 1.0f / float(1 << place);
-  return pair_fma(pair_from_bits(field | 0x64006400u), unit, -1024.0f * unit - float(F::center));
+  return pair_fma(pair_from_bits(field), unit, -1024.0f * unit - float(F::center));
 }
 
 template <typename F>
@@ -155,7 +162,7 @@ struct Scales {
 
 // `field` 0 loads scales, 1 biases.
 template <typename F>
-KV_FUNC void load_scales(KV_THREAD const Rows<F>& rows, i64 token, int field, KV_THREAD Scales<F>& out) {
+KV_FUNC void load_scales(KV_THREAD const Rows<F>& rows, int token, int field, KV_THREAD Scales<F>& out) {
   if (F::header > 0) {
     KV_UNROLL for (int g = 0; g < F::groups; ++g)
       out.w[g] = load_16(rows.codes + (token * F::row_bytes + g * (F::row_bytes / F::groups) + 2 * field));

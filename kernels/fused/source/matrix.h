@@ -60,21 +60,22 @@ struct MatrixBody {
   // Sixteen tokens from `token` on, of which `left` are there (all of them if FULL).
   template <bool FULL>
   KV_FUNC void step(KV_THREAD const Stored<K, V>& stored, i64 token, int left) {
-    const Tokens at = tokens_of<FULL>(token, left, row, quad);
+    const Tokens at = tokens_of<FULL>(left, row, quad);
+    const Cursor<K, V> cursor = cursor_of<K, V>(stored, token, row, quad);
     Codes codes;
     if (early_keys) {
-      KV_UNROLL for (int u = 0; u < KeyCut::units; ++u) load_keys(stored.keys, at, u, codes);
+      KV_UNROLL for (int u = 0; u < KeyCut::units; ++u) load_keys(cursor, at, u, codes);
     }
     Scales<V> scales[2], biases[2];
     KV_UNROLL for (int r = 0; r < 2; ++r) {
-      if (V::meta >= META_SCALE) load_scales<V>(stored.values, token + at.near[r], 0, scales[r]);
-      if (V::meta == META_BIAS) load_scales<V>(stored.values, token + at.near[r], 1, biases[r]);
+      if (V::meta >= META_SCALE) load_scales<V>(cursor.value_rows, at.near[r], 0, scales[r]);
+      if (V::meta == META_BIAS) load_scales<V>(cursor.value_rows, at.near[r], 1, biases[r]);
     }
     TileC p[TILES];
     if (early_values) {
-      KV_UNROLL for (int u = 0; u < ValueCut::units; ++u) load_values(stored.values, at, u, codes);
+      KV_UNROLL for (int u = 0; u < ValueCut::units; ++u) load_values(cursor, at, u, codes);
     }
-    score(stored, at, codes, p);
+    score(stored, cursor, at, codes, p);
     float widest = 0.0f;
     KV_UNROLL for (int r = 0; r < 2; ++r) {
       if (!FULL && row + 8 * r >= left) {
@@ -88,16 +89,17 @@ struct MatrixBody {
       KV_UNROLL for (int e = 0; e < 4; ++e) p[t].v[e] = fast_exp2(p[t].v[e] - peak[t][e & 1]);
       KV_UNROLL for (int j = 0; j < 2; ++j) sum[t][j] += p[t].v[j] + p[t].v[2 + j];
     }
-    accumulate(stored, at, codes, p, scales, biases);
+    accumulate(stored, cursor, at, codes, p, scales, biases);
   }
 
   // Scores of the tile: groups of channels one by one, each with its scale and bias after the product.
-  KV_FUNC void score(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Tokens& at, KV_THREAD Codes& codes,
+  KV_FUNC void score(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Cursor<K, V>& cursor,
+                     KV_THREAD const Tokens& at, KV_THREAD Codes& codes,
                      KV_THREAD TileC (&s)[TILES]) const {
     Scales<K> scales[2], biases[2];
     KV_UNROLL for (int r = 0; r < 2; ++r) {
-      if (K::meta >= META_SCALE) load_scales<K>(stored.keys, at.first + at.near[r], 0, scales[r]);
-      if (K::meta == META_BIAS) load_scales<K>(stored.keys, at.first + at.near[r], 1, biases[r]);
+      if (K::meta >= META_SCALE) load_scales<K>(cursor.key_rows, at.near[r], 0, scales[r]);
+      if (K::meta == META_BIAS) load_scales<K>(cursor.key_rows, at.near[r], 1, biases[r]);
     }
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
       KV_UNROLL for (int e = 0; e < 4; ++e) s[t].v[e] = 0.0f;
@@ -109,7 +111,7 @@ struct MatrixBody {
       }
       KV_UNROLL for (int uu = 0; uu < KeyCut::units_per_group; ++uu) {
         const int u = g * KeyCut::units_per_group + uu;
-        if (!early_keys) load_keys(stored.keys, at, u, codes);
+        if (!early_keys) load_keys(cursor, at, u, codes);
         KV_UNROLL for (int w = 0; w < KeyCut::words; ++w) {
           KV_UNROLL for (int i = 0; i < steps_per_word; ++i) {
             const int step = (u * KeyCut::words + w) * steps_per_word + i;
@@ -154,7 +156,7 @@ struct MatrixBody {
       const float old = lift;
       bound = bits_float(((float_bits(widest) >> 23) + 1u) << 23);
       lift = bits_float((260u << 23) - float_bits(bound));  // 64 / bound
-      shrink = lift / old;
+      shrink = bits_float(float_bits(lift) - float_bits(old) + (127u << 23));  // powers of two
     }
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
       KV_UNROLL for (int j = 0; j < 2; ++j) {
@@ -174,7 +176,8 @@ struct MatrixBody {
   }
 
   // Adds the tile's values under probabilities p, each group of channels with its scale inside p.
-  KV_FUNC void accumulate(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Tokens& at, KV_THREAD Codes& codes,
+  KV_FUNC void accumulate(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Cursor<K, V>& cursor,
+                     KV_THREAD const Tokens& at, KV_THREAD Codes& codes,
                           KV_THREAD const TileC (&p)[TILES], KV_THREAD const Scales<V> (&scales)[2],
                           KV_THREAD const Scales<V> (&biases)[2]) {
     KV_UNROLL for (int g = 0; g < V::groups; ++g) {
@@ -195,13 +198,13 @@ struct MatrixBody {
       KV_UNROLL for (int uu = 0; uu < ValueCut::units_per_group; ++uu) {
         const int u = g * ValueCut::units_per_group + uu;
         const int slot = early_values ? u : 0;
-        if (!early_values) load_values(stored.values, at, u, codes);
+        if (!early_values) load_values(cursor, at, u, codes);
         KV_UNROLL for (int w = 0; w < ValueCut::words; ++w) {
           uint lower_codes[2], upper_codes[2];  // halves of the word, two tokens each
           KV_UNROLL for (int k = 0; k < 2; ++k) {
             const uint first = codes.values[2 * k][slot].w[w], second = codes.values[2 * k + 1][slot].w[w];
-            lower_codes[k] = (first & 0xffffu) | (second << 16);
-            upper_codes[k] = (first >> 16) | (second & 0xffff0000u);
+            lower_codes[k] = merge_low(first, second);
+            upper_codes[k] = merge_high(first, second);
           }
           KV_UNROLL for (int i = 0; i < ValueCut::pairs; ++i) {
             TileA a;
@@ -217,15 +220,15 @@ struct MatrixBody {
     }
   }
 
-  KV_FUNC void load_keys(KV_THREAD const Rows<K>& keys, KV_THREAD const Tokens& at, int u,
+  KV_FUNC void load_keys(KV_THREAD const Cursor<K, V>& cursor, KV_THREAD const Tokens& at, int u,
                          KV_THREAD Codes& codes) const {
     KV_UNROLL for (int r = 0; r < 2; ++r)
-      load_slice<K, 4>(keys.codes + (at.first + at.near[r]) * K::row_bytes, u, quad, codes.keys[r][early_keys ? u : 0]);
+      load_slice<K, 4>(cursor.keys + at.near[r] * K::row_bytes, u, quad, codes.keys[r][early_keys ? u : 0]);
   }
-  KV_FUNC void load_values(KV_THREAD const Rows<V>& values, KV_THREAD const Tokens& at, int u,
+  KV_FUNC void load_values(KV_THREAD const Cursor<K, V>& cursor, KV_THREAD const Tokens& at, int u,
                            KV_THREAD Codes& codes) const {
     KV_UNROLL for (int i = 0; i < 4; ++i)
-      load_slice<V, 8>(values.codes + (at.first + at.far[i]) * V::row_bytes, u, row,
+      load_slice<V, 8>(cursor.values + at.far[i] * V::row_bytes, u, row,
                        codes.values[i][early_values ? u : 0]);
   }
 

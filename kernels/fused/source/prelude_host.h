@@ -83,6 +83,9 @@ struct Convert<bfloat_t> {
   static float word(uint x) { return bits_float(x << 16); }
 };
 
+inline uint and_xor(uint x, uint mask, uint flip) { return (x & mask) ^ flip; }
+inline uint merge_low(uint a, uint b) { return (a & 0xffffu) | (b << 16); }
+inline uint merge_high(uint a, uint b) { return (a >> 16) | (b & 0xffff0000u); }
 inline float fast_exp2(float x) { return exp2f(x); }
 inline float fast_fma(float a, float b, float c) { return fmaf(a, b, c); }
 inline float larger(float a, float b) { return a > b ? a : b; }

@@ -39,6 +39,9 @@ struct Convert<float> {
   static float word(uint x) { return as_type<float>(x); }
 };
 
+KV_FUNC uint and_xor(uint x, uint mask, uint flip) { return (x & mask) ^ flip; }
+KV_FUNC uint merge_low(uint a, uint b) { return (a & 0xffffu) | (b << 16); }
+KV_FUNC uint merge_high(uint a, uint b) { return (a >> 16) | (b & 0xffff0000u); }
 KV_FUNC float fast_exp2(float x) { return fast::exp2(x); }
 KV_FUNC float fast_fma(float a, float b, float c) { return fma(a, b, c); }
 KV_FUNC float larger(float a, float b) { return fast::max(a, b); }

@@ -45,10 +45,11 @@ struct ScalarBody {
   // Sixteen tokens from `token` on, of which `left` are there (all of them if FULL).
   template <bool FULL>
   KV_FUNC void step(KV_THREAD const Stored<K, V>& stored, i64 token, int left) {
-    const Tokens at = tokens_of<FULL>(token, left, row, quad);
+    const Tokens at = tokens_of<FULL>(left, row, quad);
+    const Cursor<K, V> cursor = cursor_of<K, V>(stored, token, row, quad);
     float p[2][HEADS];
     KV_UNROLL for (int r = 0; r < 2; ++r) {
-      score(stored, token + at.near[r], p[r]);
+      score(stored, cursor, at.near[r], p[r]);
       if (!FULL && row + 8 * r >= left) {
         KV_UNROLL for (int h = 0; h < HEADS; ++h) p[r][h] = hidden_score();
       }
@@ -58,13 +59,14 @@ struct ScalarBody {
       KV_UNROLL for (int r = 0; r < 2; ++r) p[r][h] = fast_exp2(p[r][h] - peak[h]);
       sum[h] += p[0][h] + p[1][h];
     }
-    accumulate(stored, at, p);
+    accumulate(stored, cursor, at, p);
   }
 
-  KV_FUNC void score(KV_THREAD const Stored<K, V>& stored, i64 token, KV_THREAD float (&s)[HEADS]) const {
+  KV_FUNC void score(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Cursor<K, V>& cursor, int near,
+                     KV_THREAD float (&s)[HEADS]) const {
     Scales<K> scales, biases;
-    if (K::meta >= META_SCALE) load_scales<K>(stored.keys, token, 0, scales);
-    if (K::meta == META_BIAS) load_scales<K>(stored.keys, token, 1, biases);
+    if (K::meta >= META_SCALE) load_scales<K>(cursor.key_rows, near, 0, scales);
+    if (K::meta == META_BIAS) load_scales<K>(cursor.key_rows, near, 1, biases);
     KV_UNROLL for (int h = 0; h < HEADS; ++h) s[h] = 0.0f;
     KV_UNROLL for (int g = 0; g < K::groups; ++g) {
       float dot[HEADS];
@@ -72,7 +74,7 @@ struct ScalarBody {
       KV_UNROLL for (int uu = 0; uu < KeyCut::units_per_group; ++uu) {
         const int u = g * KeyCut::units_per_group + uu;
         Run<KeyCut::words> codes;
-        load_slice<K, 4>(stored.keys.codes + token * K::row_bytes, u, quad, codes);
+        load_slice<K, 4>(cursor.keys + near * K::row_bytes, u, quad, codes);
         KV_UNROLL for (int w = 0; w < KeyCut::words; ++w) {
           KV_UNROLL for (int i = 0; i < KeyCut::pairs; ++i) {
             float low, high;
@@ -115,12 +117,13 @@ struct ScalarBody {
     }
   }
 
-  KV_FUNC void accumulate(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Tokens& at,
+  KV_FUNC void accumulate(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Cursor<K, V>& cursor,
+                     KV_THREAD const Tokens& at,
                           KV_THREAD const float (&p)[2][HEADS]) {
     Scales<V> scales[2], biases[2];
     KV_UNROLL for (int r = 0; r < 2; ++r) {
-      if (V::meta >= META_SCALE) load_scales<V>(stored.values, at.first + at.near[r], 0, scales[r]);
-      if (V::meta == META_BIAS) load_scales<V>(stored.values, at.first + at.near[r], 1, biases[r]);
+      if (V::meta >= META_SCALE) load_scales<V>(cursor.value_rows, at.near[r], 0, scales[r]);
+      if (V::meta == META_BIAS) load_scales<V>(cursor.value_rows, at.near[r], 1, biases[r]);
     }
     KV_UNROLL for (int g = 0; g < V::groups; ++g) {
       float weights[HEADS][4];  // of this lane's four tokens
@@ -137,7 +140,7 @@ struct ScalarBody {
         const int u = g * ValueCut::units_per_group + uu;
         Run<ValueCut::words> codes[4];
         KV_UNROLL for (int i = 0; i < 4; ++i)
-          load_slice<V, 8>(stored.values.codes + (at.first + at.far[i]) * V::row_bytes, u, row, codes[i]);
+          load_slice<V, 8>(cursor.values + at.far[i] * V::row_bytes, u, row, codes[i]);
         KV_UNROLL for (int w = 0; w < ValueCut::words; ++w) {
           KV_UNROLL for (int i = 0; i < ValueCut::pairs; ++i) {
             const int tile = (u * ValueCut::words + w) * ValueCut::pairs + i;

@@ -1,0 +1,54 @@
+"""Runs kernel calls on a GPU through `mx.fast.metal_kernel` or `mx.fast.cuda_kernel`. Knows MLX; no formats."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Literal
+
+from swarm.kernels.fused import sources
+
+if TYPE_CHECKING:
+    from swarm.kernels.fused.call import Array, KernelCall
+
+
+class Gpu:
+    """MLX's default GPU. Kernels are compiled when first called, by MLX, and kept."""
+
+    def __init__(self, kind: Literal["metal", "cuda"]) -> None:
+        self.kind = kind
+        self._kernels: dict[str, Any] = {}
+
+    def run(self, call: KernelCall) -> list[Array]:
+        """The outputs of the call, lazy as all MLX arrays."""
+        outputs: list[Array] = self._kernel(call)(
+            inputs=[array for _, array in call.inputs],
+            template=list(call.template),
+            grid=(call.groups[0] * call.threads, *call.groups[1:]),
+            threadgroup=(call.threads, 1, 1),
+            output_shapes=[shape for _, shape, _ in call.outputs],
+            output_dtypes=[dtype for _, _, dtype in call.outputs],
+        )
+        return outputs
+
+    def _kernel(self, call: KernelCall) -> Any:
+        import mlx.core as mx
+
+        # MLX keeps compiled kernels by name and template, on disk as well: all else that matters goes into the name.
+        types = " ".join(str(array.dtype) for _, array in call.inputs)
+        name = (
+            f"kv_{call.entry}_{sources.digest(call.entry, self.kind)}_{hashlib.sha256(types.encode()).hexdigest()[:8]}"
+        )
+        if name not in self._kernels:
+            make = mx.fast.metal_kernel if self.kind == "metal" else mx.fast.cuda_kernel
+            # Nothing here is infinite or NaN, so Metal may use its fast arithmetic.
+            options = {"compile_options": {"math_mode": "fast"}} if self.kind == "metal" else {}
+            self._kernels[name] = make(
+                name=name,
+                input_names=[input_name for input_name, _ in call.inputs],
+                output_names=[output_name for output_name, _, _ in call.outputs],
+                source=sources.statements(call.entry),
+                header=sources.header(call.entry, self.kind),
+                ensure_row_contiguous=False,  # strided views of a growing cache must not be copied
+                **options,
+            )
+        return self._kernels[name]
