@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from swarm.kernels.arrays import Array
+    from swarm.kernels.backends.base import Backend
     from swarm.kernels.key_bias import KeyBias
 
 __all__ = ["PackedKVCache", "make_cache"]
@@ -48,6 +49,7 @@ class PackedKVCache:
         factors: Mapping[str, Factors] | None = None,
         key_bias: KeyBias | None = None,
         family: str = "",
+        backend: Backend | None = None,
     ) -> None:
         attention.install()
         self.kv = kv or KVSpec()
@@ -59,7 +61,7 @@ class PackedKVCache:
         self.key_bias = key_bias
         self.logit_gain = 1.0
         self.offset = 0
-        self.backend = backends.current()
+        self.backend = backend or backends.current()
         self._key: Side | None = None
         self._value: Side | None = None
 

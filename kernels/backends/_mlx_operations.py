@@ -33,7 +33,7 @@ def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | N
     grid = (batch, heads, repeats, length)
     peak = mx.full((batch, heads, repeats * length, 1), MASKED)
     weight = mx.zeros_like(peak)
-    halves, codes = mx.array(0.0), mx.array(0.0)
+    sums: dict[str, Array] = {}
     for low in range(view.lowest(), view.offset, COLUMNS):
         columns = low, min(low + COLUMNS, view.offset)
         scores = _scores(view.key, columns, (plain, framed, known), repeats)
@@ -47,10 +47,12 @@ def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | N
         shares = mx.exp(scores - top)
         decay = mx.exp(peak - top)
         weight = weight * decay + mx.sum(shares, axis=-1, keepdims=True)
-        half, packed = _weighted(view.value, columns, shares, repeats)
-        halves, codes = halves * decay + half, codes * decay + packed
+        added = _weighted(view.value, columns, shares, repeats)
+        sums = {form: _add(part, sums[form] * decay if form in sums else None) for form, part in added.items()} | {
+            form: part * decay for form, part in sums.items() if form not in added
+        }
         peak = top
-    total = halves + view.value.codec.output(codes) if codes.ndim > 1 else halves
+    total = _add(sums.get("half"), view.value.codec.output(sums["packed"]) if "packed" in sums else None)
     return (total / weight).reshape(batch, q_heads, length, -1).astype(queries.dtype)
 
 
@@ -72,11 +74,17 @@ def _scores(side: SideView, columns: tuple[int, int], q: tuple[Array, Array, Arr
     return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=-1)
 
 
-def _weighted(side: SideView, columns: tuple[int, int], shares: Array, repeats: int) -> tuple[Array, Array]:
-    """Sums of 16-bit and of packed values under the shares; a scalar 0 where there are none."""
+def _add(left: Array | None, right: Array | None) -> Array:
+    if left is None or right is None:
+        return right if left is None else left
+    return left + right
+
+
+def _weighted(side: SideView, columns: tuple[int, int], shares: Array, repeats: int) -> dict[str, Array]:
+    """Sums of 16-bit values (`half`) and of packed ones (`packed`) under the shares, where there are any."""
     import mlx.core as mx
 
-    halves, codes = mx.array(0.0), mx.array(0.0)
+    sums: dict[str, Array] = {}
     for low, high, form in side.spans(*columns):
         part = shares[..., low - columns[0] : high - columns[0]]
         packed = part
@@ -84,10 +92,10 @@ def _weighted(side: SideView, columns: tuple[int, int], shares: Array, repeats: 
             share = _share(side, low, high, shares.shape[2] // repeats, repeats)
             packed, part = part * share, part * (1 - share)
         if form != "half":
-            codes = codes + packed @ side.packed(mx, low, high)
+            sums["packed"] = _add(packed @ side.packed(mx, low, high), sums.get("packed"))
         if form != "packed":
-            halves = halves + part @ side.half(low, high).astype(mx.float32)
-    return halves, codes
+            sums["half"] = _add(part @ side.half(low, high).astype(mx.float32), sums.get("half"))
+    return sums
 
 
 def _share(side: SideView, low: int, high: int, length: int, repeats: int) -> Array:

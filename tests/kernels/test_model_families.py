@@ -1,0 +1,230 @@
+"""Packed caches under real mlx-lm model code: tiny random models of several families, their attention untouched."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx_lm.models.cache import make_prompt_cache
+
+from swarm.kernels import attention, plugins
+from swarm.kernels.cache import PackedKVCache, make_cache
+from swarm.kernels.codec import Factors
+from swarm.kernels.errors import ModelError, SpecError
+from swarm.kernels.key_bias import KeyBias
+from swarm.kernels.modules import attention_modules, key_bias
+from swarm.kernels.quantizers import base
+from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec
+
+METHODS = plugins.names(base.PACKAGE)
+
+
+def kv_of(name, **fields):
+    spec = QuantSpec(method=name)
+    value = spec if "value" in base.method(name).choices.sides else QuantSpec(method="q8_0")
+    return KVSpec(key=spec, value=value, **fields)
+
+
+def tokens(batch, length, seed=0):
+    return mx.array(np.random.default_rng(seed).integers(0, 89, (batch, length)))
+
+
+@pytest.mark.parametrize(("batch", "chunks"), [(2, [96]), (1, [1] * 96), (1, [40, 1, 55]), (2, [24] * 4)])
+def test_16_bit_is_the_models_own_cache(family, chunks, batch, tiny, logits):
+    """Windows of 24 are passed four times over; what remains is the rounding of K and V to 16 bit."""
+    model, text = tiny(family), tokens(batch, 96)
+    plain = logits(model, make_prompt_cache(model), text, chunks)
+    ours = logits(model, make_cache(model), text, chunks)
+    assert np.abs(ours - plain).max() < 4e-3 * np.abs(plain).max()
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [*((name, "gemma3_text") for name in METHODS), ("kivi", "llama"), ("q4_0", "qwen2")],
+)
+def test_chunked_prefill_is_token_by_token(name, family, tiny, logits):
+    model, text = tiny(family, seed=1), tokens(1, 60, seed=1)
+    kv = kv_of(name) if name == "none" else kv_of(name, sink_tokens=2, residual_window=9)
+    runs = [logits(model, make_cache(model, kv, seed=4), text, cuts) for cuts in ([60], [1] * 60, [33, 1, 26])]
+    spread = np.abs(runs[0]).max()
+    for other in runs[1:]:
+        # Rounding in the model's own products moves a few values over a code's edge.
+        assert np.abs(other - runs[0]).mean() < 4e-3 * spread
+        assert np.median(np.abs(other - runs[0])) < 2e-3 * spread
+
+
+def test_generation_goes_through_mlx_lm(family, tiny):
+    from mlx_lm.generate import generate_step
+
+    model, prompt = tiny(family), tokens(1, 50)[0]
+
+    def generated(cache):
+        steps = generate_step(prompt, model, max_tokens=12, prompt_cache=cache, prefill_step_size=16)
+        return [token for token, _ in steps]
+
+    assert generated(make_cache(model)) == generated(make_prompt_cache(model))
+    cache = make_cache(model, kv_of("q8_0", residual_window=8))
+    assert len(generated(cache)) == 12
+    assert all(layer.offset in (61, 62) for layer in cache)
+    assert sum(layer.nbytes for layer in cache) > 0
+
+
+def test_speculative_decoding_trims(tiny):
+    from mlx_lm.generate import speculative_generate_step
+
+    model, prompt = tiny("llama"), tokens(1, 40)[0]
+    cache = [*make_cache(model, kv_of("q4_0")), *make_cache(model, kv_of("q4_0"))]
+    steps = speculative_generate_step(prompt, model, model, num_draft_tokens=3, max_tokens=10, prompt_cache=cache)
+    assert len(list(steps)) == 10
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_folding_the_scale_into_the_queries_changes_nothing(name, tiny, logits):
+    """q times c and scale over c: whatever ignores the scale of the call, or guesses it, fails here."""
+    text = tokens(1, 40, seed=2)
+    for family in ("llama", "gemma3_text"):
+        outputs = []
+        for fold in (1.0, 4.0):
+            model = tiny(family, seed=3)
+            for module in attention_modules(model):
+                module.scale /= fold
+                if family == "gemma3_text":
+                    module.q_norm.weight = (1 + module.q_norm.weight) * fold - 1
+                else:
+                    module.q_proj.weight = module.q_proj.weight * fold
+                    if "bias" in module.q_proj:
+                        module.q_proj.bias = module.q_proj.bias * fold
+            heard = []
+            with attention.record(heard.append):
+                outputs.append(logits(model, make_cache(model, kv_of(name), seed=1), text, [30, 1, 9]))
+            assert {call.scale for call in heard} == {module.scale for module in attention_modules(model)}
+        np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-3 * np.abs(outputs[0]).max())
+
+
+def test_batches_of_equal_length_are_independent(family, tiny, logits):
+    model, text = tiny(family), tokens(3, 45)
+    kv = kv_of("kivi", residual_window=5)
+    together = logits(model, make_cache(model, kv), text, [40, 5])
+    alone = np.concatenate([logits(model, make_cache(model, kv), text[i : i + 1], [40, 5]) for i in range(3)])
+    assert np.abs(together - alone).mean() < 2e-3 * np.abs(alone).max()
+
+
+def test_only_the_listed_layers_are_quantized(family, tiny):
+    model = tiny(family)
+    kv = kv_of("q4_0", overrides=(LayerOverride(layers=(1,), key=QuantSpec(method="q8_0")),))
+    caches = make_cache(model, kv, layers=[1])
+    model(tokens(1, 30), cache=caches)
+    assert [cache.limit_bits_per_value() for cache in caches] == [6.5 if i == 1 else 16 for i in range(len(caches))]
+    windows = {cache.window for cache in caches}
+    assert windows == ({None, 24} if family == "gemma3_text" else {None})
+
+
+@pytest.mark.parametrize("layers", [[7], [-1]])
+def test_layers_that_do_not_exist(layers, tiny):
+    with pytest.raises(SpecError, match="does not exist"):
+        make_cache(tiny("llama"), kv_of("q4_0"), layers=layers)
+    override = LayerOverride(layers=(9,), key=QuantSpec(method="q8_0"))
+    with pytest.raises(SpecError, match="Layer 9"):
+        make_cache(tiny("llama"), kv_of("q4_0", overrides=(override,)))
+
+
+def test_a_group_that_does_not_divide_the_head_size_names_the_layer(tiny):
+    with pytest.raises(SpecError, match=r"Layer 0: group_size=128 .*head size 64"):
+        make_cache(tiny("llama"), KVSpec(key=QuantSpec(method="affine", group_size=128)))
+
+
+class TestKeyBias:
+    def test_scores_keep_the_bias_exactly(self, tiny, logits):
+        """8-bit keys with a bias many times the rest: subtracting leaves almost no error, keeping it a large one."""
+        model, text = tiny("qwen2", seed=5), tokens(2, 60, seed=5)
+        exact = logits(model, make_cache(model), text, [50, 10])
+        errors = {}
+        for choice in ("keep", "subtract"):
+            kv = KVSpec(key=QuantSpec(method="q4_0"), key_bias=choice, residual_window=3)
+            errors[choice] = np.abs(logits(model, make_cache(model, kv), text, [50, 10]) - exact).mean()
+        assert errors["subtract"] < errors["keep"] / 4
+
+    @pytest.mark.parametrize("traditional", [False, True])
+    @pytest.mark.parametrize("dims", [64, 32])
+    @pytest.mark.parametrize("position", [0, 5, 1023, 1024, 40_000])
+    def test_tables_are_the_models_rope(self, dims, traditional, position):
+        import mlx.nn as nn
+
+        rng = np.random.default_rng(dims)
+        rope = nn.RoPE(dims, traditional=traditional, base=1e6)
+        bias = KeyBias(rng.standard_normal((2, 64)), rope)
+        expected = np.array(rope(mx.array(bias.bias[None, :, None]), offset=position))[0, :, 0]
+        np.testing.assert_allclose(bias.keys(np, position, position + 3)[:, 0], expected, atol=2e-5)
+        q = rng.standard_normal((1, 2, 4, 64)).astype(np.float32)
+        scores = bias.features(q) @ bias.table(np, position, position + 3).T
+        np.testing.assert_allclose(scores, q @ bias.keys(np, position, position + 3).swapaxes(-1, -2), atol=2e-4)
+
+    def test_models_without_one_are_refused(self, tiny):
+        with pytest.raises(SpecError, match="Layer 0.*no bias"):
+            make_cache(tiny("llama"), kv_of("q8_0", key_bias="subtract"))
+
+    def test_it_is_read_from_the_model(self, tiny):
+        module = attention_modules(tiny("qwen2"))[1]
+        np.testing.assert_array_equal(key_bias(module).bias.ravel(), np.array(module.k_proj.bias))
+
+    def test_a_state_needs_its_model_again(self, tiny):
+        model = tiny("qwen2")
+        kv = kv_of("q8_0", key_bias="subtract")
+        caches = make_cache(model, kv)
+        model(tokens(1, 20), cache=caches)
+        with pytest.raises(ModelError, match="make_cache"):
+            PackedKVCache.from_state(caches[0].state)
+        again = make_cache(model, kv)
+        for cache, old in zip(again, caches, strict=True):
+            cache.state = old.state
+        left, right = (np.array(model(tokens(1, 3, 9), cache=c)) for c in (caches, again))
+        np.testing.assert_array_equal(left, right)
+
+
+def test_learned_factors_are_asked_for_and_used(tiny, logits):
+    model, text = tiny("llama"), tokens(1, 40)
+    spec = QuantSpec(method="affine", bits=4, scaling="learned")
+    kv = KVSpec(key=spec, value=spec)
+    with pytest.raises(SpecError, match="learned"):
+        logits(model, make_cache(model, kv), text)
+    rng = np.random.default_rng(0)
+    factors = {layer: {side: Factors(rng.uniform(0.5, 2, (2, 64))) for side in ("key", "value")} for layer in range(3)}
+    exact = logits(model, make_cache(model), text)
+    learned = logits(model, make_cache(model, kv, factors=factors), text)
+    assert np.abs(learned - exact).mean() < 0.1 * np.abs(exact).max()
+
+
+class TestFamiliesThatCannot:
+    def test_soft_capped_attention(self):
+        from mlx_lm.models import gemma2
+
+        model = gemma2.Model(
+            gemma2.ModelArgs(
+                model_type="gemma2", hidden_size=64, num_hidden_layers=2, intermediate_size=64,
+                num_attention_heads=2, head_dim=32, rms_norm_eps=1e-5, vocab_size=50, num_key_value_heads=1,
+            )
+        )  # fmt: skip
+        with pytest.raises(ModelError, match="gemma2"):
+            make_cache(model)
+
+    def test_state_space_layers(self):
+        from mlx_lm.models import mamba
+
+        model = mamba.Model(
+            mamba.ModelArgs(
+                model_type="mamba", vocab_size=50, hidden_size=32, intermediate_size=64, state_size=8,
+                num_hidden_layers=2, conv_kernel=4, use_bias=False, use_conv_bias=True, time_step_rank=4,
+            )
+        )  # fmt: skip
+        with pytest.raises(ModelError, match="attention"):
+            make_cache(model)
+
+    def test_learned_sinks(self):
+        from mlx_lm.models import gpt_oss
+
+        model = gpt_oss.Model(
+            gpt_oss.ModelArgs(
+                num_hidden_layers=2, num_local_experts=2, num_experts_per_tok=1, vocab_size=50, hidden_size=64,
+                intermediate_size=64, head_dim=32, num_attention_heads=2, num_key_value_heads=1, sliding_window=8,
+            )
+        )  # fmt: skip
+        with pytest.raises(ModelError, match="sinks"):
+            make_cache(model)
