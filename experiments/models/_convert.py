@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from swarm.experiments.models import _safetensors, _tokenizer
 from swarm.experiments.models._architectures import base as architectures
 from swarm.experiments.models._gguf import GGUFFile
 from swarm.experiments.models.base import Progress
-from swarm.kernels.errors import WeightsError
+from swarm.kernels.errors import SwarmError, WeightsError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,19 +35,31 @@ def convert(source: Path, folder: Path, extra: Mapping[str, Any], progress: Prog
         OSError: the disk is full or not writable.
     """
     with GGUFFile(source) as gguf_file:
-        family = architectures.architecture(gguf_file.metadata, frozenset(gguf_file.tensors))
-        config = {**family.config(), **_special_tokens(gguf_file.metadata), **extra}
-        names = _names(gguf_file, family, config)
+        with _explained(source):
+            family = architectures.architecture(gguf_file.metadata, frozenset(gguf_file.tensors))
+            config = {**family.config(), **_special_tokens(gguf_file.metadata), **extra}
+            names = _names(gguf_file, family, config)
         (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         shapes = {name: gguf_file.tensors[stored].shape for name, stored in names.items()}
-        total = sum(2 * _size(shape) for shape in shapes.values())
+        total = sum(2 * prod(shape) for shape in shapes.values())
         tensors = ((name, _pieces(gguf_file, family, name, stored)) for name, stored in names.items())
-        try:
+        with _explained(source):
             for done in _safetensors.write_float16(folder / WEIGHTS, shapes, tensors):
                 progress("convert", done, total)
-        except ValueError as error:
-            raise WeightsError(f"{source} cannot be converted: {error}.", "Use another file.") from error
-        _tokenizer.write(gguf_file.metadata, folder)
+        with _explained(source):
+            _tokenizer.write(gguf_file.metadata, folder)
+
+
+@contextmanager
+def _explained(source: Path) -> Iterator[None]:
+    """A file with contents that make no model is refused, whatever the libraries say to it."""
+    try:
+        yield
+    except (SwarmError, OSError, MemoryError):
+        raise
+    except Exception as error:  # the tokenizers package raises nothing more specific
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"{source} cannot be converted: {reason}.", "Use another file.") from error
 
 
 def _special_tokens(metadata: Mapping[str, Any]) -> dict[str, int]:
@@ -60,6 +74,8 @@ def _names(gguf_file: GGUFFile, family: architectures.Architecture, config: dict
 
     from swarm.experiments.models._skeleton import skeleton
 
+    if config["num_hidden_layers"] > len(gguf_file.tensors):
+        raise WeightsError(f"{gguf_file.path} has fewer tensors than layers.", "Use another file.")
     model = skeleton(config)
     known = {value: key for key, value in gguf.MODEL_ARCH_NAMES.items()}[family.name]
     table = gguf.get_tensor_name_map(known, config["num_hidden_layers"])
@@ -79,14 +95,7 @@ def _names(gguf_file: GGUFFile, family: architectures.Architecture, config: dict
 def _pieces(
     gguf_file: GGUFFile, family: architectures.Architecture, name: str, stored: str
 ) -> Iterator[NDArray[np.float32]]:
-    if _size(gguf_file.tensors[stored].shape) > WHOLE_VALUES:
+    if prod(gguf_file.tensors[stored].shape) > WHOLE_VALUES:
         yield from gguf_file.rows(stored)
     else:
         yield family.restore(name, gguf_file.array(stored))
-
-
-def _size(shape: Iterable[int]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
