@@ -1,0 +1,1 @@
+"""Running engines as subjects: measures an OpenAI-compatible endpoint over the network. Loads no models itself."""

@@ -1,0 +1,1 @@
+"""What engines tell beside the OpenAI protocol, one engine per file."""

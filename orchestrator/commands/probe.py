@@ -1,0 +1,127 @@
+"""`swarm probe`: how a running engine behaves as the context grows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from swarm.orchestrator.console import Column, emit_json, listing, note, number, say
+from swarm.orchestrator.options import Json, StoreUrl
+
+if TYPE_CHECKING:
+    from swarm.experiments.probe.endpoint import Endpoint
+    from swarm.experiments.probe.scenarios import Probed, ProbeSettings
+
+PANEL = "Use"
+
+
+def command(
+    endpoint: Annotated[
+        str, typer.Option(metavar="URL", help="OpenAI-compatible engine, such as http://localhost:8080/v1.")
+    ],
+    model: Annotated[str | None, typer.Option(help="Its model.  [default: the only one it lists]")] = None,
+    contexts: Annotated[
+        str, typer.Option(metavar="A,B", help="Context lengths in tokens.")
+    ] = "2K,4K,8K,16K,32K,64K,128K",
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens to generate per request.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions of everything.")] = 3,
+    clients: Annotated[int, typer.Option(min=1, max=64, help="Clients at once; 1 leaves that test out.")] = 2,
+    corpus: Annotated[str | None, typer.Option(metavar="FILE", help="Text that prompts are cut from.")] = None,
+    api_key: Annotated[str, typer.Option(metavar="KEY", help="Sent to the engine.", show_default=False)] = "",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for any piece of an answer.")] = 600.0,
+    store: StoreUrl = None,
+    json: Json = False,
+) -> None:
+    """Measure a running Ollama, llama-server, LM Studio, mlx_lm.server or vLLM.
+
+    For each context length: time to first token, prefill and decode rate, what a shared prefix and several clients
+    at once change, and memory where the engine tells. Results are trials of a campaign of their own in the store.
+
+    Examples: `swarm probe --endpoint http://localhost:11434 --model llama3.1`,
+    `swarm probe --endpoint localhost:8080 --contexts 2K,32K --repeats 1`
+    """
+    from pathlib import Path
+
+    from swarm.experiments.corpus import Corpus
+    from swarm.experiments.footprint.units import parse_tokens
+    from swarm.experiments.probe.endpoint import Endpoint
+    from swarm.experiments.probe.scenarios import ProbeSettings
+
+    lengths = tuple(parse_tokens(part) for part in contexts.split(","))
+    settings = ProbeSettings(contexts=lengths, max_tokens=tokens, repeats=repeats, clients=clients)
+    text = Corpus.open(Path(corpus) if corpus else None).text
+    subject = Endpoint(endpoint, model, api_key=api_key, timeout=timeout)
+    rows, campaign = _measure(subject, settings, text, store)
+    if json:
+        engine = {"endpoint": subject.name, "engine": subject.engine.name, "model": subject.model}
+        emit_json({**engine, "campaign": campaign, "results": rows})
+    else:
+        _show(subject, settings, rows)
+        note(f"Kept as campaign {campaign}.")
+
+
+def _measure(
+    subject: Endpoint, settings: ProbeSettings, text: str, store: str | None
+) -> tuple[list[dict[str, Any]], str]:
+    from swarm.experiments.probe import scenarios
+    from swarm.memory.store import Store
+    from swarm.orchestrator.probing import keeping
+    from swarm.orchestrator.settings import store_url
+
+    with Store.open(store_url(store), create=True) as opened, keeping(opened, subject, settings) as keeper:
+        rows = [_row(found, keeper.keep(found)) for found in scenarios.run(subject, settings, text, note)]
+    return rows, keeper.campaign.name
+
+
+def _row(found: Probed, trial: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"trial": trial, "context": found.spec.context, "refusal": found.refusal or None}
+    if found.measurement is not None:
+        row["metrics"] = {metric.name: metric.model_dump(exclude={"name"}) for metric in found.measurement.metrics}
+    return row
+
+
+def _show(subject: Endpoint, settings: ProbeSettings, rows: list[dict[str, Any]]) -> None:
+    from swarm.experiments.footprint.units import size, tokens
+
+    say(f"{subject.engine.title} at {subject.name}, model {subject.model}", style="bold")
+    right: Any = "right"
+    columns = [
+        Column("context", show=tokens, justify=right),
+        *(_metric_column(name, heading) for name, heading in _COLUMNS),
+        *(_metric_column(name, f"{settings.clients} clients: {heading}") for name, heading in _CLIENT_COLUMNS),
+        *(
+            Column(name, name.replace("_", " "), show=size, justify=right)
+            for name in sorted({key for row in rows for key in row.get("metrics", {}) if key.startswith("memory_")})
+        ),
+    ]
+    measured = [row for row in rows if "metrics" in row]
+    used = {key for row in measured for key in row["metrics"]}
+    values = [
+        {"context": row["context"], **{key: told["value"] for key, told in row["metrics"].items()}} for row in measured
+    ]
+    listing(
+        values, [column for column in columns if column.key in used | {"context"}], as_json=False, empty="No results."
+    )
+    for row in rows:
+        if row["refusal"]:
+            say(f"{tokens(row['context'])}: {row['refusal']}")
+
+
+def _metric_column(name: str, heading: str) -> Column:
+    return Column(name, heading, show=lambda value: number(value, 3), justify="right")
+
+
+_COLUMNS = (
+    ("prompt_tokens", "prompt tokens"),
+    ("ttft", "first token, s"),
+    ("prefill_rate", "prefill tok/s"),
+    ("decode_rate", "decode tok/s"),
+    ("shared_ttft", "shared prefix: first token, s"),
+    ("shared_speedup", "times faster"),
+)
+_CLIENT_COLUMNS = (
+    ("clients_ttft", "first token, s"),
+    ("clients_throughput", "tok/s"),
+    ("clients_gain", "times one client"),
+)
