@@ -29,8 +29,8 @@ def describe(name: str, known: str) -> ModelInfo:
     from swarm.experiments.models._skeleton import read_config, skeleton
 
     config = read_config(folder)
-    tokenizer = _load.read_tokenizer(folder, config)
-    info = _introspect.inspect(skeleton(config), config, name, bos=begins(tokenizer))
+    model = skeleton(config)
+    info = _introspect.inspect(model, config, name, bos=begins(_load.read_tokenizer(folder, config)))
     return info.model_copy(update={"available": False})
 
 

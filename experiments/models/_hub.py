@@ -26,7 +26,7 @@ def directory(name: str, known: str) -> Path:
         UnknownNameError: no such directory; `known` lists the bundled models.
     """
     path = Path(name).expanduser()
-    if not path.exists():
+    if not name or not path.exists():
         raise UnknownNameError("model", name, f"{known}, a Hugging Face id (owner/model), or a local directory")
     if not (path / "config.json").is_file():
         raise ModelError(f"{name} is not a model directory: it has no config.json.", NEEDED)

@@ -46,6 +46,11 @@ def inspect(model: nn.Module, config: dict[str, Any], name: str, *, bos: bool, d
     text = {**config, **config.get("text_config", {})}
     probes, queries = _trace(model, name)
     shapes = {probe.keys[1::2] for probe in probes if probe.keys is not None}
+    if len(shapes) == 1 and not queries:
+        raise ModelError(
+            f"{name}: this {config.get('model_type')} model computes its attention itself, past mlx-lm's own function.",
+            "Its cache cannot be packed: choose another model.",
+        )
     if len(shapes) != 1 or len(queries) != len(probes):
         raise ModelError(
             f"{name}: not every layer of this {config.get('model_type')} model has a plain key-value cache.",

@@ -77,7 +77,7 @@ def _make(model: type[BundledModel], folder: Path, progress: Progress) -> None:
         _check_made(model, _digest.of_files(files))
         sources = {part.path: part.sha256 for part in model.parts}
         manifest = {"model": model.name, "license": model.license, "files": files, "sources": sources}
-        (target / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        (target / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         _sync(target)
         target.rename(folder)
     except OSError as error:
