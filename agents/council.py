@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from swarm.agents import referee
-from swarm.agents.base import AgentSettings, History, analysts
+from swarm.agents.base import FINISHED, AgentSettings, History, analysts
 from swarm.agents.desk import Desk
 from swarm.agents.referee import Referee, Score
 from swarm.agents.schedule import Schedule
@@ -21,6 +22,7 @@ from swarm.kernels.errors import UsageError
 from swarm.memory.records import Finding, Proposal, Summary
 
 if TYPE_CHECKING:
+    from swarm.agents.llm.minds import Minds
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.space import Space
 
@@ -36,18 +38,27 @@ class Council:
         infos: facts about the models that the campaign runs on, in order.
         settings: shares and thresholds.
         seed: seed of the campaign.
+        minds: LLM minds that work beside the built-in ones; with them, answers depend on what an LLM said.
 
     Raises:
         UsageError: no model, or a share of an unknown kind.
     """
 
-    def __init__(self, space: Space, infos: Sequence[ModelInfo], settings: AgentSettings, seed: int) -> None:
+    def __init__(
+        self,
+        space: Space,
+        infos: Sequence[ModelInfo],
+        settings: AgentSettings,
+        seed: int,
+        minds: Minds | None = None,
+    ) -> None:
         if not infos:
             raise UsageError("there is no model to run on.", "Name one with --models; `swarm models` lists them.")
         self._space = space
         self._infos = {info.name: info for info in infos}
         self._settings = settings
         self._seed = seed
+        self._minds = minds
         self._choosers = choosers()
         self._analysts = [kind() for kind in analysts().values()]
         self._referee = Referee(self._analysts, self._infos)
@@ -69,6 +80,9 @@ class Council:
         """
         history = history.at(number)
         desk = self.desk(number, history)
+        if self._minds is not None:
+            self._minds.tick(desk)
+            desk = replace(desk, guests=self._minds.guests())
         slot = self.schedule.slot(number)
         for kind in (slot.kind, "quality"):
             proposal = self._choosers[kind].choose(slot, desk)
@@ -88,7 +102,8 @@ class Council:
             return self._studies[key]
 
         def findings() -> Sequence[Finding]:
-            return self._found(number - number % self._settings.analyse_every, history)
+            found = self._found(number - number % self._settings.analyse_every, history)
+            return [*found, *self._said(found, history)]
 
         return Desk(
             number=number,
@@ -113,7 +128,17 @@ class Council:
             history: what is known.
         """
         seen = history.at(number)
-        return self._referee.judge(self._analysed(seen), [r.finding for r in seen.findings], seen)
+        found = self._analysed(seen)
+        return self._referee.judge(found, [r.finding for r in seen.findings] + self._said(found, seen), seen)
+
+    def _said(self, found: Sequence[Finding], history: History) -> list[Finding]:
+        """What LLM minds have claimed beyond the analysts, judged on the data of now."""
+        claimed = {r.finding.key: r.finding for r in history.findings if r.finding.author.startswith("llm:")}
+        if self._minds is not None:
+            claimed |= {finding.key: finding for finding in self._minds.findings()}
+        known = {finding.key for finding in found}
+        new = [finding for key, finding in claimed.items() if key not in known]
+        return self._referee.judge([], new, history) if new else []
 
     def _analysed(self, history: History) -> Sequence[Finding]:
         key = _state(history)
@@ -142,8 +167,21 @@ class Council:
         return {trial: score for trial, score in scores if score is not None and score.verdict != "open"}
 
     def summarise(self, history: History) -> Summary:
-        """A summary of the history and of the findings stored so far; every number in it is a reference."""
-        return self._scribe.summarise(history)
+        """A summary of the history and of the findings stored so far; every number in it is a reference.
+
+        LLM minds are waited for only when no trial is left that could run in the meantime.
+        """
+        if self._minds is None:
+            return self._scribe.summarise(history)
+        number = len(history.records)
+        idle = all(record.state in FINISHED for record in history.records)
+        words = self._minds.text(self.desk(number, history), wait=self._minds.patience if idle else 0.0)
+        return self._scribe.summarise(history, words)
+
+    def close(self) -> None:
+        """Let the LLM minds go, if there are any."""
+        if self._minds is not None:
+            self._minds.close()
 
     def is_milestone(self, number: int) -> tuple[bool, bool]:
         """Whether the driver should analyse, and summarise, before it proposes trial `number`."""

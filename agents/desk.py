@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Finding
 
 if TYPE_CHECKING:
+    from swarm.agents.proposers.base import Proposer
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.space import Space
 
@@ -46,6 +47,9 @@ class Desk:
     """What the analysts and the referee said at the last milestone."""
 
     referee: Referee
+
+    guests: Mapping[str, Proposer] = field(default_factory=dict)
+    """Proposers besides the built-in ones, by the names that they sign with."""
 
     @cached_property
     def rng(self) -> np.random.Generator:

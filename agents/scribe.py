@@ -31,11 +31,18 @@ class Scribe:
     infos: Mapping[str, ModelInfo]
     settings: AgentSettings
 
-    def summarise(self, history: History, title: str = "What the swarm found") -> Summary:
-        """A markdown summary of the trials and the stored findings of a history."""
+    def summarise(self, history: History, words: str = "", title: str = "What the swarm found") -> Summary:
+        """A markdown summary of the trials and the stored findings of a history.
+
+        Args:
+            history: trials and findings.
+            words: sentences of another mind that passed `validation` and do so still.
+            title: the heading.
+        """
         resolver = Resolver(history, self.settings)
         sections = [
             self._counts(),
+            f"## In words\n\n{words}" if words and not problems(words, resolver) else "",
             *(self._best(model, history) for model in self.infos),
             *self._findings(history.findings),
             *self._predictions(resolver),

@@ -19,7 +19,7 @@ class Quality(Chooser):
 
     def choose(self, slot: Slot, desk: Desk) -> Proposal | None:
         """The proposal of the first proposer, in the order of a draw by credit, that has one."""
-        known = proposers()
+        known = {**proposers(), **desk.guests}
         for name in credit.draw(sorted(known), desk):
             proposal = known[name].propose(slot.model, desk)
             if proposal is not None:

@@ -1,0 +1,122 @@
+"""Reads structured answers from what models really write: fences, prose around, cut ends. Believes none of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from swarm.agents.llm.errors import AnswerError
+from swarm.kernels.errors import SwarmError
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+_THOUGHT = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"```(?:json|JSON)?\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_TRAILING_COMMA = re.compile(r",(\s*[}\]])")
+MOST_CANDIDATES = 12
+MOST_CUTS = 60
+
+
+def read(text: str, model: type[Answer]) -> Answer:
+    """The first JSON object or list in a text that has the shape asked for.
+
+    A list where an object with a single list field was asked for is taken as that field.
+
+    Raises:
+        AnswerError: there is none, with the first complaint.
+    """
+    complaint = "it holds no JSON object"
+    for value in _values(_THOUGHT.sub("", text)):
+        try:
+            return model.model_validate(_wrapped(value, model))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            complaint = f"{'.'.join(map(str, first['loc'])) or 'the object'}: {first['msg']}"
+        except SwarmError as error:
+            complaint = error.problem
+    raise AnswerError(f"the answer cannot be used: {complaint}.", "Answer with JSON of the given schema only.")
+
+
+def _wrapped(value: Any, model: type[BaseModel]) -> Any:
+    if isinstance(value, list) and len(model.model_fields) == 1:
+        return {next(iter(model.model_fields)): value}
+    return value
+
+
+def _values(text: str) -> Iterator[Any]:
+    """Everything in the text that can be read as a JSON object or list, the likeliest first."""
+    candidates = (text, *(match.group(1) for match in _FENCE.finditer(text)), *_braced(text))
+    for candidate in candidates[:MOST_CANDIDATES]:
+        for repaired in (candidate, _TRAILING_COMMA.sub(r"\1", candidate)):
+            value = _decoded(repaired)
+            if isinstance(value, dict | list):
+                yield value
+                break
+        else:
+            value = _closed(candidate)
+            if isinstance(value, dict | list):
+                yield value
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text.strip())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _braced(text: str) -> Iterator[str]:
+    """From each opening bracket at the outermost level to where it closes, or to the end."""
+    depth, start, quoted, escaped = 0, 0, False, False
+    for place, mark in enumerate(text):
+        if quoted:
+            quoted = escaped or mark != '"'
+            escaped = mark == "\\" and not escaped
+        elif mark == '"' and depth:
+            quoted = True
+        elif mark in "{[":
+            start = place if depth == 0 else start
+            depth += 1
+        elif mark in "}]" and depth:
+            depth -= 1
+            if depth == 0:
+                yield text[start : place + 1]
+    if depth:
+        yield text[start:]
+
+
+def _closed(text: str) -> Any:
+    """An answer that was cut off: dropped back to the last complete item, with its brackets closed."""
+    start = min((i for i in (text.find("{"), text.find("[")) if i >= 0), default=-1)
+    if start < 0:
+        return None
+    body = text[start:]
+    cuts = [len(body), *(i + 1 for i in range(len(body) - 1, 0, -1) if body[i] in "}]")]
+    for cut in cuts[:MOST_CUTS]:
+        closing = _missing(body[:cut])
+        if closing is not None:
+            value = _decoded(_TRAILING_COMMA.sub(r"\1", body[:cut].rstrip().rstrip(",") + closing))
+            if value is not None:
+                return value
+    return None
+
+
+def _missing(text: str) -> str | None:
+    """The brackets that would close a text; None when they do not match or it ends inside a string."""
+    stack: list[str] = []
+    quoted = escaped = False
+    for mark in text:
+        if quoted:
+            quoted = escaped or mark != '"'
+            escaped = mark == "\\" and not escaped
+        elif mark == '"':
+            quoted = True
+        elif mark in "{[":
+            stack.append("}" if mark == "{" else "]")
+        elif mark in "}]" and (not stack or stack.pop() != mark):
+            return None
+    return None if quoted else "".join(reversed(stack))

@@ -1,0 +1,206 @@
+"""The LLM minds at work: asks roles in the background, keeps what stood up, never keeps the campaign waiting.
+
+Knows when to ask whom; how to ask is `conversation`, what to ask and what to believe is `roles`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from swarm.agents.briefing import brief
+from swarm.agents.desk import Desk
+from swarm.agents.llm.conversation import Conversation
+from swarm.agents.llm.errors import CallError
+from swarm.agents.llm.prompts import prompt
+from swarm.agents.proposers.base import Proposer
+from swarm.agents.roles.base import Contribution, Role, author, roles
+from swarm.kernels.errors import BudgetError, StoreError
+from swarm.memory.records import Finding, Proposal
+
+ENOUGH = 4
+"""Proposals in store per model, from which on no more are asked for."""
+
+LEAST_TRIALS = 8
+"""Finished trials that the roles need to say anything."""
+
+LONGEST_PAUSE = 64
+"""Trials that a role whose answers are useless is left alone, at most."""
+
+
+@dataclass
+class Post:
+    """One role's state: the trial number from which it may be asked again, and how it did."""
+
+    due: int = 0
+    misses: int = 0
+    busy: bool = False
+    asked: int = 0
+    useful: int = 0
+    trouble: str = ""
+
+
+class Minds:
+    """Runs the roles in daemon threads; everything that it hands over was checked against the data.
+
+    Args:
+        conversation: how to ask.
+        every: trials between two turns of a role.
+    """
+
+    def __init__(self, conversation: Conversation, every: int = 10) -> None:
+        self._conversation = conversation
+        self._every = every
+        self._roles = roles()
+        self._posts = {name: Post() for name in self._roles}
+        self._changed = threading.Condition()
+        self._inbox: dict[tuple[str, str], deque[Proposal]] = {}
+        self._findings: dict[str, Finding] = {}
+        self._text = ""
+        self._over = False
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the end of a campaign may wait for the scribe."""
+        return self._conversation.settings.llm_patience
+
+    def tick(self, desk: Desk) -> None:
+        """Start what is due, at most so many calls at once; returns at once."""
+        if len(desk.history.completed) < LEAST_TRIALS:
+            return
+        with self._changed:
+            due = [name for name in self._roles if self._is_due(name, desk)]
+        for name in due:
+            with self._changed:
+                room = sum(post.busy for post in self._posts.values()) < self._conversation.settings.llm_concurrency
+                if self._over or not room or self._posts[name].busy:
+                    continue
+                self._posts[name].busy = True
+            self._start(name, desk)
+
+    def _is_due(self, name: str, desk: Desk) -> bool:
+        post = self._posts[name]
+        if self._over or post.busy or desk.number < post.due:
+            return False
+        mine = [len(box) for (role, _), box in self._inbox.items() if role == author(name)]
+        return sum(mine) < ENOUGH * len(desk.infos)
+
+    def _start(self, name: str, desk: Desk) -> None:
+        # A snapshot: findings are worked out here, so that the thread shares no cache with the campaign.
+        findings = tuple(desk.findings())
+        frozen = replace(desk, findings=lambda: findings, history=replace(desk.history, _cells={}))
+        threading.Thread(target=self._work, args=(name, frozen), name=f"llm-{name}", daemon=True).start()
+
+    def _work(self, name: str, desk: Desk) -> None:
+        role, post = self._roles[name], self._posts[name]
+        found: Contribution | None = None
+        trouble = ""
+        try:
+            found = self._ask(role, desk)
+        except BudgetError as error:
+            trouble, self._over = error.problem, True
+        except CallError as error:
+            trouble = error.problem
+            self._over = self._over or error.fatal
+        except StoreError as error:
+            # The store went away under a call that is over: the campaign itself will meet it and say so.
+            trouble, self._over = error.problem, True
+        finally:
+            with self._changed:
+                post.busy = False
+                post.asked += 1
+                post.trouble = trouble
+                post.useful += found is not None
+                post.misses = 0 if found is not None else post.misses + 1
+                post.due = desk.number + min(LONGEST_PAUSE, self._every * 2**post.misses // 2)
+                if found is not None:
+                    self._keep(found)
+                self._changed.notify_all()
+
+    def _ask(self, role: Role[Any], desk: Desk) -> Contribution | None:
+        settings = self._conversation.settings
+        text = brief(desk, role.task(desk), settings.llm_prompt_chars)
+        used = self._conversation.ask(prompt(role.name), text, role.answer, lambda answer: role.use(answer, desk))
+        return used.kept
+
+    def _keep(self, found: Contribution) -> None:
+        for proposal in found.proposals:
+            place = (proposal.proposer, proposal.spec.model)
+            self._inbox.setdefault(place, deque(maxlen=2 * ENOUGH)).append(proposal)
+        self._findings |= {finding.key: finding for finding in found.findings}
+        self._text = found.text or self._text
+
+    def guests(self) -> dict[str, Proposer]:
+        """The LLM's proposals as proposers that are drawn by credit like the built-in ones."""
+        with self._changed:
+            names = sorted({name for name, _ in self._inbox})
+        return {name: _Guest(self, name) for name in names}
+
+    def take(self, name: str, desk: Desk, model: str) -> Proposal | None:
+        """The next proposal of a role for a model that is still new."""
+        with self._changed:
+            box = self._inbox.get((name, model))
+            while box:
+                proposal = box.popleft()
+                if desk.is_new(proposal.spec):
+                    return proposal
+        return None
+
+    def findings(self) -> Sequence[Finding]:
+        """What roles have claimed and the data bore out at that time."""
+        with self._changed:
+            return tuple(self._findings.values())
+
+    def text(self, desk: Desk, *, wait: float = 0.0) -> str:
+        """The scribe's latest text; with `wait`, a fresh one is asked for and waited for that many seconds."""
+        if wait > 0 and len(desk.history.completed) >= LEAST_TRIALS:
+            self._await_scribe(desk, time.monotonic() + wait)
+        with self._changed:
+            return self._text
+
+    def _await_scribe(self, desk: Desk, deadline: float) -> None:
+        post = self._posts["scribe"]
+        with self._changed:
+            while post.busy and not self._over and time.monotonic() < deadline:
+                self._changed.wait(max(0.0, deadline - time.monotonic()))
+            if self._over or post.busy:
+                return
+            post.busy = True
+        self._start("scribe", desk)
+        with self._changed:
+            while post.busy and time.monotonic() < deadline:
+                self._changed.wait(max(0.0, deadline - time.monotonic()))
+
+    def status(self) -> dict[str, dict[str, int | str]]:
+        """Per role: how often it was asked, how often something of the answer was usable, and its last trouble."""
+        with self._changed:
+            found: dict[str, dict[str, int | str]] = {
+                name: {"asked": post.asked, "useful": post.useful, "trouble": post.trouble}
+                for name, post in self._posts.items()
+            }
+        return found | {"endpoint": {"breaker": self._conversation.breaker.state}}
+
+    def close(self) -> None:
+        """Start nothing more, end all waits and drop the connections."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+        self._conversation.close()
+
+
+class _Guest(Proposer):
+    """A role's inbox in the place of a built-in proposer."""
+
+    summary = "proposals of an LLM"
+
+    def __init__(self, minds: Minds, name: str) -> None:
+        self._minds = minds
+        self._name = name
+
+    def propose(self, model: str, desk: Desk) -> Proposal | None:
+        """The next one for the model that nobody has proposed in the meantime."""
+        return self._minds.take(self._name, desk, model)
