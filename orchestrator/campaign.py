@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from swarm.agents.base import FINISHED, History
-from swarm.kernels.errors import BudgetError, LeaseLostError
+from swarm.kernels.errors import BudgetError, LeaseLostError, SwarmError
 from swarm.memory.records import CampaignState, Finding, Lease, Proposal, Summary, TrialRecord
 from swarm.orchestrator.pool import LOST
 
@@ -122,7 +123,8 @@ class Driver:
                 self._step()
             return self._conclude()
         except BaseException:
-            self._let_go()
+            with suppress(SwarmError):  # the store may be what failed
+                self._let_go()
             raise
 
     def _step(self) -> None:
@@ -235,7 +237,7 @@ class Driver:
             if record.state in FINISHED:
                 self._view.finished(record)
             else:
-                self._view.tell(f"trial {record.number} is tried once more: {record.message}")
+                self._view.tell(f"trial {record.id} is tried once more: {record.message}")
 
     def _end(self, result: Result) -> TrialRecord | None:
         """Write one result; None when the trial belongs to somebody else by now."""

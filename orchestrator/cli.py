@@ -100,15 +100,20 @@ def root(
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; every error becomes one line on standard error and an exit code."""
+    """The program: run the command line and end the process."""
     try:
-        _run(args)
+        run(args)
     except SystemExit as ending:
         _leave_if_ray_lingers(ending.code if isinstance(ending.code, int) else 0)
         raise
 
 
-def _run(args: list[str] | None) -> None:
+def run(args: list[str] | None = None) -> None:
+    """Run the command line; every error becomes one line on standard error.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
     try:
         code = typer.main.get_command(app).main(args, prog_name="swarm", standalone_mode=False)
         sys.stdout.flush()

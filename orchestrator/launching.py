@@ -54,12 +54,23 @@ def check(settings: Settings) -> None:
 
     if settings.rehearsal is not None:
         Rehearsal.parse(settings.rehearsal, settings.seed)
+    else:
+        _check_subjects(settings)
     if settings.ray_address is not None:
         check_address(settings.ray_address)
     if settings.llm != "none":
         raise UsageError(f"--llm {settings.llm}: this release has no LLM agents.", "Leave --llm out.")
     if settings.agenda is not None:
         raise UsageError(f"--agenda {settings.agenda}: this release has no agendas.", "Leave --agenda out.")
+
+
+def _check_subjects(settings: Settings) -> None:
+    from swarm.experiments.corpus import Corpus
+    from swarm.experiments.models import registry
+
+    Corpus.open(Path(settings.corpus) if settings.corpus else None)
+    for name in settings.models or ():
+        registry.describe(name)
 
 
 def cast(settings: Settings) -> Cast:

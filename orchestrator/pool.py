@@ -33,10 +33,11 @@ class PoolError(SwarmError):
 
 @dataclass(frozen=True)
 class Result:
-    """The end of a trial that was handed to the pool under `key`."""
+    """The end of a trial that was handed to the pool under `key`, and which worker had it."""
 
     key: int
     outcome: Outcome
+    worker: int
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class Pool:
             self._welcome(seat, answer)
             return []
         ticket, seat.ticket = seat.ticket, None
-        return [Result(ticket.key, answer)] if ticket is not None else []
+        return [Result(ticket.key, answer, seat.index)] if ticket is not None else []
 
     def _welcome(self, seat: _Seat, greeting: Greeting) -> None:
         if self._shared and greeting.code_version != code_version():
@@ -247,7 +248,7 @@ class Pool:
         if ticket is None:
             return []
         seconds = self._timeout if kind == "timeout" else 0.0
-        return [Result(ticket.key, Outcome(kind, None, message, seconds))]
+        return [Result(ticket.key, Outcome(kind, None, message, seconds), seat.index)]
 
     def _retry_start(self, seat: _Seat, message: str) -> None:
         """Try again to fill a seat whose worker did not come up; give the seat up when others work."""

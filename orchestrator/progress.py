@@ -43,12 +43,12 @@ class View(ABC):
         self.board.phase = ""
         is_best = self.board.finish(record)
         if record.state != "complete":
-            self.tell(f"trial {record.number} {record.outcome or record.state}: {record.message}")
+            self.tell(f"trial {record.id} {record.outcome or record.state}: {record.message}")
         elif is_best:
             best = self.board.best[record.spec.model]
             self.tell(
                 f"best {record.spec.model} at <= {TARGET_BITS} bits: KLD {number(best.kld, 3)} at "
-                f"{best.bits:.2f} bits, {best.label} (trial {best.number}, {record.proposer})"
+                f"{best.bits:.2f} bits, {best.label} (trial {record.id}, {record.proposer})"
             )
         self.tick()
 

@@ -46,6 +46,15 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
 
 
+def _absolute(path: str) -> str:
+    """A path as workers and later runs in other folders understand it."""
+    return str(Path(path).expanduser().resolve())
+
+
+def _is_folder(name: str) -> bool:
+    return name.startswith((".", "~", "/")) and Path(name).expanduser().is_dir()
+
+
 class Settings(AgentSettings, BaseSettings):
     """Everything a campaign can be told; what it ran with is stored in it. Keys of LLM providers are never here.
 
@@ -78,10 +87,15 @@ class Settings(AgentSettings, BaseSettings):
 
     @field_validator("models")
     @classmethod
-    def _not_empty(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _each_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if value is not None and (not value or len(set(value)) != len(value)):
             raise ValueError("must name each model once, separated by commas")
-        return value
+        return value if value is None else tuple(_absolute(name) if _is_folder(name) else name for name in value)
+
+    @field_validator("corpus")
+    @classmethod
+    def _for_every_worker(cls, value: str | None) -> str | None:
+        return _absolute(value) if value else None
 
     @classmethod
     def settings_customise_sources(
@@ -154,8 +168,3 @@ def _usage(error: ValidationError, given: dict[str, object]) -> UsageError:
     reason = str(first["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
     value = first.get("input")
     return UsageError(f"{where}={value if not isinstance(value, dict) else '?'}: {reason}.", "Correct the value.")
-
-
-def absolute(path: str | None) -> str | None:
-    """A path as every worker understands it."""
-    return str(Path(path).expanduser().resolve()) if path else None

@@ -1,0 +1,217 @@
+"""One Ray pool for all tests of the orchestrator, stores on disk, and the command line as a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from swarm.memory.records import Budget, CampaignRecord, CampaignState
+from swarm.memory.store import Store
+from swarm.orchestrator.board import Board
+from swarm.orchestrator.campaign import Agents, Driver
+from swarm.orchestrator.cluster import hidden_paths
+from swarm.orchestrator.leases import Leases, owner_name
+from swarm.orchestrator.pool import Pool
+from swarm.orchestrator.progress import PlainView
+from swarm.orchestrator.stop import Stop
+from swarm.orchestrator.wallclock import WallClock
+from swarm.orchestrator.worker import Plan
+
+SWARM = (sys.executable, "-c", "from swarm.orchestrator.cli import main; main()")
+
+
+@pytest.fixture(scope="session")
+def ray_pool() -> Iterator[Pool]:
+    """Two real workers; a trial may take two seconds."""
+    pool = Pool(Plan(hidden=hidden_paths()), 2, timeout=2.0)
+    pool.start()
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def pool(ray_pool: Pool) -> Iterator[Pool]:
+    """The pool, empty before and after."""
+    yield ray_pool
+    ray_pool.withdraw()
+    while ray_pool.running:
+        ray_pool.collect(5.0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store."""
+    with Store.open(tmp_path / "swarm.db", create=True) as opened:
+        yield opened
+
+
+class QuietView(PlainView):
+    """Keeps what was told."""
+
+    def __init__(self, board: Board) -> None:
+        super().__init__(board)
+        self.told: list[str] = []
+
+    def tell(self, text: str) -> None:
+        self.told.append(text)
+
+
+@dataclass
+class Driven:
+    """A campaign after a driver has left it."""
+
+    state: CampaignState
+    view: QuietView
+
+
+@pytest.fixture
+def drive(pool: Pool) -> Callable[..., Driven]:
+    """Drives a campaign in this process, as `launch` does."""
+
+    def run(
+        store: Store,
+        campaign: CampaignRecord,
+        agents: Agents,
+        *,
+        lag: int = 8,
+        ttl: float = 20.0,
+        stop: Stop | None = None,
+    ) -> Driven:
+        view = QuietView(Board(total=campaign.budget.trials))
+        stop = stop or Stop()
+        stop.defer(pool.wake)
+        with Leases(store, ttl) as leases:
+            driver = Driver(
+                store, campaign, agents, pool, leases, view, stop, WallClock(store, campaign.id),
+                owner=owner_name(), lag=lag,
+            )  # fmt: skip
+            return Driven(driver.run(), view)
+
+    return run
+
+
+@pytest.fixture
+def campaign(store: Store) -> Callable[..., CampaignRecord]:
+    """Makes campaigns."""
+
+    def make(trials: int, seed: int = 0, **budget: float) -> CampaignRecord:
+        return store.campaigns.create(None, {}, Budget.model_validate({"trials": trials, **budget}), seed)
+
+    return make
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def swarm(tmp_path: Path) -> Callable[..., Finished]:
+    """Runs the command line in an empty folder, without a terminal."""
+
+    def run(*arguments: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> Finished:
+        done = subprocess.run(
+            [*SWARM, *arguments],
+            check=False,
+            cwd=cwd or tmp_path,
+            env=environment(env),
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def environment(extra: dict[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without anything that the command line reads, and with `extra`."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SWARM_") or key == "SWARM_CACHE"}
+    return {**kept, "COLUMNS": "200", **(extra or {})}
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """Runs commands that need no workers in this process and an empty folder: quicker than a process each."""
+    from swarm.orchestrator.cli import run
+
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("SWARM_") and name != "SWARM_CACHE":
+            monkeypatch.delenv(name)
+
+    def call(*arguments: str) -> Finished:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ending:
+            run(list(arguments))
+        printed = capsys.readouterr()
+        return Finished(int(ending.value.code or 0), printed.out, printed.err)
+
+    return call
+
+
+class Running:
+    """A `swarm` process in its own process group, as a shell would start it."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*SWARM, *arguments],
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def wait_for_trials(self, path: Path, count: int) -> None:
+        """Until so many trials are complete."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if path.exists() and _complete(path) >= count:
+                return
+            time.sleep(0.05)
+        raise AssertionError(self.process.communicate())
+
+    def end(self, signum: int | None = None, *, group: bool = False) -> tuple[int, float, str, str]:
+        """Send a signal, if any, and wait; exit code, seconds, output and errors."""
+        start = time.monotonic()
+        if signum is not None:
+            (os.killpg if group else os.kill)(self.process.pid, signum)
+        out, err = self.process.communicate(timeout=200)
+        return self.process.returncode, time.monotonic() - start, out, err
+
+
+def _complete(path: Path) -> int:
+    try:
+        with Store.open(path, readonly=True) as store:
+            return sum(store.trials.count(c.id).get("complete", 0) for c in store.campaigns.list())
+    except Exception:  # it is being made
+        return 0
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Starts `swarm` processes in an empty folder; none of them outlives the test."""
+    started: list[Running] = []
+
+    def run(*arguments: str) -> Running:
+        started.append(Running(tmp_path, *arguments))
+        return started[-1]
+
+    yield run
+    for running in started:
+        if running.process.poll() is None:
+            running.end(signal.SIGKILL)

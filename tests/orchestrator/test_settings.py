@@ -1,0 +1,100 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.kernels.errors import UsageError
+from swarm.orchestrator import settings
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in settings.Settings.model_fields:
+        monkeypatch.delenv(f"SWARM_{name.upper()}", raising=False)
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> None:
+    (folder / "swarm.toml").write_text(text)
+
+
+def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(folder, monkeypatch):
+    assert settings.load().budget == 330
+    write(folder, "budget = 10\nseed = 3\n")
+    assert settings.load().budget == 10
+    monkeypatch.setenv("SWARM_BUDGET", "20")
+    assert settings.load().budget == 20
+    assert settings.load(budget=30).budget == 30
+    assert settings.load(budget=30).seed == 3
+
+
+@pytest.mark.parametrize("text", ['models = ["a", "b"]', 'models = "a, b"'])
+def test_models_are_a_list_or_a_text_with_commas(folder, text):
+    write(folder, text)
+    assert settings.load().models == ("a", "b")
+
+
+def test_models_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("SWARM_MODELS", "a,b")
+    assert settings.load().models == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("45s", 45), ("10m", 600), ("1h30m", 5400), ("1.5h", 5400), ("2d", 172800)]
+)
+def test_durations(text, seconds):
+    assert settings.load(time_limit=text).time_limit == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "10 minutes", "-3", "0", "1h-5m", "nan", "inf"])
+def test_a_time_that_is_none_is_refused(text):
+    with pytest.raises(UsageError, match="--time-limit"):
+        settings.load(time_limit=text)
+
+
+def test_an_unknown_key_is_an_error_with_the_nearest_known_one(folder):
+    write(folder, "bugdet = 3")
+    with pytest.raises(UsageError, match=r"'bugdet'.*Did you mean 'budget'"):
+        settings.load()
+
+
+def test_a_broken_file_is_an_error(folder):
+    write(folder, "budget = = 3")
+    with pytest.raises(UsageError, match=r"swarm\.toml"):
+        settings.load()
+
+
+@pytest.mark.parametrize(
+    ("where", "message"), [("flag", "--budget=0"), ("variable", "SWARM_BUDGET=0"), ("file", "budget in swarm.toml=0")]
+)
+def test_an_error_says_where_the_value_came_from(folder, monkeypatch, where, message):
+    if where == "file":
+        write(folder, "budget = 0")
+    if where == "variable":
+        monkeypatch.setenv("SWARM_BUDGET", "0")
+    with pytest.raises(UsageError) as caught:
+        settings.load(**({"budget": 0} if where == "flag" else {}))
+    assert message in str(caught.value)
+
+
+def test_tables_of_commands_are_not_settings(folder):
+    write(folder, "budget = 5\n[trials]\nbest = 3\n")
+    assert settings.load().budget == 5
+
+
+@given(
+    budget=st.integers(1, 10_000),
+    seed=st.integers(0, 2**31),
+    share=st.floats(0, 1),
+    limit=st.none() | st.floats(0.1, 1e6),
+)
+def test_what_is_stored_is_restored(budget, seed, share, limit):
+    chosen = settings.load(budget=budget, seed=seed, control_share=share, time_limit=limit, models="x,y")
+    assert settings.restore(chosen.stored(), chosen.store) == chosen
+
+
+def test_keys_of_providers_are_not_stored(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    assert "sk-secret" not in str(settings.load().stored())
