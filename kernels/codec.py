@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from swarm.kernels.spec import QuantSpec
 
 
+_TILE = 1 << 17  # values encoded at a time in numpy, so that intermediate arrays stay in the processor's cache
+
+
 @dataclass(frozen=True, eq=False)
 class Factors:
     """Learned scaling of one side of one layer.
@@ -106,6 +109,14 @@ class Codec:
 
     def pack(self, xp: Namespace, x: Array) -> Packed:
         """`encode` for arrays that are known to be finite and of the namespace."""
+        if xp is not np or x.size <= _TILE:
+            return self._pack(xp, x)
+        block = self.block_tokens
+        step = max(1, _TILE // (x.size // x.shape[2] * block)) * block
+        tiles = [self._pack(xp, x[:, :, start : start + step]) for start in range(0, x.shape[2], step)]
+        return {name: np.concatenate([tile[name] for tile in tiles], axis=2) for name in tiles[0]}
+
+    def _pack(self, xp: Namespace, x: Array) -> Packed:
         held = x.dtype
         if self.factors is not None:
             x = arrays.single(xp, x) / arrays.constant(xp, self.factors.per_head)

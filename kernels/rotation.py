@@ -47,16 +47,16 @@ class Rotation:
 
     def __init__(self, kind: RotationKind, head_dim: int, seed: int = 0) -> None:
         self.kind = kind
-        self._forward = Linear(matrix(kind, head_dim, seed))
-        self._inverse = self._forward.transposed
+        full = matrix(kind, head_dim, seed)
+        self._maps = (_Hadamard(full), _Hadamard(full.T)) if kind == "hadamard" else (Linear(full), Linear(full.T))
 
     def forward(self, x: Array) -> Array:
         """Rotate: x R in float32, for keys, values and queries alike."""
-        return x if self.kind == "none" else self._forward(x)
+        return x if self.kind == "none" else self._maps[0](x)
 
     def inverse(self, x: Array) -> Array:
         """Rotate back: x R^T in float32, undoes `forward`."""
-        return x if self.kind == "none" else self._inverse(x)
+        return x if self.kind == "none" else self._maps[1](x)
 
 
 class Linear:
@@ -88,3 +88,32 @@ class Linear:
             rows = np.concatenate([rows, np.zeros((missing, size), np.float32)])
         product = (rows.reshape(-1, self._ROWS, size) @ self.matrix).reshape(-1, width)
         return product[: len(product) - missing].reshape(*x.shape[:-1], width)
+
+
+class _Hadamard:
+    """A matrix S H or H S of signs and block-diagonal Hadamard matrices, as products of order 64 and sums above it."""
+
+    _PRODUCT = 64
+
+    def __init__(self, full: np.ndarray) -> None:
+        order = len(full) & -len(full)
+        self._order = order
+        self._inner = min(order, self._PRODUCT)
+        # The first row and column of a Hadamard matrix are positive, so signs can be read off there.
+        starts = np.arange(0, len(full), order).repeat(order)
+        channels = np.arange(len(full))
+        self._before = np.sign(full[channels, starts]).astype(np.float32)
+        self._after = np.sign(full[starts, channels] * full[starts, starts]).astype(np.float32)
+        self._block = Linear(hadamard(self._inner) * np.sqrt(self._inner / order))
+
+    def __call__(self, x: Array) -> Array:
+        xp = arrays.namespace(x)
+        signed = arrays.single(xp, x) * arrays.constant(xp, self._before)
+        values = self._block(signed.reshape(-1, self._inner)).reshape(-1, self._order // self._inner, self._inner)
+        span = 1
+        while span < values.shape[1]:
+            pairs = values.reshape(len(values), -1, 2, span * self._inner)
+            low, high = pairs[:, :, 0], pairs[:, :, 1]
+            values = xp.stack([low + high, low - high], axis=2).reshape(values.shape)
+            span *= 2
+        return values.reshape(x.shape) * arrays.constant(xp, self._after)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from swarm.kernels import arrays, bits
+from swarm.kernels.quantizers import _groups
 from swarm.kernels.quantizers.base import Quantizer
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class GgmlBlock(Quantizer):
 
     @abstractmethod
     def pack_blocks(self, xp: Namespace, x: Array) -> Sequence[Array]:
-        """Blocks float32 [n, 32] to the block's fields in order, each uint8 [n, bytes]."""
+        """Blocks as columns float32 [32, n] to the block's fields in order, each uint8 [bytes, n]."""
 
     @abstractmethod
     def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:
@@ -41,10 +42,10 @@ class GgmlBlock(Quantizer):
 
     def pack(self, xp: Namespace, x: Array) -> Packed:
         """Encode every run of 32 channels into one block."""
-        rows = arrays.single(xp, x).reshape(-1, BLOCK)
+        columns = _groups.columns(xp, arrays.single(xp, x), BLOCK)
         with np.errstate(all="ignore"):
-            fields = self.pack_blocks(xp, rows)
-        blocks = xp.concatenate(fields, axis=-1)
+            fields = self.pack_blocks(xp, columns)
+        blocks = xp.concatenate(fields, axis=0).T
         return {"blocks": blocks.reshape(*x.shape[:-1], x.shape[-1] // BLOCK * self.block_bytes)}
 
     def unpack(self, xp: Namespace, packed: Packed) -> Array:
@@ -59,8 +60,8 @@ class GgmlBlock(Quantizer):
 
 
 def half_field(xp: Namespace, x: Array) -> Array:
-    """Float32 [n, 1] as the two bytes of a float16."""
-    return x.astype(xp.float16).view(xp.uint8)
+    """Float32 [n] as the two bytes [2, n] of a float16."""
+    return x.astype(xp.float16).view(xp.uint8).reshape(-1, 2).T
 
 
 def read_half(xp: Namespace, field: Array) -> Array:
@@ -76,32 +77,30 @@ def inverse(xp: Namespace, d: Array) -> Array:
 
 
 def pack_nibbles(q: Array) -> Array:
-    """Codes uint8 [n, 32] to [n, 16]: code i low, code i + 16 high."""
-    return (q[:, :16] & 0x0F) | (q[:, 16:] << 4)
+    """Codes uint8 [32, n] to [16, n]: code i low, code i + 16 high."""
+    return (q[:16] & 0x0F) | (q[16:] << 4)
 
 
 def unpack_nibbles(xp: Namespace, data: Array) -> Array:
-    """The reverse of `pack_nibbles`."""
+    """The reverse of `pack_nibbles`, by rows: bytes [n, 16] to codes [n, 32]."""
     return xp.concatenate([data & 0x0F, data >> 4], axis=-1)
 
 
-def extreme(xp: Namespace, x: Array) -> Array:
-    """The value of largest magnitude of each row [n, 32], with its sign; the first of equals, [n, 1]."""
-    at = xp.argmax(xp.abs(x), axis=-1, keepdims=True)
-    return xp.take_along_axis(x, at, axis=-1)
-
-
 def from_minimum(xp: Namespace, x: Array, levels: int) -> tuple[Array, Array, Array]:
-    """Scale (max - min) / levels, minimum, and codes uint8 of rows [n, 32]."""
-    low = xp.min(x, axis=-1, keepdims=True)
-    d = (xp.max(x, axis=-1, keepdims=True) - low) / levels
+    """Scale (max - min) / levels [n], minimum [n], and codes uint8 [32, n] of columns [32, n]."""
+    low = xp.min(x, axis=0)
+    d = (xp.max(x, axis=0) - low) / levels
     codes = (x - low) * inverse(xp, d) + 0.5
     return d, low, xp.minimum(codes, levels).astype(xp.uint8)
 
 
-def pack_five(xp: Namespace, q: Array) -> tuple[Array, Array]:
-    """Codes uint8 [n, 32] below 32 to their fifth bits [n, 4] and nibbles [n, 16]."""
-    return bits.pack(xp, q >> 4, 1), pack_nibbles(q)
+def pack_five(q: Array) -> tuple[Array, Array]:
+    """Codes uint8 [32, n] below 32 to their fifth bits [4, n] and nibbles [16, n]."""
+    high = (q >> 4).reshape(4, 8, q.shape[1])
+    fifth = high[:, 0]
+    for bit in range(1, 8):
+        fifth = fifth | (high[:, bit] << bit)
+    return fifth, pack_nibbles(q)
 
 
 def unpack_five(xp: Namespace, data: Array) -> Array:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swarm.kernels import arrays, bits
+from swarm.kernels.quantizers import _groups
 from swarm.kernels.quantizers.base import Quantizer
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Microscaled4(Microscaled):
     def pack(self, xp: Namespace, x: Array) -> Packed:
         """Scales from each group's largest magnitude, then rounded codes."""
         groups = arrays.single(xp, x).reshape(*x.shape[:-1], -1, self.group)
-        scales, values = self.encode_scales(xp, xp.max(xp.abs(groups), axis=-1))
+        scales, values = self.encode_scales(xp, _groups.peaks(xp, groups))
         scaled = groups / xp.where(values == 0, xp.ones_like(values), values)[..., None]
         codes = encode_e2m1(xp, scaled).reshape(x.shape)
         return {"codes": bits.pack(xp, codes, 4).view(xp.uint32), "scales": scales}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swarm.kernels import arrays
-from swarm.kernels.quantizers import _ggml
+from swarm.kernels.quantizers import _ggml, _groups
 from swarm.kernels.quantizers.base import Choices
 
 if TYPE_CHECKING:
@@ -40,15 +40,16 @@ class GgmlIq4Nl(_ggml.GgmlBlock):
 
     def pack_blocks(self, xp: Namespace, x: Array) -> tuple[Array, Array]:
         """Fitted scale and nibbles."""
-        extreme = _ggml.extreme(xp, x)
+        extreme = _groups.extremes(xp, x)
         steps = x * _ggml.inverse(xp, extreme / TABLE[0].item())
-        codes = xp.take(arrays.constant(xp, _NEAREST), xp.floor(2 * steps + 256).astype(xp.int32))
+        cells = (2 * steps + 256).astype(xp.uint16)  # never negative, so the cast is a floor
+        codes = xp.take(arrays.constant(xp, _NEAREST), cells)
         q = xp.take(arrays.constant(xp, TABLE), codes)
         weighted = x * x * q
-        fit = xp.sum(weighted * x, axis=-1, keepdims=True) / xp.sum(weighted * q, axis=-1, keepdims=True)
+        fit = xp.sum(weighted * x, axis=0) / xp.sum(weighted * q, axis=0)
         empty = xp.abs(extreme) < _SMALLEST
         zero = xp.zeros_like(extreme)
-        codes = xp.where(empty, xp.zeros_like(codes), codes)
+        codes = codes * (~empty).view(xp.uint8)
         return _ggml.half_field(xp, xp.where(empty, zero, fit)), _ggml.pack_nibbles(codes)
 
     def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swarm.kernels.quantizers import _ggml
+from swarm.kernels.quantizers import _ggml, _groups
 from swarm.kernels.quantizers.base import Choices
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class GgmlQ40(_ggml.GgmlBlock):
 
     def pack_blocks(self, xp: Namespace, x: Array) -> tuple[Array, Array]:
         """Scale and nibbles."""
-        d = _ggml.extreme(xp, x) / -8
+        d = _groups.extremes(xp, x) / -8
         codes = xp.minimum(x * _ggml.inverse(xp, d) + 8.5, 15).astype(xp.uint8)
         return _ggml.half_field(xp, d), _ggml.pack_nibbles(codes)
 

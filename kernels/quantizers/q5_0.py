@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swarm.kernels.quantizers import _ggml
+from swarm.kernels.quantizers import _ggml, _groups
 from swarm.kernels.quantizers.base import Choices
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ class GgmlQ50(_ggml.GgmlBlock):
 
     def pack_blocks(self, xp: Namespace, x: Array) -> tuple[Array, ...]:
         """Scale, fifth bits and nibbles."""
-        d = _ggml.extreme(xp, x) / -16
+        d = _groups.extremes(xp, x) / -16
         codes = xp.minimum(x * _ggml.inverse(xp, d) + 16.5, 31).astype(xp.uint8)
-        return _ggml.half_field(xp, d), *_ggml.pack_five(xp, codes)
+        return _ggml.half_field(xp, d), *_ggml.pack_five(codes)
 
     def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:
         """Decode: d (q - 16)."""

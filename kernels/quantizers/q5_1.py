@@ -24,7 +24,7 @@ class GgmlQ51(_ggml.GgmlBlock):
     def pack_blocks(self, xp: Namespace, x: Array) -> tuple[Array, ...]:
         """Scale, minimum, fifth bits and nibbles."""
         d, low, codes = _ggml.from_minimum(xp, x, 31)
-        return _ggml.half_field(xp, d), _ggml.half_field(xp, low), *_ggml.pack_five(xp, codes)
+        return _ggml.half_field(xp, d), _ggml.half_field(xp, low), *_ggml.pack_five(codes)
 
     def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:
         """Decode: min + q d."""

@@ -27,13 +27,14 @@ class GgmlQ80(_ggml.GgmlBlock):
     def pack_blocks(self, xp: Namespace, x: Array) -> tuple[Array, Array]:
         """Scale and codes."""
         magnitude = xp.abs(x)
-        d = xp.max(magnitude, axis=-1, keepdims=True) / 127
+        d = xp.max(magnitude, axis=0) / 127
         inverse = _ggml.inverse(xp, d)
         rounded = magnitude * xp.abs(inverse)
         rounded += _BELOW_HALF
-        codes = rounded.astype(xp.int8)
-        codes = xp.where(x < 0, -codes, codes)
-        return _ggml.half_field(xp, d), codes.view(xp.uint8)
+        codes = rounded.astype(xp.uint8)
+        # Two's complement where x is negative: -q = (q ^ 0xff) + 1.
+        negative = (x < 0).view(xp.uint8)
+        return _ggml.half_field(xp, d), (codes ^ (negative * 0xFF)) + negative
 
     def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:
         """Decode: d q."""

@@ -31,7 +31,7 @@ class Qjl(Quantizer):
     summary = "signs of a random projection of the keys, unbiased scores"
     formula = "b + 16/d with b = m/d"
     # S is Gaussian, so a rotation before it changes nothing but the seed.
-    choices = Choices(bits=(3, 4, 2, 1), rotations=("none",), scalings=("fixed", "learned"), sides=("key",))
+    choices = Choices(bits=(3, 2, 1), rotations=("none",), scalings=("fixed", "learned"), sides=("key",))
 
     @cached_property
     def sketch(self) -> tuple[Linear, Linear]:

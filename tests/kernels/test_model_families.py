@@ -158,7 +158,7 @@ class TestKeyBias:
         np.testing.assert_allclose(scores, q @ bias.keys(np, position, position + 3).swapaxes(-1, -2), atol=2e-4)
 
     def test_models_without_one_are_refused(self, tiny):
-        with pytest.raises(SpecError, match="Layer 0.*no bias"):
+        with pytest.raises(SpecError, match=r"Layer 0.*no bias"):
             make_cache(tiny("llama"), kv_of("q8_0", key_bias="subtract"))
 
     def test_it_is_read_from_the_model(self, tiny):
