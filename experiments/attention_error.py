@@ -84,7 +84,9 @@ def layer_errors(given: LayerInputs, cache: PackedKVCache, scale: float) -> Laye
     queries = given.queries * np.float32(gained)
     seen, packed = _forms(cache, given.queries.shape[2])
     exact = _grouped(queries, key.exact.swapaxes(-1, -2))
-    quantized = np.where(packed, _grouped(queries, key.decoded.swapaxes(-1, -2)), exact)
+    quantized = exact.copy()
+    columns = key.packed
+    np.copyto(quantized[..., columns], _grouped(queries, key.decoded.swapaxes(-1, -2)), where=packed[:, columns])
     p_log, q_log = _log_weights(exact, seen), _log_weights(quantized, seen)
     p = np.exp(p_log)
     expected = _grouped(p, value.exact)
@@ -92,7 +94,7 @@ def layer_errors(given: LayerInputs, cache: PackedKVCache, scale: float) -> Laye
     errors = LayerErrors(
         logit_rel_error=_norm((quantized - exact) * seen) / _norm(exact * seen),
         output_rel_error=_norm(out - expected) / _norm(expected),
-        attention_kl=np.maximum((p * (p_log - q_log)).sum(-1, dtype=np.float64), 0).mean((1, 2)),
+        attention_kl=np.maximum(np.vecdot(p, p_log - q_log), 0).mean((1, 2), dtype=np.float64),
         g=head_g.mean(1),
         key_rel_mse=key.rel_mse.mean(1),
         value_rel_mse=value.rel_mse.mean(1),
@@ -104,22 +106,18 @@ def layer_errors(given: LayerInputs, cache: PackedKVCache, scale: float) -> Laye
 
 
 class _Stored:
-    """One side of a filled cache in the original frame: exact columns, and what decoding gives for the packed ones.
+    """One side of a filled cache in the original frame.
 
-    `exact`, `decoded` float32 [W, H, C, D] (equal where nothing is packed); `rel_mse` [W, H] over packed columns.
+    `exact` float32 [W, H, C, D] all columns; `decoded` [W, H, n, D] what decoding gives for the columns `packed`;
+    `rel_mse` [W, H] over these.
     """
 
     def __init__(self, side: Side, exact: Floats, cache: PackedKVCache) -> None:
         self.exact = exact
-        self.decoded = exact.copy()
         self.packed = slice(side.packed_first, side.encoded)
         vectors = exact[:, :, self.packed]
-        if not vectors.shape[2]:
-            self.rel_mse = np.zeros(exact.shape[:2])
-            return
-        self.decoded[:, :, self.packed] = _decode(side, cache)
-        change = (self.decoded[:, :, self.packed] - vectors).astype(np.float64)
-        self.rel_mse = (change**2).sum((2, 3)) / (vectors.astype(np.float64) ** 2).sum((2, 3))
+        self.decoded = _decode(side, cache) if vectors.shape[2] else vectors
+        self.rel_mse = _squares(self.decoded - vectors, 2) / np.maximum(_squares(vectors, 2), np.finfo(float).tiny)
 
 
 def _decode(side: Side, cache: PackedKVCache) -> Floats:
@@ -147,7 +145,8 @@ def _attend(given: LayerInputs, cache: PackedKVCache, scale: float) -> Floats:
     mask = cache.make_mask(given.queries.shape[2])
     view, _ = cache.update_and_fetch(from_file(given.tail_keys), from_file(given.tail_values))
     out = scaled_dot_product_attention(mx.array(given.queries), view, view, cache=cache, scale=scale, mask=mask)
-    return np.array(arrays.to_numpy(out), np.float32)
+    found: Floats = arrays.single(np, arrays.to_numpy(out))
+    return found
 
 
 def _forms(cache: PackedKVCache, count: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -180,15 +179,22 @@ def _grouped(left: Floats, right: Floats) -> Floats:
 
 def _log_weights(logits: Floats, seen: NDArray[np.bool_]) -> Floats:
     """Logarithms of the softmax over the seen columns; very low elsewhere."""
-    hidden = np.where(seen, logits, np.float32(UNSEEN))
+    hidden: Floats = np.where(seen, logits, np.float32(UNSEEN))
     hidden -= hidden.max(-1, keepdims=True)
     hidden -= np.log(np.exp(hidden).sum(-1, keepdims=True))
     return hidden
 
 
 def _norm(x: Floats) -> NDArray[np.float64]:
-    return np.asarray(np.linalg.norm(x.reshape(len(x), -1).astype(np.float64), axis=1))
+    return np.sqrt(_squares(x, 1))
+
+
+def _squares(x: Floats, axes: int) -> NDArray[np.float64]:
+    """Sum of squares over all but the first axes."""
+    flat = x.reshape(*x.shape[:axes], -1)
+    return np.asarray(np.vecdot(flat, flat), np.float64)
 
 
 def _single(x: NDArray[np.generic]) -> Floats:
-    return np.array(arrays.to_numpy(arrays.single(np, arrays.to_numpy(from_file(x)))), np.float32)
+    wide: Floats = arrays.single(np, arrays.to_numpy(from_file(x)))
+    return wide

@@ -6,7 +6,7 @@ states behind them, and the 16-bit run's logits. Knows models, caches and captur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -101,10 +101,12 @@ class DecodeSet:
         windows, positions, _ = self.logits.shape
         return f"{windows} windows of {self.prefix + positions} tokens, the last {positions} attend"
 
-    def layer(self, number: int) -> LayerInputs:
-        """What attention of one layer was given in the 16-bit run."""
+    def layers(self, numbers: Iterable[int]) -> Iterator[LayerInputs]:
+        """What attention of some layers was given in the 16-bit run, one layer after the other."""
         names = ("keys", "values", "tail_keys", "tail_values", "queries")
-        return LayerInputs(*(self.capture[name][number] for name in names))
+        whole = [self.capture[name] for name in names]
+        for number in numbers:
+            yield LayerInputs(*(array[number] for array in whole))
 
     @cached_property
     def _vocabulary(self) -> mx.array:

@@ -40,7 +40,10 @@ class Attention(Protocol):
         ready = time.perf_counter()
         layers = spec.layers if spec.layers is not None else tuple(range(subject.info.n_layers))
         caches = gained_caches(subject, spec)
-        errors = [layer_errors(ground.layer(layer), caches[layer], subject.info.scales[layer]) for layer in layers]
+        errors = [
+            layer_errors(given, caches[layer], subject.info.scales[layer])
+            for layer, given in zip(layers, ground.layers(layers), strict=True)
+        ]
         return Measurement(
             metrics=(*_metrics(errors), *storage.metrics([caches[layer] for layer in layers])),
             arrays=_arrays(errors),
