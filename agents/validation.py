@@ -29,6 +29,7 @@ _COMPARATIVE = re.compile(
     rf"\b(?:(?P<less>{_LESS})|(?P<more>{_MORE})|better|worse|best|worst|lowest|highest|increas\w*|decreas\w*|reduc\w*|grows?)\b",
     re.IGNORECASE,
 )
+_MEASURED = re.compile(r"\b(kld|kl|bits?|errors?|perplexity|ppl|top-?1|loss(es)?|accuracy|quality)\b", re.IGNORECASE)
 _NEGATION = re.compile(r"\b(not|never|no|neither|nor|hardly|without|cannot)\b|n't\b", re.IGNORECASE)
 
 
@@ -57,6 +58,17 @@ def problems(text: str, resolver: Resolver) -> list[Problem]:
         if reason:
             found.append(Problem(sentence, reason))
     return found
+
+
+def is_guess(text: str, resolver: Resolver) -> bool:
+    """Whether a text explains without asserting: no number, and no comparison of what the swarm measures."""
+    names = _names(resolver)
+    return not any(
+        _unresolved(sentence, resolver)
+        or _bare_number(sentence, names)
+        or (_COMPARATIVE.search(sentence) and _MEASURED.search(sentence))
+        for sentence in sentences(text)
+    )
 
 
 def _names(resolver: Resolver) -> list[str]:

@@ -109,6 +109,8 @@ class Minds:
         except StoreError as error:
             # The store went away under a call that is over: the campaign itself will meet it and say so.
             trouble, self._over = error.problem, True
+        except Exception as error:  # a defect in one role must not reach the campaign
+            trouble = f"{type(error).__name__}: {error}"[:200]
         finally:
             with self._changed:
                 post.busy = False

@@ -14,7 +14,7 @@ from swarm.agents.evidence import Configuration
 from swarm.agents.llm.conversation import Used
 from swarm.agents.references import Resolver
 from swarm.agents.roles.base import MAX_REASON, Contribution, Role, Shape, author
-from swarm.agents.validation import problems
+from swarm.agents.validation import is_guess
 from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Finding, TrialRecord
 
@@ -110,8 +110,8 @@ def _records(ids: tuple[int, ...], desk: Desk) -> Iterator[TrialRecord]:
 
 
 def reason(because: str, desk: Desk) -> str:
-    """A reason as it may stand in a finding: marked as a guess, and only when it states no number and no comparison."""
+    """A reason as it may stand in a finding: marked as a guess, and only when it asserts nothing."""
     text = " ".join(because.split())[:MAX_REASON]
-    if not text or problems(text, Resolver(desk.history, desk.settings)):
+    if not text or not is_guess(text, Resolver(desk.history, desk.settings)):
         return ""
     return f" Suggested reason: {text}"
