@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 from swarm.agents.base import FINISHED, History
 from swarm.kernels.errors import BudgetError, LeaseLostError, SwarmError
 from swarm.memory.records import CampaignState, Finding, Lease, Proposal, Summary, TrialRecord
-from swarm.orchestrator.pool import LOST
+from swarm.orchestrator.recorder import Recorder
+from swarm.orchestrator.roster import Roster
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.5
 """Seconds between looks at what other drivers did, while there is nothing to do here."""
+BRIEFLY = 0.05
+"""Seconds until the next try when another driver has the turn to propose."""
 TURN = 5.0
 """Seconds after which a driver that took the turn to propose and died loses it."""
 GRACE = 2.0
@@ -96,13 +99,11 @@ class Driver:
         self._owner = owner
         self._lag = lag
         self._capacity = min(lag, 3 * pool.workers + 2)
-        self._records: list[TrialRecord] = []
+        self._roster = Roster(store, campaign.id)
+        self._recorder = Recorder(store, self._roster, leases, owner)
+        self._turn: Turn | None = None
+        self._ready: list[tuple[TrialRecord, Lease]] = []
         self._looked = 0.0
-
-    @property
-    def records(self) -> Sequence[TrialRecord]:
-        """The campaign's trials by number, as far as this driver knows."""
-        return self._records
 
     def run(self) -> CampaignState:
         """Go on until the budget is used, time is up or a stop is requested.
@@ -113,77 +114,73 @@ class Driver:
         try:
             self._view.phase(f"starting {self._pool.workers} workers")
             self._look()
-            for record in self._records:
-                if record.state in FINISHED:
-                    self._view.board.restore(record)
             self._claim_waiting()
             while not self._is_over():
                 if self._stop.requested or not self._clock.tick():
                     return self._wind_up()
                 self._step()
-            return self._conclude()
+            self._summarise_all()
+            return self._end_as("complete")
         except BaseException:
             with suppress(SwarmError):  # the store may be what failed
                 self._let_go()
             raise
 
     def _step(self) -> None:
-        turn = self._take_turn()
-        results = self._pool.collect(0.0 if turn is not None else PATIENCE)
-        self._record(results)
-        if turn is not None:
-            self._propose(turn)
-        elif not results:
+        """Think, then write all there is to write in one transaction, then hand trials to the workers."""
+        turn, self._turn = self._turn, None
+        proposal = self._draft(turn) if turn is not None else None
+        due = proposal is not None or self._is_due()
+        results = self._pool.collect(0.0 if proposal is not None else BRIEFLY if due else PATIENCE)
+        with self._store.batch():
+            ended = self._record(results)
+            if turn is not None and proposal is not None:
+                self._add(turn, proposal)
+            if self._is_due():
+                self._turn = self._take_turn()
+        self._begin()
+        self._tell(ended)
+        if proposal is None and not results:
             self._look_after_others()
 
     # --- proposing -----------------------------------------------------------------------------------------------
 
+    def _is_due(self) -> bool:
+        """Whether this driver could propose: there is room, a number is left, and no result of its own is missing."""
+        number = len(self._roster)
+        if number >= self._campaign.budget.trials or self._pool.load + len(self._ready) >= self._capacity:
+            return False
+        late = self._roster.records[self._roster.settled : max(0, number - self._lag)]
+        return not any(record.state not in FINISHED and record.id in self._leases for record in late)
+
     def _take_turn(self) -> Turn | None:
-        """The turn to propose the next trial, when there is room for it and it is due."""
-        number = len(self._records)
-        if self._pool.load >= self._capacity or number >= self._campaign.budget.trials or self._lags(number):
-            return None
         try:
             return self._store.trials.allocate(self._campaign.id, self._owner, lag=self._lag, ttl=TURN)
         except BudgetError:  # other drivers have proposed the rest
             return None
 
-    def _lags(self, number: int) -> bool:
-        """Whether a result that the proposal must see is still to come from here."""
-        horizon = max(0, number - self._lag)
-        start = max(0, horizon - self._lag)
-        return any(r.state not in FINISHED and r.id in self._leases for r in self._records[start:horizon])
-
-    def _propose(self, turn: Turn) -> None:
-        if turn.number != len(self._records) or self._behind(turn.number):
+    def _draft(self, turn: Turn) -> Proposal:
+        if turn.number != len(self._roster) or self._roster.settled < turn.number - self._lag:
             self._look()
-        self._milestone(turn.number)
-        proposal = self._agents.propose(turn.number, self._history(turn.number, self._lag))
+        analyse, summarise = self._agents.is_milestone(turn.number)
+        if analyse:
+            self._analyse(turn.number, self._lag)
+        if summarise:
+            self._summarise(turn.number, self._lag)
+        return self._agents.propose(turn.number, self._roster.history(turn.number, self._lag))
+
+    def _add(self, turn: Turn, proposal: Proposal) -> None:
         try:
-            with self._store.batch():
-                record = self._store.trials.add(self._campaign.id, turn.number, proposal, turn)
-                lease = self._claim(record.id)
+            record = self._store.trials.add(self._campaign.id, turn.number, proposal, turn)
         except LeaseLostError:  # this took longer than a turn lasts, and another driver went on
             return
-        self._records.append(record)
+        self._roster.put(record)
+        lease = self._recorder.claim(record.id)
         if lease is not None:
-            self._begin(record, lease)
-
-    def _behind(self, number: int) -> bool:
-        return any(r.state not in FINISHED for r in self._records[: max(0, number - self._lag)])
-
-    def _history(self, number: int, lag: int) -> History:
-        return History.before(number, self._records, lag, self._findings, self._summaries)
-
-    def _milestone(self, number: int) -> None:
-        analyse, summarise = self._agents.is_milestone(number)
-        if analyse:
-            self._analyse(number, self._lag)
-        if summarise:
-            self._summarise(number, self._lag)
+            self._hold(record, lease)
 
     def _analyse(self, number: int, lag: int) -> None:
-        history = self._history(number, lag)
+        history = self._roster.history(number, lag)
         scores = self._agents.score(history)
         found = self._agents.analyse(number, history)
         with self._store.batch():
@@ -193,25 +190,25 @@ class Driver:
                 )
             for finding in found:
                 self._store.findings.upsert(self._campaign.id, finding)
-        for place, record in enumerate(self._records):
-            if record.id in scores:
-                self._records[place] = record.model_copy(update={"verdict": scores[record.id].verdict})
-        self._read_findings()
+        self._roster.score({trial_id: score.verdict for trial_id, score in scores.items()})
+        self._roster.read_findings()
         self._view.found(found)
 
     def _summarise(self, number: int, lag: int) -> None:
-        summary = self._agents.summarise(self._history(number, lag))
-        self._store.summaries.add(self._campaign.id, summary)
-        self._summaries = self._store.summaries.list(self._campaign.id)
+        self._store.summaries.add(self._campaign.id, self._agents.summarise(self._roster.history(number, lag)))
+        self._roster.read_summaries()
 
     # --- running -------------------------------------------------------------------------------------------------
 
-    def _claim(self, trial_id: int) -> Lease | None:
-        return self._store.trials.claim(trial_id, self._owner, self._leases.ttl)
-
-    def _begin(self, record: TrialRecord, lease: Lease) -> None:
+    def _hold(self, record: TrialRecord, lease: Lease) -> None:
+        """Keep a trial that is ours, to be handed to the workers once the claim is written."""
         self._leases.keep(lease)
-        self._pool.submit(record.id, record.spec)
+        self._ready.append((record, lease))
+
+    def _begin(self) -> None:
+        for record, _ in self._ready:
+            self._pool.submit(record.id, record.spec)
+        self._ready.clear()
 
     def _claim_waiting(self) -> None:
         """Take over trials that were proposed and not run: by an earlier run, or by a driver that is gone."""
@@ -219,84 +216,37 @@ class Driver:
             lease = self._store.trials.claim_next(self._campaign.id, self._owner, self._leases.ttl)
             if lease is None:
                 return
-            if lease.number >= len(self._records):
+            if lease.number >= len(self._roster):
                 self._look()
-            self._begin(self._records[lease.number], lease)
+            self._hold(self._roster.records[lease.number], lease)
+            self._begin()
 
-    def _record(self, results: Sequence[Result]) -> None:
-        if not results:
-            return
-        ended: list[TrialRecord] = []
-        with self._store.batch():
-            for result in results:
-                record = self._end(result)
-                if record is not None:
-                    ended.append(record)
+    def _record(self, results: Sequence[Result]) -> list[TrialRecord]:
+        ended = []
+        for result in results:
+            end = self._recorder.end(result)
+            if end is None:
+                continue
+            self._roster.put(end.record)
+            ended.append(end.record)
+            if end.lease is not None:
+                self._hold(end.record, end.lease)
+        return ended
+
+    def _tell(self, ended: Sequence[TrialRecord]) -> None:
         for record in ended:
-            self._records[record.number] = record
             if record.state in FINISHED:
                 self._view.finished(record)
             else:
                 self._view.tell(f"trial {record.id} is tried once more: {record.message}")
 
-    def _end(self, result: Result) -> TrialRecord | None:
-        """Write one result; None when the trial belongs to somebody else by now."""
-        lease = self._leases.give(result.key) or self._claim(result.key)
-        if lease is None:
-            return None
-        record = self._records[lease.number]
-        try:
-            return self._write(record, lease, result)
-        except LeaseLostError:
-            again = self._claim(result.key)
-            return None if again is None else self._write(record, again, result)
-
-    def _write(self, record: TrialRecord, lease: Lease, result: Result) -> TrialRecord:
-        outcome = result.outcome
-        if outcome.measurement is not None:
-            measured = outcome.measurement
-            self._store.trials.complete(lease, measured, seconds=outcome.seconds)
-            update: dict[str, object] = {
-                "state": "complete",
-                "metrics": {metric.name: metric for metric in measured.metrics},
-                "arrays": measured.arrays,
-                "environment": measured.environment,
-                "notes": measured.notes,
-            }
-        elif outcome.kind == LOST:
-            self._store.trials.release(lease)
-            update = self._again(record, outcome.message)
-        else:
-            state = self._store.trials.fail(lease, outcome.kind, outcome.message, seconds=outcome.seconds)
-            update = {"state": state, "message": outcome.message}
-            if state == "waiting":
-                update = self._again(record, outcome.message)
-        return record.model_copy(update={**update, "outcome": outcome.kind, "seconds": outcome.seconds})
-
-    def _again(self, record: TrialRecord, message: str) -> dict[str, object]:
-        """Run a trial once more that was given back."""
-        lease = self._claim(record.id)
-        if lease is not None:
-            self._begin(record, lease)
-        return {"state": "waiting", "message": message}
-
     # --- other drivers -------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Bring what is known up to date with the store."""
-        known = len(self._records)
-        stale = [r.id for r in self._records if r.state not in FINISHED and r.id not in self._leases]
-        for record in self._store.trials.list(self._campaign.id, ids=stale) if stale else ():
-            self._records[record.number] = record
-            if record.state in FINISHED:
-                self._view.board.restore(record)
-        self._records += self._store.trials.list(self._campaign.id, after=known - 1)
-        self._read_findings()
-        self._summaries = self._store.summaries.list(self._campaign.id)
+        """Bring the roster up to date with the store."""
+        for record in self._roster.refresh(self._leases):
+            self._view.board.restore(record)
         self._looked = time.monotonic()
-
-    def _read_findings(self) -> None:
-        self._findings = self._store.findings.list(self._campaign.id)
 
     def _look_after_others(self) -> None:
         if self._pool.load < self._capacity and time.monotonic() - self._looked >= PATIENCE:
@@ -306,18 +256,7 @@ class Driver:
     # --- ending --------------------------------------------------------------------------------------------------
 
     def _is_over(self) -> bool:
-        total = self._campaign.budget.trials
-        return len(self._records) >= total and all(r.state in FINISHED for r in self._records[-2 * self._lag - 2 :])
-
-    def _conclude(self) -> CampaignState:
-        self._summarise_all()
-        return self._end_as("complete")
-
-    def _summarise_all(self) -> None:
-        self._view.phase("the agents write their summary")
-        number = len(self._records)
-        self._analyse(number, 0)
-        self._summarise(number, 0)
+        return self._roster.settled >= self._campaign.budget.trials
 
     def _wind_up(self) -> CampaignState:
         """Begin nothing more, let running trials end for a moment, give the rest back."""
@@ -330,10 +269,18 @@ class Driver:
                     self._store.trials.release(lease)
         deadline = time.monotonic() + GRACE
         while self._pool.running and not self._stop.urgent and time.monotonic() < deadline:
-            self._record(self._pool.collect(deadline - time.monotonic()))
+            results = self._pool.collect(deadline - time.monotonic())
+            with self._store.batch():
+                ended = self._record(results)
+            self._tell(ended)
         if not asked and not self._stop.requested:
             self._summarise_all()
         return self._end_as("interrupted")
+
+    def _summarise_all(self) -> None:
+        self._view.phase("the agents write their summary")
+        self._analyse(len(self._roster), 0)
+        self._summarise(len(self._roster), 0)
 
     def _end_as(self, state: CampaignState) -> CampaignState:
         self._let_go()
@@ -342,6 +289,8 @@ class Driver:
 
     def _let_go(self) -> None:
         with self._store.batch():
+            if self._turn is not None:
+                self._store.trials.give_up_turn(self._turn)
             for lease in self._leases.drain():
                 self._store.trials.release(lease)
         self._clock.stop()

@@ -39,7 +39,7 @@ class Leases:
         """Seconds for which a lease is taken."""
         return self._ttl
 
-    def __contains__(self, trial_id: int) -> bool:
+    def __contains__(self, trial_id: object) -> bool:
         return trial_id in self._held
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,3 +34,9 @@ Llm = Annotated[
 ]
 LlmModel = Annotated[str | None, typer.Option(metavar="MODEL", help="Model name at that endpoint.")]
 Agenda = Annotated[str | None, typer.Option(metavar="NAME", help="Hypotheses to test first.")]
+RecipeFile = Annotated[
+    Path | None, typer.Option("--recipe", metavar="FILE", help="What the cache stores, from `swarm recipe TRIAL`.")
+]
+KVMethod = Annotated[
+    str | None, typer.Option("--kv", metavar="METHOD", help="The same as a method: affine4/g32, or q8_0,q4_0.")
+]

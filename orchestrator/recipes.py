@@ -1,0 +1,97 @@
+"""Recipes between the store and the commands: made from a trial, chosen by options, checked for a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swarm.kernels.errors import UsageError
+from swarm.orchestrator.console import note
+
+if TYPE_CHECKING:
+    from swarm.experiments.models.base import LoadedModel
+    from swarm.experiments.recipe import Recipe
+    from swarm.memory.records import TrialRecord
+
+
+def of_trial(record: TrialRecord, campaign: str) -> Recipe:
+    """The recipe of a trial.
+
+    Raises:
+        UsageError: the trial measured no divergence of a whole model, or changed the model itself.
+    """
+    from swarm.experiments.recipe import Evidence, Recipe, plan
+
+    spec, environment = record.spec, record.environment
+    if record.state != "complete":
+        raise UsageError(f"trial {record.id} is {record.state}.", "Name a complete one: `swarm trials --best 5`.")
+    if "kld" not in record.metrics:
+        raise UsageError(
+            f"trial {record.id} measured {spec.protocol}, not how far a model's answers drift.",
+            "Name a quality trial: `swarm trials --best 5`.",
+        )
+    if spec.logit_gain != 1:
+        raise UsageError(
+            f"trial {record.id} multiplied the attention logits by {spec.logit_gain:g}.",
+            "That is an experiment, not a configuration; name another: `swarm trials --best 5`.",
+        )
+    evidence = Evidence(
+        trial=record.id,
+        campaign=campaign,
+        fingerprint=record.fingerprint,
+        protocol=spec.protocol,
+        rung=spec.rung,
+        context=spec.context,
+        notes=record.notes,
+        metrics=record.metrics,
+        device=environment.device if environment else "",
+        versions=environment.versions if environment else {},
+        code_version=environment.code_version if environment else "",
+    )
+    return Recipe(
+        model=spec.model,
+        model_digest=spec.model_digest,
+        kv=spec.kv,
+        layers=spec.layers,
+        seed=spec.seed,
+        plan=plan(spec.kv, spec.layers),
+        evidence=evidence,
+    )
+
+
+def choose(model: str | None, path: Path | None, method: str | None) -> tuple[str, Recipe]:
+    """The model and the recipe that the options of a command mean.
+
+    Args:
+        model: a model's name; by default the recipe's.
+        path: a recipe's file.
+        method: a KV method as `swarm plan --kv` takes it, in place of a recipe.
+
+    Raises:
+        UsageError: both or neither are given, or there is no model.
+        RecipeError: the file is no recipe.
+    """
+    from swarm.experiments.footprint.method import parse
+    from swarm.experiments.recipe import Recipe, plan
+
+    if (path is None) == (method is None):
+        raise UsageError("what the cache stores is not clear.", "Give --recipe or --kv, one of them.")
+    if path is not None:
+        recipe = Recipe.read(path)
+        return model or recipe.model, recipe
+    if model is None:
+        raise UsageError("there is no model.", "Give --model.")
+    kv = parse(method or "").kv
+    if kv is None:
+        raise UsageError(f"{method!r} is a number of bits, not a method.", "See `swarm methods`.")
+    return model, Recipe(model=model, kv=kv, plan=plan(kv, None))
+
+
+def check(recipe: Recipe, loaded: LoadedModel) -> None:
+    """Say so when a recipe was measured on something else than the model at hand."""
+    if recipe.evidence is None:
+        return
+    if recipe.model != loaded.info.name:
+        note(f"This recipe was measured on {recipe.model}; nothing is known about {loaded.info.name}.")
+    elif recipe.model_digest and loaded.info.digest and recipe.model_digest != loaded.info.digest:
+        note(f"This recipe was measured on other weights of {recipe.model}.")
