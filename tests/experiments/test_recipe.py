@@ -1,0 +1,144 @@
+"""Recipes as files, and text generated with their caches."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tiny_models import write_tiny_model
+
+from swarm.experiments import generation
+from swarm.experiments.models import registry
+from swarm.experiments.recipe import LayerPlan, Recipe, RecipeError, plan, ranges
+from swarm.experiments.serving import plug_in
+from swarm.kernels.errors import SpecError, UsageError
+from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec
+
+FOUR = QuantSpec(method="affine", bits=4, group_size=32)
+EIGHT = QuantSpec(method="affine", bits=8, group_size=32)
+MIXED = KVSpec(key=EIGHT, value=FOUR, sink_tokens=2, overrides=(LayerOverride(layers=(0, 3), key=QuantSpec()),))
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3_text"])
+def loaded(request, tmp_path_factory):
+    folder = write_tiny_model(tmp_path_factory.mktemp("models") / request.param, request.param, seed=1)
+    return registry.load(str(folder))
+
+
+@pytest.mark.parametrize("layers", [None, (1, 2)])
+def test_a_recipe_survives_its_file(tmp_path, layers):
+    made = Recipe(model="m", kv=MIXED, layers=layers, seed=3, plan=plan(MIXED, layers))
+    path = tmp_path / "best.json"
+    path.write_text(made.text())
+    assert Recipe.read(path) == made
+
+
+@pytest.mark.parametrize(
+    ("kv", "layers", "expected"),
+    [
+        (KVSpec(key=FOUR, value=FOUR), None, [("all", "affine4/g32", "affine4/g32")]),
+        (KVSpec(key=FOUR), (0, 1, 2, 5), [("0-2,5", "affine4/g32", "none"), ("all others", "none", "none")]),
+        (MIXED, None, [("0,3", "none", "affine4/g32"), ("all others", "affine8/g32", "affine4/g32")]),
+    ],
+)
+def test_the_plan_says_what_each_layer_stores(kv, layers, expected):
+    assert plan(kv, layers) == tuple(LayerPlan(layers=a, keys=b, values=c) for a, b, c in expected)
+
+
+def test_ranges():
+    assert ranges([0, 1, 2, 4, 6, 7]) == "0-2,4,6-7"
+    assert ranges([]) == ""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"format": "kv-swarm recipe 2", "model": "m", "kv": {}}',
+        '{"model": "m", "kv": {"key": {"method": "magic"}}}',
+        '{"model": "m", "kv": {"key": {"method": "affine", "bits": 7}}}',
+        '{"model": "m", "kv": {}, "surprise": 1}',
+        '{"model": "m", "kv": {}, "seed": -1}',
+    ],
+)
+def test_other_files_are_no_recipes(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    with pytest.raises(RecipeError, match=r"x\.json is no recipe"):
+        Recipe.read(path)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(RecipeError, match="cannot be read"):
+        Recipe.read(tmp_path / "missing.json")
+    (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="not a text file"):
+        Recipe.read(tmp_path / "x")
+
+
+def test_caches_follow_the_recipe(loaded):
+    caches = Recipe(model="m", kv=MIXED, layers=(0, 1, 2)).caches(loaded.model)
+    assert [cache.kv.key.label for cache in caches] == ["none", "affine8/g32", "affine8/g32", "none"]
+    assert [cache.kv.value.label for cache in caches] == ["affine4/g32"] * 3 + ["none"]
+
+
+def test_a_recipe_that_does_not_fit_is_refused(loaded):
+    with pytest.raises(SpecError, match="Layer 9"):
+        Recipe(model="m", kv=MIXED, layers=(9,)).caches(loaded.model)
+    with pytest.raises(RecipeError, match="learned factors abcdef"):
+        Recipe(model="m", kv=MIXED, factors_digest="abcdef").caches(loaded.model)
+
+
+def test_generation_counts_tokens_bytes_and_time(loaded):
+    recipe = Recipe(model="m", kv=KVSpec(key=EIGHT, value=FOUR))
+    prompt = generation.encode(loaded, "Topics of interest: " * 3)
+    heard: list[str] = []
+    run = generation.generate(loaded, recipe.caches(loaded.model), prompt, 10, say=heard.append)
+    again = generation.generate(loaded, recipe.caches(loaded.model), prompt, 10)
+    assert run.tokens == again.tokens
+    assert "".join(heard) == run.text
+    assert 1 <= len(run.tokens) <= 10
+    assert run.prompt_tokens == len(prompt)
+    assert run.bits_per_value == pytest.approx((9 + 5) / 2)
+    assert run.prefill_rate > 0
+    plain = generation.generate(loaded, generation.sixteen_bit(loaded.model), prompt, 10)
+    assert plain.bits_per_value == 16
+    assert plain.cache_bytes > run.cache_bytes
+
+
+def test_sampling_follows_its_seed(loaded):
+    prompt = generation.encode(loaded, "Topics of interest: ")
+    runs = [
+        generation.generate(loaded, generation.sixteen_bit(loaded.model), prompt, 12, temperature=5.0, seed=seed).tokens
+        for seed in (1, 1, 2)
+    ]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_a_plugged_in_cache_is_what_mlx_lm_uses(loaded):
+    from mlx_lm.models.cache import make_prompt_cache
+
+    template = Recipe(model="m", kv=KVSpec(key=EIGHT, value=FOUR)).caches(loaded.model)
+    plug_in(loaded.model, template)
+    try:
+        first, second = make_prompt_cache(loaded.model), make_prompt_cache(loaded.model)
+        assert [cache.kv for cache in first] == [cache.kv for cache in template]
+        assert [cache.window for cache in first] == [cache.window for cache in template]
+        assert not {id(cache) for cache in first} & {id(cache) for cache in (*second, *template)}
+    finally:
+        del loaded.model.make_cache
+
+
+def test_prompts_without_sense_are_refused(loaded):
+    with pytest.raises(UsageError, match="no chat template"):
+        generation.encode(loaded, "hello", chat=True)
+    with pytest.raises(UsageError, match="empty"):
+        generation.encode(loaded, "")
+
+
+def test_the_json_is_small_and_readable():
+    text = Recipe(model="m", kv=KVSpec(key=FOUR, value=FOUR)).text()
+    assert json.loads(text)["kv"]["key"]["method"] == "affine"
+    assert len(text) < 2000

@@ -1,0 +1,192 @@
+"""From a trial to its use: recipe, generate and serve, as people run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import samples
+from engine_server import free_port, wait_until_up
+from tiny_models import write_tiny_model
+
+from swarm.experiments.probe.endpoint import Endpoint
+from swarm.experiments.recipe import Recipe
+from swarm.memory.records import Budget
+from swarm.memory.store import Store
+
+SWARM = (sys.executable, "-c", "from swarm.orchestrator.cli import main; main()")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The path of a model."""
+    return str(write_tiny_model(tmp_path_factory.mktemp("models") / "tiny", "llama", seed=3))
+
+
+@pytest.fixture
+def kept(tmp_path, tiny):
+    """A store with trials: complete, of another protocol, with a logit gain, failed."""
+    with Store.open(tmp_path / "swarm.db", create=True) as store:
+        campaign = store.campaigns.create("night", {}, Budget(trials=9), 0)
+        kv = samples.kv(8, 4).model_copy(update={"key": samples.kv(8).key.model_copy(update={"group_size": 32})})
+        kv = kv.model_copy(update={"value": kv.value.model_copy(update={"group_size": 32})})
+        proposals = [
+            samples.proposal(kv=kv, model=tiny, layers=(1, 2), seed=7),
+            samples.proposal(1, model=tiny, protocol="attention"),
+            samples.proposal(2, model=tiny, logit_gain=2.0),
+            samples.proposal(3, model=tiny),
+        ]
+        for number, proposal in enumerate(proposals):
+            trial = store.trials.add(campaign.id, number, proposal)
+            lease = store.trials.claim(trial.id, "test")
+            if number == 3:
+                store.trials.fail(lease, "oom", "no memory")
+            elif number == 1:
+                result = samples.measurement()
+                metrics = tuple(metric for metric in result.metrics if metric.name != "kld")
+                store.trials.complete(lease, result.model_copy(update={"metrics": metrics}))
+            else:
+                store.trials.complete(lease, samples.measurement(kld=0.25))
+    return tmp_path
+
+
+def test_a_recipe_names_configuration_layers_and_evidence(swarm, kept, tiny):
+    done = swarm("recipe", "1")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert (found["model"], found["layers"], found["seed"]) == (tiny, [1, 2], 7)
+    assert found["plan"] == [
+        {"layers": "1-2", "keys": "affine8/g32", "values": "affine4/g32"},
+        {"layers": "all others", "keys": "none", "values": "none"},
+    ]
+    assert found["evidence"]["campaign"] == "night"
+    assert found["evidence"]["metrics"]["kld"]["value"] == 0.25
+    assert swarm("recipe", "1", "--out", "best.json").out == ""
+    assert Recipe.read(kept / "best.json").text() == done.out
+
+
+@pytest.mark.parametrize(
+    ("trial", "said"),
+    [
+        ("2", "measured attention"),
+        ("3", "logits by 2"),
+        ("4", "is failed"),
+        ("99", "unknown trial '99'"),
+        ("x", "invalid value"),
+    ],
+)
+def test_trials_that_make_no_recipe(swarm, kept, trial, said):
+    done = swarm("recipe", trial)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_text_is_generated_next_to_16_bit(swarm, kept, tiny):
+    swarm("recipe", "1", "--out", "best.json")
+    done = swarm("generate", "--recipe", "best.json", "--tokens", "6", "Topics of interest: ")
+    assert done.code == 0, done.err
+    rows = [line for line in done.out.splitlines() if "KiB" in line]
+    assert rows[0].startswith("K affine8/g32 V affine4/g32 on 2 layers")
+    assert rows[1].startswith("16 bit")
+    assert "tokens are those of 16 bit" in done.out
+    done = swarm("generate", "--model", tiny, "--kv", "q8_0", "--tokens", "6", "--json", "Topics of interest: ")
+    found = json.loads(done.out)
+    packed, plain = found["runs"]
+    assert packed["bits_per_value"] == 8.5
+    assert packed["cache_bytes"] < plain["cache_bytes"]
+    assert found["same_tokens"] <= 6
+    done = swarm("generate", "--model", tiny, "--kv", "q8_0", "--tokens", "6", "--json", "--no-compare", "hello")
+    assert len(json.loads(done.out)["runs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("generate", "--model", "M", "hello"), "Give --recipe or --kv"),
+        (("generate", "--kv", "q8_0", "hello"), "Give --model"),
+        (("generate", "--model", "M", "--kv", "4.5", "hello"), "a number of bits"),
+        (("generate", "--model", "M", "--kv", "magic", "hello"), "unknown KV method"),
+        (("generate", "--model", "M", "--kv", "affine4/g128", "hello"), "does not divide the head size"),
+        (("generate", "--recipe", "missing.json", "hello"), "missing.json cannot be read"),
+        (("generate", "--model", "M", "--kv", "q8_0", "  "), "prompt is empty"),
+        (("generate", "--model", "no-model", "--kv", "q8_0", "hello"), "no-model"),
+        (("serve", "--model", "M"), "Give --recipe or --kv"),
+        (("serve", "--model", "M", "--kv", "q8_0", "--host", "300.1.1.1", "--port", "0"), "cannot listen"),
+    ],
+)
+def test_mistakes_get_one_line(swarm, tiny, args, said):
+    done = swarm(*(tiny if arg == "M" else arg for arg in args))
+    assert done.code in (1, 2)
+    assert said in done.err
+    assert done.out == ""
+    assert "Traceback" not in done.err
+
+
+@pytest.fixture
+def serving(tmp_path, tiny):
+    """Starts `swarm serve`; yields its URL and its process."""
+    started = []
+
+    def start(*args):
+        port = free_port()
+        command = [*SWARM, "serve", "--model", tiny, "--port", str(port), *args]
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ})
+        started.append(process)
+        url = f"http://127.0.0.1:{port}"
+        wait_until_up(f"{url}/health", process)
+        return url, process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_the_server_answers_with_the_packed_cache(serving, swarm, tiny):
+    url, process = serving("--kv", "affine8/g32")
+    endpoint = Endpoint(url)
+    assert (endpoint.engine.name, endpoint.model) == ("mlx_lm", tiny)
+    first = endpoint.ask("Topics of interest: one two three", 6)
+    second = endpoint.ask("Topics of interest: one two three", 6)
+    third = endpoint.ask("Topics of interest: one two four", 6)
+    assert first.cached_tokens == 0
+    assert second.cached_tokens > 20
+    assert third.cached_tokens > 20
+    client = endpoint._client
+    text = (
+        client.completions.create(model=tiny, prompt="Topics of interest: one two three", max_tokens=6, temperature=0)
+        .choices[0]
+        .text
+    )
+    own = swarm("generate", "--model", tiny, "--kv", "affine8/g32", "--tokens", "6", "--json", "--no-compare",
+                "Topics of interest: one two three")  # fmt: skip
+    assert text == json.loads(own.out)["text"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    said = process.stderr.read()
+    assert "Serving" in said
+    assert "affine8/g32" in said
+    assert "Stopped" in said
+    assert "Traceback" not in said
+
+
+def test_the_server_fetches_no_other_model_and_allows_no_other_origin(serving):
+    import urllib.error
+    import urllib.request
+
+    url, _ = serving("--kv", "q8_0")
+    body = json.dumps({"model": "some/other-model", "prompt": "x", "max_tokens": 1}).encode()
+    request = urllib.request.Request(f"{url}/v1/completions", body, {"Content-Type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    assert refused.value.code == 404
+    assert "one model" in refused.value.read().decode()
+    asked = urllib.request.Request(f"{url}/health", headers={"Origin": "http://evil.example"})
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        assert answer.headers.get("Access-Control-Allow-Origin") is None
