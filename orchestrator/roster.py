@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import TYPE_CHECKING
 
-from swarm.agents.base import FINISHED, History, hide
+from swarm.agents.base import FINISHED, History
 from swarm.memory.records import FindingRecord, SummaryRecord, TrialRecord, Verdict
 
 if TYPE_CHECKING:
@@ -61,11 +61,8 @@ class Roster:
                 self.records[place] = record.model_copy(update={"verdict": verdicts[record.id]})
 
     def history(self, number: int, lag: int) -> History:
-        """What proposal `number` may know; see `History.before`, which this equals without sorting."""
-        horizon = max(0, number - lag)
-        open_ones = [record if record.state in FINISHED else hide(record) for record in self.records[:horizon]]
-        late = [hide(record) for record in self.records[horizon:number]]
-        return History(tuple(open_ones + late), tuple(self.findings), tuple(self.summaries))
+        """What proposal `number` may know; see `History.before`."""
+        return History.before(number, self.records, lag, self.findings, self.summaries)
 
     def refresh(self, mine: Container[object]) -> list[TrialRecord]:
         """Read what other drivers did; `mine` are ids of trials that only this driver can finish.
