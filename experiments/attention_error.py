@@ -30,7 +30,7 @@ class LayerInputs:
     """What one layer's attention was given in the 16-bit run.
 
     `keys`, `values` [W, H, T, D] are 16 bit, as a file holds them: T prefix tokens; `tail_keys`, `tail_values`
-    [W, H, P, D] those behind them, whose `queries` float32 [W, Hq, P, D] attend.
+    [W, H, P, D] those behind them, whose `queries` float32 [W, Hq, P, D] attend; logits are `scale` times <q, k>.
     """
 
     keys: NDArray[np.generic]
@@ -38,6 +38,7 @@ class LayerInputs:
     tail_keys: NDArray[np.generic]
     tail_values: NDArray[np.generic]
     queries: Floats
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -62,19 +63,18 @@ class LayerErrors:
     head_g: NDArray[np.float64]
 
 
-def layer_errors(given: LayerInputs, cache: PackedKVCache, scale: float) -> LayerErrors:
+def layer_errors(given: LayerInputs, cache: PackedKVCache) -> LayerErrors:
     """Attend over a cache as a model would, and compare with 16 bit.
 
     Args:
         given: what the layer's attention was given.
-        cache: the layer's cache, empty; it is filled.
-        scale: the layer's factor on <q, k>; the cache's logit gain multiplies it.
+        cache: the layer's cache, empty; it is filled. Its logit gain multiplies the logits.
 
     Raises:
         NonFiniteError: an error is NaN or Inf.
     """
-    out = _attend(given, cache, scale)
-    gained = scale * cache.logit_gain
+    out = _attend(given, cache)
+    gained = given.scale * cache.logit_gain
     key, value = (
         _Stored(side, np.concatenate([_single(old), _single(new)], axis=2), cache)
         for side, old, new in zip(
@@ -136,7 +136,7 @@ def _decode(side: Side, cache: PackedKVCache) -> Floats:
     return vectors
 
 
-def _attend(given: LayerInputs, cache: PackedKVCache, scale: float) -> Floats:
+def _attend(given: LayerInputs, cache: PackedKVCache) -> Floats:
     """Attention output [W, Hq, P, D] through the function that models call."""
     import mlx.core as mx
     from mlx_lm.models.base import scaled_dot_product_attention
@@ -144,7 +144,8 @@ def _attend(given: LayerInputs, cache: PackedKVCache, scale: float) -> Floats:
     cache.append(from_file(given.keys), from_file(given.values))
     mask = cache.make_mask(given.queries.shape[2])
     view, _ = cache.update_and_fetch(from_file(given.tail_keys), from_file(given.tail_values))
-    out = scaled_dot_product_attention(mx.array(given.queries), view, view, cache=cache, scale=scale, mask=mask)
+    queries = mx.array(given.queries)
+    out = scaled_dot_product_attention(queries, view, view, cache=cache, scale=given.scale, mask=mask)
     found: Floats = arrays.single(np, arrays.to_numpy(out))
     return found
 

@@ -106,7 +106,7 @@ class DecodeSet:
         names = ("keys", "values", "tail_keys", "tail_values", "queries")
         whole = [self.capture[name] for name in names]
         for number in numbers:
-            yield LayerInputs(*(array[number] for array in whole))
+            yield LayerInputs(*(array[number] for array in whole), scale=self.capture.facts["scales"][number])
 
     @cached_property
     def _vocabulary(self) -> mx.array:
@@ -166,10 +166,12 @@ class _Listener:
         self.keys: list[list[NDArray[Any]]] = [[] for _ in range(n_layers)]
         self.values: list[list[NDArray[Any]]] = [[] for _ in range(n_layers)]
         self.queries: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * n_layers
+        self.scales = [0.0] * n_layers
 
     def __call__(self, call: Recorded) -> None:
         self.keys[call.layer].append(halves.to_file(call.keys).copy())
         self.values[call.layer].append(halves.to_file(call.values).copy())
+        self.scales[call.layer] = float(call.scale)
         self.queries[call.layer] = np.array(arrays.to_numpy(call.queries), np.float32)
 
 
@@ -182,7 +184,7 @@ class _Capturing:
         self.subject = subject
         self.plain = spec.model_copy(update={"kv": KVSpec(), "layers": None})
         self.forward = subject.forward
-        text = subject.windows(spec, spec.context + 1, WINDOWS)
+        text = subject.windows(spec, spec.context + 1, 2 * WINDOWS)[::2]
         self.text, self.targets = text[:, :-1], text[:, self.prefix + 1 :]
         self.tail = self.text[:, self.prefix :]
 
@@ -215,6 +217,7 @@ class _Capturing:
             "prefix": self.prefix,
             "noise_kld": noise.kld.mean(-1).tolist(),
             "enterable": half_way is not None and bool(np.array_equal(half_way, logits)),
+            "scales": decoded.scales,
             "compute": str(hidden[0].dtype).rpartition(".")[2],
         }
 

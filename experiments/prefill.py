@@ -104,7 +104,8 @@ def read(
 
 
 def _capture(spec: TrialSpec, subject: Subject, draft: Draft) -> None:
-    text = subject.windows(spec, spec.context + 1, WINDOWS)
+    # Every second window is the cheap rung's: what is promoted is not judged by the text that it was chosen on.
+    text = subject.windows(spec, spec.context + 1, 2 * WINDOWS)[1::2]
     tokens, targets = text[:, :-1], text[:, scored_positions(spec.context) + 1]
     plain = spec.model_copy(update={"kv": KVSpec(), "layers": None})
     forward = subject.forward

@@ -10,15 +10,15 @@ from swarm.experiments.spec import Metric
 if TYPE_CHECKING:
     from swarm.kernels.cache import PackedKVCache
 
-HALF_BITS = 16
-
 
 def metrics(caches: Sequence[PackedKVCache]) -> tuple[Metric, Metric]:
     """`bits_per_value` over everything stored now, and `bits_per_value_limit`, its limit for long contexts.
 
-    All layers count, also those that stay in 16 bit. In the limit every layer weighs the same: sinks, residual
-    windows and codebooks vanish.
+    Tokens that a sliding window has left are released first. All layers count, also those that stay in 16 bit. In the
+    limit every layer weighs the same: sinks, residual windows and codebooks vanish.
     """
+    for cache in caches:
+        cache.release()
     held = [(sum(side.live_nbytes for side in c.sides) * 8, sum(side.values for side in c.sides)) for c in caches]
     bits, values = (sum(column) for column in zip(*held, strict=True))
     limit = sum(c.limit_bits_per_value() for c in caches) / len(caches)

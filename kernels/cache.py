@@ -81,8 +81,7 @@ class PackedKVCache:
         xp = self.backend.xp
         # One token at a time must not wait for the device: there, only longer runs are checked.
         checked = arrays.is_host(xp) or keys.shape[2] > 1
-        if self.window is not None:
-            self._drop(self.offset - self.window + 1)
+        self.release()
         key_view, value_view = (
             side.append(xp, arrays.half(xp, arrays.held(xp, x)), checked=checked)
             for side, x in ((key, keys), (value, values))
@@ -107,9 +106,11 @@ class PackedKVCache:
             )
         return self._key, self._value
 
-    def _drop(self, position: int) -> None:
-        for side in self.sides:
-            side.drop_before(position)
+    def release(self) -> None:
+        """Forget tokens that no later query sees: what every further call begins with."""
+        if self.window is not None:
+            for side in self.sides:
+                side.drop_before(self.offset - self.window + 1)
 
     @property
     def sides(self) -> tuple[Side, ...]:
