@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, RootTransaction, make_url
 from sqlalchemy.exc import ArgumentError
@@ -28,6 +29,7 @@ class Database:
         self._batch: Connection | None = None
         self._batch_thread = 0
         self._pid = os.getpid()
+        self.losses = 0  # batches that the database took back: caches of their rows are void
         self._reader = engine if path else engine.execution_options(isolation_level="REPEATABLE READ")
 
     @property
@@ -62,7 +64,7 @@ class Database:
         self._writable()
         with self._lock:
             if self._batch is not None:
-                with translated(self.place), self._batch.begin_nested():
+                with translated(self.place), _savepoint(self._batch):
                     yield self._batch
             else:
                 with translated(self.place), self._writer() as connection, connection.begin():
@@ -102,6 +104,7 @@ class Database:
         return self.engine.connect().execution_options(swarm_write=True)
 
     def _commit(self, connection: Connection, transaction: RootTransaction) -> None:
+        self.losses += 1  # until it is known that nothing was lost
         # On a full disk SQLite may take back the whole transaction by itself; a commit then says nothing.
         if self.path and not connection.connection.in_transaction:
             transaction.close()
@@ -109,6 +112,7 @@ class Database:
                 f"the store {self.place} took back a batch of writes.", "Free space and run `swarm resume`."
             )
         transaction.commit()
+        self.losses -= 1
 
     def _after_fork(self) -> None:
         # A child must not talk over its parent's connections: it forgets them without closing and opens its own.
@@ -117,6 +121,22 @@ class Database:
             self._lock = threading.RLock()
             self._batch, self._batch_thread = None, 0
             self.engine.dispose(close=False)
+
+
+@contextmanager
+def _savepoint(connection: Connection) -> Iterator[None]:
+    # By the driver: SQLAlchemy's own savepoints cost more than the statements between them.
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute("SAVEPOINT operation")
+    try:
+        yield
+    except BaseException:
+        # A database that took back the whole transaction has no savepoint left: `_commit` will tell.
+        with suppress(Exception):
+            driver.execute("ROLLBACK TO SAVEPOINT operation")
+            driver.execute("RELEASE SAVEPOINT operation")
+        raise
+    driver.execute("RELEASE SAVEPOINT operation")
 
 
 def locate(url_or_path: str | os.PathLike[str]) -> tuple[URL | None, Path | None]:

@@ -12,9 +12,8 @@ from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.memory import fulltext, text
 from swarm.memory.database import Database
 from swarm.memory.events import record
-from swarm.memory.records import Effect, Finding, FindingRecord, FindingStatus
+from swarm.memory.records import UNFINISHED, Effect, Finding, FindingRecord, FindingStatus
 from swarm.memory.tables import evidence, findings, trials
-from swarm.memory.trials import UNFINISHED
 from swarm.memory.types import utc_now
 
 

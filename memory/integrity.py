@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, Select, case, exists, func, or_, select, text
+from sqlalchemy import BigInteger, Connection, Select, case, cast, exists, func, or_, select, text
 
 from swarm.memory import front
 from swarm.memory.database import Database
+from swarm.memory.ledger import WORKER
+from swarm.memory.records import UNFINISHED
 from swarm.memory.tables import budgets, campaigns, evidence, measurements, proposals, reservations, trials
 from swarm.memory.tables import front as front_table
-from swarm.memory.trials import UNFINISHED
-from swarm.memory.types import Amount
+from swarm.memory.types import MICRO, Amount
 
 _SHOWN = 10
 
@@ -46,6 +47,11 @@ def _ledger(connection: Connection) -> Iterator[str]:
             total = parts.setdefault(account, [0.0, 0.0])
             total[0] += reserved
             total[1] += cost
+    took = cast(func.sum(cast(func.round(trials.c.seconds * MICRO), BigInteger)), BigInteger)
+    each = select(trials.c.campaign_id, trials.c.proposer, took).group_by(trials.c.campaign_id, trials.c.proposer)
+    for campaign, role, micro in connection.execute(each):
+        for account in {(campaign, WORKER, ""), (campaign, WORKER, role)}:
+            parts.setdefault(account, [0.0, 0.0])[1] += micro / MICRO
     for row in connection.execute(select(budgets)):
         account = (row.campaign_id, row.kind, row.role)
         reserved, cost = (round(part, 6) for part in parts.pop(account, [0.0, 0.0]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Double, Select, and_, bindparam, or_, select, update
 
 from swarm.kernels.errors import LeaseLostError, UsageError
 from swarm.memory import ledger, text
@@ -31,14 +31,54 @@ def expired(at: ColumnElement[float], expires: ColumnElement[float]) -> ColumnEl
     return or_(expires <= now, expires - now > 2 * (expires - at))
 
 
-def owned(lease: Lease) -> tuple[ColumnElement[bool], ...]:
-    """What holds for the trial while a lease on it is good."""
-    return (
-        trials.c.id == lease.trial_id,
-        trials.c.lease_token == lease.token,
-        trials.c.state == "running",
-        trials.c.lease_expires > epoch_now(),
+OWNED = (
+    trials.c.id == bindparam("b_trial"),
+    trials.c.lease_token == bindparam("b_token"),
+    trials.c.state == "running",
+    trials.c.lease_expires > epoch_now(),
+)
+"""What holds for a trial while a lease on it is good; see `owned`."""
+
+_TTL = bindparam("b_ttl", type_=Double)
+_LOST = and_(trials.c.state == "running", expired(trials.c.lease_at, trials.c.lease_expires))
+_SEEN = (trials.c.id, trials.c.campaign_id, trials.c.number, trials.c.state, trials.c.lease_owner, trials.c.proposer)
+_CLAIMABLE = select(*_SEEN).where(trials.c.id == bindparam("b_trial"), or_(trials.c.state == "waiting", _LOST))
+_NEXT = tuple(
+    select(*_SEEN).where(trials.c.campaign_id == bindparam("b_campaign"), free).order_by(trials.c.number).limit(1)
+    for free in (_LOST, trials.c.state == "waiting")
+)
+_TAKE = (
+    update(trials)
+    .where(trials.c.id == bindparam("b_trial"))
+    .values(
+        state="running",
+        lease_owner=bindparam("b_owner"),
+        lease_token=trials.c.lease_token + 1,
+        lease_at=epoch_now(),
+        lease_expires=epoch_now() + _TTL,
+        attempts=trials.c.attempts + 1,
+        started_at=utc_now(),
     )
+    .returning(trials.c.lease_token, trials.c.lease_expires)
+)
+_RENEW = (
+    update(trials)
+    .where(*OWNED)
+    .values(lease_at=epoch_now(), lease_expires=epoch_now() + _TTL)
+    .returning(trials.c.lease_expires)
+)
+_GIVE_BACK = update(trials).where(*OWNED).values(state="waiting", **NO_LEASE)
+# The token grows already here, so that a late write of the old owner finds a new one.
+_FREE = (
+    update(trials)
+    .where(trials.c.id == bindparam("b_trial"))
+    .values(state="waiting", lease_token=trials.c.lease_token + 1, **NO_LEASE)
+)
+
+
+def owned(lease: Lease) -> dict[str, int]:
+    """The parameters of `OWNED`."""
+    return {"b_trial": lease.trial_id, "b_token": lease.token}
 
 
 def lost(lease: Lease) -> LeaseLostError:
@@ -87,35 +127,31 @@ class Leases:
             BudgetError: `hold` is more than the budget has left; the trial stays free.
         """
         _check_ttl(ttl)
-        claimable = select(trials.c.campaign_id).where(trials.c.id == trial_id, _claimable())
-        with self._database.read() as connection:  # cheap: most refusals need no write lock
-            campaign_id = connection.execute(claimable).scalar_one_or_none()
-        if campaign_id is None:
-            return None
+        trial = {"b_trial": trial_id}
+        if not self._database.in_batch:
+            with self._database.read() as connection:  # most refusals need no write lock
+                seen = connection.execute(_CLAIMABLE, trial).one_or_none()
+            if seen is None:
+                return None
         with self._database.write() as connection:
-            self._lock(connection, campaign_id, hold)
-            return self._take(
-                connection, claimable.with_only_columns(trials.c.id).with_for_update(), owner, ttl, hold or {}
-            )
+            if hold or self._database.in_batch:
+                self._lock_campaign_of(connection, trial_id)
+            return self._take(connection, _CLAIMABLE.with_for_update(), trial, owner, ttl, hold or {})
 
     def claim_next(
         self, campaign_id: int, owner: str, ttl: float = 120.0, hold: Mapping[str, float] | None = None
     ) -> Lease | None:
         """Take the earliest trial of a campaign that waits or whose lease has expired; None when there is none."""
         _check_ttl(ttl)
-        in_campaign = trials.c.campaign_id == campaign_id
-        waiting = select(trials.c.id).where(in_campaign, trials.c.state == "waiting")
-        lost = select(trials.c.id).where(
-            in_campaign, trials.c.state == "running", expired(trials.c.lease_at, trials.c.lease_expires)
-        )
+        campaign = {"b_campaign": campaign_id}
         with self._database.read() as connection:
-            if not any(connection.execute(query.limit(1)).first() for query in (lost, waiting)):
+            if not any(connection.execute(query, campaign).first() for query in _NEXT):
                 return None
         with self._database.write() as connection:
             self._lock(connection, campaign_id, hold)
-            for query in (lost, waiting):
-                first = query.order_by(trials.c.number).limit(1).with_for_update(skip_locked=True)
-                lease = self._take(connection, first, owner, ttl, hold or {})
+            for query in _NEXT:
+                free = query.with_for_update(skip_locked=True)
+                lease = self._take(connection, free, campaign, owner, ttl, hold or {})
                 if lease is not None:
                     return lease
         return None
@@ -126,11 +162,9 @@ class Leases:
         Raises:
             LeaseLostError: it had expired or was taken over. When nobody took it, `claim` gets a new one.
         """
-        now = epoch_now()
         with self._database.write() as connection:
             self._lock(connection, lease.campaign_id)
-            statement = update(trials).where(*owned(lease)).values(lease_at=now, lease_expires=now + lease.ttl)
-            row = connection.execute(statement.returning(trials.c.lease_expires)).one_or_none()
+            row = connection.execute(_RENEW, {**owned(lease), "b_ttl": lease.ttl}).one_or_none()
             if row is None:
                 refuse(connection, lease, "heartbeat")
         if row is None:
@@ -141,13 +175,11 @@ class Leases:
         """Give a claimed trial back untouched, e.g. when the campaign is interrupted; a lost lease is no error."""
         with self._database.write() as connection:
             self._lock(connection, lease.campaign_id)
-            connection.execute(update(trials).where(*owned(lease)).values(state="waiting", **NO_LEASE))
+            connection.execute(_GIVE_BACK, owned(lease))
 
     def release_expired(self, campaign_id: int | None = None) -> list[int]:
         """Put trials whose lease has expired back to waiting; returns their ids. Their reservations stay held."""
-        query = select(trials.c.id, trials.c.campaign_id, trials.c.lease_owner).where(
-            trials.c.state == "running", expired(trials.c.lease_at, trials.c.lease_expires)
-        )
+        query = select(*_SEEN).where(_LOST)
         if campaign_id is not None:
             query = query.where(trials.c.campaign_id == campaign_id)
         with self._database.read() as connection:
@@ -156,56 +188,49 @@ class Leases:
         with self._database.write() as connection:
             rows = connection.execute(query.order_by(trials.c.number).with_for_update(skip_locked=True)).all()
             for row in rows:
-                # The token grows here already, so that a late write of the old owner finds a new one.
-                freed = {"state": "waiting", "lease_token": trials.c.lease_token + 1, **NO_LEASE}
-                connection.execute(update(trials).where(trials.c.id == row.id).values(freed))
+                connection.execute(_FREE, {"b_trial": row.id})
                 message = f"the lease of {row.lease_owner} expired"
                 record(connection, "lease.expired", message, campaign_id=row.campaign_id, trial_id=row.id)
         return [row.id for row in rows]
 
     def _take(
-        self, connection: Connection, query: Any, owner: str, ttl: float, hold: Mapping[str, float]
+        self,
+        connection: Connection,
+        free: Select[Any],
+        parameters: Mapping[str, int],
+        owner: str,
+        ttl: float,
+        hold: Mapping[str, float],
     ) -> Lease | None:
-        trial_id = connection.execute(query).scalar_one_or_none()
-        if trial_id is None:
+        before = connection.execute(free, parameters).one_or_none()
+        if before is None:
             return None
-        before = connection.execute(select(trials).where(trials.c.id == trial_id)).one()
-        now = epoch_now()
-        taken = {
-            "state": "running",
-            "lease_owner": text.name(owner),
-            "lease_token": trials.c.lease_token + 1,
-            "lease_at": now,
-            "lease_expires": now + ttl,
-            "attempts": trials.c.attempts + 1,
-            "started_at": utc_now(),
-        }
-        statement = update(trials).where(trials.c.id == trial_id).values(taken)
-        row = connection.execute(statement.returning(trials.c.lease_token, trials.c.lease_expires)).one()
+        who = text.name(owner)
+        row = connection.execute(_TAKE, {"b_trial": before.id, "b_owner": who, "b_ttl": ttl}).one()
         if before.state == "running":
-            message = f"{owner} took over from {before.lease_owner}, whose lease had expired"
-            record(connection, "lease.taken_over", message, campaign_id=before.campaign_id, trial_id=trial_id)
+            message = f"{who} took over from {before.lease_owner}, whose lease had expired"
+            record(connection, "lease.taken_over", message, campaign_id=before.campaign_id, trial_id=before.id)
         if hold:
-            ledger.carry_or_hold(connection, before.campaign_id, trial_id, before.proposer, hold)
+            ledger.carry_or_hold(connection, before.campaign_id, before.id, before.proposer, hold)
         return Lease(
-            trial_id=trial_id,
+            trial_id=before.id,
             campaign_id=before.campaign_id,
             number=before.number,
-            owner=text.name(owner),
+            owner=who,
             token=row.lease_token,
             ttl=ttl,
             expires=row.lease_expires,
         )
 
+    def _lock_campaign_of(self, connection: Connection, trial_id: int) -> None:
+        query = select(trials.c.campaign_id).where(trials.c.id == trial_id)
+        if connection.dialect.name == "postgresql":
+            ledger.lock(connection, connection.execute(query).scalar_one_or_none() or 0)
+
     def _lock(self, connection: Connection, campaign_id: int, hold: Mapping[str, float] | None = None) -> None:
         # Whoever takes more than one row's lock takes the campaign's first (see `ledger.lock`).
         if hold or self._database.in_batch:
             ledger.lock(connection, campaign_id)
-
-
-def _claimable() -> ColumnElement[bool]:
-    lost = and_(trials.c.state == "running", expired(trials.c.lease_at, trials.c.lease_expires))
-    return or_(trials.c.state == "waiting", lost)
 
 
 def _check_ttl(ttl: float) -> None:

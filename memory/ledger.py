@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Double, Row, bindparam, insert, or_, select, update
 
 from swarm.kernels.errors import BudgetError, StoreError, UsageError
 from swarm.memory import events, text
@@ -24,8 +24,10 @@ KINDS = ("trials", "seconds", "worker_seconds", "tokens", "usd")
 _OF_ACCOUNTS = (
     budgets.c.campaign_id == bindparam("b_campaign"),
     budgets.c.kind == bindparam("b_kind"),
-    budgets.c.role.in_(["", bindparam("b_role")]),
+    budgets.c.role.in_([bindparam("b_root"), bindparam("b_role")]),
 )
+WORKER = "worker_seconds"
+
 _AMOUNT = bindparam("b_amount", type_=Amount)
 _SPENT = bindparam("b_spent", type_=Amount)
 _HOLD = (
@@ -35,6 +37,32 @@ _HOLD = (
 )
 _CLOSE = (
     update(budgets).where(*_OF_ACCOUNTS).values(reserved=budgets.c.reserved - _AMOUNT, spent=budgets.c.spent + _SPENT)
+)
+
+_HAS_ROLE = (
+    select(budgets.c.kind)
+    .where(budgets.c.campaign_id == bindparam("b_campaign"), budgets.c.role == bindparam("b_role"))
+    .limit(1)
+)
+_END = (
+    update(reservations)
+    .where(reservations.c.id == bindparam("b_id"))
+    .values(state=bindparam("b_state"), spent=_SPENT, closed_at=utc_now())
+)
+_HELD_FOR_TRIAL = select(reservations).where(
+    reservations.c.trial_id == bindparam("b_trial"), reservations.c.state == "held"
+)
+_RESERVE = (
+    insert(reservations)
+    .values(
+        campaign_id=bindparam("b_campaign"),
+        kind=bindparam("b_kind"),
+        role=bindparam("b_role"),
+        amount=_AMOUNT,
+        trial_id=bindparam("b_trial"),
+        expires=epoch_now() + bindparam("b_ttl", type_=Double),
+    )
+    .returning(reservations.c.id)
 )
 
 
@@ -71,21 +99,23 @@ def hold(
         BudgetError: the campaign's or the role's cap does not cover it.
     """
     _check(kind, amount)
-    accounts = {"b_campaign": campaign_id, "b_kind": kind, "b_role": role}
-    if role:
-        row = {"campaign_id": campaign_id, "kind": kind, "role": role}
-        connection.execute(upsert(connection, budgets).on_conflict_do_nothing(), row)
-    if connection.execute(_HOLD, {**accounts, "b_amount": amount}).rowcount < (2 if role else 1):
+    asked = {"b_campaign": campaign_id, "b_kind": kind, "b_root": "", "b_role": role, "b_amount": amount}
+    done = connection.execute(_HOLD, asked).rowcount
+    if done == 1 and role and _open_role(connection, campaign_id, role):
+        done += connection.execute(_HOLD, {**asked, "b_root": role}).rowcount
+    if done < (2 if role else 1):
         _refuse(connection, campaign_id, kind, amount, role)
-    row = {
-        "campaign_id": campaign_id,
-        "kind": kind,
-        "role": role,
-        "amount": amount,
-        "trial_id": trial_id,
-        "expires": None if ttl is None else epoch_now() + ttl,
-    }
-    return int(connection.execute(insert(reservations).values(row).returning(reservations.c.id)).scalar_one())
+    row = {"b_campaign": campaign_id, "b_kind": kind, "b_role": role, "b_amount": amount, "b_trial": trial_id}
+    return int(connection.execute(_RESERVE, {**row, "b_ttl": ttl}).scalar_one())
+
+
+def _open_role(connection: Connection, campaign_id: int, role: str) -> bool:
+    """Make a role's accounts; False when it has them."""
+    if connection.execute(_HAS_ROLE, {"b_campaign": campaign_id, "b_role": role}).first():
+        return False
+    rows = [{"campaign_id": campaign_id, "kind": kind, "role": role} for kind in KINDS]
+    connection.execute(upsert(connection, budgets).values(rows).on_conflict_do_nothing())
+    return True
 
 
 def _check(kind: str, amount: float) -> None:
@@ -112,16 +142,26 @@ def _refuse(connection: Connection, campaign_id: int, kind: str, amount: float, 
 
 def close(connection: Connection, rows: Sequence[Row[Any]], spent: Mapping[int, float], state: str = "settled") -> None:
     """Close held reservations with what each of them really cost (0 when it is not in `spent`)."""
+    if not rows:
+        return
     for row in rows:
-        amount, cost = row.amount, spent.get(row.id, 0.0)
-        connection.execute(
-            update(reservations).where(reservations.c.id == row.id).values(state=state, spent=cost, closed_at=utc_now())
-        )
-        accounts = {"b_campaign": row.campaign_id, "b_kind": row.kind, "b_role": row.role}
-        connection.execute(_CLOSE, {**accounts, "b_amount": amount, "b_spent": cost})
-        if cost > amount:
-            message = f"{row.kind}: {cost:g} were spent on a reservation of {amount:g}"
+        _check(row.kind, spent.get(row.id, 0.0))
+    costs = [{"b_id": row.id, "b_state": state, "b_spent": spent.get(row.id, 0.0)} for row in rows]
+    connection.execute(_END, costs)
+    accounts = [
+        {**_account(row.campaign_id, row.kind, row.role), "b_amount": row.amount, "b_spent": spent.get(row.id, 0.0)}
+        for row in rows
+    ]
+    connection.execute(_CLOSE, accounts)
+    for row in rows:
+        cost = spent.get(row.id, 0.0)
+        if cost > row.amount:
+            message = f"{row.kind}: {cost:g} were spent on a reservation of {row.amount:g}"
             events.record(connection, "ledger.overrun", message, campaign_id=row.campaign_id, trial_id=row.trial_id)
+
+
+def _account(campaign_id: int, kind: str, role: str) -> dict[str, Any]:
+    return {"b_campaign": campaign_id, "b_kind": kind, "b_root": "", "b_role": role}
 
 
 def carry_or_hold(
@@ -144,8 +184,7 @@ def settle_trial(
     keep: Sequence[str] = (),
 ) -> None:
     """Close the reservations of a trial, those of the kinds in `keep` excepted, and book what had none."""
-    query = select(reservations).where(reservations.c.trial_id == trial_id, reservations.c.state == "held")
-    rows = connection.execute(query).all()
+    rows = connection.execute(_HELD_FOR_TRIAL, {"b_trial": trial_id}).all()
     closing = [row for row in rows if row.kind not in keep]
     close(connection, closing, {row.id: spent.get(row.kind, 0.0) for row in closing})
     reserved = {row.kind for row in rows}
@@ -158,14 +197,11 @@ def book(
     connection: Connection, campaign_id: int, kind: str, amount: float, *, role: str = "", trial_id: int | None = None
 ) -> None:
     """Enter a cost that nothing was reserved for: the truth, even over a cap, after which nothing more is granted."""
-    identity = hold(connection, campaign_id, kind, 0.0, role=role, trial_id=trial_id)
-    accounts = {"b_campaign": campaign_id, "b_kind": kind, "b_role": role}
-    connection.execute(_CLOSE, {**accounts, "b_amount": 0.0, "b_spent": amount})
-    connection.execute(
-        update(reservations)
-        .where(reservations.c.id == identity)
-        .values(state="settled", spent=amount, closed_at=utc_now())
-    )
+    _check(kind, amount)
+    if kind != WORKER:  # what trials took is in their own rows
+        identity = hold(connection, campaign_id, kind, 0.0, role=role, trial_id=trial_id)
+        connection.execute(_END, {"b_id": identity, "b_state": "settled", "b_spent": amount})
+    connection.execute(_CLOSE, {**_account(campaign_id, kind, role), "b_amount": 0.0, "b_spent": amount})
 
 
 def settle_one(connection: Connection, reservation: Reservation, spent: float) -> None:
@@ -262,8 +298,10 @@ class Ledger:
     def limit(self, campaign_id: int, kind: str, role: str, cap: float | None) -> None:
         """Cap what one role may spend; None takes the cap away."""
         _check(kind, cap or 0)
-        row = {"campaign_id": campaign_id, "kind": kind, "role": text.name(role, 64), "cap": cap}
+        role = text.name(role, 64)
+        row = {"campaign_id": campaign_id, "kind": kind, "role": role, "cap": cap}
         with self._database.write() as connection:
+            _open_role(connection, campaign_id, role)
             statement = upsert(connection, budgets).values(row)
             connection.execute(
                 statement.on_conflict_do_update(index_elements=["campaign_id", "kind", "role"], set_={"cap": cap})

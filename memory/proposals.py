@@ -14,6 +14,8 @@ from swarm.memory.database import Database
 from swarm.memory.records import Prediction, Proposal, ProposalRecord
 from swarm.memory.tables import findings, predictions, proposal_parents, proposals, trials
 
+_INSERT = insert(proposals).returning(proposals.c.id)
+
 
 def write(
     connection: Connection, campaign_id: int, number: int, proposal: Proposal, trial_id: int | None, refused: str = ""
@@ -32,7 +34,7 @@ def write(
         "rationale": text.clean(proposal.rationale),
         "refused": text.clean(refused),
     }
-    identity = int(connection.execute(insert(proposals).values(row).returning(proposals.c.id)).scalar_one())
+    identity = int(connection.execute(_INSERT, row).scalar_one())
     if proposal.parents:
         _write_parents(connection, identity, set(proposal.parents))
     if proposal.prediction is not None and trial_id is not None:

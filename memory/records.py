@@ -19,6 +19,7 @@ Verdict = Literal["open", "confirmed", "refuted", "inconclusive"]
 CampaignState = Literal["running", "interrupted", "complete", "failed"]
 ReviewState = Literal["pending", "accepted", "rejected"]
 
+UNFINISHED: tuple[TrialState, ...] = ("waiting", "running")
 MAX_TEXT = 4_000
 
 

@@ -6,23 +6,46 @@ Knows results, environments and failures; who may write them is decided in `leas
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Double, Row, bindparam, insert, select, update
 
 from swarm.experiments.spec import Environment, Measurement
 from swarm.memory import front, ledger, text
 from swarm.memory.database import Database
 from swarm.memory.dialects import upsert
 from swarm.memory.events import record
-from swarm.memory.leases import NO_LEASE, Leases, lost, owned, refuse
+from swarm.memory.leases import NO_LEASE, OWNED, Leases, lost, owned, refuse
 from swarm.memory.records import Lease, TrialState
 from swarm.memory.tables import arrays, environments, measurements, trials
-from swarm.memory.types import utc_now
+from swarm.memory.types import Document, utc_now
 
 MAX_CRASHES = 2
 """So many workers may a configuration kill before it is quarantined."""
+
+
+_KNOWN = select(environments.c.id).where(environments.c.digest == bindparam("b_digest"))
+_COMPLETE = (
+    update(trials)
+    .where(*OWNED)
+    .values(
+        state="complete",
+        outcome="ok",
+        message="",
+        notes=bindparam("b_notes"),
+        seconds=trials.c.seconds + bindparam("b_seconds", type_=Double),
+        timings=bindparam("b_timings", type_=Document),
+        environment_id=bindparam("b_environment"),
+        kld=bindparam("b_kld"),
+        bits_per_value=bindparam("b_bits"),
+        finished_at=utc_now(),
+        **NO_LEASE,
+    )
+    .returning(*(trials.c[name] for name in ("id", "proposer", "logit_gain", *front.GROUP)))
+)
+_OWNED_ROW = select(trials.c.id, trials.c.proposer, trials.c.crashes, trials.c.seconds).where(*OWNED).with_for_update()
 
 
 class Results(Leases):
@@ -30,7 +53,7 @@ class Results(Leases):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        self._environments: dict[str, int] = {}
+        self._environments: dict[tuple[int, str], int] = {}
 
     def complete(
         self,
@@ -52,25 +75,23 @@ class Results(Leases):
             LeaseLostError: the lease had expired or was taken over: nothing is written but an event. When nobody
                 took the trial, `claim` gets a new lease, under which the same result can be written.
         """
-        took = _seconds(measurement) if seconds is None else seconds
+        took = round(_seconds(measurement) if seconds is None else seconds, 6)
         values = {metric.name: metric.value for metric in measurement.metrics}
-        environment_id = self._environment(measurement.environment)
+        parameters = {
+            **owned(lease),
+            "b_notes": text.clean(measurement.notes),
+            "b_seconds": took,
+            "b_timings": text.document(measurement.seconds),
+            "b_environment": self._environment(measurement.environment),
+            "b_kld": values.get("kld"),
+            "b_bits": values.get("bits_per_value"),
+        }
         with self._database.write() as connection:
             ledger.lock(connection, lease.campaign_id)
-            row = self._finish(
-                connection,
-                lease,
-                "complete",
-                outcome="ok",
-                message="",
-                seconds=trials.c.seconds + took,
-                notes=text.clean(measurement.notes),
-                timings=text.document(measurement.seconds),
-                environment_id=environment_id,
-                kld=values.get("kld"),
-                bits_per_value=values.get("bits_per_value"),
-            )
-            if row is not None:
+            row = connection.execute(_COMPLETE, parameters).one_or_none()
+            if row is None:
+                refuse(connection, lease, "result")
+            else:
                 _insert_results(connection, lease.trial_id, measurement)
                 if "kld" in values and "bits_per_value" in values and row.logit_gain == 1.0:
                     front.enter(connection, row, values["bits_per_value"], values["kld"])
@@ -102,29 +123,21 @@ class Results(Leases):
         note = text.clean(message)
         with self._database.write() as connection:
             ledger.lock(connection, lease.campaign_id)
-            row = connection.execute(select(trials).where(*owned(lease)).with_for_update()).one_or_none()
+            row = connection.execute(_OWNED_ROW, owned(lease)).one_or_none()
             if row is None:
                 refuse(connection, lease, outcome)
             else:
                 state = _state_after(outcome, row.crashes)
-                self._fail(connection, lease, row, state, outcome, note, seconds, spent or {})
+                self._fail(connection, lease, row, state, outcome, note, round(seconds, 6), spent or {})
         if row is None:
             raise lost(lease)
         return state
-
-    def _finish(self, connection: Connection, lease: Lease, state: TrialState, **values: Any) -> Row[Any] | None:
-        statement = update(trials).where(*owned(lease)).values(state=state, finished_at=utc_now(), **NO_LEASE, **values)
-        wanted = (trials.c[name] for name in ("id", "proposer", "logit_gain", *front.GROUP))
-        row = connection.execute(statement.returning(*wanted)).one_or_none()
-        if row is None:
-            refuse(connection, lease, state)
-        return row
 
     def _fail(
         self,
         connection: Connection,
         lease: Lease,
-        row: Row[Any],
+        row: Row[Any, Any, Any, Any],
         state: TrialState,
         outcome: str,
         message: str,
@@ -146,18 +159,15 @@ class Results(Leases):
     def _environment(self, environment: Environment) -> int:
         """The row of an environment; made in a transaction of its own, as it is nobody's result."""
         digest = hashlib.sha256(environment.model_dump_json().encode()).hexdigest()
-        if digest in self._environments:
-            return self._environments[digest]
-        query = select(environments.c.id).where(environments.c.digest == digest)
-        with self._database.read() as connection:
-            known = connection.execute(query).scalar_one_or_none()
+        known = self._environments.get((self._database.losses, digest))
         if known is None:
             row = {"digest": digest, "data": text.document(environment.model_dump(mode="json"))}
             with self._database.write() as connection:
-                connection.execute(upsert(connection, environments).values(row).on_conflict_do_nothing())
-                known = int(connection.execute(query).scalar_one())
-        if not self._database.in_batch:  # a batch may still be taken back
-            self._environments[digest] = known
+                known = connection.execute(_KNOWN, {"b_digest": digest}).scalar_one_or_none()
+                if known is None:
+                    connection.execute(upsert(connection, environments).values(row).on_conflict_do_nothing())
+                    known = int(connection.execute(_KNOWN, {"b_digest": digest}).scalar_one())
+            self._environments[self._database.losses, digest] = known
         return known
 
 
@@ -174,13 +184,21 @@ def _state_after(outcome: str, crashes: int) -> TrialState:
 
 
 def _insert_results(connection: Connection, trial_id: int, measurement: Measurement) -> None:
-    rows = [{"trial_id": trial_id, **metric.model_dump()} for metric in measurement.metrics]
-    for row in rows:
-        row["metric"] = row.pop("name")
+    rows = [
+        {
+            "trial_id": trial_id,
+            "metric": text.name(metric.name, 64),
+            "value": metric.value,
+            "unit": text.name(metric.unit, 32),
+            "n": metric.n,
+            "stderr": metric.stderr,
+        }
+        for metric in measurement.metrics
+    ]
     if rows:
         connection.execute(insert(measurements), rows)
     series = [
-        {"trial_id": trial_id, "name": name, "series": text.document(values)}
+        {"trial_id": trial_id, "name": text.name(name, 64), "series": [x if math.isfinite(x) else None for x in values]}
         for name, values in measurement.arrays.items()
     ]
     if series:

@@ -1,4 +1,4 @@
-"""Proposing and reading trials. Knows proposals and records; claims are in `leases`, results in `results`."""
+"""Proposing and reading trials. Knows proposals and records; turns, claims and results are in files of their own."""
 
 from __future__ import annotations
 
@@ -6,62 +6,21 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Select, insert, select
 
 from swarm.experiments.spec import TrialSpec
-from swarm.kernels.errors import BudgetError, LeaseLostError, UnknownNameError, UsageError
+from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.memory import ledger, proposals, reading, text
 from swarm.memory.faults import ConflictError, DuplicateTrialError
-from swarm.memory.leases import expired
 from swarm.memory.records import Proposal, TrialRecord, TrialState, Turn
-from swarm.memory.results import Results
-from swarm.memory.tables import campaigns, trials
-from swarm.memory.types import epoch_now
+from swarm.memory.tables import trials
+from swarm.memory.turns import Turns
 
-UNFINISHED: tuple[TrialState, ...] = ("waiting", "running")
+_INSERT = insert(trials).returning(trials.c.id, trials.c.created_at)
 
 
-class Trials(Results):
+class Trials(Turns):
     """`store.trials`."""
-
-    def allocate(self, campaign_id: int, owner: str, *, lag: int | None = None, ttl: float = 120.0) -> Turn | None:
-        """Take the turn to propose the next trial; several drivers share a campaign and its budget by it.
-
-        Turns are given one after another: number n only after all before it are proposed, and with a `lag` only
-        when trials 0 .. n - lag - 1 are finished. So a proposal stays a function of its number and the history,
-        whichever driver makes it. `add` ends the turn; an expired one goes to whoever asks next.
-
-        Returns:
-            The turn, or None when another driver has it or the lag is not over: do something else meanwhile.
-
-        Raises:
-            BudgetError: all trials of the budget are proposed.
-        """
-        expires = expired(campaigns.c.turn_at, campaigns.c.turn_expires)
-        now = epoch_now()
-        with self._database.write() as connection:
-            ledger.lock(connection, campaign_id)
-            query = select(campaigns.c.next_number, campaigns.c.budget, campaigns.c.turn_owner, expires.label("free"))
-            row = connection.execute(query.where(campaigns.c.id == campaign_id)).one_or_none()
-            if row is None:
-                raise UnknownNameError("campaign", str(campaign_id))
-            if row.next_number >= row.budget["trials"]:
-                raise BudgetError(f"all {row.budget['trials']} trials of the campaign are proposed.")
-            if (row.turn_owner is not None and not row.free) or self._lags(
-                connection, campaign_id, row.next_number, lag
-            ):
-                return None
-            taken = {"turn_owner": text.name(owner), "turn_token": campaigns.c.turn_token + 1}
-            statement = update(campaigns).where(campaigns.c.id == campaign_id)
-            statement = statement.values(**taken, turn_at=now, turn_expires=now + ttl)
-            token = connection.execute(statement.returning(campaigns.c.turn_token)).scalar_one()
-        return Turn(campaign_id=campaign_id, number=row.next_number, owner=owner, token=token, ttl=ttl)
-
-    def give_up_turn(self, turn: Turn) -> None:
-        """End a turn without a proposal; a lost turn is no error."""
-        mine = (campaigns.c.id == turn.campaign_id, campaigns.c.turn_token == turn.token)
-        with self._database.write() as connection:
-            connection.execute(update(campaigns).where(*mine).values(turn_owner=None))
 
     def add(self, campaign_id: int, number: int, proposal: Proposal, turn: Turn | None = None) -> TrialRecord:
         """Record a proposal as trial `number`, its prediction before it runs, and reserve one trial of the budget.
@@ -80,26 +39,40 @@ class Trials(Results):
         """
         spec = proposal.spec
         fingerprint = spec.fingerprint()
+        row = {
+            "campaign_id": campaign_id,
+            "number": number,
+            "fingerprint": fingerprint,
+            "spec": spec.model_dump(mode="json"),
+            "state": "waiting",
+            "proposer": text.name(proposal.proposer, 64),
+            "arm": proposal.arm,
+            **_columns(spec),
+        }
         try:
             with self._database.write() as connection:
                 ledger.lock(connection, campaign_id)
                 self._advance(connection, campaign_id, number, turn)
-                row = {
-                    "campaign_id": campaign_id,
-                    "number": number,
-                    "fingerprint": fingerprint,
-                    "spec": spec.model_dump(mode="json"),
-                    "state": "waiting",
-                    "proposer": text.name(proposal.proposer, 64),
-                    "arm": proposal.arm,
-                    **_columns(spec),
-                }
-                trial_id = connection.execute(insert(trials).values(row).returning(trials.c.id)).scalar_one()
-                proposals.write(connection, campaign_id, number, proposal, trial_id)
-                ledger.hold(connection, campaign_id, "trials", 1.0, role=row["proposer"], trial_id=trial_id)
+                made = connection.execute(_INSERT, row).one()
+                proposal_id = proposals.write(connection, campaign_id, number, proposal, made.id)
+                ledger.hold(connection, campaign_id, "trials", 1.0, role=row["proposer"], trial_id=made.id)
         except ConflictError as error:
             raise self._duplicate(campaign_id, number, fingerprint) or error from error
-        return self.get(trial_id)
+        return TrialRecord(
+            id=made.id,
+            number=number,
+            campaign_id=campaign_id,
+            fingerprint=fingerprint,
+            spec=spec,
+            arm=proposal.arm,
+            proposer=row["proposer"],
+            rationale=text.clean(proposal.rationale),
+            prediction=proposal.prediction,
+            verdict=None if proposal.prediction is None else "open",
+            parents=tuple(sorted(set(proposal.parents))),
+            proposal_id=proposal_id,
+            created_at=made.created_at,
+        )
 
     def get(self, trial_id: int) -> TrialRecord:
         """A trial by id, with its arrays.
@@ -180,28 +153,6 @@ class Trials(Results):
         """How many trials of a campaign are in each state."""
         with self._database.read() as connection:
             return reading.count(connection, campaign_id)
-
-    def _lags(self, connection: Connection, campaign_id: int, number: int, lag: int | None) -> bool:
-        if lag is None:
-            return False
-        late = select(trials.c.id).where(
-            trials.c.campaign_id == campaign_id, trials.c.state.in_(UNFINISHED), trials.c.number < number - lag
-        )
-        return connection.execute(late.limit(1)).first() is not None
-
-    def _advance(self, connection: Connection, campaign_id: int, number: int, turn: Turn | None) -> None:
-        here = campaigns.c.id == campaign_id
-        row = connection.execute(
-            select(campaigns.c.next_number, campaigns.c.turn_token, campaigns.c.turn_owner).where(here)
-        ).one_or_none()
-        if row is None:
-            raise UnknownNameError("campaign", str(campaign_id))
-        if turn is not None and (row.turn_token != turn.token or row.turn_owner is None or number != row.next_number):
-            raise LeaseLostError(f"the turn to propose trial {turn.number} was lost.", "Ask for the next one.")
-        if number > row.next_number:
-            raise UsageError(f"trial {number} was proposed before trial {row.next_number}.", "Propose without gaps.")
-        if number == row.next_number:
-            connection.execute(update(campaigns).where(here).values(next_number=number + 1, turn_owner=None))
 
     def _duplicate(self, campaign_id: int, number: int, fingerprint: str) -> DuplicateTrialError | None:
         same = (trials.c.number == number) | (trials.c.fingerprint == fingerprint)

@@ -153,7 +153,8 @@ GROUP BY t.campaign_id, c.name, t.proposer, t.arm""",
         "SELECT kind, spent, cap FROM spend WHERE role = ''",
         f"""SELECT c.name AS campaign, b.kind, b.role, {_unit("b.cap")} AS cap, {_unit("b.reserved")} AS reserved,
     {_unit("b.spent")} AS spent, {_unit("b.cap - b.spent - b.reserved")} AS remaining, b.campaign_id
-FROM budgets b JOIN campaigns c ON c.id = b.campaign_id""",
+FROM budgets b JOIN campaigns c ON c.id = b.campaign_id
+WHERE b.role = '' OR b.reserved > 0 OR b.spent > 0 OR b.cap IS NOT NULL""",
     ),
 }
 

@@ -71,6 +71,7 @@ def test_overrun_is_recorded_as_it_is_and_stops_everything(store, tight):
 
 def test_role_caps(store, tight):
     store.ledger.limit(tight.id, "tokens", "scout", 100)
+    store.ledger.reserve(tight.id, "usd", 0.01, "scout")
     with pytest.raises(BudgetError, match="role 'scout'"):
         store.ledger.reserve(tight.id, "tokens", 101, "scout")
     store.ledger.reserve(tight.id, "tokens", 100, "scout")
