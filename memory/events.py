@@ -12,6 +12,8 @@ from swarm.memory.database import Database
 from swarm.memory.records import Event
 from swarm.memory.tables import events
 
+_INSERT = insert(events).returning(events.c.id)
+
 
 def record(
     connection: Connection,
@@ -30,7 +32,7 @@ def record(
         "message": text.clean(message),
         "data": text.document(dict(data or {})),
     }
-    return int(connection.execute(insert(events).returning(events.c.id), row).scalar_one())
+    return int(connection.execute(_INSERT, row).scalar_one())
 
 
 class Events:

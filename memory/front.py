@@ -27,6 +27,7 @@ _BEATEN = exists().where(
 )
 _IS_BEATEN = select(literal(1)).where(_BEATEN)
 _DROP_BEATEN = delete(front).where(_SAME_GROUP, front.c.bits_per_value >= _BITS, front.c.kld >= _KLD)
+_INSERT = insert(front)
 
 
 def enter(connection: Connection, trial: Row[Any], bits: float, kld: float) -> bool:
@@ -36,7 +37,7 @@ def enter(connection: Connection, trial: Row[Any], bits: float, kld: float) -> b
     if connection.execute(_IS_BEATEN, values).first():
         return False
     connection.execute(_DROP_BEATEN, values)
-    connection.execute(insert(front), {"trial_id": trial.id, **group, "bits_per_value": bits, "kld": kld})
+    connection.execute(_INSERT, {"trial_id": trial.id, **group, "bits_per_value": bits, "kld": kld})
     return True
 
 

@@ -118,11 +118,12 @@ def _open_role(connection: Connection, campaign_id: int, role: str) -> bool:
     return True
 
 
-def _check(kind: str, amount: float) -> None:
+def _check(kind: str, amount: float) -> float:
     if kind not in KINDS:
         raise UsageError(f"unknown budget kind {kind!r}.", f"Known: {', '.join(KINDS)}.")
     if not 0 <= amount < 1e12:
         raise UsageError(f"{amount} {kind} is not an amount of a budget.", "Give a number from 0 to 1e12.")
+    return amount
 
 
 def _refuse(connection: Connection, campaign_id: int, kind: str, amount: float, role: str) -> None:
@@ -140,28 +141,37 @@ def _refuse(connection: Connection, campaign_id: int, kind: str, amount: float, 
     raise StoreError(f"campaign {campaign_id} has no account for {kind}.", "Give the id of an existing campaign.")
 
 
-def close(connection: Connection, rows: Sequence[Row[Any]], spent: Mapping[int, float], state: str = "settled") -> None:
-    """Close held reservations with what each of them really cost (0 when it is not in `spent`)."""
-    if not rows:
-        return
+def close(
+    connection: Connection,
+    rows: Sequence[Row[Any]],
+    spent: Mapping[int, float],
+    state: str = "settled",
+    unreserved: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Close held reservations with what each of them really cost (0 when it is not in `spent`).
+
+    Args:
+        connection: a running transaction.
+        rows: the reservations.
+        spent: cost by reservation id.
+        state: settled, released or forfeited.
+        unreserved: further entries for the accounts, from `_entry`: one statement then makes them all.
+    """
+    costs = {row.id: _check(row.kind, spent.get(row.id, 0.0)) for row in rows}
+    if rows:
+        connection.execute(_END, [{"b_id": row.id, "b_state": state, "b_spent": costs[row.id]} for row in rows])
+    entries = [_entry(row.campaign_id, row.kind, row.role, row.amount, costs[row.id]) for row in rows]
+    if entries or unreserved:
+        connection.execute(_CLOSE, [*entries, *unreserved])
     for row in rows:
-        _check(row.kind, spent.get(row.id, 0.0))
-    costs = [{"b_id": row.id, "b_state": state, "b_spent": spent.get(row.id, 0.0)} for row in rows]
-    connection.execute(_END, costs)
-    accounts = [
-        {**_account(row.campaign_id, row.kind, row.role), "b_amount": row.amount, "b_spent": spent.get(row.id, 0.0)}
-        for row in rows
-    ]
-    connection.execute(_CLOSE, accounts)
-    for row in rows:
-        cost = spent.get(row.id, 0.0)
-        if cost > row.amount:
-            message = f"{row.kind}: {cost:g} were spent on a reservation of {row.amount:g}"
+        if costs[row.id] > row.amount:
+            message = f"{row.kind}: {costs[row.id]:g} were spent on a reservation of {row.amount:g}"
             events.record(connection, "ledger.overrun", message, campaign_id=row.campaign_id, trial_id=row.trial_id)
 
 
-def _account(campaign_id: int, kind: str, role: str) -> dict[str, Any]:
-    return {"b_campaign": campaign_id, "b_kind": kind, "b_root": "", "b_role": role}
+def _entry(campaign_id: int, kind: str, role: str, amount: float, spent: float) -> dict[str, Any]:
+    where = {"b_campaign": campaign_id, "b_kind": kind, "b_root": "", "b_role": role}
+    return {**where, "b_amount": amount, "b_spent": spent}
 
 
 def carry_or_hold(
@@ -186,8 +196,10 @@ def settle_trial(
     """Close the reservations of a trial, those of the kinds in `keep` excepted, and book what had none."""
     rows = connection.execute(_HELD_FOR_TRIAL, {"b_trial": trial_id}).all()
     closing = [row for row in rows if row.kind not in keep]
-    close(connection, closing, {row.id: spent.get(row.kind, 0.0) for row in closing})
-    reserved = {row.kind for row in rows}
+    took = _check(WORKER, spent.get(WORKER, 0.0))  # reserved by nobody; what each trial took stands in its own row
+    entry = _entry(campaign_id, WORKER, role, 0.0, took)
+    close(connection, closing, {row.id: spent.get(row.kind, 0.0) for row in closing}, unreserved=[entry])
+    reserved = {row.kind for row in rows} | {WORKER}
     for kind, amount in spent.items():
         if kind not in reserved and amount:
             book(connection, campaign_id, kind, amount, role=role, trial_id=trial_id)
@@ -198,10 +210,9 @@ def book(
 ) -> None:
     """Enter a cost that nothing was reserved for: the truth, even over a cap, after which nothing more is granted."""
     _check(kind, amount)
-    if kind != WORKER:  # what trials took is in their own rows
-        identity = hold(connection, campaign_id, kind, 0.0, role=role, trial_id=trial_id)
-        connection.execute(_END, {"b_id": identity, "b_state": "settled", "b_spent": amount})
-    connection.execute(_CLOSE, {**_account(campaign_id, kind, role), "b_amount": 0.0, "b_spent": amount})
+    identity = hold(connection, campaign_id, kind, 0.0, role=role, trial_id=trial_id)
+    connection.execute(_END, {"b_id": identity, "b_state": "settled", "b_spent": amount})
+    connection.execute(_CLOSE, _entry(campaign_id, kind, role, 0.0, amount))
 
 
 def settle_one(connection: Connection, reservation: Reservation, spent: float) -> None:

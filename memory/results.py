@@ -47,6 +47,9 @@ _COMPLETE = (
 )
 _OWNED_ROW = select(trials.c.id, trials.c.proposer, trials.c.crashes, trials.c.seconds).where(*OWNED).with_for_update()
 
+_INSERT_MEASUREMENTS = insert(measurements)
+_INSERT_ARRAYS = insert(arrays)
+
 
 class Results(Leases):
     """The result-writing part of `store.trials`."""
@@ -196,10 +199,10 @@ def _insert_results(connection: Connection, trial_id: int, measurement: Measurem
         for metric in measurement.metrics
     ]
     if rows:
-        connection.execute(insert(measurements), rows)
+        connection.execute(_INSERT_MEASUREMENTS, rows)
     series = [
         {"trial_id": trial_id, "name": text.name(name, 64), "series": [x if math.isfinite(x) else None for x in values]}
         for name, values in measurement.arrays.items()
     ]
     if series:
-        connection.execute(insert(arrays), series)
+        connection.execute(_INSERT_ARRAYS, series)

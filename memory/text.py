@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from swarm.kernels.errors import StoreError
@@ -34,6 +35,12 @@ def clean(text: str, limit: int = NOTE) -> str:
 
 def name(text: str, limit: int = NAME) -> str:
     """One line: like `clean`, with every run of white space as one blank."""
+    return _name(text, limit) if len(text) <= limit else " ".join(clean(text, limit).split())
+
+
+@lru_cache(2048)
+def _name(text: str, limit: int) -> str:
+    """Names repeat in every trial: metrics, models, roles."""
     return " ".join(clean(text, limit).split())
 
 
