@@ -11,20 +11,27 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from swarm.agents import referee
+from swarm.agents.agenda.programme import PREFIX, Programme
 from swarm.agents.base import FINISHED, AgentSettings, History, analysts
 from swarm.agents.desk import Desk
 from swarm.agents.referee import Referee, Score
 from swarm.agents.schedule import Schedule
 from swarm.agents.scribe import Scribe
+from swarm.agents.slots.agenda import SHARE
 from swarm.agents.slots.base import choosers, weights
 from swarm.agents.study import ModelStudy
 from swarm.kernels.errors import UsageError
 from swarm.memory.records import Finding, Proposal, Summary
 
 if TYPE_CHECKING:
+    from swarm.agents.agenda.document import Agenda
     from swarm.agents.llm.minds import Minds
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.space import Space
+
+
+FALL_BACK = ("replication", "quality")
+"""Kinds that take over a turn that has nothing to do: first what open findings wait for, then new configurations."""
 
 
 class Council:
@@ -38,6 +45,7 @@ class Council:
         infos: facts about the models that the campaign runs on, in order.
         settings: shares and thresholds.
         seed: seed of the campaign.
+        agenda: published claims to decide; takes most of the agents' trials while it lasts.
         minds: LLM minds that work beside the built-in ones; with them, answers depend on what an LLM said.
 
     Raises:
@@ -50,6 +58,7 @@ class Council:
         infos: Sequence[ModelInfo],
         settings: AgentSettings,
         seed: int,
+        agenda: Agenda | None = None,
         minds: Minds | None = None,
     ) -> None:
         if not infos:
@@ -69,7 +78,11 @@ class Council:
         defaults = {info.name: space.defaults(info) for info in infos}
         self._templates = {name: specs[0] for name, specs in defaults.items()}
         counts = {name: len(specs) for name, specs in defaults.items()}
-        self.schedule = Schedule(counts, weights(settings.shares), settings.control_share)
+        self.programme = Programme(agenda, self._infos, self._templates) if agenda else None
+        kinds = weights(settings.shares)
+        if self.programme is not None and "agenda" not in settings.shares:
+            kinds["agents"]["agenda"] = SHARE / (1 - SHARE) * sum(kinds["agents"].values())
+        self.schedule = Schedule(counts, kinds, settings.control_share)
 
     def propose(self, number: int, history: History) -> Proposal:
         """The trial with this number. It is new: no earlier record of the history has its fingerprint.
@@ -84,7 +97,7 @@ class Council:
             self._minds.tick(desk)
             desk = replace(desk, guests=self._minds.guests())
         slot = self.schedule.slot(number)
-        for kind in (slot.kind, "quality"):
+        for kind in (slot.kind, *FALL_BACK):
             proposal = self._choosers[kind].choose(slot, desk)
             if proposal is not None:
                 return proposal
@@ -116,6 +129,7 @@ class Council:
             study=study,
             findings=findings,
             referee=self._referee,
+            programme=self.programme,
         )
 
     def analyse(self, number: int, history: History) -> list[Finding]:
@@ -129,7 +143,10 @@ class Council:
         """
         seen = history.at(number)
         found = self._analysed(seen)
-        return self._referee.judge(found, [r.finding for r in seen.findings] + self._said(found, seen), seen)
+        known = [r.finding for r in seen.findings if not r.finding.key.startswith(PREFIX)]
+        judged = self._referee.judge(found, known + self._said(found, seen), seen)
+        # An agenda's verdicts follow its own rule: its trials were planned, not picked.
+        return judged + (self.programme.findings(seen) if self.programme else [])
 
     def _said(self, found: Sequence[Finding], history: History) -> list[Finding]:
         """What LLM minds have claimed beyond the analysts, judged on the data of now."""

@@ -20,6 +20,7 @@ from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Finding
 
 if TYPE_CHECKING:
+    from swarm.agents.agenda.programme import Programme
     from swarm.agents.proposers.base import Proposer
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.space import Space
@@ -47,6 +48,9 @@ class Desk:
     """What the analysts and the referee said at the last milestone."""
 
     referee: Referee
+
+    programme: Programme | None = None
+    """The agenda's trials."""
 
     guests: Mapping[str, Proposer] = field(default_factory=dict)
     """Proposers besides the built-in ones, by the names that they sign with."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
 
 NAME = "scribe"
+AGENDA = "agenda"
 MOST_POINTS = 8
 MOST_FINDINGS = 10
 ORDER = {"contrast": 0, "transfer": 1, "failure": 2, "sensitivity": 3, "plateau": 4}
@@ -44,6 +45,7 @@ class Scribe:
             self._counts(),
             f"## In words\n\n{words}" if words and not problems(words, resolver) else "",
             *(self._best(model, history) for model in self.infos),
+            *self._agenda(history.findings),
             *self._findings(history.findings),
             *self._predictions(resolver),
             self._control(resolver),
@@ -87,13 +89,25 @@ class Scribe:
             ("hypothesis", "Open: seen, not replicated yet"),
             ("refuted", "Refuted: seen once, gone now"),
         ):
-            chosen = sorted((f for f in findings if f.finding.status == status), key=lambda f: ORDER[f.finding.kind])
+            of_status = (f for f in findings if f.finding.status == status and f.finding.author != AGENDA)
+            chosen = sorted(of_status, key=lambda f: ORDER[f.finding.kind])
             if chosen:
                 lines = [
                     f"- {{finding:{f.id}:statement}} {{finding:{f.id}:effect}} ({{finding:{f.id}}})."
                     for f in chosen[:MOST_FINDINGS]
                 ]
                 yield f"## {head}\n\n" + "\n".join(lines)
+
+    @staticmethod
+    def _agenda(findings: Sequence[FindingRecord]) -> Iterator[str]:
+        """The verdicts on published claims; all of them, the undecided ones too."""
+        lines = [
+            f"- {{finding:{f.id}:status}}: {{finding:{f.id}:statement}} {{finding:{f.id}:effect}} ({{finding:{f.id}}})."
+            for f in findings
+            if f.finding.author == AGENDA
+        ]
+        if lines:
+            yield "## The agenda's claims\n\n" + "\n".join(lines)
 
     @staticmethod
     def _predictions(resolver: Resolver) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""The kinds of test that a claim can ask for, one per file."""

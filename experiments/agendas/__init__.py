@@ -1,0 +1,1 @@
+"""Agendas: published claims as testable hypotheses, one TOML file each. `agents.agenda` reads them."""
