@@ -8,6 +8,8 @@ from swarm.experiments.models import _hub, _parts, _store
 from swarm.experiments.models.base import PACKAGE, BundledModel, LoadedModel, ModelInfo, Progress
 from swarm.kernels import plugins
 
+DEFAULT_GROUP = "models"
+
 
 def bundled() -> dict[str, type[BundledModel]]:
     """The bundled models by registry name, small ones first."""
@@ -22,8 +24,11 @@ def catalogue() -> list[ModelInfo]:
 
 
 def default_models() -> list[str]:
-    """Names of the bundled models that are on this machine."""
-    return [info.name for info in catalogue() if info.available]
+    """Names of the models of the default dependency group that are on this machine.
+
+    Models of optional groups run when they are asked for: what a plain launch does must not depend on them.
+    """
+    return [info.name for info in catalogue() if info.available and bundled()[info.name].group == DEFAULT_GROUP]
 
 
 def ensure(name: str, progress: Progress | None = None) -> Path:
