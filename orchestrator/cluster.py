@@ -99,9 +99,17 @@ def _prepare_environment(*, local: bool) -> None:
     # Ray prints its own account of every lost worker on our standard output; the trial's outcome says it better.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     logging.getLogger("ray").setLevel(logging.ERROR)
+    if not local and _has_token():
+        # Ray does this by itself only for a cluster that it finds, not for one that it is told.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     if local:
         # One worker per core: threads of a BLAS would only get into each other's way.
         os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+
+
+def _has_token() -> bool:
+    named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
+    return bool(named) or (Path.home() / ".ray" / "auth_token").exists()
 
 
 def lingers() -> bool:

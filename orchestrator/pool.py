@@ -264,6 +264,15 @@ class Pool:
         return min((seat.deadline for seat in self._seats), default=float("inf"))
 
 
+def _why_no_ray(error: str, *, shared: bool) -> tuple[str, str]:
+    if shared:
+        return (
+            f"the Ray cluster does not let us in: {error.rstrip('.')}.",
+            "Check the address; if the cluster wants a token, put the head node's ~/.ray/auth_token here.",
+        )
+    return f"Ray did not start: {error.rstrip('.')}.", "See `swarm doctor`."
+
+
 def _why_lost(error: BaseException) -> tuple[str, str]:
     """The outcome of a trial whose worker is gone, and the cause in a sentence."""
     text = " ".join(str(error).split())
