@@ -188,12 +188,13 @@ class Council:
 
         LLM minds are waited for only when no trial is left that could run in the meantime.
         """
+        remarks = self.programme.remarks() if self.programme else ()
         if self._minds is None:
-            return self._scribe.summarise(history)
+            return self._scribe.summarise(history, remarks=remarks)
         number = len(history.records)
         idle = all(record.state in FINISHED for record in history.records)
         words = self._minds.text(self.desk(number, history), wait=self._minds.patience if idle else 0.0)
-        return self._scribe.summarise(history, words)
+        return self._scribe.summarise(history, words, remarks)
 
     def close(self) -> None:
         """Let the LLM minds go, if there are any."""

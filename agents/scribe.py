@@ -32,12 +32,19 @@ class Scribe:
     infos: Mapping[str, ModelInfo]
     settings: AgentSettings
 
-    def summarise(self, history: History, words: str = "", title: str = "What the swarm found") -> Summary:
+    def summarise(
+        self,
+        history: History,
+        words: str = "",
+        remarks: Sequence[str] = (),
+        title: str = "What the swarm found",
+    ) -> Summary:
         """A markdown summary of the trials and the stored findings of a history.
 
         Args:
             history: trials and findings.
             words: sentences of another mind that passed `validation` and do so still.
+            remarks: what else people must know about the agenda.
             title: the heading.
         """
         resolver = Resolver(history, self.settings)
@@ -45,7 +52,7 @@ class Scribe:
             self._counts(),
             f"## In words\n\n{words}" if words and not problems(words, resolver) else "",
             *(self._best(model, history) for model in self.infos),
-            *self._agenda(history.findings),
+            *self._agenda(history.findings, remarks),
             *self._findings(history.findings),
             *self._predictions(resolver),
             self._control(resolver),
@@ -99,13 +106,14 @@ class Scribe:
                 yield f"## {head}\n\n" + "\n".join(lines)
 
     @staticmethod
-    def _agenda(findings: Sequence[FindingRecord]) -> Iterator[str]:
+    def _agenda(findings: Sequence[FindingRecord], remarks: Sequence[str]) -> Iterator[str]:
         """The verdicts on published claims; all of them, the undecided ones too."""
         lines = [
             f"- {{finding:{f.id}:status}}: {{finding:{f.id}:statement}} {{finding:{f.id}:effect}} ({{finding:{f.id}}})."
             for f in findings
             if f.finding.author == AGENDA
         ]
+        lines += [f"- {remark}" for remark in remarks]
         if lines:
             yield "## The agenda's claims\n\n" + "\n".join(lines)
 

@@ -17,7 +17,7 @@ from swarm.kernels.quantizers import base as quantizers
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\s*\|\s*")
 _DIGIT = re.compile(r"\d")
 _LIST_NUMBER = re.compile(r"^\s*\d+[.)]\s+")
-_WIDTH = re.compile(r"\b\d+-bit\b", re.IGNORECASE)
+_WIDTH = re.compile(r"\b(\d+-bit|int\d+|fp\d+|top-?1)\b", re.IGNORECASE)
 _QUANTITY = re.compile(
     r"%|\b(percent\w*|twice|thrice|doubl\w*|tripl\w*|quadrupl\w*|half|halv\w*|tenfold|\w+-fold|\w+fold|dozen\w*|hundred\w*"
     r"|thousand\w*|(?:two|three|four|five|six|seven|eight|nine|ten) times|orders? of magnitude)\b",

@@ -60,8 +60,8 @@ class Programme:
 
     def _add(self, claim: Claim, infos: Mapping[str, ModelInfo], templates: Mapping[str, TrialSpec]) -> None:
         kind = base.kind(claim.test)
-        reason = f"no model of this campaign is what it is about ({claim.on}"
-        reason += f" against {claim.against})" if claim.against else ")"
+        reason = f"the campaign has no model for it ({_words(claim.on)}"
+        reason += f" against {_words(claim.against)})" if claim.against else ")"
         found = []
         for models in kind.cases(claim, infos):
             try:
@@ -73,6 +73,10 @@ class Programme:
         self.cases += found
         if not found:
             self.untestable[claim.id] = reason
+
+    def remarks(self) -> tuple[str, ...]:
+        """Why some claims cannot be tested, one sentence each."""
+        return tuple(f"untested: {claim}: {reason.rstrip('.')}." for claim, reason in self.untestable.items())
 
     def wanted(self, history: History) -> Iterator[tuple[Case, TrialSpec, Prediction | None]]:
         """Planned trials that nobody has proposed yet, claim after claim."""
@@ -139,3 +143,13 @@ def _prediction(case: Case, name: str, spec: TrialSpec, by_fingerprint: Mapping[
     return Prediction(
         metric=claim.metric, comparator=claim.comparator, threshold=claim.threshold, reference=reference.id
     )
+
+
+def _words(selector: str) -> str:
+    return {
+        "all": "any",
+        "learned": "with learned attention scaling",
+        "fixed": "with fixed attention scaling",
+        "key_bias": "with a key bias",
+        "no_key_bias": "without a key bias",
+    }[selector]
