@@ -5,6 +5,7 @@ Knows the file format and how caches are made from it; knows no stores.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from swarm.kernels.cache import PackedKVCache
 
 REST = "all others"
+NUMBERS = re.compile(r"\[\s+((?:\d+,\s+)*\d+)\s+\]")
 
 
 class RecipeError(UsageError):
@@ -94,8 +96,9 @@ class Recipe(FrozenModel):
             raise RecipeError(f"{path} is no recipe: {error.problem}", error.remedy) from error
 
     def text(self) -> str:
-        """The content of a recipe's file."""
-        return self.model_dump_json(indent=2, exclude_none=True) + "\n"
+        """The content of a recipe's file: indented, lists of numbers on one line."""
+        indented = self.model_dump_json(indent=2, exclude_none=True)
+        return NUMBERS.sub(lambda found: "[" + ", ".join(found[1].replace(",", " ").split()) + "]", indented) + "\n"
 
     def caches(self, model: Any) -> list[PackedKVCache]:
         """Caches for an mlx-lm model, one per layer: pass them as `prompt_cache`.

@@ -53,10 +53,14 @@ class Exchange:
 
     @property
     def decode_rate(self) -> float | None:
-        """Tokens per second after the first; None when there were too few to tell."""
-        if self.completion_tokens < 2 or self.decode_seconds <= 0:
+        """Tokens per second after the first piece of text; None when there was no second one.
+
+        A piece may stand for several tokens (half a character is held back): all are taken to be of the mean length.
+        """
+        pieces = len(self.arrivals)
+        if pieces < 2 or self.decode_seconds <= 0:
             return None
-        return (self.completion_tokens - 1) / self.decode_seconds
+        return self.completion_tokens * (1 - 1 / pieces) / self.decode_seconds
 
     @property
     def prefill_rate(self) -> float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.orchestrator.console import Column, emit_json, listing, note, number, say
+from swarm.orchestrator.console import Column, emit_json, listing, note, say
 from swarm.orchestrator.options import Json, StoreUrl
 
 if TYPE_CHECKING:
@@ -82,46 +82,65 @@ def _row(found: Probed, trial: int) -> dict[str, Any]:
 
 
 def _show(subject: Endpoint, settings: ProbeSettings, rows: list[dict[str, Any]]) -> None:
-    from swarm.experiments.footprint.units import size, tokens
+    from swarm.experiments.footprint.units import tokens
 
     say(f"{subject.engine.title} at {subject.name}, model {subject.model}", style="bold")
-    right: Any = "right"
-    columns = [
-        Column("context", show=tokens, justify=right),
-        *(_metric_column(name, heading) for name, heading in _COLUMNS),
-        *(_metric_column(name, f"{settings.clients} clients: {heading}") for name, heading in _CLIENT_COLUMNS),
-        *(
-            Column(name, name.replace("_", " "), show=size, justify=right)
-            for name in sorted({key for row in rows for key in row.get("metrics", {}) if key.startswith("memory_")})
-        ),
-    ]
-    measured = [row for row in rows if "metrics" in row]
-    used = {key for row in measured for key in row["metrics"]}
     values = [
-        {"context": row["context"], **{key: told["value"] for key, told in row["metrics"].items()}} for row in measured
+        {"context": row["context"], **{name: told["value"] for name, told in row["metrics"].items()}}
+        for row in rows
+        if "metrics" in row
     ]
-    listing(
-        values, [column for column in columns if column.key in used | {"context"}], as_json=False, empty="No results."
-    )
+    names = {name for value in values for name in value}
+    tables = {
+        "A fresh prompt, one client": _FRESH,
+        "A prompt that shares all but its end with the one before": _SHARED,
+        f"{settings.clients} clients at once": _CLIENTS,
+        "Memory that the engine tells": {
+            name: name.removeprefix("memory_") for name in sorted(names) if "memory_" in name
+        },
+    }
+    for title, headings in tables.items():
+        found = {name: heading for name, heading in headings.items() if name in names}
+        if found:
+            say()
+            say(title)
+            columns = [Column("context", show=tokens, justify="right")]
+            listing(values, columns + [_column(*each) for each in found.items()], as_json=False)
     for row in rows:
         if row["refusal"]:
             say(f"{tokens(row['context'])}: {row['refusal']}")
 
 
-def _metric_column(name: str, heading: str) -> Column:
-    return Column(name, heading, show=lambda value: number(value, 3), justify="right")
+def _column(name: str, heading: str) -> Column:
+    return Column(name, heading, show=_bytes if name.startswith("memory_") else _number, justify="right")
 
 
-_COLUMNS = (
-    ("prompt_tokens", "prompt tokens"),
-    ("ttft", "first token, s"),
-    ("prefill_rate", "prefill tok/s"),
-    ("decode_rate", "decode tok/s"),
-    ("shared_ttft", "shared prefix: first token, s"),
-    ("shared_speedup", "times faster"),
-)
-_CLIENT_COLUMNS = (
-    ("clients_ttft", "first token, s"),
-    ("clients_throughput", "tok/s"),
-    ("clients_gain", "times one client"),
-)
+def _bytes(value: float) -> str:
+    from swarm.experiments.footprint.units import size
+
+    return size(value)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+_FRESH = {
+    "prompt_tokens": "prompt tokens",
+    "ttft": "first token, s",
+    "prefill_rate": "prefill tok/s",
+    "engine_prefill_tokens_per_second": "engine says",
+    "decode_rate": "decode tok/s",
+    "engine_decode_tokens_per_second": "engine says",
+}
+_SHARED = {
+    "shared_ttft": "first token, s",
+    "shared_speedup": "times faster",
+    "shared_cached": "share not computed again",
+}
+_CLIENTS = {
+    "clients_ttft": "first token, s",
+    "clients_decode_rate": "decode tok/s each",
+    "clients_throughput": "tok/s in all",
+    "clients_gain": "times one client",
+}

@@ -11,7 +11,7 @@ from tiny_models import write_tiny_model
 
 from swarm.experiments.corpus import Corpus
 from swarm.experiments.probe import scenarios
-from swarm.experiments.probe.endpoint import Endpoint, ProbeError, TooLongError, normalise, public
+from swarm.experiments.probe.endpoint import Endpoint, Exchange, ProbeError, TooLongError, normalise, public
 from swarm.experiments.probe.engines import base
 from swarm.experiments.probe.prompts import PromptMaker
 from swarm.kernels import plugins
@@ -115,6 +115,14 @@ def test_the_timing_is_that_of_the_pieces():
     assert found.decode_seconds >= 0.19
     assert found.decode_rate == pytest.approx(2 / found.decode_seconds)
     assert found.cached_tokens is None
+
+
+def test_pieces_that_stand_for_several_tokens_do_not_speed_things_up():
+    whole = Exchange(prompt_tokens=9, completion_tokens=6, arrivals=(1.0, 1.2, 1.4, 1.6, 1.8, 2.0))
+    held_back = Exchange(prompt_tokens=9, completion_tokens=6, arrivals=(1.2, 1.6, 2.0))
+    assert whole.decode_rate == pytest.approx(5)
+    assert held_back.decode_rate == pytest.approx(5)
+    assert Exchange(prompt_tokens=9, completion_tokens=6, arrivals=(1.2,)).decode_rate is None
 
 
 def test_engines_with_chat_only_are_asked_by_chat():
