@@ -1,8 +1,13 @@
-"""One launch of a kernel, the same for every back-end. Knows names, shapes and types; nothing of compilers."""
+"""One launch of a kernel, the same for every back-end. Knows names, shapes and types; nothing of compilers.
+
+Numbers that change from launch to launch travel as the strides of views of one element: kernels get them by value,
+and no memory has to be filled and carried to the device first.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from swarm.kernels.errors import BackendError
@@ -12,6 +17,7 @@ DType = Any  # mlx.core.Dtype
 
 # MLX puts Metal inputs of fewer elements into the constant address space; the kernels take device pointers.
 LEAST_ELEMENTS = 8
+MOST_NUMBERS = 10  # of one view: the most dimensions that MLX's CUDA kernels take
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +25,8 @@ class KernelCall:
     """A launch of `entry` over `groups` threadgroups of `threads` lanes.
 
     `template` holds compile-time integers and types, `outputs` shapes and types. Inputs are passed as they are
-    strided; the kernel text reads `<name>_shape` and `<name>_strides` where it needs them.
+    strided; the kernel text reads `<name>_shape` and `<name>_strides` where it needs them. Of `numbers` it reads
+    `<name>_strides` alone.
     """
 
     entry: str
@@ -28,6 +35,7 @@ class KernelCall:
     outputs: tuple[tuple[str, tuple[int, ...], DType], ...]
     groups: tuple[int, int, int]
     threads: int
+    numbers: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         for name, array in self.inputs:
@@ -36,3 +44,24 @@ class KernelCall:
                     f"Input {name} of kernel {self.entry} has {array.size} elements.",
                     f"Pad it to {LEAST_ELEMENTS}, so that Metal keeps it in device memory.",
                 )
+
+    @property
+    def arrays(self) -> tuple[tuple[str, Array], ...]:
+        """All arrays that the kernel is given: the inputs, then a view per set of numbers."""
+        return (*self.inputs, *((name, _carrier(values)) for name, values in self.numbers))
+
+
+def _carrier(values: tuple[int, ...]) -> Array:
+    """A view of one element whose strides are the values."""
+    import mlx.core as mx
+
+    if len(values) > MOST_NUMBERS:
+        raise BackendError(f"{len(values)} numbers in one view.", f"Pass at most {MOST_NUMBERS} together.")
+    return mx.as_strided(_element(), (1,) * len(values), values, 0)
+
+
+@cache
+def _element() -> Array:
+    import mlx.core as mx
+
+    return mx.zeros((1,), dtype=mx.float32)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 HEAD_DIMS = (64, 80, 96, 128, 256, 512)
 MAX_GROUP = 16
 MAX_TOKENS = 1 << 30
-_MERGE_SIMDGROUPS = 4
+_MERGE_SIMDGROUPS = 8
+_MERGE_CHANNELS = 128  # of a threadgroup
 
 
 class Launcher(Protocol):
@@ -128,6 +129,7 @@ class DecodeAttention:
         inputs: list[tuple[str, Array]] = [("q", _contiguous(q)), ("q_frame", _contiguous(framed.astype(q.dtype)))]
         template: list[tuple[str, Any]] = [
             ("DIM", dim),
+            ("Q", q.dtype),
             ("GQA", group),
             ("MATRIX", int(chosen.matrix and chosen.packed_parts > 0)),
             ("SIMDS", self.device.simdgroups),
@@ -148,8 +150,10 @@ class DecodeAttention:
         counts = [(run.count if run else 0) for run in runs]
         firsts = [first for run in runs for first in ((run.key.first, run.value.first) if run else (0, 0))]
         parts = (chosen.packed_parts, chosen.head_parts, chosen.tail_parts)
-        numbers = [x for pair in zip(counts, parts, strict=True) for x in pair] + [bits, *firsts]
-        inputs.append(("params", mx.array(numbers, dtype=mx.int32)))
+        numbers = (
+            ("counts", (*(x for pair in zip(counts, parts, strict=True) for x in pair), bits, q_heads // group)),
+            ("firsts", tuple(firsts)),
+        )
         kv_heads = q_heads // group
         rows = (batch, q_heads, chosen.parts)
         return KernelCall(
@@ -159,12 +163,13 @@ class DecodeAttention:
             (("partials", (*rows, dim), mx.float32), ("leads", (*rows, 2), mx.float32)),
             (chosen.parts, kv_heads, batch),
             32 * self.device.simdgroups,
+            numbers,
         )
 
     def _merge(self, partials: Array, leads: Array, chosen: Plan, q: Array, apart: bool) -> tuple[Array, Array | None]:
         import mlx.core as mx
 
-        batch, heads, parts, dim = partials.shape
+        batch, heads, _, dim = partials.shape
         outputs = 2 if apart else 1
         call = KernelCall(
             "merge",
@@ -177,11 +182,11 @@ class DecodeAttention:
             (
                 ("partials", partials),
                 ("leads", _padded(leads)),
-                ("params", mx.array([chosen.packed_parts, *[0] * (LEAST_ELEMENTS - 1)], dtype=mx.int32)),
             ),
             (("out", (outputs, batch, heads, 1, dim), mx.float32 if apart else q.dtype),),
-            (heads, batch, 1),
+            (-(-dim // _MERGE_CHANNELS), heads, batch),
             32 * _MERGE_SIMDGROUPS,
+            (("counts", (chosen.packed_parts,)),),
         )
         (out,) = self.launcher.run(call)
         return (out[0], out[1]) if apart else (out[0], None)

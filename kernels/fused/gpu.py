@@ -21,7 +21,7 @@ class Gpu:
     def run(self, call: KernelCall) -> list[Array]:
         """The outputs of the call, lazy as all MLX arrays."""
         outputs: list[Array] = self._kernel(call)(
-            inputs=[array for _, array in call.inputs],
+            inputs=[array for _, array in call.arrays],
             template=list(call.template),
             grid=(call.groups[0] * call.threads, *call.groups[1:]),
             threadgroup=(call.threads, 1, 1),
@@ -34,7 +34,7 @@ class Gpu:
         import mlx.core as mx
 
         # MLX keeps compiled kernels by name and template, on disk as well: all else that matters goes into the name.
-        types = " ".join(str(array.dtype) for _, array in call.inputs)
+        types = " ".join(str(array.dtype) for _, array in call.arrays)
         name = (
             f"kv_{call.entry}_{sources.digest(call.entry, self.kind)}_{hashlib.sha256(types.encode()).hexdigest()[:8]}"
         )
@@ -44,7 +44,7 @@ class Gpu:
             options = {"compile_options": {"math_mode": "fast"}} if self.kind == "metal" else {}
             self._kernels[name] = make(
                 name=name,
-                input_names=[input_name for input_name, _ in call.inputs],
+                input_names=[input_name for input_name, _ in call.arrays],
                 output_names=[output_name for output_name, _, _ in call.outputs],
                 source=sources.statements(call.entry),
                 header=sources.header(call.entry, self.kind),

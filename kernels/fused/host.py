@@ -65,7 +65,7 @@ class Signature:
         return cls(
             call.entry,
             tuple((name, str(value) if isinstance(value, int) else _type_name(value)) for name, value in call.template),
-            tuple((name, _type_name(array.dtype)) for name, array in call.inputs),
+            tuple((name, _type_name(array.dtype)) for name, array in call.arrays),
             tuple((name, _type_name(dtype)) for name, _, dtype in call.outputs),
         )
 
@@ -123,7 +123,7 @@ class Host:
 
         signature = Signature.of(call)
         self.prepare([signature])
-        inputs = [(name, _to_numpy(array)) for name, array in call.inputs]
+        inputs = [(name, _to_numpy(array)) for name, array in call.arrays]
         outputs = [(name, np.full(_bytes(shape, dtype), 0xFF, np.uint8)) for name, shape, dtype in call.outputs]
         marks = [np.zeros(data.size, np.uint8) for _, data in outputs]
         buffers = [_buffer(name, data, None) for name, data in inputs]

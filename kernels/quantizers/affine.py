@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swarm.kernels import arrays, bits
+from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers.base import Choices, Quantizer
 
 if TYPE_CHECKING:
@@ -52,3 +53,7 @@ class Affine(Quantizer):
     def bits_per_value(self) -> float:
         """Code bits plus a 16-bit scale and bias per group."""
         return self.bits + 32 / self.group
+
+    def form(self) -> PackedForm:
+        """The layout above."""
+        return PackedForm(self.bits, self.group, "unsigned", 2, scales_name="scales", biases_name="biases")

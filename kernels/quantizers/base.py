@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from swarm.kernels.arrays import Array, Namespace, Packed
+    from swarm.kernels.fused.form import PackedForm
     from swarm.kernels.spec import Axis, QuantSpec, RotationKind, Scaling
 
 PACKAGE = "swarm.kernels.quantizers"
@@ -119,6 +120,10 @@ class Quantizer(ABC):
     def output(self, o: Array) -> Array:
         """Map a weighted sum of decoded values [..., F] back to [..., D]."""
         return o
+
+    def form(self) -> PackedForm | None:
+        """How the fused kernels read the packed arrays; None where they do not know the format."""
+        return None
 
     def out_of_range(self, what: str) -> NonFiniteError:
         """The error for input that the format cannot hold."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swarm.kernels import arrays
+from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers import _ggml, _groups
 from swarm.kernels.quantizers.base import Choices
 
@@ -56,3 +57,9 @@ class GgmlIq4Nl(_ggml.GgmlBlock):
         """Decode: d TABLE[q]."""
         codes = _ggml.unpack_nibbles(xp, blocks[:, 2:])
         return xp.take(arrays.constant(xp, TABLE), codes) * _ggml.read_half(xp, blocks[:, :2])
+
+    def form(self) -> PackedForm:
+        """The layout above."""
+        return PackedForm(
+            4, _ggml.BLOCK, "book", 1, block=self.block_bytes, halves=True, codes_name="blocks", book=TABLE
+        )

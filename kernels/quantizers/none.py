@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swarm.kernels import arrays
+from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers.base import Choices, Quantizer
 
 if TYPE_CHECKING:
@@ -39,3 +40,7 @@ class Unquantized(Quantizer):
     def bits_per_value(self) -> float:
         """Always 16."""
         return 16.0
+
+    def form(self) -> PackedForm:
+        """The layout above."""
+        return PackedForm(16, self.head_dim, "float16", 0, codes_name="values")

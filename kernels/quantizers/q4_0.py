@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers import _ggml, _groups
 from swarm.kernels.quantizers.base import Choices
 
@@ -35,3 +36,7 @@ class GgmlQ40(_ggml.GgmlBlock):
         codes = _ggml.unpack_nibbles(xp, blocks[:, 2:]).astype(xp.float32)
         codes -= 8
         return codes * _ggml.read_half(xp, blocks[:, :2])
+
+    def form(self) -> PackedForm:
+        """The layout above."""
+        return PackedForm(4, _ggml.BLOCK, "unsigned", 1, block=self.block_bytes, halves=True, codes_name="blocks")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers import _ggml
 from swarm.kernels.quantizers.base import Choices
 
@@ -32,3 +33,7 @@ class GgmlQ41(_ggml.GgmlBlock):
         codes *= _ggml.read_half(xp, blocks[:, :2])
         codes += _ggml.read_half(xp, blocks[:, 2:4])
         return codes
+
+    def form(self) -> PackedForm:
+        """The layout above."""
+        return PackedForm(4, _ggml.BLOCK, "unsigned", 2, block=self.block_bytes, halves=True, codes_name="blocks")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers import _ggml
 from swarm.kernels.quantizers.base import Choices
 
@@ -39,3 +40,7 @@ class GgmlQ80(_ggml.GgmlBlock):
     def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:
         """Decode: d q."""
         return blocks[:, 2:].view(xp.int8).astype(xp.float32) * _ggml.read_half(xp, blocks[:, :2])
+
+    def form(self) -> PackedForm:
+        """The layout above."""
+        return PackedForm(8, _ggml.BLOCK, "signed", 1, block=self.block_bytes, codes_name="blocks")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swarm.kernels import arrays, bits, codebooks
+from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers import _vectors
 from swarm.kernels.quantizers.base import Choices, Quantizer
 
@@ -49,3 +50,7 @@ class TurboquantMse(Quantizer):
     def bits_per_value(self) -> float:
         """Code bits plus a 16-bit norm per vector."""
         return self.bits + 16 / self.head_dim
+
+    def form(self) -> PackedForm:
+        """The layout above."""
+        return PackedForm(self.bits, self.head_dim, "book", 1, scales_name="norms", book=self.codebook.values)

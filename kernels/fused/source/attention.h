@@ -96,26 +96,34 @@ KV_FUNC void prefetch_tile(KV_THREAD const Source& source, i64 token, int lane) 
   prefetch_scales<typename Source::Value>(source.values, token, lane);
 }
 
-// Runs a body over every tile of its stripe; AHEAD tiles are asked for before they are needed.
-template <int AHEAD, typename Body, typename Source>
-KV_FUNC void sweep(KV_THREAD Body& body, KV_THREAD const Source& source, KV_THREAD const Span& span, int lane,
-                   int stripe, int stripes) {
-  const int tiles = (span.count + 15) / 16;
-  const int stop = (int)((i64)tiles * (span.part + 1) / span.parts);
-  int tile = (int)((i64)tiles * span.part / span.parts) + stripe;
-  // The last whole tile is the last one asked for: nothing behind the run is touched.
-  const int last_whole = span.count - 16;
-  const bool asks = AHEAD > 0 && last_whole >= 0;
-  if (asks) {
-    for (int i = 0; i < AHEAD; ++i) prefetch_tile(source, least(16 * (tile + i * stripes), last_whole), lane);
+// The tiles of a simdgroup: every STRIPES-th of the part, and how far ahead it asks for them. Nothing behind the run
+// is touched: the last whole tile is the last one asked for.
+struct Stripe {
+  int tile, stop, stripes, count;
+  bool asks;
+
+  template <typename Source>
+  KV_FUNC void ask(KV_THREAD const Source& source, int ahead, int lane) const {
+    if (asks) prefetch_tile(source, least(16 * (tile + ahead * stripes), count - 16), lane);
   }
-  for (; tile < stop; tile += stripes) {
-    if (asks) prefetch_tile(source, least(16 * (tile + AHEAD * stripes), last_whole), lane);
-    const int left = span.count - 16 * tile;
+};
+KV_FUNC Stripe stripe_of(KV_THREAD const Span& span, int stripe, int stripes, int ahead) {
+  const int tiles = (span.count + 15) / 16;
+  Stripe at = {(int)((i64)tiles * span.part / span.parts) + stripe, (int)((i64)tiles * (span.part + 1) / span.parts),
+               stripes, span.count, ahead > 0 && span.count >= 16};
+  return at;
+}
+
+// Runs a body over its tiles; AHEAD of them are asked for before they are needed, the first AHEAD by the caller.
+template <int AHEAD, typename Body, typename Source>
+KV_FUNC void sweep(KV_THREAD Body& body, KV_THREAD const Source& source, KV_THREAD Stripe& at, int lane) {
+  for (; at.tile < at.stop; at.tile += at.stripes) {
+    if (AHEAD > 0) at.ask(source, AHEAD, lane);
+    const int left = at.count - 16 * at.tile;
     if (left >= 16) {
-      body.template step<true>(source, 16 * tile, 16);
+      body.template step<true>(source, 16 * at.tile, 16);
     } else {
-      body.template step<false>(source, 16 * tile, left);
+      body.template step<false>(source, 16 * at.tile, left);
     }
   }
 }

@@ -3,10 +3,9 @@
 
 namespace kv {
 
-enum Parameter {
-  PACKED_COUNT = 0, PACKED_PARTS = 1, HEAD_COUNT = 2, HEAD_PARTS = 3, TAIL_COUNT = 4, TAIL_PARTS = 5, SCALE_BITS = 6,
-  PACKED_KEY = 7, PACKED_VALUE = 8, HEAD_KEY = 9, HEAD_VALUE = 10, TAIL_KEY = 11, TAIL_VALUE = 12  // first tokens
-};
+// What counts_strides and firsts_strides carry.
+enum Count { PACKED_COUNT, PACKED_PARTS, HEAD_COUNT, HEAD_PARTS, TAIL_COUNT, TAIL_PARTS, SCALE_BITS, KV_HEADS };
+enum First { PACKED_KEY, PACKED_VALUE, HEAD_KEY, HEAD_VALUE, TAIL_KEY, TAIL_VALUE };  // first tokens
 
 // How CHUNKS sets of heads and stripes of tokens are dealt to SIMDS simdgroups.
 template <int GQA, int HEADS, int SIMDS>
@@ -23,13 +22,14 @@ struct Decode {
   KV_CONST int tiles = GQA > 8 && dim <= 256 ? 2 : 1;  // 8-head tiles of a simdgroup
   KV_CONST int packed_heads = MATRIX ? 8 * tiles : least(least(GQA, 4), most(1, 512 / dim));
   KV_CONST int dense_heads = least(GQA, dim <= 64 ? 2 : 1);  // few registers: this body must not be the larger one
-  KV_CONST int padded = (GQA + packed_heads - 1) / packed_heads * packed_heads;
-  typedef MatrixQuery<K, GQA, padded, SIMDS> Query;
-  typedef Publish<packed_heads, dim / 16, SIMDS> PackedPublish;
-  typedef Publish<dense_heads, dim / 16, SIMDS> DensePublish;
+  typedef Deal<GQA, packed_heads, SIMDS> Dealt;
+  typedef MatrixQuery<K, GQA, tiles, Dealt::chunks, SIMDS> Query;
+  KV_CONST int room = MATRIX && !Query::held ? 2048 : 4096;  // floats through which output passes
+  typedef Publish<packed_heads, dim / 16, SIMDS, room> PackedPublish;
+  typedef Publish<dense_heads, dim / 16, SIMDS, room> DensePublish;
   KV_CONST int memory_floats = most(PackedPublish::floats, DensePublish::floats);
   KV_CONST int query_floats = MATRIX ? Query::floats : 4;
-  KV_CONST int query_words = MATRIX ? Query::words : 4;
+  KV_CONST int query_halves = MATRIX ? Query::halves : 4;
 };
 
 template <typename F, typename C>
@@ -40,47 +40,44 @@ KV_FUNC Rows<F> rows_of(KV_DEVICE(const C) codes, i64 code_offset, KV_DEVICE(con
   return rows;
 }
 
-// Fills the table of pairs of a codebook, [2^bits] float32 in device memory.
+// Fills the table of a codebook, [2^bits] float32 in device memory.
 template <typename F>
 KV_FUNC void fill_book(KV_DEVICE(const float) book, KV_SHARED(uint) table, int thread, int threads) {
   if (!F::book) return;
   for (int i = thread; i < F::book_entries; i += threads)
-    table[i] = pair_bits(make_pair(book[i & ((1 << F::bits) - 1)], book[i >> F::bits]));
+    table[i] = pair_bits(make_pair(book[i & ((1 << F::bits) - 1)], F::book_pairs ? book[i >> F::bits] : 0.0f));
 }
 
-// q points at the group's first head, [GQA, D]; scale includes log2(e).
-template <typename K, typename V, int GQA, int HEADS, int SIMDS, int AHEAD, typename Q>
+// Device and threadgroup memory of a launch. q points at the group's first head, [GQA, D].
+template <typename Q>
+struct Work {
+  KV_DEVICE(const Q) q;
+  float scale;  // includes log2(e)
+  KV_SHARED(float) memory;
+  KV_SHARED(float) query_floats;
+  KV_SHARED(half_t) query_halves;
+  KV_DEVICE(float) partials;
+  KV_DEVICE(float) leads;
+};
+
+template <typename Plan, typename K, typename V, int GQA, int HEADS, int SIMDS, int AHEAD, typename Q>
 KV_FUNC void decode_scalar(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
-                           KV_THREAD const Place& place, KV_DEVICE(const Q) q, float scale, KV_SHARED(float) memory,
-                           KV_DEVICE(float) partials, KV_DEVICE(float) leads) {
+                           KV_THREAD const Place& place, KV_THREAD const Work<Q>& work) {
   typedef Deal<GQA, HEADS, SIMDS> Dealt;
   typedef ScalarBody<K, V, HEADS> Body;
   for (int first = 0; first < Dealt::chunks; first += Dealt::slots) {
+    if (first > 0) group_sync();
     const int chunk = first + place.simd / Dealt::stripes;
+    Stripe stripe = stripe_of(span, place.simd % Dealt::stripes, Dealt::stripes, AHEAD);
+    KV_UNROLL for (int i = 0; i < AHEAD; ++i) stripe.ask(stored, i, place.lane);
     Body body;
     // A simdgroup without heads works on none, but meets the others at the barriers.
     const int present = least(most(GQA - chunk * HEADS, 0), HEADS);
-    body.begin(present > 0 ? q + chunk * HEADS * K::dim : q, present, scale, place.lane);
-    if (present > 0)
-      sweep<AHEAD>(body, stored, span, place.lane, place.simd % Dealt::stripes, Dealt::stripes);
-    publish<Body, V, GQA, HEADS, SIMDS, Dealt::stripes>(body, place, first, memory, partials, leads);
+    body.begin(work.q + (present > 0 ? chunk * HEADS * K::dim : 0), present, work.scale, place.lane);
+    if (present > 0) sweep<AHEAD>(body, stored, stripe, place.lane);
+    publish<Body, V, Plan, GQA, HEADS, SIMDS, Dealt::stripes>(body, place, first, work.memory, work.partials,
+                                                              work.leads);
   }
-}
-
-template <typename K, typename V, int GQA, int TILES, int SIMDS, int AHEAD, typename Query, typename Q>
-KV_FUNC void decode_matrix(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
-                           KV_THREAD const Place& place, KV_THREAD Query& query, KV_DEVICE(const Q) q, float scale,
-                           KV_SHARED(float) memory, KV_DEVICE(float) partials, KV_DEVICE(float) leads) {
-  typedef Deal<GQA, 8 * TILES, SIMDS> Dealt;
-  typedef MatrixBody<K, V, TILES, Query> Body;
-  static_assert(Dealt::chunks <= SIMDS, "every 8-head tile needs a simdgroup");
-  query.prepare(q, scale, place);
-  const int slot = place.simd / Dealt::stripes;
-  Body body;
-  body.queries = query;
-  body.begin(q, place.lane, slot * TILES);
-  sweep<AHEAD>(body, stored, span, place.lane, place.simd % Dealt::stripes, Dealt::stripes);
-  publish<Body, V, GQA, 8 * TILES, SIMDS, Dealt::stripes>(body, place, 0, memory, partials, leads);
 }
 
 // Chooses the body at compile time; the other one is not instantiated.
@@ -88,24 +85,31 @@ template <int MATRIX>
 struct DecodePacked {
   template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Q>
   static KV_FUNC void run(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
-                          KV_THREAD const Place& place, KV_DEVICE(const Q) q, float scale, KV_SHARED(float) memory,
-                          KV_SHARED(float) query_memory, KV_SHARED(uint) query_words, KV_DEVICE(float) partials,
-                          KV_DEVICE(float) leads) {
+                          KV_THREAD const Place& place, KV_THREAD const Work<Q>& work) {
     typedef Decode<K, V, GQA, MATRIX, SIMDS> Sizes;
-    typename Sizes::Query query = {query_memory, query_memory + Sizes::padded, query_memory + 2 * Sizes::padded,
-                                   query_words};
-    decode_matrix<K, V, GQA, Sizes::tiles, SIMDS, AHEAD>(stored, span, place, query, q, scale, memory, partials,
-                                                         leads);
+    typedef typename Sizes::Dealt Dealt;
+    typedef MatrixBody<K, V, typename Sizes::Query> Body;
+    static_assert(Dealt::chunks <= SIMDS, "every set of heads needs a simdgroup");
+    const int share = place.simd % Dealt::stripes;
+    Stripe stripe = stripe_of(span, share, Dealt::stripes, AHEAD);
+    KV_UNROLL for (int i = 0; i < AHEAD; ++i) stripe.ask(stored, i, place.lane);
+    Body body;
+    body.queries.prepare(work.q, work.scale, place, place.simd / Dealt::stripes, share, Dealt::stripes,
+                         work.query_halves, work.query_floats);
+    body.begin(place.lane);
+    sweep<AHEAD>(body, stored, stripe, place.lane);
+    publish<Body, V, typename Sizes::PackedPublish, GQA, Sizes::packed_heads, SIMDS, Dealt::stripes>(
+        body, place, 0, work.memory, work.partials, work.leads);
   }
 };
 template <>
 struct DecodePacked<0> {
   template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Q>
   static KV_FUNC void run(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
-                          KV_THREAD const Place& place, KV_DEVICE(const Q) q, float scale, KV_SHARED(float) memory,
-                          KV_SHARED(float), KV_SHARED(uint), KV_DEVICE(float) partials, KV_DEVICE(float) leads) {
-    decode_scalar<K, V, GQA, Decode<K, V, GQA, 0, SIMDS>::packed_heads, SIMDS, AHEAD>(
-        stored, span, place, q, scale, memory, partials, leads);
+                          KV_THREAD const Place& place, KV_THREAD const Work<Q>& work) {
+    typedef Decode<K, V, GQA, 0, SIMDS> Sizes;
+    decode_scalar<typename Sizes::PackedPublish, K, V, GQA, Sizes::packed_heads, SIMDS, AHEAD>(stored, span, place,
+                                                                                             work);
   }
 };
 

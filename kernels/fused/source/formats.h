@@ -26,7 +26,8 @@ struct Format {
   KV_CONST int header = BLOCK > 0 ? 2 * META : 0;
   KV_CONST int row_bytes = BLOCK > 0 ? groups * BLOCK : DIM * BITS / 8;
   KV_CONST int center = CODES <= CODES_SIGNED ? 1 << (BITS - 1) : 0;  // subtracted from every code: smaller rounding
-  KV_CONST int book_entries = book ? 1 << (2 * BITS) : 4;             // a table of pairs
+  KV_CONST bool book_pairs = BITS <= 4;  // one look-up for two codes
+  KV_CONST int book_entries = book ? 1 << (book_pairs ? 2 * BITS : BITS) : 4;
   KV_CONST uint mask = CODES == CODES_BOOK || CODES <= CODES_SIGNED ? ((1u << BITS) - 1u) * 0x10001u : 0u;
   KV_CONST uint sign = CODES == CODES_SIGNED ? (1u << (BITS - 1)) * 0x10001u : 0u;  // two's complement to offset
   KV_CONST bool word_codes = BLOCK == 0 && (BITS == 2 || BITS == 4 || BITS == 8 || BITS == 16);
@@ -123,7 +124,8 @@ template <typename F>
 KV_FUNC Pair pair_at(uint x, int i, KV_SHARED(uint) book) {
   if (F::book) {
     const uint codes = (x >> (i * F::bits)) & F::mask;
-    return pair_from_bits(book[(codes | (codes >> (16 - F::bits))) & (F::book_entries - 1)]);
+    if (F::book_pairs) return pair_from_bits(book[(codes | (codes >> (16 - F::bits))) & (F::book_entries - 1)]);
+    return pair_from_bits(book[codes & 0xffffu] | (book[codes >> 16] << 16));
   }
   if (F::dense) return pair_from_bits(x);
   // The code's bits below the exponent of 1024 make 1024 + code * 2^place; one exact fma takes both off again.

@@ -44,6 +44,14 @@ struct TileC {
 };
 inline float pair_part(Pair p, int j) { return j ? pair_high(p) : pair_low(p); }
 
+inline TileC tile_c_zero() { return TileC{{0.0f, 0.0f, 0.0f, 0.0f}}; }
+inline void load_tile_b(KV_SHARED(half_t) p, TileB& b) {
+  for (int k = 0; k < 2; ++k) {
+    const half_t low = p[2 * k], high = p[2 * k + 1];
+    b.v[k].bits = uint(low.bits) | uint(high.bits) << 16;
+  }
+}
+
 struct ProductOperand {
   TileC* c;
   const TileA* a;
@@ -52,22 +60,21 @@ struct ProductOperand {
 inline void multiply_all(void** operands) {
   float a[16][16], b[16][8];
   for (int lane = 0; lane < host::SIMD; ++lane) {
-    const ProductOperand* mine = static_cast<ProductOperand*>(operands[lane]);
-    for (int k = 0; k < 2; ++k)
-      for (int j = 0; j < 2; ++j) {
-        for (int r = 0; r < 2; ++r)
-          a[lane_row(lane) + 8 * r][2 * lane_quad(lane) + j + 8 * k] = pair_part(mine->a->v[r + 2 * k], j);
-        b[tile_b_row(lane, k, j)][tile_b_column(lane, j)] = pair_part(mine->b->v[k], j);
-      }
+    const TileA* mine = static_cast<ProductOperand*>(operands[lane])->a;
+    for (int i = 0; i < 4; ++i)
+      for (int j = 0; j < 2; ++j)
+        a[lane_row(lane) + 8 * (i & 1)][2 * lane_quad(lane) + j + 8 * (i >> 1)] = pair_part(mine->v[i], j);
   }
+  for (int row = 0; row < 16; ++row)
+    for (int column = 0; column < 8; ++column) {
+      const TileB* tile = static_cast<ProductOperand*>(operands[tile_b_lane(row, column)])->b;
+      b[row][column] = pair_part(tile->v[row >> 3], tile_b_half(row, column));
+    }
   for (int lane = 0; lane < host::SIMD; ++lane) {
     TileC* c = static_cast<ProductOperand*>(operands[lane])->c;
-    for (int r = 0; r < 2; ++r)
-      for (int j = 0; j < 2; ++j) {
-        float sum = c->v[2 * r + j];
-        for (int k = 0; k < 16; ++k) sum += a[lane_row(lane) + 8 * r][k] * b[k][2 * lane_quad(lane) + j];
-        c->v[2 * r + j] = sum;
-      }
+    for (int i = 0; i < 4; ++i)
+      for (int k = 0; k < 16; ++k)
+        c->v[i] += a[lane_row(lane) + 8 * (i >> 1)][k] * b[k][2 * lane_quad(lane) + (i & 1)];
   }
 }
 inline void multiply_add(TileC& c, const TileA& a, const TileB& b) {
@@ -83,15 +90,15 @@ inline TileB tile_b_from_c(float c0, float c1, float c2, float c3) {
 inline void transpose_all(void** operands) {
   ushort values[16][8];
   for (int lane = 0; lane < host::SIMD; ++lane)
-    for (int k = 0; k < 2; ++k)
-      for (int j = 0; j < 2; ++j)
-        values[lane_row(lane) + 8 * k][2 * lane_quad(lane) + j] =
-            ushort(static_cast<TileB*>(operands[lane])->v[k].bits >> (16 * j));
-  for (int lane = 0; lane < host::SIMD; ++lane)
-    for (int k = 0; k < 2; ++k)
-      static_cast<TileB*>(operands[lane])->v[k].bits =
-          values[tile_b_row(lane, k, 0)][tile_b_column(lane, 0)] |
-          uint(values[tile_b_row(lane, k, 1)][tile_b_column(lane, 1)]) << 16;
+    for (int i = 0; i < 4; ++i)
+      values[lane_row(lane) + 8 * (i >> 1)][2 * lane_quad(lane) + (i & 1)] =
+          ushort(static_cast<TileB*>(operands[lane])->v[i >> 1].bits >> (16 * (i & 1)));
+  for (int row = 0; row < 16; ++row)
+    for (int column = 0; column < 8; ++column) {
+      uint& bits = static_cast<TileB*>(operands[tile_b_lane(row, column)])->v[row >> 3].bits;
+      const int shift = 16 * tile_b_half(row, column);
+      bits = (bits & ~(0xffffu << shift)) | uint(values[row][column]) << shift;
+    }
 }
 inline TileB tile_b_from_c(float c0, float c1, float c2, float c3) {
   TileB tile{{make_pair(c0, c1), make_pair(c2, c3)}};

@@ -3,14 +3,14 @@
 
 namespace kv {
 
-// TILES is the number of 8-head tiles that one simdgroup works on; Query is a MatrixQuery.
-template <typename K, typename V, int TILES, typename Query>
+// Query is a MatrixQuery of K.
+template <typename K, typename V, typename Query>
 struct MatrixBody {
   typedef Slices<K, 4> KeyCut;
   typedef Slices<V, 8> ValueCut;
   KV_CONST int steps_per_word = most(1, KeyCut::codes / 4);
+  KV_CONST int TILES = Query::tiles;
   KV_CONST int output_tiles = V::dim / 16;
-  KV_CONST int heads = 8 * TILES;
   // Small slices are loaded before they are needed; large ones would not leave registers for the output.
   KV_CONST bool early_keys = KeyCut::units * KeyCut::words <= 16;
   KV_CONST bool early_values = ValueCut::units * ValueCut::words <= 4;
@@ -22,37 +22,28 @@ struct MatrixBody {
 
   Query queries;
   int lane, row, quad;
-  int first_tile;  // of the group's 8-head tiles
-  TileB query[Query::held ? TILES * Query::steps : 1];
   TileC out[TILES][output_tiles];
-  float factor[TILES][2];  // of heads 2 quad and 2 quad + 1 of each tile, like the next three
-  float peak[TILES][2];
+  float peak[TILES][2];  // of heads 2 quad and 2 quad + 1 of each tile, like the next three
+  float weight[TILES][2];
   float sum[TILES][2];
   float shift[TILES][2][V::groups];  // sum of probability times bias
   float bound;                       // a power of two that no value scale so far exceeds
   float lift;                        // probability times value scale times this fits float16
 
-  template <typename Q>
-  KV_FUNC void begin(KV_DEVICE(const Q) q, int lane_index, int tile) {
+  KV_FUNC void begin(int lane_index) {
     lane = lane_index;
     row = lane_row(lane);
     quad = lane_quad(lane);
-    first_tile = tile;
     bound = bits_float(27u << 23);  // 2^-100, and 64 over it
     lift = bits_float(233u << 23);
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
       KV_UNROLL for (int j = 0; j < 2; ++j) {
-        factor[t][j] = queries.factor[8 * (tile + t) + 2 * quad + j];
         peak[t][j] = lowest_peak();
         sum[t][j] = 0.0f;
         KV_UNROLL for (int g = 0; g < V::groups; ++g) shift[t][j][g] = 0.0f;
       }
       KV_UNROLL for (int i = 0; i < output_tiles; ++i) {
         KV_UNROLL for (int e = 0; e < 4; ++e) out[t][i].v[e] = 0.0f;
-      }
-      if (Query::held) {
-        KV_UNROLL for (int s = 0; s < Query::steps; ++s)
-          query[t * Query::steps + s] = queries.gather(q, s, tile + t, lane);
       }
     }
   }
@@ -119,8 +110,7 @@ struct MatrixBody {
             KV_UNROLL for (int e = 0; e < 4; ++e)
               a.v[e] = pair_at<K>(codes.keys[e & 1][early_keys ? u : 0].w[w], 2 * i + (e >> 1), stored.key_book);
             KV_UNROLL for (int t = 0; t < TILES; ++t)
-              multiply_add(dot[t], a,
-                           Query::held ? query[t * Query::steps + step] : queries.load(step, first_tile + t, lane));
+              multiply_add(dot[t], a, queries.at(step, t, lane));
           }
         }
       }
@@ -129,16 +119,15 @@ struct MatrixBody {
         const float bias = K::meta == META_BIAS ? fast_fma(scale, float(K::center), biases[r].at(g)) : 0.0f;
         KV_UNROLL for (int t = 0; t < TILES; ++t) {
           KV_UNROLL for (int j = 0; j < 2; ++j) {
-            const int head = 8 * (first_tile + t) + 2 * quad + j;
             float x = fast_fma(scale, dot[t].v[2 * r + j], s[t].v[2 * r + j]);
-            if (K::meta == META_BIAS) x = fast_fma(bias, queries.sums[g * Query::heads + head], x);
+            if (K::meta == META_BIAS) x = fast_fma(bias, queries.sum_at(g, t, j, quad), x);
             s[t].v[2 * r + j] = x;
           }
         }
       }
     }
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
-      KV_UNROLL for (int e = 0; e < 4; ++e) s[t].v[e] *= factor[t][e & 1];
+      KV_UNROLL for (int e = 0; e < 4; ++e) s[t].v[e] *= queries.factor[t][e & 1];
     }
   }
 
@@ -245,29 +234,42 @@ struct MatrixBody {
       }
     }
   }
-  KV_FUNC void lead(KV_SHARED(float) peaks, KV_SHARED(float) sums) const {
+  KV_FUNC void leave_peaks(KV_SHARED(float) peaks) const {
     if (row != 0) return;
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
+      KV_UNROLL for (int j = 0; j < 2; ++j) peaks[8 * t + 2 * quad + j] = peak[t][j];
+    }
+  }
+  KV_FUNC void leave_sums(KV_SHARED(float) sums) const {
+    if (row != 0) return;
+    KV_UNROLL for (int t = 0; t < TILES; ++t) {
+      KV_UNROLL for (int j = 0; j < 2; ++j) sums[8 * t + 2 * quad + j] = sum[t][j] * weight[t][j];
+    }
+  }
+  // Weights of this simdgroup among STRIPES with the same heads, whose maxima are [stripe][HEADS].
+  template <int HEADS, int STRIPES>
+  KV_FUNC void weigh(KV_SHARED(float) peaks) {
+    KV_UNROLL for (int t = 0; t < TILES; ++t) {
       KV_UNROLL for (int j = 0; j < 2; ++j) {
-        peaks[8 * t + 2 * quad + j] = peak[t][j];
-        sums[8 * t + 2 * quad + j] = sum[t][j];
+        float top = lowest_peak();
+        KV_UNROLL for (int s = 0; s < STRIPES; ++s) top = larger(top, peaks[s * HEADS + 8 * t + 2 * quad + j]);
+        weight[t][j] = fast_exp2(peak[t][j] - top);
       }
     }
   }
-  // Output tiles [first, first + COUNT) as [head][tile][16 rows], times the weight of each head.
+  // Output tiles [first, first + COUNT), weighted, as [head][tile][16 rows].
   template <int COUNT>
-  KV_FUNC void store(KV_SHARED(float) memory, int first, KV_SHARED(float) weights) const {
-    const float unlift = 1.0f / lift;
+  KV_FUNC void store(KV_SHARED(float) memory, int first) const {
+    const float unlift = bits_float((254u << 23) - float_bits(lift));  // 1 / lift, a power of two
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
       KV_UNROLL for (int j = 0; j < 2; ++j) {
-        const int head = 8 * t + 2 * quad + j;
-        const float weight = weights[head];
+        const float factor = unlift * weight[t][j];
         KV_UNROLL for (int i = 0; i < COUNT; ++i) {
           if (first + i < output_tiles) {
-            const float bias = shift[t][j][output_group<V>(first + i)];
+            const float bias = V::meta == META_BIAS ? shift[t][j][Output<V>::group(first + i)] * weight[t][j] : 0.0f;
             KV_UNROLL for (int r = 0; r < 2; ++r)
-              memory[(head * COUNT + i) * 16 + row + 8 * r] =
-                  fast_fma(out[t][first + i].v[2 * r + j], unlift, bias) * weight;
+              memory[((8 * t + 2 * quad + j) * COUNT + i) * 16 + row + 8 * r] =
+                  fast_fma(out[t][first + i].v[2 * r + j], factor, bias);
           }
         }
       }

@@ -1,94 +1,110 @@
 // Queries as the matrix body wants them: float16 tiles scaled by a power of two per head, and their sums per group.
+// Loops stay loops here: code that runs once is paid for by fetching it, not by running it.
 
 namespace kv {
 
-// Position of key tile row `k` (0 to 15) of step `step` among the channels of a head.
+// Where the code at `position` of a key meets the queries: the step, and the row of its tile.
 template <typename K>
-KV_FUNC int key_channel(int step, int k) {
+struct KeyOrder {
   typedef Slices<K, 4> Cut;
-  const int steps = most(1, Cut::codes / 4);  // of a word: four codes make two column pairs
-  const int unit = step / (steps * Cut::words), word = step / steps % Cut::words;
-  const int pair = 2 * (step % steps) + (k >> 3);
-  return K::channel(unit * Cut::unit + ((k & 7) >> 1) * Cut::run + word * Cut::codes + pair + (k & 1) * Cut::pairs);
-}
+  KV_CONST int word_steps = most(1, Cut::codes / 4);  // four codes make two pairs of columns
 
-// HEADS query heads of one KV head (a multiple of 8; those beyond GQA are zero).
-template <typename K, int GQA, int HEADS, int SIMDS>
+  static KV_FUNC int step(int position) {
+    const int word = position / Cut::unit * Cut::words + position % Cut::run / Cut::codes;
+    return word * word_steps + position % Cut::pairs / 2;
+  }
+  static KV_FUNC int row(int position) {
+    const int pair = position % Cut::pairs, second = position % Cut::codes / Cut::pairs;
+    return 2 * (position % Cut::unit / Cut::run) + 8 * (pair & 1) + second;
+  }
+};
+
+// TILES times 8 query heads of one KV head, that one simdgroup works on; heads beyond GQA are zero. The tiles of all
+// CHUNKS sets of heads lie in threadgroup memory; few are held in registers as well.
+template <typename K, int GQA, int TILES, int CHUNKS, int SIMDS>
 struct MatrixQuery {
-  KV_CONST int heads = HEADS;
   KV_CONST int steps = K::dim / 16;
-  KV_CONST int tiles = HEADS / 8;
-  KV_CONST int floats = 2 * HEADS + K::groups * HEADS;
-  KV_CONST bool held = tiles * steps <= 16;  // in registers
-  KV_CONST int words = held ? 4 : tiles * steps * 64;
+  KV_CONST int tiles = TILES;
+  KV_CONST bool held = TILES * steps <= 16;
+  KV_CONST int heads = CHUNKS * TILES * 8;
+  KV_CONST int halves = heads * K::dim;
+  KV_CONST int floats = heads * (1 + (held ? 0 : K::groups));
 
-  KV_SHARED(float) factor;  // undoes the power of two; times the scale and log2(e)
-  KV_SHARED(float) up;      // the power of two
-  KV_SHARED(float) sums;    // [group][head], of the rounded queries
-  KV_SHARED(uint) tile_words;
+  TileB tile[held ? TILES * steps : 1];
+  float factor[TILES][2];                      // of heads 2 quad and 2 quad + 1: undoes the power of two, times the scale
+  float sums[held ? K::groups : 1][TILES][2];  // per group, of the rounded queries of these heads
+  KV_SHARED(half_t) tile_memory;
+  KV_SHARED(float) sum_memory;
 
-  // q points at the first head of the group, [GQA, D].
+  // q points at the first head of the group, [GQA, D]. The simdgroup works on the heads of `chunk`, as `share` of
+  // `shares`.
   template <typename Q>
-  KV_FUNC void prepare(KV_DEVICE(const Q) q, float scale, KV_THREAD const Place& place) {
-    for (int h = place.simd; h < HEADS; h += SIMDS) {
-      float values[(K::dim + 31) / 32];
+  KV_FUNC void prepare(KV_DEVICE(const Q) q, float scale, KV_THREAD const Place& place, int chunk, int share, int shares,
+                       KV_SHARED(half_t) half_memory, KV_SHARED(float) float_memory) {
+    KV_UNROLL_1 for (int h = place.simd; h < heads; h += SIMDS) {
       float top = 0.0f;
-      KV_UNROLL for (int i = 0; i < (K::dim + 31) / 32; ++i) {
-        const int channel = 32 * i + place.lane;
-        values[i] = h < GQA && channel < K::dim ? to_float(q[h * K::dim + channel]) : 0.0f;
-        top = larger(top, magnitude(values[i]));
-      }
+      KV_UNROLL_4 for (int c = place.lane; c < K::dim; c += 32)
+        top = larger(top, h < GQA ? magnitude(to_float(q[h * K::dim + c])) : 0.0f);
       KV_UNROLL for (int i = 0; i < 5; ++i) top = larger(top, simd_swap(top, 1 << i));
       const uint exponent = float_bits(top) >> 23;
-      const float raise = exponent == 0 ? 1.0f : bits_float((254u - exponent) << 23);
-      float sum = 0.0f;
-      KV_UNROLL for (int i = 0; i < (K::dim + 31) / 32; ++i) {
-        sum += pair_low(make_pair(values[i] * raise, 0.0f));
-        const int group = 32 * i / K::group;
-        if (32 * (i + 1) / K::group != group || 32 * (i + 1) >= K::dim) {
-          KV_UNROLL for (int j = 0; j < 5; ++j) sum += simd_swap(sum, 1 << j);
-          if (place.lane == 0) sums[group * HEADS + h] = sum;
-          sum = 0.0f;
-        }
-      }
-      if (place.lane == 0) {
-        up[h] = raise;
-        factor[h] = scale * (exponent == 0 ? 1.0f : bits_float(exponent << 23));
+      const float raise = exponent == 0u ? 1.0f : bits_float((254u - exponent) << 23);
+      if (place.lane == 0) float_memory[h] = scale * (exponent == 0u ? 1.0f : bits_float(exponent << 23));
+      KV_UNROLL_4 for (int position = place.lane; position < K::dim; position += 32) {
+        const float x = h < GQA ? to_float(q[h * K::dim + K::channel(position)]) * raise : 0.0f;
+        const int k = KeyOrder<K>::row(position), column = h & 7;
+        const int cell = ((h >> 3) * steps + KeyOrder<K>::step(position)) * 32 + tile_b_lane(k, column);
+        half_memory[4 * cell + 2 * (k >> 3) + tile_b_half(k, column)] = Convert<half_t>::from(x);
       }
     }
     group_sync();
-    if (!held) {
-      for (int step = place.simd; step < steps; step += SIMDS) {
-        for (int t = 0; t < tiles; ++t) {
-          const TileB b = gather(q, step, t, place.lane);
-          tile_words[((t * steps + step) * 2) * 32 + place.lane] = pair_bits(b.v[0]);
-          tile_words[((t * steps + step) * 2 + 1) * 32 + place.lane] = pair_bits(b.v[1]);
-        }
+    tile_memory = half_memory + chunk * TILES * steps * 128;
+    sum_memory = float_memory + heads + chunk * TILES * 8 * K::groups;
+    KV_UNROLL for (int t = 0; t < TILES; ++t) {
+      KV_UNROLL for (int j = 0; j < 2; ++j)
+        factor[t][j] = float_memory[(chunk * TILES + t) * 8 + 2 * lane_quad(place.lane) + j];
+      if (held) {
+        KV_UNROLL for (int s = 0; s < steps; ++s) tile[t * steps + s] = load(s, t, place.lane);
       }
-      group_sync();
     }
+    if (K::meta == META_BIAS) add_up(place.lane, share, shares);
   }
 
-  // The tile of queries that meets the keys of one step, from device memory or from threadgroup memory.
-  template <typename Q>
-  KV_FUNC TileB gather(KV_DEVICE(const Q) q, int step, int tile, int lane) const {
-    TileB b;
-    KV_UNROLL for (int upper = 0; upper < 2; ++upper) {
-      float x[2];
-      KV_UNROLL for (int j = 0; j < 2; ++j) {
-        const int h = 8 * tile + tile_b_column(lane, j);
-        const int channel = key_channel<K>(step, tile_b_row(lane, upper, j));
-        x[j] = h < GQA ? to_float(q[h * K::dim + channel]) * up[h] : 0.0f;
+  // Sums of the queries per group, as products with ones.
+  KV_FUNC void add_up(int lane, int share, int shares) {
+    TileA ones;
+    KV_UNROLL for (int i = 0; i < 4; ++i) ones.v[i] = pair_from_bits(0x3c003c00u);
+    if (held) {
+      KV_UNROLL for (int t = 0; t < TILES; ++t) {
+        KV_UNROLL for (int g = 0; g < K::groups; ++g) {
+          TileC sum = tile_c_zero();
+          KV_UNROLL for (int s = 0; s < steps / K::groups; ++s)
+            multiply_add(sum, ones, tile[t * steps + g * (steps / K::groups) + s]);
+          sums[g][t][0] = sum.v[0];
+          sums[g][t][1] = sum.v[1];
+        }
       }
-      b.v[upper] = make_pair(x[0], x[1]);
+      return;
     }
+    KV_UNROLL_1 for (int i = share; i < TILES * K::groups; i += shares) {
+      TileC sum = tile_c_zero();
+      KV_UNROLL_4 for (int s = 0; s < steps / K::groups; ++s)
+        multiply_add(sum, ones, load(i / TILES * (steps / K::groups) + s, i % TILES, lane));
+      if (lane_row(lane) == 0) {
+        sum_memory[8 * i + 2 * lane_quad(lane)] = sum.v[0];
+        sum_memory[8 * i + 2 * lane_quad(lane) + 1] = sum.v[1];
+      }
+    }
+    group_sync();
+  }
+
+  KV_FUNC TileB load(int step, int t, int lane) const {
+    TileB b;
+    load_tile_b(tile_memory + ((t * steps + step) * 32 + lane) * 4, b);
     return b;
   }
-  KV_FUNC TileB load(int step, int tile, int lane) const {
-    TileB b;
-    b.v[0] = pair_from_bits(tile_words[((tile * steps + step) * 2) * 32 + lane]);
-    b.v[1] = pair_from_bits(tile_words[((tile * steps + step) * 2 + 1) * 32 + lane]);
-    return b;
+  KV_FUNC TileB at(int step, int t, int lane) const { return held ? tile[t * steps + step] : load(step, t, lane); }
+  KV_FUNC float sum_at(int group, int t, int j, int quad) const {
+    return held ? sums[group][t][j] : float(sum_memory[8 * (group * TILES + t) + 2 * quad + j]);
   }
 };
 

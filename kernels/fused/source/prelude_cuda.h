@@ -9,6 +9,7 @@
 #define KV_SHARED(T) T*
 #define KV_SHARED_ARRAY(T, name, count) __shared__ __align__(16) T name[count]
 #define KV_UNROLL _Pragma("unroll")
+#define KV_UNROLL_1 _Pragma("unroll 1")
 #define KV_UNROLL_4 _Pragma("unroll 4")
 #define thread_index_in_simdgroup (threadIdx.x & 31u)
 #define simdgroup_index_in_threadgroup (threadIdx.x >> 5)
@@ -142,8 +143,15 @@ struct TileB {
 struct TileC {
   float v[4];
 };
-KV_FUNC int tile_b_row(int lane, int upper, int j) { return 2 * (lane & 3) + 8 * upper + j; }
-KV_FUNC int tile_b_column(int lane, int) { return lane >> 2; }
+// The lane and the half of its pair that hold element (row, column) of B; the pair is row / 8.
+KV_FUNC int tile_b_lane(int row, int column) { return column * 4 + ((row & 7) >> 1); }
+KV_FUNC int tile_b_half(int row, int) { return row & 1; }
+KV_FUNC void load_tile_b(const half_t* p, TileB& b) {  // 8-byte aligned
+  const uint2 v = *reinterpret_cast<const uint2*>(p);
+  b.v[0].bits = v.x;
+  b.v[1].bits = v.y;
+}
+KV_FUNC TileC tile_c_zero() { return TileC{{0.0f, 0.0f, 0.0f, 0.0f}}; }
 KV_FUNC void multiply_add(TileC& c, const TileA& a, const TileB& b) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c.v[0]), "+f"(c.v[1]), "+f"(c.v[2]), "+f"(c.v[3])

@@ -11,6 +11,7 @@
   static_assert((count) * sizeof(T) <= kv::host::GROUP_MEMORY, "more than 32 KiB of threadgroup memory"); \
   kv::host::GroupPointer<T> name = kv::host::shared_array<T>(count)
 #define KV_UNROLL
+#define KV_UNROLL_1
 #define KV_UNROLL_4
 #define thread_index_in_simdgroup (static_cast<unsigned>(kv::host::machine()->lane()))
 #define simdgroup_index_in_threadgroup (static_cast<unsigned>(kv::host::machine()->simdgroup()))
@@ -134,16 +135,16 @@ inline int lane_at(int row, int quad) {
 }
 constexpr int row_step(int i) { return i == 2 ? 16 : 2 << i; }
 constexpr int quad_step(int i) { return i == 0 ? 1 : 8; }
-inline int tile_b_row(int lane, int upper, int) { return lane_row(lane) + 8 * upper; }
-inline int tile_b_column(int lane, int j) { return 2 * lane_quad(lane) + j; }
+inline int tile_b_lane(int row, int column) { return lane_at(row & 7, column >> 1); }
+inline int tile_b_half(int, int column) { return column & 1; }
 #else
 inline int lane_row(int lane) { return lane >> 2; }
 inline int lane_quad(int lane) { return lane & 3; }
 inline int lane_at(int row, int quad) { return row * 4 + quad; }
 constexpr int row_step(int i) { return 4 << i; }
 constexpr int quad_step(int i) { return 1 << i; }
-inline int tile_b_row(int lane, int upper, int j) { return 2 * (lane & 3) + 8 * upper + j; }
-inline int tile_b_column(int lane, int) { return lane >> 2; }
+inline int tile_b_lane(int row, int column) { return column * 4 + ((row & 7) >> 1); }
+inline int tile_b_half(int row, int) { return row & 1; }
 #endif
 
 }  // namespace kv

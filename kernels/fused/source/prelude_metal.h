@@ -11,6 +11,7 @@ using namespace metal;
 #define KV_SHARED(T) threadgroup T*
 #define KV_SHARED_ARRAY(T, name, count) threadgroup T name[count]
 #define KV_UNROLL _Pragma("clang loop unroll(full)")
+#define KV_UNROLL_1 _Pragma("clang loop unroll(disable)")
 #define KV_UNROLL_4 _Pragma("clang loop unroll_count(4)")
 
 namespace kv {
@@ -117,8 +118,15 @@ struct TileB {
 struct TileC {
   float v[4];
 };
-KV_FUNC int tile_b_row(int lane, int upper, int) { return lane_row(lane) + 8 * upper; }
-KV_FUNC int tile_b_column(int lane, int j) { return 2 * lane_quad(lane) + j; }
+// The lane and the half of its pair that hold element (row, column) of B; the pair is row / 8.
+KV_FUNC int tile_b_lane(int row, int column) { return lane_at(row & 7, column >> 1); }
+KV_FUNC int tile_b_half(int, int column) { return column & 1; }
+KV_FUNC void load_tile_b(threadgroup const half_t* p, thread TileB& b) {  // 8-byte aligned
+  const half4 v = *reinterpret_cast<threadgroup const half4*>(p);
+  b.v[0].h = v.xy;
+  b.v[1].h = v.zw;
+}
+KV_FUNC TileC tile_c_zero() { return TileC{{0.0f, 0.0f, 0.0f, 0.0f}}; }
 KV_FUNC void multiply_add(thread TileC& c, thread const TileA& a, thread const TileB& b) {
   KV_UNROLL for (int r = 0; r < 2; ++r) {
     simdgroup_matrix<float, 8, 8> sum;

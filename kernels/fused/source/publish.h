@@ -2,78 +2,82 @@
 
 namespace kv {
 
-// Where row r (0 to 15) of output tile `tile` lies among the channels.
+// Row r (0 to 15) of output tile `tile` holds the channel at output_position; the inverse is tile_of and row_of.
 template <typename V>
-KV_FUNC int output_channel(int tile, int r) {
+struct Output {
   typedef Slices<V, 8> Cut;
-  const int unit = tile / (Cut::words * Cut::pairs);
-  const int word = tile / Cut::pairs % Cut::words;
-  const int code = tile % Cut::pairs + (r >> 3) * Cut::pairs;
-  return V::channel(unit * Cut::unit + (r & 7) * Cut::run + word * Cut::codes + code);
-}
-template <typename V>
-KV_FUNC constexpr int output_group(int tile) {
-  return tile / (Slices<V, 8>::words * Slices<V, 8>::pairs) / Slices<V, 8>::units_per_group;
-}
+  KV_CONST int unit_tiles = Cut::words * Cut::pairs;
+
+  static KV_FUNC constexpr int group(int tile) { return tile / unit_tiles / Cut::units_per_group; }
+  static KV_FUNC int position(int tile, int r) {
+    const int code = tile % Cut::pairs + (r >> 3) * Cut::pairs;
+    return tile / unit_tiles * Cut::unit + (r & 7) * Cut::run + tile / Cut::pairs % Cut::words * Cut::codes + code;
+  }
+  static KV_FUNC int tile_of(int position) {
+    return position / Cut::unit * unit_tiles + position % Cut::run / Cut::codes * Cut::pairs + position % Cut::pairs;
+  }
+  static KV_FUNC int row_of(int position) {
+    return position % Cut::unit / Cut::run + 8 * (position % Cut::codes / Cut::pairs);
+  }
+};
 
 // Threadgroup memory for simdgroups of HEADS heads each. Output tiles pass through it a few at a time.
-template <int HEADS, int TILES, int SIMDS>
+template <int HEADS, int TILES, int SIMDS, int FLOATS>
 struct Publish {
-  KV_CONST int at_once = least(TILES, most(1, 128 / (SIMDS * HEADS)));  // at most 8 KiB, or one tile
+  KV_CONST int at_once = least(TILES, most(1, FLOATS / (16 * SIMDS * HEADS)));
   KV_CONST int tile_floats = SIMDS * HEADS * at_once * 16;
-  KV_CONST int floats = tile_floats + 3 * SIMDS * HEADS;
+  KV_CONST int floats = tile_floats + 2 * SIMDS * HEADS;
 };
 
 // Simdgroup s holds tokens of stripe s % STRIPES for the heads of chunk first_chunk + s / STRIPES. Writes outputs
 // relative to the common maximum into partials [B, Hq, splits, D], and (maximum, sum) into leads [B, Hq, splits, 2].
-template <typename Body, typename V, int GQA, int HEADS, int SIMDS, int STRIPES>
+template <typename Body, typename V, typename Plan, int GQA, int HEADS, int SIMDS, int STRIPES>
 KV_FUNC void publish(KV_THREAD Body& body, KV_THREAD const Place& place, int first_chunk, KV_SHARED(float) memory,
                      KV_DEVICE(float) partials, KV_DEVICE(float) leads) {
-  typedef Publish<HEADS, V::dim / 16, SIMDS> Plan;
-  const int thread = place.simd * 32 + place.lane;
-  const i64 first_head = ((i64)place.batch * place.kv_heads + place.kv_head) * GQA;
   KV_SHARED(float) peaks = memory + Plan::tile_floats;
   KV_SHARED(float) sums = peaks + SIMDS * HEADS;
-  KV_SHARED(float) weights = sums + SIMDS * HEADS;
+  const int thread = place.simd * 32 + place.lane;
+  const i64 first_head = ((i64)place.batch * place.kv_heads + place.kv_head) * GQA;
   body.finish();
-  group_sync();  // the memory was in use until here
-  body.lead(peaks + place.simd * HEADS, sums + place.simd * HEADS);
+  body.leave_peaks(peaks + place.simd * HEADS);
   group_sync();
-  for (int i = thread; i < SIMDS * HEADS; i += SIMDS * 32) {
-    const int slot = i / (HEADS * STRIPES), head = i % HEADS;
-    float top = lowest_peak();
-    for (int s = 0; s < STRIPES; ++s) top = larger(top, peaks[(slot * STRIPES + s) * HEADS + head]);
-    weights[i] = fast_exp2(peaks[i] - top);
-    const int group_head = (first_chunk + slot) * HEADS + head;
-    if (i / HEADS % STRIPES == 0 && group_head < GQA) {
-      float total = 0.0f;
-      for (int s = 0; s < STRIPES; ++s) {
-        const int at = (slot * STRIPES + s) * HEADS + head;
-        total += sums[at] * fast_exp2(peaks[at] - top);
+  body.template weigh<HEADS, STRIPES>(peaks + place.simd / STRIPES * STRIPES * HEADS);
+  body.leave_sums(sums + place.simd * HEADS);
+  KV_UNROLL for (int first = 0; first < V::dim / 16; first += Plan::at_once) {
+    if (first > 0) group_sync();
+    body.template store<Plan::at_once>(memory + place.simd * HEADS * Plan::at_once * 16, first);
+    group_sync();
+    const int count = 16 * least(Plan::at_once, V::dim / 16 - first);
+    // Whole units are written channel by channel, so that neighbouring lanes write neighbouring channels.
+    constexpr bool whole = Plan::at_once % Output<V>::unit_tiles == 0;
+    KV_UNROLL_1 for (int i = thread; i < SIMDS / STRIPES * HEADS * count; i += SIMDS * 32) {
+      const int at = i % count, head = i / count % HEADS, slot = i / (count * HEADS);
+      const int group_head = (first_chunk + slot) * HEADS + head;
+      if (group_head < GQA) {
+        const int tile = whole ? Output<V>::tile_of(at) : at / 16;
+        const int r = whole ? Output<V>::row_of(at) : at % 16;
+        const int position = whole ? 16 * first + at : Output<V>::position(first + tile, r);
+        float total = 0.0f;
+        KV_UNROLL for (int s = 0; s < STRIPES; ++s)
+          total += memory[(((slot * STRIPES + s) * HEADS + head) * Plan::at_once + tile) * 16 + r];
+        const i64 row = (first_head + group_head) * place.splits + place.split;
+        partials[row * V::dim + V::channel(position)] = total;
+      }
+    }
+  }
+  KV_UNROLL_1 for (int i = thread; i < SIMDS / STRIPES * HEADS; i += SIMDS * 32) {
+    const int slot = i / HEADS, group_head = first_chunk * HEADS + i;
+    if (group_head < GQA) {
+      float top = lowest_peak(), total = 0.0f;
+      KV_UNROLL for (int s = 0; s < STRIPES; ++s) {
+        const int at = (slot * STRIPES + s) * HEADS + i % HEADS;
+        top = larger(top, peaks[at]);
+        total += sums[at];
       }
       const i64 row = (first_head + group_head) * place.splits + place.split;
       leads[2 * row] = top;
       leads[2 * row + 1] = total;
     }
-  }
-  group_sync();
-  KV_UNROLL for (int first = 0; first < V::dim / 16; first += Plan::at_once) {
-    const int count = least(Plan::at_once, V::dim / 16 - first);
-    body.template store<Plan::at_once>(memory + place.simd * HEADS * Plan::at_once * 16, first,
-                                       weights + place.simd * HEADS);
-    group_sync();
-    for (int i = thread; i < SIMDS / STRIPES * HEADS * count * 16; i += SIMDS * 32) {
-      const int r = i % 16, tile = i / 16 % count, head = i / (16 * count) % HEADS, slot = i / (16 * count * HEADS);
-      const int group_head = (first_chunk + slot) * HEADS + head;
-      if (group_head < GQA) {
-        float total = 0.0f;
-        for (int s = 0; s < STRIPES; ++s)
-          total += memory[(((slot * STRIPES + s) * HEADS + head) * Plan::at_once + tile) * 16 + r];
-        const i64 row = (first_head + group_head) * place.splits + place.split;
-        partials[row * V::dim + output_channel<V>(first + tile, r)] = total;
-      }
-    }
-    group_sync();
   }
 }
 

@@ -9,13 +9,13 @@ struct ScalarBody {
   typedef Slices<K, 4> KeyCut;
   typedef Slices<V, 8> ValueCut;
   KV_CONST int output_tiles = V::dim / 16;
-  KV_CONST int heads = HEADS;
 
   int lane, row, quad;
   float query[HEADS][K::dim / 4];  // of this lane's channels, times the scale and log2(e)
   float query_sum[HEADS][K::groups];
   float out[HEADS][output_tiles][2];
   float peak[HEADS];
+  float weight[HEADS];
   float sum[HEADS];
   float shift[HEADS][V::groups];  // sum of probability times bias
 
@@ -175,24 +175,33 @@ struct ScalarBody {
       }
     }
   }
-  KV_FUNC void lead(KV_SHARED(float) peaks, KV_SHARED(float) sums) const {
+  KV_FUNC void leave_peaks(KV_SHARED(float) peaks) const {
     if (lane != 0) return;
+    KV_UNROLL for (int h = 0; h < HEADS; ++h) peaks[h] = peak[h];
+  }
+  KV_FUNC void leave_sums(KV_SHARED(float) sums) const {
+    if (lane != 0) return;
+    KV_UNROLL for (int h = 0; h < HEADS; ++h) sums[h] = sum[h] * weight[h];
+  }
+  // Weights of this simdgroup among STRIPES with the same heads, whose maxima are [stripe][COUNT].
+  template <int COUNT, int STRIPES>
+  KV_FUNC void weigh(KV_SHARED(float) peaks) {
     KV_UNROLL for (int h = 0; h < HEADS; ++h) {
-      peaks[h] = peak[h];
-      sums[h] = sum[h];
+      float top = lowest_peak();
+      KV_UNROLL for (int s = 0; s < STRIPES; ++s) top = larger(top, peaks[s * COUNT + h]);
+      weight[h] = fast_exp2(peak[h] - top);
     }
   }
-  // Output tiles [first, first + COUNT) as [head][tile][16 rows], times the weight of each head.
+  // Output tiles [first, first + COUNT), weighted, as [head][tile][16 rows].
   template <int COUNT>
-  KV_FUNC void store(KV_SHARED(float) memory, int first, KV_SHARED(float) weights) const {
+  KV_FUNC void store(KV_SHARED(float) memory, int first) const {
     if (quad != 0) return;
     KV_UNROLL for (int h = 0; h < HEADS; ++h) {
-      const float weight = weights[h];
       KV_UNROLL for (int i = 0; i < COUNT; ++i) {
         if (first + i < output_tiles) {
-          const float bias = shift[h][output_group<V>(first + i)];
-          memory[(h * COUNT + i) * 16 + row] = (out[h][first + i][0] + bias) * weight;
-          memory[(h * COUNT + i) * 16 + row + 8] = (out[h][first + i][1] + bias) * weight;
+          const float bias = shift[h][Output<V>::group(first + i)];
+          KV_UNROLL for (int r = 0; r < 2; ++r)
+            memory[(h * COUNT + i) * 16 + row + 8 * r] = (out[h][first + i][r] + bias) * weight[h];
         }
       }
     }
