@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Database:
         """A consistent view of the store; inside a batch of this thread it sees the batch's own writes."""
         self._after_fork()
         batch = self._batch if self.in_batch else None
-        with translated(self.place):
+        with self._translated():
             if batch is not None:
                 yield batch
             else:
@@ -64,10 +64,10 @@ class Database:
         self._writable()
         with self._lock:
             if self._batch is not None:
-                with translated(self.place), _savepoint(self._batch):
+                with self._translated(), _savepoint(self._batch):
                     yield self._batch
             else:
-                with translated(self.place), self._writer() as connection, connection.begin():
+                with self._translated(), self._writer() as connection, connection.begin():
                     yield connection
 
     @contextmanager
@@ -82,7 +82,7 @@ class Database:
             if self._batch is not None:
                 yield
                 return
-            with translated(self.place), self._writer() as connection:
+            with self._translated(), self._writer() as connection:
                 transaction = connection.begin()
                 self._batch, self._batch_thread = connection, threading.get_ident()
                 try:
@@ -94,6 +94,11 @@ class Database:
     def dispose(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+    def _translated(self) -> AbstractContextManager[None]:
+        # Locks and savepoints are the driver's own calls, so its errors come unwrapped.
+        dbapi: Any = self.engine.dialect.dbapi
+        return translated(self.place, dbapi.Error)
 
     def _writable(self) -> None:
         self._after_fork()

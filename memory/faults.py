@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from swarm.kernels.errors import DiskFullError, ForeignStoreError, StoreError
 
@@ -63,8 +64,8 @@ def describe(error: BaseException, place: str) -> StoreError:
 
 
 @contextmanager
-def translated(place: str) -> Iterator[None]:
-    """Raise driver errors inside as StoreError.
+def translated(place: str, driver: type[Exception] = sqlite3.Error) -> Iterator[None]:
+    """Raise the errors of SQLAlchemy and of the database's own driver inside as StoreError.
 
     Raises:
         ConflictError: a constraint refused a row; whoever knows what that means names it.
@@ -74,5 +75,5 @@ def translated(place: str) -> Iterator[None]:
         yield
     except IntegrityError as error:
         raise ConflictError(f"the store {place} refused a row ({error.orig}).", "Report this as a bug.") from error
-    except (DBAPIError, SQLAlchemyError) as error:
+    except (SQLAlchemyError, driver) as error:
         raise describe(error, place) from error

@@ -7,8 +7,8 @@ from samples import measurement
 from sqlalchemy import text
 
 from swarm.kernels.errors import BudgetError, LeaseLostError, UsageError
-from swarm.memory.results import MAX_CRASHES
 from swarm.memory.records import Budget
+from swarm.memory.results import MAX_CRASHES
 
 
 def test_a_claimed_trial_is_nobody_elses(store, add):

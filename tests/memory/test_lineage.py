@@ -49,7 +49,7 @@ def test_edges(store, story):
 
 
 def test_ancestors_and_descendants(store, story):
-    first, second, third, plateau, contrast = story
+    first, second, _, plateau, contrast = story
     made = lineage.graph(store)
     assert f"trial:{first.id}" in lineage.ancestors(made, "review:1")
     assert f"trial:{second.id}" in lineage.descendants(made, f"finding:{plateau}")
@@ -85,7 +85,7 @@ def test_no_order_of_operations_makes_a_circle(store, campaign, run, seed):
 
 
 def test_tampering_is_noticed(store, story):
-    _, second, _, plateau, _ = story
+    second = story[1]
     with store.database.write() as connection:
         connection.execute(text("UPDATE evidence SET since = 1 WHERE trial_id = :t"), {"t": second.id})
     with pytest.raises(StoreError, match=r"circle.*finding"):

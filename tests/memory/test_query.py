@@ -95,7 +95,9 @@ def test_rows_are_bounded(store):
     assert not store.query("SELECT 1", limit=1).truncated
 
 
-@pytest.mark.parametrize("statement", ["SELECT * FROM nowhere", "SELEC 1", "", "   ", "-- nothing", "SELECT 'a", "SELECT 'x\x00y'"])
+@pytest.mark.parametrize(
+    "statement", ["SELECT * FROM nowhere", "SELEC 1", "", "   ", "-- nothing", "SELECT 'a", "SELECT 'x\x00y'"]
+)
 def test_wrong_queries_say_so_in_one_line(store, statement):
     with pytest.raises(UsageError) as caught:
         store.query(statement)

@@ -84,7 +84,9 @@ def test_changed_measurement_moves_the_front(store, run):
     good, bad = run(0.1, 4.0), run(0.2, 4.5)
     assert store.query("SELECT trial_id FROM pareto").rows == [(good.id,)]
     with store.database.write() as connection:
-        connection.execute(text("UPDATE measurements SET value = 9 WHERE metric = 'kld' AND trial_id = :t"), {"t": good.id})
+        connection.execute(
+            text("UPDATE measurements SET value = 9 WHERE metric = 'kld' AND trial_id = :t"), {"t": good.id}
+        )
     assert store.query("SELECT trial_id FROM pareto ORDER BY 1").rows == [(good.id,), (bad.id,)]
     assert store.query(f"SELECT kld FROM trial_metrics WHERE trial_id = {good.id}").rows == [(9.0,)]
     with store.database.write() as connection:
@@ -167,20 +169,24 @@ def test_trial_metrics_is_wide(store, run, add):
     run(0.1, 4.5, {"same_top1": 0.97, "kld_p99": 0.5}, bits=3, layers=(2, 3, 4))
     waiting = add()
     rows = store.query("SELECT * FROM trial_metrics ORDER BY trial_id").records()
-    assert rows[0] | {
-        "model": "alpha",
-        "configuration": "K affine3/g64 V affine3/g64 @layers 2-4",
-        "key_label": "affine3/g64",
-        "key_method": "affine",
-        "key_bits": 3,
-        "first_layer": 2,
-        "last_layer": 4,
-        "n_quantized": 3,
-        "kld": 0.1,
-        "kld_stderr": pytest.approx(0.01),
-        "bits_per_value": 4.5,
-        "same_top1": 0.97,
-        "kld_p99": 0.5,
-        "state": "complete",
-    } == rows[0]
+    assert (
+        rows[0]
+        | {
+            "model": "alpha",
+            "configuration": "K affine3/g64 V affine3/g64 @layers 2-4",
+            "key_label": "affine3/g64",
+            "key_method": "affine",
+            "key_bits": 3,
+            "first_layer": 2,
+            "last_layer": 4,
+            "n_quantized": 3,
+            "kld": 0.1,
+            "kld_stderr": pytest.approx(0.01),
+            "bits_per_value": 4.5,
+            "same_top1": 0.97,
+            "kld_p99": 0.5,
+            "state": "complete",
+        }
+        == rows[0]
+    )
     assert (rows[1]["trial_id"], rows[1]["state"], rows[1]["kld"]) == (waiting.id, "waiting", None)
