@@ -1,7 +1,8 @@
 # ruff: noqa: S608 - all parts are constants of this module
 """Keeps the Pareto front of every group of comparable trials as rows, so that a million trials stay quick to rank.
 
-A group is a campaign's trials of one model, protocol, rung and context. Both objectives are minimised.
+A group is a campaign's trials of one model, protocol, rung and context. Both objectives are minimised. Triggers of
+the database repair a front when somebody changes a stored measurement by hand.
 """
 
 from __future__ import annotations
@@ -51,43 +52,3 @@ def true_front(where: str = "true") -> str:
         FROM trials t WHERE t.state = 'complete' AND t.kld IS NOT NULL AND t.bits_per_value IS NOT NULL
             AND t.logit_gain = 1.0 AND {where}
     ) ranked WHERE best_before IS NULL OR kld < best_before"""
-
-
-def _repair(row: str, value: str) -> str:
-    """SQL for a measurement `row` that now is `value`: bring what is copied out of it up to date."""
-    group = " AND ".join(f"a.{name} = b.{name}" for name in GROUP)
-    rivals = f"EXISTS (SELECT 1 FROM trials b WHERE b.id = {row}.trial_id AND {group})"
-    return f"""UPDATE trials SET kld = CASE {row}.metric WHEN 'kld' THEN {value} ELSE kld END,
-            bits_per_value = CASE {row}.metric WHEN 'bits_per_value' THEN {value} ELSE bits_per_value END
-        WHERE id = {row}.trial_id;
-        DELETE FROM front WHERE trial_id IN (SELECT a.trial_id FROM front a WHERE {rivals});
-        INSERT INTO front (trial_id, {", ".join(GROUP)}, bits_per_value, kld)
-        {true_front(rivals.replace("a.", "t."))};"""
-
-
-_CREATE = {
-    "sqlite": tuple(
-        f"""CREATE TRIGGER measurements_{event.lower()} AFTER {event} ON measurements
-        WHEN {row}.metric IN ('kld', 'bits_per_value') BEGIN
-        {_repair(row, value)}
-        END"""
-        for event, row, value in (("UPDATE", "new", "new.value"), ("DELETE", "old", "NULL"))
-    ),
-    "postgresql": tuple(
-        statement
-        for event, row, value in (("UPDATE", "new", "new.value"), ("DELETE", "old", "NULL"))
-        for statement in (
-            f"""CREATE FUNCTION measurements_{event.lower()}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        {_repair(row, value)}
-        RETURN NULL; END $$""",
-            f"""CREATE TRIGGER measurements_{event.lower()} AFTER {event} ON measurements FOR EACH ROW
-        WHEN ({row}.metric IN ('kld', 'bits_per_value')) EXECUTE FUNCTION measurements_{event.lower()}()""",
-        )
-    ),
-}
-
-
-def create(connection: Connection) -> None:
-    """Make the triggers that repair fronts when somebody changes a stored measurement by hand."""
-    for statement in _CREATE[connection.dialect.name]:
-        connection.exec_driver_sql(statement)

@@ -1,4 +1,7 @@
-"""Full-text search over findings: FTS5 on SQLite, a GIN index on PostgreSQL. Knows both indexes' SQL."""
+"""Full-text search over findings: FTS5 on SQLite, a GIN index on PostgreSQL.
+
+Knows how to ask; migrations make the indexes.
+"""
 
 from __future__ import annotations
 
@@ -16,43 +19,6 @@ _POSTGRESQL_SEARCH = """
 SELECT id FROM findings WHERE findings_text(statement, key, models, author) @@ to_tsquery('english', :words)
 ORDER BY ts_rank(findings_text(statement, key, models, author), to_tsquery('english', :words)) DESC, id LIMIT :limit
 """
-
-
-_CREATE = {
-    "sqlite": (
-        """CREATE VIRTUAL TABLE findings_fts USING fts5(
-            statement, key, models, author, content='findings', content_rowid='id', tokenize='porter unicode61')""",
-        """CREATE TRIGGER findings_fts_insert AFTER INSERT ON findings BEGIN
-            INSERT INTO findings_fts(rowid, statement, key, models, author)
-            VALUES (new.id, new.statement, new.key, new.models, new.author);
-        END""",
-        """CREATE TRIGGER findings_fts_delete AFTER DELETE ON findings BEGIN
-            INSERT INTO findings_fts(findings_fts, rowid, statement, key, models, author)
-            VALUES ('delete', old.id, old.statement, old.key, old.models, old.author);
-        END""",
-        """CREATE TRIGGER findings_fts_update AFTER UPDATE ON findings BEGIN
-            INSERT INTO findings_fts(findings_fts, rowid, statement, key, models, author)
-            VALUES ('delete', old.id, old.statement, old.key, old.models, old.author);
-            INSERT INTO findings_fts(rowid, statement, key, models, author)
-            VALUES (new.id, new.statement, new.key, new.models, new.author);
-        END""",
-    ),
-    "postgresql": (
-        # Punctuation is a blank here as it is on SQLite, so that `turboquant_mse` is found by either half.
-        r"""CREATE FUNCTION findings_text(statement text, key text, models jsonb, author text) RETURNS tsvector
-            LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-            SELECT to_tsvector('english'::regconfig, regexp_replace(
-                statement || ' ' || key || ' ' || models::text || ' ' || author, '[^[:alnum:]]+', ' ', 'g'))
-        $$""",
-        "CREATE INDEX findings_fts ON findings USING gin (findings_text(statement, key, models, author))",
-    ),
-}
-
-
-def create(connection: Connection) -> None:
-    """Make the index; what is in the table later enters it by itself."""
-    for statement in _CREATE[connection.dialect.name]:
-        connection.exec_driver_sql(statement)
 
 
 class _Search(NamedTuple):

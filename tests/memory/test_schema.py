@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
+import gzip
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from swarm.memory import schema, views
 from swarm.memory.store import Store
 from swarm.memory.tables import metadata
 
-RELEASES = sorted((Path(__file__).parent / "releases").glob("*.sql"))
+RELEASES = sorted((Path(__file__).parent / "releases").glob("*.db.gz"))
 
 
 def test_migrated_schema_is_the_metadata(store):
@@ -53,15 +53,13 @@ def test_revisions_are_numbered_without_gaps():
 
 
 def test_every_revision_has_a_snapshot():
-    assert [path.stem for path in RELEASES] == list(schema.revisions())
+    assert [path.name.split(".")[0] for path in RELEASES] == list(schema.revisions())
 
 
-@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
 def test_store_of_every_release_opens_with_its_data(release, tmp_path):
     path = tmp_path / "swarm.db"
-    with sqlite3.connect(path) as connection:
-        connection.executescript(release.read_text())
-    connection.close()
+    path.write_bytes(gzip.decompress(release.read_bytes()))
     with Store.open(path) as store:
         assert store.check() == []
         (campaign,) = store.campaigns.list()
