@@ -81,3 +81,29 @@ def test_options_of_a_command_come_from_its_table_and_its_variables(cli, tmp_pat
     assert json.loads(cli("query", sql, "--json").out) == [{"n": 1}, {"n": 2}]
     (tmp_path / "swarm.toml").write_text("[query]\nlimits = 1\n")
     assert "'limits'" in cli("query", sql).err
+
+
+def test_trials_are_exported_and_their_lineage_asked(cli, tmp_path):
+    from samples import measurement, proposal
+
+    from swarm.memory.records import Budget
+
+    with Store.open(tmp_path / "swarm.db", create=True) as store:
+        campaign = store.campaigns.create("one", {}, Budget(trials=5), 0)
+        for number in range(5):
+            record = store.trials.add(campaign.id, number, proposal(number))
+            store.trials.complete(store.trials.claim(record.id, "me"), measurement(kld=0.1 * (number + 1)))
+    assert cli("export", "out.jsonl").code == 0
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["number"] for line in lines] == list(range(5))
+    best = json.loads(cli("trials", "--best", "2", "--json").out)
+    assert [row["kld"] for row in best] == pytest.approx([0.1, 0.2])
+    assert [row["number"] for row in json.loads(cli("trials", "--pareto", "--json").out)] == [0]
+    nodes = json.loads(cli("graph", "--ancestors", "trial:3", "--json").out)
+    assert [node["node"] for node in nodes] == ["proposal:3"]
+    assert cli("graph").out.startswith("digraph")
+    assert cli("graph", "--ancestors", "trial:99").code == 2
+    assert cli("export", "out.xyz").code == 2
+    status = json.loads(cli("status", "--json").out)
+    assert status["trials"] == {"complete": 5}
+    assert json.loads(cli("show", "trial", "1", "--json").out)["number"] == 0
