@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 from swarm.kernels.backends.base import Backend
+
+if TYPE_CHECKING:
+    from swarm.kernels.arrays import Array
+    from swarm.kernels.fused.wiring import FusedDecode
+    from swarm.kernels.view import StoredView
 
 
 class Metal(Backend):
@@ -23,3 +31,17 @@ class Metal(Backend):
         import mlx.core as mx
 
         return str(mx.device_info().get("device_name", "Metal"))
+
+    def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
+        """One query token goes through the fused kernels where they know the format, all else through MLX operations."""
+        fused = _fused().attend(view, queries, scale, mask)
+        return super().attend(view, queries, scale, mask) if fused is None else fused
+
+
+@cache
+def _fused() -> FusedDecode:
+    from swarm.kernels.fused import devices
+    from swarm.kernels.fused.gpu import Gpu
+    from swarm.kernels.fused.wiring import FusedDecode
+
+    return FusedDecode(Gpu("metal"), devices.metal)

@@ -88,8 +88,8 @@ class DecodeAttention:
             SpecError: a shape that the kernels do not take, or no token at all.
         """
         runs = (packed, head, tail)
-        counts = tuple(run.count if run else 0 for run in runs)
-        batch, q_heads, dim = self._check(q, runs, counts)
+        counts = (_count(packed), _count(head), _count(tail))
+        batch, q_heads = self._check(q, counts)
         kv_heads = _arrays_of(next(run for run in runs if run and run.count))[0].shape[1]
         group = q_heads // kv_heads
         if kv_heads * group != q_heads or group > MAX_GROUP:
@@ -99,11 +99,12 @@ class DecodeAttention:
             )
         matrix_fits = packed is None or _codes_fit_matrix(packed)
         chosen = plan(self.device, counts=counts, rows=batch * kv_heads, group=group, matrix_fits=matrix_fits)
-        call = self.call(q, framed if framed is not None else q, scale, runs, chosen, group)
+        wide = q if framed is None else q.astype(framed.dtype)  # mapped queries keep their precision
+        call = self.call(wide, wide if framed is None else framed, scale, runs, chosen, group)
         partials, leads = self.launcher.run(call)
         return self._merge(partials, leads, chosen, q, apart)
 
-    def _check(self, q: Array, runs: tuple[Run | None, ...], counts: tuple[int, ...]) -> tuple[int, int, int]:
+    def _check(self, q: Array, counts: tuple[int, ...]) -> tuple[int, int]:
         batch, q_heads, length, dim = q.shape
         if length != 1 or dim not in HEAD_DIMS:
             raise SpecError(
@@ -112,7 +113,7 @@ class DecodeAttention:
             )
         if not 0 < sum(counts) <= MAX_TOKENS:
             raise SpecError(f"Attention over {sum(counts)} tokens.", f"Give 1 to {MAX_TOKENS} tokens.")
-        return batch, q_heads, dim
+        return batch, q_heads
 
     def call(
         self, q: Array, framed: Array, scale: float, runs: tuple[Run | None, ...], chosen: Plan, group: int
@@ -123,10 +124,10 @@ class DecodeAttention:
         batch, q_heads, _, dim = q.shape
         packed, head, tail = runs
         dense = next((run for run in (head, tail) if run), None)
-        half = dense.key.values.dtype if dense else (q.dtype if q.dtype != mx.float32 else mx.float16)
+        half = dense.key.values.dtype if dense else mx.float16
         blank = mx.zeros((1, 1, 1, LEAST_ELEMENTS), dtype=half)
         key, value = (packed.key, packed.value) if packed else (DenseSide(blank), DenseSide(blank))
-        inputs: list[tuple[str, Array]] = [("q", _contiguous(q)), ("q_frame", _contiguous(framed.astype(q.dtype)))]
+        inputs: list[tuple[str, Array]] = [("q", _contiguous(q)), ("q_frame", _contiguous(framed))]
         template: list[tuple[str, Any]] = [
             ("DIM", dim),
             ("Q", q.dtype),
@@ -147,7 +148,7 @@ class DecodeAttention:
             inputs += [(f"{name}_{x}", _padded(array)) for x, array in zip("kv", sides, strict=True)]
         template += [("H", half), ("H_CODES", 4 if half == mx.bfloat16 else 3)]
         bits = int(np.float32(scale * math.log2(math.e)).view(np.int32))
-        counts = [(run.count if run else 0) for run in runs]
+        counts = [_count(run) for run in runs]
         firsts = [first for run in runs for first in ((run.key.first, run.value.first) if run else (0, 0))]
         parts = (chosen.packed_parts, chosen.head_parts, chosen.tail_parts)
         numbers = (
@@ -190,6 +191,10 @@ class DecodeAttention:
         )
         (out,) = self.launcher.run(call)
         return (out[0], out[1]) if apart else (out[0], None)
+
+
+def _count(run: Run | None) -> int:
+    return 0 if run is None else run.count
 
 
 def _codes_fit_matrix(run: Run) -> bool:

@@ -39,16 +39,17 @@ class Gpu:
             f"kv_{call.entry}_{sources.digest(call.entry, self.kind)}_{hashlib.sha256(types.encode()).hexdigest()[:8]}"
         )
         if name not in self._kernels:
-            make = mx.fast.metal_kernel if self.kind == "metal" else mx.fast.cuda_kernel
-            # Nothing here is infinite or NaN, so Metal may use its fast arithmetic.
-            options = {"compile_options": {"math_mode": "fast"}} if self.kind == "metal" else {}
-            self._kernels[name] = make(
-                name=name,
-                input_names=[input_name for input_name, _ in call.arrays],
-                output_names=[output_name for output_name, _, _ in call.outputs],
-                source=sources.statements(call.entry),
-                header=sources.header(call.entry, self.kind),
-                ensure_row_contiguous=False,  # strided views of a growing cache must not be copied
-                **options,
-            )
+            settings: dict[str, Any] = {
+                "name": name,
+                "input_names": [input_name for input_name, _ in call.arrays],
+                "output_names": [output_name for output_name, _, _ in call.outputs],
+                "source": sources.statements(call.entry),
+                "header": sources.header(call.entry, self.kind),
+                "ensure_row_contiguous": False,  # strided views of a growing cache must not be copied
+            }
+            if self.kind == "metal":
+                # Nothing here is infinite or NaN, so Metal may use its fast arithmetic.
+                self._kernels[name] = mx.fast.metal_kernel(**settings, compile_options={"math_mode": "fast"})
+            else:
+                self._kernels[name] = mx.fast.cuda_kernel(**settings)
         return self._kernels[name]

@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TILE = 16  # tokens that a simdgroup takes at a time
-LEAST_TILES = 2  # of a simdgroup, below which a further part costs more than it brings
 DENSE_TOKENS = 64  # 16-bit tokens of one part
+
+# The price of a part in units of one step (all simdgroups of a full device taking one tile each): what a threadgroup
+# needs besides its tiles, and the least that a step takes when memory is not the limit. Fitted to an H100.
+_FIXED = 3.0
+_LEAST_STEP = 0.4
+_MERGE = 0.02  # of a partial of one query head
 
 
 @dataclass(frozen=True)
 class Device:
     """What of a device decides the plan.
 
-    `threadgroups` is how many threadgroups fill it once; query groups above `scalar_heads` heads go to the matrix
-    body; `simdgroups` make a threadgroup; `ahead` tiles are prefetched.
+    `threadgroups` of `simdgroups` each fill it once; query groups above `scalar_heads` heads go to the matrix body;
+    `ahead` tiles are prefetched.
     """
 
     threadgroups: int
@@ -41,18 +46,30 @@ class Plan:
 def plan(device: Device, *, counts: tuple[int, int, int], rows: int, group: int, matrix_fits: bool = True) -> Plan:
     """The plan for `counts` = packed, head and tail tokens of each of `rows` = batch * KV heads.
 
-    All rows together fill the device once: more parts would run in a second wave, fewer would leave cores idle. A
-    short context is not cut finer than a few tiles per simdgroup.
+    16-bit tokens get a part per few tokens; packed tokens as many parts as finish first.
     """
     packed, head, tail = counts
-    tiles = -(-packed // TILE)
-    wanted = max(1, device.threadgroups // rows)
-    packed_parts = min(wanted, -(-tiles // (LEAST_TILES * device.simdgroups)))
-    head_parts, tail_parts = (-(-count // DENSE_TOKENS) for count in (head, tail))
-    limit = max(1, wanted)
-    return Plan(
-        matrix=matrix_fits and group > device.scalar_heads,
-        packed_parts=packed_parts,
-        head_parts=min(head_parts, limit),
-        tail_parts=min(tail_parts, limit),
-    )
+    most = max(1, device.threadgroups // rows)
+    head_parts, tail_parts = (min(-(-count // DENSE_TOKENS), most) for count in (head, tail))
+    return Plan(group > device.scalar_heads and matrix_fits, packed_parts(device, packed, rows), head_parts, tail_parts)
+
+
+def packed_parts(device: Device, tokens: int, rows: int) -> int:
+    """The number of parts of each row's packed tokens that a model of the device finds fastest; 0 for no tokens."""
+    if not tokens:
+        return 0
+    tiles = -(-tokens // TILE)
+    finest = -(-tiles // device.simdgroups)
+    fills = max(1, device.threadgroups // rows)
+    candidates = {min(finest, wave * fills + extra) for wave in range(1, 4) for extra in (0, 1)}
+    candidates |= {min(finest, parts) for parts in (*range(1, 9), finest)} if rows * 8 > device.threadgroups else set()
+    return min(sorted(candidates), key=lambda parts: _price(device, tiles, rows, parts))
+
+
+def _price(device: Device, tiles: int, rows: int, parts: int) -> float:
+    steps = -(-tiles // (parts * device.simdgroups))
+    full, rest = divmod(rows * parts, device.threadgroups)
+    waves = full * (_FIXED + steps)
+    if rest:
+        waves += _FIXED + steps * max(_LEAST_STEP, rest / device.threadgroups)
+    return waves + _MERGE * parts

@@ -44,6 +44,6 @@ def statements(entry: str) -> str:
 
 @cache
 def digest(entry: str, prelude: str) -> str:
-    """Short hash of all text of a kernel: compiled kernels are cached by name, so the name must change with the text."""
+    """Short hash of all text of a kernel; compiled kernels are cached by name, so it belongs into the name."""
     text = header(entry, prelude) + statements(entry)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
