@@ -25,6 +25,8 @@ START_TIMEOUT = 180.0
 START_ATTEMPTS = 3
 LOST = "lost"
 """Outcome of a trial that never ended through no fault of its own, because its node went away."""
+EVICTED = "evicted"
+"""Outcome of a trial whose worker Ray ended because its machine, not necessarily the trial, ran out of memory."""
 
 
 class PoolError(SwarmError):
@@ -278,8 +280,8 @@ def _why_lost(error: BaseException) -> tuple[str, str]:
     text = " ".join(str(error).split())
     match = re.search(r"Worker exit type: (\w+)", text)
     kind = match.group(1) if match else type(error).__name__
-    if kind == "NODE_OUT_OF_MEMORY" or "OutOfMemory" in text:
-        return "oom", "Ray ended the worker because its machine ran out of memory."
+    if kind in ("NODE_OUT_OF_MEMORY", "OutOfMemoryError"):
+        return EVICTED, "Ray ended the worker because its machine ran out of memory."
     if "node" in text and "died" in text and match is None:
         return LOST, f"the node of the worker was lost: {text[:300]}"
     return "crash", f"the worker process died ({kind}): {_detail(text)}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from swarm.kernels.errors import LeaseLostError
-from swarm.memory.records import Lease, TrialRecord
-from swarm.orchestrator.pool import LOST
+from swarm.memory.records import Lease, TrialRecord, TrialState
+from swarm.orchestrator.pool import EVICTED, LOST
 
 if TYPE_CHECKING:
     from swarm.experiments.spec import Measurement
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from swarm.orchestrator.leases import Leases
     from swarm.orchestrator.pool import Result
     from swarm.orchestrator.roster import Roster
+
+
+RETRIES = {LOST: (3, "crash"), EVICTED: (1, "oom")}
+"""How often a trial is run again that lost its worker for a reason outside it, and what it counts as after that."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Recorder:
         self._roster = roster
         self._leases = leases
         self._owner = owner
+        self._strikes: Counter[tuple[int, str]] = Counter()
 
     def claim(self, trial_id: int) -> Lease | None:
         """Take a trial; None when somebody else has it."""
@@ -54,12 +60,14 @@ class Recorder:
         if outcome.measurement is not None:
             self._store.trials.complete(lease, outcome.measurement, seconds=outcome.seconds)
             return End(_completed(record, outcome.measurement, outcome.seconds))
-        if outcome.kind == LOST:
+        retries, kind = RETRIES.get(outcome.kind, (0, outcome.kind))
+        self._strikes[record.id, outcome.kind] += 1
+        if self._strikes[record.id, outcome.kind] <= retries:
             self._store.trials.release(lease)
-            state = "waiting"
+            state: TrialState = "waiting"
         else:
-            state = self._store.trials.fail(lease, outcome.kind, outcome.message, seconds=outcome.seconds)
-        update = {"state": state, "outcome": outcome.kind, "message": outcome.message, "seconds": outcome.seconds}
+            state = self._store.trials.fail(lease, kind, outcome.message, seconds=outcome.seconds)
+        update = {"state": state, "outcome": kind, "message": outcome.message, "seconds": outcome.seconds}
         failed = record.model_copy(update=update)
         return End(failed, self.claim(record.id) if state == "waiting" else None)
 
