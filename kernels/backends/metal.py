@@ -33,7 +33,7 @@ class Metal(Backend):
         return str(mx.device_info().get("device_name", "Metal"))
 
     def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
-        """One query token goes through the fused kernels where they know the format, all else through MLX operations."""
+        """The fused kernels for one query token in a format that they know, MLX operations for all else."""
         fused = _fused().attend(view, queries, scale, mask)
         return super().attend(view, queries, scale, mask) if fused is None else fused
 

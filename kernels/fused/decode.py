@@ -161,7 +161,10 @@ class DecodeAttention:
             "decode",
             tuple(template),
             tuple(inputs),
-            (("partials", (*rows, dim), mx.float32), ("leads", (*rows, 2), mx.float32)),
+            (
+                ("partials", (*rows, dim), mx.float32),
+                ("leads", (max(LEAST_ELEMENTS, 2 * math.prod(rows)),), mx.float32),
+            ),
             (chosen.parts, kv_heads, batch),
             32 * self.device.simdgroups,
             numbers,
@@ -182,7 +185,7 @@ class DecodeAttention:
             ),
             (
                 ("partials", partials),
-                ("leads", _padded(leads)),
+                ("leads", leads),
             ),
             (("out", (outputs, batch, heads, 1, dim), mx.float32 if apart else q.dtype),),
             (-(-dim // _MERGE_CHANNELS), heads, batch),
