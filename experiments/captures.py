@@ -13,6 +13,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from swarm.kernels.errors import DiskFullError
 
 META = "capture.json"
 FORMAT = 1
+LIMIT_BYTES = 4 << 30
+UNUSED_SECONDS = 6 * 3600.0
 Array = NDArray[Any]
 Key = Mapping[str, str | int | float]
 
@@ -39,6 +42,7 @@ class Capture:
 
     def __getitem__(self, name: str) -> Array:
         """Map the array of that name: pages are read when touched, shared between processes, freed with the array."""
+        os.utime(self.path / META)  # in use: not to be tidied away
         array: Array = np.load(self.path / f"{name}.npy", mmap_mode="r")
         return array
 
@@ -93,10 +97,12 @@ class CaptureStore:
 
     Args:
         root: the directory; created when the first capture is made.
+        limit: bytes to keep; beyond, captures that were not used for some hours go, the longest unused first.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, limit: int = LIMIT_BYTES) -> None:
         self.root = root
+        self.limit = limit
         self._checked: dict[str, Capture] = {}
 
     def path(self, kind: str, key: Key) -> Path:
@@ -144,7 +150,22 @@ class CaptureStore:
                 partial.rename(path)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
+            self._tidy()
             return Capture(path, draft.facts, draft.files)
+
+    def _tidy(self) -> None:
+        """Remove what has been unused for long, as far as the limit asks for it."""
+        found = []
+        for meta in self.root.glob(f"*/{META}"):
+            with contextlib.suppress(OSError):
+                size = sum(file.stat().st_size for file in meta.parent.iterdir())
+                found.append((meta.stat().st_mtime, size, meta.parent))
+        total = sum(size for _, size, _ in found)
+        for used, size, path in sorted(found):
+            if total <= self.limit or used > time.time() - UNUSED_SECONDS:
+                return
+            shutil.rmtree(path, ignore_errors=True)
+            total -= size
 
 
 def _open(path: Path, key: Key) -> Capture | None:

@@ -106,7 +106,9 @@ class DecodeSet:
         names = ("keys", "values", "tail_keys", "tail_values", "queries")
         whole = [self.capture[name] for name in names]
         for number in numbers:
-            yield LayerInputs(*(array[number] for array in whole), scale=self.capture.facts["scales"][number])
+            keys, values, tail_keys, tail_values, queries = (array[number] for array in whole)
+            scale = self.capture.facts["scales"][number]
+            yield LayerInputs(keys, values, tail_keys, tail_values, queries, scale)
 
     @cached_property
     def _vocabulary(self) -> mx.array:

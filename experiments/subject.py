@@ -7,8 +7,9 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from swarm.experiments import sources
+from swarm.experiments import heap, sources
 from swarm.experiments.environment import arithmetic
+from swarm.experiments.tokenized import RememberingTokenizer
 from swarm.kernels.errors import SpecError
 
 if TYPE_CHECKING:
@@ -50,12 +51,14 @@ class Subject:
         self._describe = describe
         self._load = load
         self._forward: ForwardPass | None = None
+        self._tokenizer: RememberingTokenizer | None = None
         self._sets: OrderedDict[tuple[object, ...], object] = OrderedDict()
 
     @cached_property
     def info(self) -> ModelInfo:
-        """Facts about the model."""
-        return self._describe(self.name)
+        """Facts about the model. A model whose weights are not on this machine yet is fetched, for its digest."""
+        found = self._describe(self.name)
+        return found if found.digest else self.loaded.info
 
     @property
     def loaded(self) -> LoadedModel:
@@ -78,15 +81,16 @@ class Subject:
         Raises:
             CorpusError: the text is too short.
         """
-        return self.corpus.windows(
-            self.loaded.tokenizer, length, count, spec.replicate, split="scored", bos=self.info.bos
-        )
+        if self._tokenizer is None:
+            self._tokenizer = RememberingTokenizer(self.loaded.read_tokenizer)
+        return self.corpus.windows(self._tokenizer, length, count, spec.replicate, split="scored", bos=self.info.bos)
 
     def shared(self, kind: Callable[[TrialSpec, Subject], S], spec: TrialSpec) -> S:
         """What trials on the same text have in common, as `kind(spec, subject)` makes it; a few stay open."""
         slot = (kind, *sorted(self.key(spec).items()))
         if slot not in self._sets:
             self._sets[slot] = kind(spec, self)
+            heap.give_back()
             while len(self._sets) > KEPT_SETS:
                 self._sets.popitem(last=False)
         self._sets.move_to_end(slot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -52,11 +53,24 @@ class ModelInfo(FrozenModel):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory, ready to run: `model` is the mlx-lm module, `tokenizer` mlx-lm's wrapper."""
+    """A model in memory, ready to run: `model` is the mlx-lm module.
+
+    The tokenizer is read when it is first asked for: a large vocabulary takes seconds and hundreds of megabytes, and
+    most trials read text that was tokenized before.
+    """
 
     model: nn.Module
-    tokenizer: TokenizerWrapper
     info: ModelInfo
+    read_tokenizer: Callable[[], TokenizerWrapper]
+
+    @cached_property
+    def tokenizer(self) -> TokenizerWrapper:
+        """mlx-lm's tokenizer wrapper.
+
+        Raises:
+            ModelError: its files cannot be read.
+        """
+        return self.read_tokenizer()
 
 
 @dataclass(frozen=True)

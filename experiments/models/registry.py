@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from swarm.experiments.models import _hub, _parts, _store
@@ -76,10 +77,11 @@ def load(name: str, progress: Progress | None = None) -> LoadedModel:
 
     models = bundled()
     folder = ensure(name, progress)
-    model, tokenizer, config = _load.load_folder(folder)
+    model, config = _load.load_folder(folder)
+    read_tokenizer = partial(_load.read_tokenizer, folder, config)
     if name in models:
-        return LoadedModel(model, tokenizer, _bundled_info(models[name]))
-    return LoadedModel(model, tokenizer, _foreign.facts(name, folder, model, tokenizer, config))
+        return LoadedModel(model, _bundled_info(models[name]), read_tokenizer)
+    return LoadedModel(model, _foreign.facts(name, folder, model, read_tokenizer(), config), read_tokenizer)
 
 
 def _bundled_info(model: type[BundledModel]) -> ModelInfo:

@@ -41,8 +41,7 @@ class Attention(Protocol):
         layers = spec.layers if spec.layers is not None else tuple(range(subject.info.n_layers))
         caches = gained_caches(subject, spec)
         errors = [
-            layer_errors(given, caches[layer])
-            for layer, given in zip(layers, ground.layers(layers), strict=True)
+            layer_errors(given, caches[layer]) for layer, given in zip(layers, ground.layers(layers), strict=True)
         ]
         return Measurement(
             metrics=(*_metrics(errors), *storage.metrics([caches[layer] for layer in layers])),

@@ -90,9 +90,10 @@ def check_model(spec: TrialSpec, info: ModelInfo) -> None:
     """Refuse layers, contexts and groups that the model does not have or does not fit."""
     from swarm.kernels.quantizers import base
 
-    if spec.layers is not None and spec.layers[-1] >= info.n_layers:
+    named = (*(spec.layers or ()), *(layer for override in spec.kv.overrides for layer in override.layers))
+    if max(named, default=0) >= info.n_layers:
         raise SpecError(
-            f"layer {spec.layers[-1]} does not exist in {info.name}.", f"Its layers are 0 to {info.n_layers - 1}."
+            f"layer {max(named)} does not exist in {info.name}.", f"Its layers are 0 to {info.n_layers - 1}."
         )
     if spec.context > info.max_context:
         raise SpecError(
@@ -101,5 +102,7 @@ def check_model(spec: TrialSpec, info: ModelInfo) -> None:
         )
     if spec.kv.key_bias == "subtract" and not info.key_bias:
         raise SpecError(f"{info.name} has no key bias to subtract.", "Use key_bias=keep.")
-    for quant in (spec.kv.key, spec.kv.value):
-        base.method(quant.method).check_head_dim(quant, info.head_dim)
+    for layer in range(info.n_layers):
+        kv = spec.kv.at(layer)
+        for quant in (kv.key, kv.value):
+            base.method(quant.method).check_head_dim(quant, info.head_dim)

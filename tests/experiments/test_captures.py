@@ -199,3 +199,19 @@ def test_a_maker_that_dies_blocks_nobody(store):
     assert store.get("kind", KEY, Maker())["values"].shape == (3, 4, 5)
     assert not list(store.root.glob("*.partial"))
     assert not list(store.root.glob(".*.partial"))
+
+
+def test_captures_that_nobody_used_for_long_go_when_there_are_too_many(tmp_path):
+    store = CaptureStore(tmp_path, limit=2_500)
+    paths = []
+    for number in range(4):
+        store.get("kind", {"number": number}, lambda draft: draft.save("values", np.zeros(200, np.float32)))
+        paths.append(store.path("kind", {"number": number}))
+    assert all(path.exists() for path in paths)
+    old = time.time() - 48 * 3600
+    for path in paths[:3]:
+        os.utime(path / "capture.json", (old, old))
+    used = CaptureStore(tmp_path).get("kind", {"number": 0}, Maker())
+    assert used["values"].shape == (200,)
+    store.get("kind", {"number": 4}, lambda draft: draft.save("values", np.zeros(200, np.float32)))
+    assert [path.exists() for path in paths] == [True, False, False, True]

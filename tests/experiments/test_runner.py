@@ -15,7 +15,6 @@ from swarm.kernels.errors import (
     DiskFullError,
     NonFiniteError,
     OutOfMemoryError,
-    SpecError,
     TrialError,
     UnknownNameError,
     UsageError,
@@ -78,7 +77,7 @@ def test_noop_takes_its_time_and_is_a_function_of_its_specification(runner):
 
 def python(code, **environment):
     """Run code in a fresh interpreter with one thread."""
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **environment},
         capture_output=True,
@@ -86,7 +85,6 @@ def python(code, **environment):
         timeout=120,
         check=False,
     )
-    return done
 
 
 def test_a_crash_ends_the_process():
@@ -142,11 +140,11 @@ def test_every_process_and_order_measures_the_same_bits(tmp_path, tiny_models):
     specs = [
         spec(tiny_models[family], protocol=protocol, rung=rung, seed=seed)
         for family, seed in (("llama", 0), ("gemma3_text", 5))
-        for protocol, rung in (("quality", 0), ("quality", 1), ("attention", 0), ("depth", 0))
+        for protocol, rung in (("quality", 0), ("quality", 1), ("attention", 0))
     ]
     shared = measure_elsewhere(tmp_path / "a", specs)
     assert measure_elsewhere(tmp_path / "a", specs[::-1])[::-1] == shared
-    assert measure_elsewhere(tmp_path / "b", specs[3:5]) == shared[3:5]
+    assert measure_elsewhere(tmp_path / "b", specs[2:4]) == shared[2:4]
 
 
 @pytest.mark.parametrize(
@@ -245,8 +243,8 @@ def test_a_measurement_says_where_it_was_made(runner, tiny_models):
     assert environment.blas
     root = Path(__file__).parents[2]
     if (root / ".git").exists():
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-        assert environment.git_revision == head.stdout.strip()
+        known = ["git", "merge-base", "--is-ancestor", environment.git_revision, "HEAD"]
+        subprocess.run(known, cwd=root, check=True)
 
 
 def test_nothing_is_not_finite(runner, tiny_models):
