@@ -8,10 +8,12 @@ TILE = 16  # tokens that a simdgroup takes at a time
 DENSE_TOKENS = 64  # 16-bit tokens of one part
 
 # The price of a part in units of one step (all simdgroups of a full device taking one tile each): what a threadgroup
-# needs besides its tiles, and the least that a step takes when memory is not the limit. Fitted to an H100.
+# needs besides its tiles, what a step takes of a device that is filled in part, and what a partial costs the merge.
+# Fitted to an H100.
 _FIXED = 3.0
-_LEAST_STEP = 0.4
-_MERGE = 0.02  # of a partial of one query head
+_LEAST_STEP = 0.5
+_STEP, _STEP_PER_FILL = 0.14, 0.86
+_MERGE = 0.02
 
 
 @dataclass(frozen=True)
@@ -71,5 +73,5 @@ def _price(device: Device, tiles: int, rows: int, parts: int) -> float:
     full, rest = divmod(rows * parts, device.threadgroups)
     waves = full * (_FIXED + steps)
     if rest:
-        waves += _FIXED + steps * max(_LEAST_STEP, rest / device.threadgroups)
+        waves += _FIXED + steps * max(_LEAST_STEP, _STEP + _STEP_PER_FILL * rest / device.threadgroups)
     return waves + _MERGE * parts

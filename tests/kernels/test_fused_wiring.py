@@ -1,0 +1,137 @@
+"""The cache takes the fused path where a back-end has it, and gives the same attention as the reference path."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from swarm.kernels import attention
+from swarm.kernels.backends.base import Backend
+from swarm.kernels.backends.cpu import Cpu
+from swarm.kernels.cache import PackedKVCache
+from swarm.kernels.fused.host import Host
+from swarm.kernels.fused.plan import Device, plan
+from swarm.kernels.fused.wiring import FusedDecode
+from swarm.kernels.spec import KVSpec, QuantSpec
+
+
+class Emulated(Backend):
+    """MLX arrays on the CPU, decode attention in the host emulation; counts what went through it."""
+
+    name = "emulated"
+    remedy = "It is a test's."
+
+    def __init__(self, scalar_heads=0):
+        self.fused = FusedDecode(Host("metal"), lambda dim, groups, group: Device(8, scalar_heads, 4, 0))
+        self.taken = 0
+
+    @classmethod
+    def available(cls):
+        return True
+
+    def device_name(self):
+        return "emulated"
+
+    def attend(self, view, queries, scale, mask):
+        out = self.fused.attend(view, queries, scale, mask)
+        self.taken += out is not None
+        return super().attend(view, queries, scale, mask) if out is None else out
+
+
+def outputs(backend, kv, *, dim=64, heads=2, group=4, window=None, steps=3, prompt=41, dtype=mx.float16, seed=0):
+    """A prompt, then single tokens, through one cache: the outputs of the single tokens."""
+    rng = np.random.default_rng(seed)
+    cache = PackedKVCache(kv, window=window, seed=3)
+    cache.backend = backend
+    found = []
+    for length in [prompt] + [1] * steps:
+        k, v = (mx.array(rng.standard_normal((1, heads, length, dim)).astype(np.float32)) for _ in range(2))
+        q = mx.array(rng.standard_normal((1, heads * group, length, dim)).astype(np.float32))
+        view = cache.append(k.astype(dtype), v.astype(dtype))
+        out = attention.attend(view, q.astype(dtype), 0.2, None if length == 1 else "causal")
+        if length == 1:
+            found.append(np.array(out.astype(mx.float32)))
+    return np.stack(found)
+
+
+def spec(method, **fields):
+    return QuantSpec(method=method, **fields)
+
+
+CASES = {
+    "affine4": KVSpec(key=spec("affine", bits=4), value=spec("affine", bits=4)),
+    "sinks and residual": KVSpec(
+        key=spec("affine", bits=8), value=spec("affine", bits=4), sink_tokens=4, residual_window=16
+    ),
+    "ggml": KVSpec(key=spec("q8_0"), value=spec("q4_0"), residual_window=5),
+    "rotated": KVSpec(
+        key=spec("turboquant_mse"), value=spec("turboquant_mse", bits=3), sink_tokens=3, residual_window=7
+    ),
+    "hadamard": KVSpec(
+        key=spec("affine", bits=4, rotation="hadamard"),
+        value=spec("affine", bits=4, rotation="hadamard"),
+        sink_tokens=2,
+    ),
+    "values alone": KVSpec(value=spec("affine", bits=4), sink_tokens=2, residual_window=3),
+    "keys alone": KVSpec(key=spec("affine", bits=4)),
+    "sixteen bit": KVSpec(),
+    "all recent": KVSpec(key=spec("affine", bits=4), value=spec("affine", bits=4), sink_tokens=4, residual_window=99),
+}
+
+
+@pytest.mark.parametrize("window", [None, 24])
+@pytest.mark.parametrize("name", CASES)
+def test_the_fused_path_agrees_with_the_reference_path(name, window):
+    backend = Emulated(scalar_heads=16 if "sixteen" in name else 0)
+    fused = outputs(backend, CASES[name], window=window)
+    reference = outputs(Cpu(), CASES[name], window=window)
+    assert backend.taken == 3
+    assert np.linalg.norm(fused - reference) / np.linalg.norm(reference) < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("kv", "dim"),
+    [
+        (KVSpec(key=spec("kivi", bits=2), value=spec("kivi", bits=2)), 64),
+        (KVSpec(key=spec("qjl"), value=spec("affine", bits=4)), 64),
+        (KVSpec(key=spec("affine", bits=4), value=spec("affine", bits=4)), 192),
+    ],
+)
+def test_what_the_kernels_do_not_know_takes_the_other_path(kv, dim):
+    backend = Emulated()
+    fused = outputs(backend, kv, dim=dim)
+    assert backend.taken == 0
+    np.testing.assert_allclose(fused, outputs(Cpu(), kv, dim=dim), atol=2e-2)
+
+
+def test_a_mask_takes_the_other_path():
+    backend = Emulated()
+    cache = PackedKVCache(CASES["affine4"])
+    cache.backend = backend
+    x = mx.random.normal((1, 2, 1, 64)).astype(mx.float16)
+    view = cache.append(x, x)
+    attention.attend(view, mx.concatenate([x, x], axis=1), 0.1, mx.array([[True]]))
+    assert backend.taken == 0
+
+
+@pytest.mark.parametrize("tokens", [1, 15, 16, 17, 1000, 131_072, 1_000_000])
+@pytest.mark.parametrize("rows", [1, 8, 64, 300, 5000])
+@pytest.mark.parametrize("threadgroups", [24, 264, 528])
+def test_parts_fill_a_device_and_are_never_empty(tokens, rows, threadgroups):
+    device = Device(threadgroups, 2, 8, 1)
+    chosen = plan(device, counts=(tokens, 4, 128), rows=rows, group=8)
+    tiles = -(-tokens // 16)
+    assert 1 <= chosen.packed_parts <= tiles
+    assert chosen.matrix
+    assert chosen.head_parts == 1
+    assert 1 <= chosen.tail_parts <= 2
+    if tiles >= 100 * threadgroups:
+        waves = rows * chosen.packed_parts / threadgroups
+        assert waves >= 0.9 or chosen.packed_parts * rows > threadgroups - rows
+        assert waves / np.ceil(waves) > 0.75
+
+
+def test_no_parts_for_what_is_not_there():
+    chosen = plan(Device(64, 2, 4, 0), counts=(0, 0, 5), rows=2, group=2)
+    assert (chosen.packed_parts, chosen.head_parts, chosen.tail_parts, chosen.matrix) == (0, 0, 1, False)
