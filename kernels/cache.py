@@ -13,6 +13,7 @@ from swarm.kernels.backends import base as backends
 from swarm.kernels.codec import Codec, Factors
 from swarm.kernels.errors import ModelError
 from swarm.kernels.modules import make_cache
+from swarm.kernels.quantizers import base
 from swarm.kernels.side import Side
 from swarm.kernels.spec import KVSpec
 from swarm.kernels.view import StoredView
@@ -50,6 +51,7 @@ class PackedKVCache:
         key_bias: KeyBias | None = None,
         family: str = "",
         backend: Backend | None = None,
+        head_dim: int | None = None,
     ) -> None:
         attention.install()
         self.kv = kv or KVSpec()
@@ -60,6 +62,7 @@ class PackedKVCache:
         self.factors = dict(factors or {})
         self.key_bias = key_bias
         self.logit_gain = 1.0
+        self.head_dim = head_dim  # of keys and values; known from the first token on if not before
         self.offset = 0
         self.backend = backend or backends.current()
         self._key: Side | None = None
@@ -128,11 +131,19 @@ class PackedKVCache:
         return sum(side.live_nbytes for side in self.sides) * 8 / values if values else self.limit_bits_per_value()
 
     def limit_bits_per_value(self) -> float:
-        """Bits per value of keys and values as the context grows without bound."""
-        if not self.sides:
-            return 16.0
-        dims = [side.codec.head_dim for side in self.sides]
-        return sum(side.codec.bits_per_value * dim for side, dim in zip(self.sides, dims, strict=True)) / sum(dims)
+        """Bits per value of keys and values as the context grows without bound.
+
+        Raises:
+            ModelError: no token has come in and the head size is not known.
+        """
+        if self.sides:
+            sizes = [(side.codec.spec, side.codec.head_dim) for side in self.sides]
+        elif self.head_dim is not None:
+            sizes = [(self.kv.key, self.head_dim), (self.kv.value, self.head_dim)]
+        else:
+            raise ModelError("The head size is not known yet.", "Ask again when a token has come in.")
+        bits = sum(base.build(spec, dim).bits_per_value() * dim for spec, dim in sizes)
+        return bits / sum(dim for _, dim in sizes)
 
     def mask_columns(self, offset: int) -> int:
         """Old columns that a mask covers when `offset` tokens are stored."""

@@ -68,7 +68,16 @@ def make_cache(
             raise type(error)(f"Layer {layer}: {error.problem}", error.remedy) from error
         learned = dict((factors or {}).get(layer, {}))
         caches.append(
-            PackedKVCache(spec, window=window, layer=layer, seed=seed, factors=learned, key_bias=bias, family=family)
+            PackedKVCache(
+                spec,
+                window=window,
+                layer=layer,
+                seed=seed,
+                factors=learned,
+                key_bias=bias,
+                family=family,
+                head_dim=head_dim(module, model),
+            )
         )
     return caches
 
@@ -94,9 +103,11 @@ def attention_modules(model: Any) -> list[Any]:
 
 def head_dim(module: Any, model: Any = None) -> int | None:
     """The head size of an attention module, None where it does not say."""
-    size = getattr(module, "head_dim", None)
-    if size is None and model is not None:
-        size = getattr(getattr(model, "args", None), "head_dim", None)
+    args = getattr(model, "args", None)
+    size = getattr(module, "head_dim", None) or getattr(args, "head_dim", None)
+    if size is None:
+        width, heads = (getattr(args, name, None) for name in ("hidden_size", "num_attention_heads"))
+        size = width // heads if width and heads else None
     return None if size is None else int(size)
 
 

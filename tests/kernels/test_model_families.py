@@ -228,3 +228,10 @@ class TestFamiliesThatCannot:
         )  # fmt: skip
         with pytest.raises(ModelError, match="sinks"):
             make_cache(model)
+
+
+def test_bits_are_known_before_the_first_token(family, tiny):
+    caches = make_cache(tiny(family), kv_of("turboquant_mse"))
+    assert [cache.bits_per_value() for cache in caches] == [4.25] * len(caches)
+    with pytest.raises(ModelError, match="not known yet"):
+        PackedKVCache().limit_bits_per_value()
