@@ -46,23 +46,38 @@ class _Group(TyperGroup):
         super().__init__(**attrs)
         self.commands = _Commands()
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """List the commands under their panels. Plain text: rich would double the time that help takes."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name in self.commands:
+            short = self.commands[name].get_short_help_str(limit=100)
+            panels.setdefault(_panel(name), []).append((name, short))
+        for panel, rows in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(rows)
+
+
+def _panel(name: str) -> str:
+    return str(importlib.import_module(f"{PACKAGE}.{name}").PANEL)
+
 
 def _place(name: str) -> tuple[int, str]:
     """Where help lists a command."""
-    panel = importlib.import_module(f"{PACKAGE}.{name}").PANEL
+    panel = _panel(name)
     return (PANELS.index(panel) if panel in PANELS else len(PANELS)), name
 
 
 def build(name: str) -> Any:
     """The command of a module: its function `command`, listed under the module's `PANEL`.
 
-    Options that are left out come from SWARM_<COMMAND>_<OPTION>, then from the table [<command>] of swarm.toml;
-    `launch` and `resume` read the top level of the file instead (see `settings`).
+    Options that are left out come from SWARM_<COMMAND>_<OPTION>, then from the table [<command>] of swarm.toml.
+    A module whose options are the settings of a campaign says `PREFIX = "SWARM"` and reads SWARM_<OPTION>.
     """
     module = importlib.import_module(f"{PACKAGE}.{name}")
-    context = {**CONTEXT, "auto_envvar_prefix": f"SWARM_{name.upper()}", "default_map": toml.table(name)}
-    single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-    single.command(name, context_settings=context, rich_help_panel=module.PANEL)(module.command)
+    prefix = vars(module).get("PREFIX", f"SWARM_{name.upper()}")
+    context = {**CONTEXT, "auto_envvar_prefix": prefix, "default_map": toml.table(name)}
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name, context_settings=context)(module.command)
     built = typer.main.get_command(single)
     unknown = sorted(set(context["default_map"]) - {param.name for param in built.params})
     if unknown:
@@ -82,7 +97,7 @@ app = typer.Typer(
     cls=_Group,
     name="swarm",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     context_settings=CONTEXT,
     pretty_exceptions_enable=False,
 )

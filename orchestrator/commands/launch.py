@@ -9,6 +9,7 @@ import typer
 from swarm.orchestrator.options import Agenda, Llm, LlmModel, RayAddress, StoreUrl, TrialTimeout, Workers
 
 PANEL = "Campaigns"
+PREFIX = "SWARM"
 
 
 def command(

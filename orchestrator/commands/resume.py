@@ -9,6 +9,7 @@ import typer
 from swarm.orchestrator.options import RayAddress, StoreUrl, TrialTimeout, Workers
 
 PANEL = "Campaigns"
+PREFIX = "SWARM"
 
 
 def command(
