@@ -235,7 +235,7 @@ def test_no_write_permission(locked_folder):
 
 
 def test_many_processes_create_one_store(tmp_path, postgres_url):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     for place in (str(tmp_path / "swarm.db"), postgres_url):
         start, results = context.Event(), context.Queue()
         processes = [context.Process(target=open_and_add, args=(place, start, results)) for _ in range(4)]
