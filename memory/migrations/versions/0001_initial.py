@@ -172,12 +172,8 @@ def upgrade() -> None:
     op.create_index("ix_trials_campaign_id_state_number", "trials", ["campaign_id", "state", "number"], unique=False)
     op.create_index("ix_trials_configuration_id", "trials", ["configuration_id", "model"], unique=False)
     op.create_index("ix_trials_fingerprint", "trials", ["fingerprint"], unique=False)
-    op.create_index(
-        "ix_trials_ranking",
-        "trials",
-        ["campaign_id", "model", "protocol", "rung", "kld", "bits_per_value"],
-        unique=False,
-    )
+    op.create_index("ix_trials_ranking", "trials", ["campaign_id", "model", "kld"], unique=False)
+    op.create_index("ix_trials_campaign_id_kld", "trials", ["campaign_id", "kld"], unique=False)
     op.create_table(
         "arrays",
         sa.Column("trial_id", KEY, nullable=False),
