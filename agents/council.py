@@ -58,6 +58,7 @@ class Council:
         infos: Sequence[ModelInfo],
         settings: AgentSettings,
         seed: int,
+        *,
         agenda: Agenda | None = None,
         minds: Minds | None = None,
     ) -> None:

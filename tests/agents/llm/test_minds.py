@@ -113,7 +113,7 @@ class Clever:
 def drive(lab, infos, minds: Minds, budget: int, *, pace: float = 0.0, seed: int = 0, summaries=()):
     """A driver that is as fast as its trials; with `pace` a trial takes a moment, as real ones do."""
     lab.n_layers = {i.name: i.n_layers for i in infos}
-    council = Council(Space(infos), infos, AgentSettings(), seed, minds)
+    council = Council(Space(infos), infos, AgentSettings(), seed, minds=minds)
     records, findings, longest = [], [], 0.0
     for number in range(budget):
         history = History.before(number, records, 4, findings, summaries)
@@ -340,7 +340,7 @@ def test_closing_is_quick_even_with_a_call_in_flight(server, make_lab, infos, hi
     server.plan = [weather.hangs(60.0)]
     minds = hire(llm_timeout=60.0)
     lab = make_lab()
-    council = Council(Space(infos), infos, AgentSettings(), 0, minds)
+    council = Council(Space(infos), infos, AgentSettings(), 0, minds=minds)
     records = []
     for number in range(20):
         records.append(lab.run(number, council.propose(number, History.before(number, records, 4))))
