@@ -73,23 +73,20 @@ FROM trials t JOIN campaigns c ON c.id = t.campaign_id""",
 FROM front f JOIN trials t ON t.id = f.trial_id JOIN campaigns c ON c.id = f.campaign_id""",
     ),
     "best_per_model": View(
-        "The configuration with the smallest KLD per model for any limit on bits/value: the row whose limit_from is "
-        "at most your limit and whose limit_below is above it. Trials of a higher rung are preferred.",
-        "SELECT model, configuration, kld, bits_per_value FROM best_per_model WHERE limit_from <= 4.6 AND "
-        "limit_below > 4.6",
+        "The configuration with the smallest KLD per model and rung for any limit on bits/value: the rows whose "
+        "limit_from is at most your limit and whose limit_below is above it. KLD compares within a rung only.",
+        "SELECT model, rung, configuration, kld, bits_per_value FROM best_per_model WHERE limit_from <= 4.6 AND "
+        "limit_below > 4.6 ORDER BY model, rung",
         f"""SELECT {_TRIAL}, s.bits_per_value, s.kld, {_metric("kld", "stderr")} AS kld_stderr,
-    {_metric("same_top1")} AS same_top1, s.bits_per_value AS limit_from,
-    CASE WHEN s.next_bits < s.higher_from THEN s.next_bits ELSE s.higher_from END AS limit_below,
-    t.arm, t.proposer, t.campaign_id
+    {_metric("same_top1")} AS same_top1, s.bits_per_value AS limit_from, s.limit_below, t.arm, t.proposer,
+    t.campaign_id
 FROM (
     SELECT f.trial_id, f.bits_per_value, f.kld,
         COALESCE(LEAD(f.bits_per_value) OVER (
-            PARTITION BY f.campaign_id, f.model, f.context, f.rung ORDER BY f.bits_per_value), {NO_LIMIT}) AS next_bits,
-        COALESCE((SELECT MIN(h.bits_per_value) FROM front h WHERE h.campaign_id = f.campaign_id AND h.model = f.model
-            AND h.protocol = f.protocol AND h.context = f.context AND h.rung > f.rung), {NO_LIMIT}) AS higher_from
+            PARTITION BY f.campaign_id, f.model, f.context, f.rung ORDER BY f.bits_per_value), {NO_LIMIT})
+            AS limit_below
     FROM front f WHERE f.protocol = 'quality'
-) s JOIN trials t ON t.id = s.trial_id JOIN campaigns c ON c.id = t.campaign_id
-WHERE s.bits_per_value < s.higher_from""",
+) s JOIN trials t ON t.id = s.trial_id JOIN campaigns c ON c.id = t.campaign_id""",
     ),
     "depth_curve": View(
         "How the error grows with depth. In mode `single` only `layer` is quantized, in mode `prefix` the layers 0 to "

@@ -15,7 +15,7 @@ TARGET_BITS = 4.6
 
 @dataclass(frozen=True)
 class Best:
-    """The lowest KLD of a model at no more than `TARGET_BITS` bits per value."""
+    """The lowest KLD of a model on the cheap rung at no more than `TARGET_BITS` bits per value."""
 
     kld: float
     bits: float
@@ -84,8 +84,9 @@ class Board:
         return time.monotonic() - self._started
 
     def _rank(self, record: TrialRecord) -> None:
-        metrics = record.metrics
-        if record.state != "complete" or record.spec.protocol != "quality" or "kld" not in metrics:
+        metrics, spec = record.metrics, record.spec
+        cheap = spec.protocol == "quality" and not spec.rung  # KLD compares within a rung only
+        if record.state != "complete" or not cheap or "kld" not in metrics:
             return
         kld, bits = metrics["kld"].value, metrics["bits_per_value"].value
         known = self.best.get(record.spec.model)

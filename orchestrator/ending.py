@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swarm.kernels.errors import SwarmError
 from swarm.orchestrator.console import console, say
 
 if TYPE_CHECKING:
-    from swarm.memory.records import CampaignRecord, CampaignState
+    from collections.abc import Sequence
+
+    from swarm.memory.records import CampaignRecord, CampaignState, TrialRecord
     from swarm.memory.store import Store
 
 
+class AllFailedError(SwarmError):
+    """A campaign in which no trial could be measured."""
+
+    def __init__(self, first: Sequence[TrialRecord]) -> None:
+        cause = " ".join(f"The first: trial {record.id}, {record.outcome}: {record.message}" for record in first[:1])
+        super().__init__(f"every trial failed. {cause}", "Run `swarm doctor`, mend the cause, and launch again.")
+
+
 def tell(store: Store, campaign: CampaignRecord, state: CampaignState) -> None:
-    """Print the newest summary and what to do next."""
+    """Print the newest summary and what to do next.
+
+    Raises:
+        AllFailedError: the campaign is over and has no measurement.
+    """
     counts = store.trials.count(campaign.id)
     finished = sum(amount for what, amount in counts.items() if what not in ("waiting", "running"))
     say()
     if state != "complete":
         say(f"{finished} of {campaign.budget.trials} trials are recorded. Go on with `swarm resume {campaign.name}`.")
         return
+    if not counts.get("complete", 0):
+        raise AllFailedError(store.trials.list(campaign.id, upto=1))
     from swarm.orchestrator.reading import rendered
 
     for summary in store.summaries.list(campaign.id)[-1:]:

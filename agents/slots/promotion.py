@@ -57,8 +57,8 @@ class Promotion(Chooser):
             rank, cell = entry
             peers = sorted(c.bits or 0.0 for r, c in ranked if r == rank)
             place = peers.index(cell.bits or 0.0)
-            ends = place in (0, len(peers) - 1)
-            gap = float("inf") if ends else peers[place + 1] - peers[place - 1]
+            # The ends count by their one neighbour: nobody deploys the front's extremes before its middle.
+            gap = peers[min(place + 1, len(peers) - 1)] - peers[max(place - 1, 0)]
             return rank, -gap, cell.records[0].number
 
         return sorted(ranked, key=crowding)

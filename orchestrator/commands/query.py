@@ -27,7 +27,7 @@ def command(
     """Ask the store a question in SQL; nothing can be written.
 
     Examples: `swarm query --views`,
-    `swarm query "SELECT model, configuration, kld FROM best_per_model WHERE limit_from <= 4.6 AND limit_below > 4.6"`
+    `swarm query "SELECT * FROM best_per_model WHERE limit_from <= 4.6 AND limit_below > 4.6"`
     """
     from swarm.kernels.errors import UsageError
     from swarm.orchestrator.reading import open_store

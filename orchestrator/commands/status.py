@@ -80,9 +80,9 @@ def _best(store: Store, campaign: CampaignRecord) -> list[dict[str, Any]]:
     from swarm.orchestrator.board import TARGET_BITS
 
     return store.query(
-        f"""SELECT model, trial_id, configuration, kld, bits_per_value, proposer FROM best_per_model
+        f"""SELECT model, rung, trial_id, configuration, kld, bits_per_value, proposer FROM best_per_model
             WHERE campaign_id = {campaign.id:d} AND limit_from <= {TARGET_BITS} AND limit_below > {TARGET_BITS}
-            ORDER BY model"""  # noqa: S608 - an id and a constant
+            ORDER BY model, rung"""  # noqa: S608 - an id and a constant
     ).records()
 
 
@@ -105,7 +105,12 @@ def _tell(store: Store, state: dict[str, Any]) -> None:
         say("review    summaries " + ", ".join(map(str, state["pending_summaries"])) + " are pending")
     if state["best"]:
         say()
-        columns = [Column("model"), Column("trial_id", "trial"), Column("kld", "KLD", lambda v: number(v, 3), "right")]
+        columns = [
+            Column("model"),
+            Column("rung"),
+            Column("trial_id", "trial"),
+            Column("kld", "KLD", lambda v: number(v, 3), "right"),
+        ]
         columns += [Column("bits_per_value", "bits", lambda v: number(v, 3), "right"), Column("configuration")]
         listing(state["best"], columns, as_json=False)
     for event in state["events"]:

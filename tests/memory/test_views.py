@@ -64,13 +64,13 @@ def test_best_per_model_at_a_limit(store, run):
         assert store.query(question.format(limit)).rows == expected
 
 
-def test_best_per_model_prefers_the_higher_rung(store, run):
-    run(0.01, 4.0)
+def test_best_per_model_keeps_rungs_apart(store, run):
+    best = run(0.01, 4.0)
     cheap = run(0.02, 3.0)
     full = run(0.05, 3.5, rung=1)
-    question = "SELECT trial_id FROM best_per_model WHERE limit_from <= {0} AND limit_below > {0}"
-    assert store.query(question.format(3.2)).rows == [(cheap.id,)]
-    assert store.query(question.format(4.6)).rows == [(full.id,)]
+    question = "SELECT rung, trial_id FROM best_per_model WHERE limit_from <= {0} AND limit_below > {0} ORDER BY rung"
+    assert store.query(question.format(3.2)).rows == [(0, cheap.id)]
+    assert store.query(question.format(4.6)).rows == [(0, best.id), (1, full.id)]
 
 
 def test_best_per_model_ignores_interventions_and_other_protocols(store, run):

@@ -99,5 +99,11 @@ def test_a_campaign_of_a_real_model_can_be_asked_and_reproduced(tmp_path, swarm,
     assert {row["state"] for row in found[0]} == {"complete"}
     done = swarm("reproduce", str(found[0][5]["id"]), "--json", "--store", "a.db")
     assert json.loads(done.out)["verdict"] == "same"
-    sql = "SELECT model, kld FROM best_per_model WHERE limit_from <= 4.6 AND limit_below > 4.6"
+    sql = "SELECT model, kld FROM best_per_model WHERE limit_from <= 4.6 AND limit_below > 4.6 AND rung = 0"
     assert len(json.loads(swarm("query", sql, "--json", "--store", "a.db").out)) == 1
+
+
+def test_a_campaign_without_a_measurement_fails_and_names_the_cause(swarm):
+    done = swarm("launch", "--rehearsal", "1,nan@0,nan@1", "--budget", "2", "--workers", "1")
+    assert done.code == 1
+    assert done.err.strip().splitlines()[-1].startswith("error: every trial failed. The first: trial 1, nan:")
