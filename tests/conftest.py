@@ -15,6 +15,10 @@ from tiny_models import FAMILIES, write_tiny_model
 
 from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.runner import Runner
+from swarm.kernels import blas
+
+# Before any test module imports MLX: with the reference BLAS the real models take minutes.
+blas.use_openblas(1)
 
 
 def model_info(name: str = "tiny", **fields: object) -> ModelInfo:
