@@ -73,7 +73,7 @@ def layer_errors(given: LayerInputs, cache: PackedKVCache) -> LayerErrors:
     Raises:
         NonFiniteError: an error is NaN or Inf.
     """
-    out = _attend(given, cache)
+    out = attend(given, cache)
     gained = given.scale * cache.logit_gain
     key, value = (
         _Stored(side, np.concatenate([_single(old), _single(new)], axis=2), cache)
@@ -136,8 +136,8 @@ def _decode(side: Side, cache: PackedKVCache) -> Floats:
     return vectors
 
 
-def _attend(given: LayerInputs, cache: PackedKVCache) -> Floats:
-    """Attention output [W, Hq, P, D] through the function that models call."""
+def attend(given: LayerInputs, cache: PackedKVCache) -> Floats:
+    """Attention output float32 [W, Hq, P, D] through the function that models call; fills the empty cache."""
     import mlx.core as mx
     from mlx_lm.models.base import scaled_dot_product_attention
 

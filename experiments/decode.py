@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from swarm.experiments import divergence, halves
 from swarm.experiments.attention_error import LayerInputs
 from swarm.experiments.forward import Entry, Watch
+from swarm.experiments.listening import Listener
+from swarm.experiments.noise import Prefix, floor
 from swarm.kernels import arrays, attention
 from swarm.kernels.cache import make_cache
 from swarm.kernels.spec import KVSpec
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from swarm.experiments.captures import Capture, Draft
     from swarm.experiments.spec import TrialSpec
     from swarm.experiments.subject import Subject
-    from swarm.kernels.attention import Recorded
     from swarm.kernels.cache import PackedKVCache
 
 WINDOWS = 4
@@ -83,7 +84,7 @@ class DecodeSet:
 
     @property
     def noise_kld(self) -> Sequence[float]:
-        """Divergence per window between two 16-bit runs that cut the text differently, nats."""
+        """Divergence per window between two 16-bit runs (see `noise`), nats."""
         return tuple(self.capture.facts["noise_kld"])
 
     @property
@@ -161,22 +162,6 @@ def gained_caches(subject: Subject, spec: TrialSpec) -> list[PackedKVCache]:
     return caches
 
 
-class _Listener:
-    """Collects what attention was given, layer by layer."""
-
-    def __init__(self, n_layers: int) -> None:
-        self.keys: list[list[NDArray[Any]]] = [[] for _ in range(n_layers)]
-        self.values: list[list[NDArray[Any]]] = [[] for _ in range(n_layers)]
-        self.queries: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * n_layers
-        self.scales = [0.0] * n_layers
-
-    def __call__(self, call: Recorded) -> None:
-        self.keys[call.layer].append(halves.to_file(call.keys).copy())
-        self.values[call.layer].append(halves.to_file(call.values).copy())
-        self.scales[call.layer] = float(call.scale)
-        self.queries[call.layer] = np.array(arrays.to_numpy(call.queries), np.float32)
-
-
 class _Capturing:
     """The making of one set."""
 
@@ -192,17 +177,18 @@ class _Capturing:
 
     def write(self, draft: Draft) -> None:
         """Run the model in 16 bit and write down what it did."""
-        read = _Listener(len(self.forward.layers))
+        read = Listener(len(self.forward.layers))
         whole = self._read(read)
         union = _union(whole, self.targets)
         vocabulary = self.forward.rows(union)
         keys, values = (self._prefixes(side) for side in (read.keys, read.values))
         hidden: dict[int, mx.array] = {}
-        decoded = _Listener(len(self.forward.layers))
+        decoded = Listener(len(self.forward.layers))
         with attention.record(decoded):
             logits = self._decode(keys, values, vocabulary, None, hidden.__setitem__)
         targets = np.searchsorted(union, self.targets)
-        noise = divergence.compare(logits, whole[..., union], targets)
+        prefix = Prefix(keys, values, hidden[0].dtype)
+        noise = floor(self.subject, self.tail, targets, prefix=prefix, vocabulary=vocabulary)
         middle = len(self.forward.layers) // 2
         half_way = self._decode(keys, values, vocabulary, Entry(middle, hidden[middle - 1]), None) if middle else None
 
@@ -217,13 +203,13 @@ class _Capturing:
         draft.save("logits", logits)
         draft.facts |= {
             "prefix": self.prefix,
-            "noise_kld": noise.kld.mean(-1).tolist(),
+            "noise_kld": noise,
             "enterable": half_way is not None and bool(np.array_equal(half_way, logits)),
             "scales": decoded.scales,
             "compute": str(hidden[0].dtype).rpartition(".")[2],
         }
 
-    def _read(self, listener: _Listener) -> NDArray[np.float32]:
+    def _read(self, listener: Listener) -> NDArray[np.float32]:
         """All tokens in chunks; logits of the tail over the whole vocabulary [W, P, V]."""
         caches = gained_caches(self.subject, self.plain)
         found = []

@@ -120,7 +120,7 @@ def metrics(scores: Scores) -> tuple[Metric, ...]:
 
 
 def noise(windows: Sequence[float]) -> Metric:
-    """The noise floor: divergence per window of two 16-bit runs that differ only in how the text was cut into calls."""
+    """The noise floor from the divergence per window of two 16-bit runs that ought to say the same."""
     values = np.array(windows)
     return Metric.of("noise_kld", mean(values), "nat", len(values), jackknife(values, mean))
 

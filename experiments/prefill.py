@@ -6,6 +6,7 @@ The 16-bit run's logits at the scored positions are captured once. Knows models,
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from swarm.experiments import divergence
 from swarm.experiments.decode import Decoded, gained_caches
 from swarm.experiments.forward import ForwardPass
+from swarm.experiments.noise import floor
 from swarm.kernels.spec import KVSpec
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ class PrefillSet:
 
     @property
     def noise_kld(self) -> Sequence[float]:
-        """Divergence per window between two 16-bit runs that cut the text differently, nats."""
+        """Divergence per window between two 16-bit runs (see `noise`), nats."""
         return tuple(self.capture.facts["noise_kld"])
 
     @property
@@ -108,22 +110,13 @@ def _capture(spec: TrialSpec, subject: Subject, draft: Draft) -> None:
     text = subject.windows(spec, spec.context + 1, 2 * WINDOWS)[1::2]
     tokens, targets = text[:, :-1], text[:, scored_positions(spec.context) + 1]
     plain = spec.model_copy(update={"kv": KVSpec(), "layers": None})
-    forward = subject.forward
-    noise_tokens = tokens[:NOISE_WINDOWS]
-    other = np.concatenate(list(read(forward, noise_tokens, gained_caches(subject, plain), spec.context)), axis=1)
-    noise = []
-    done = 0
-
-    def rows() -> Iterator[NDArray[np.float32]]:
-        nonlocal done
-        for logits in read(forward, tokens, gained_caches(subject, plain), CHUNK):
-            part = slice(done, done + logits.shape[1])
-            noise.append(divergence.compare(logits[:NOISE_WINDOWS], other[:, part], targets[:NOISE_WINDOWS, part]))
-            done = part.stop
-            yield np.swapaxes(logits, 0, 1)
-
-    shape = (targets.shape[1], len(tokens), other.shape[-1])
-    draft.stream("logits", shape, np.float32, rows())
+    positions = scored_positions(spec.context)
+    part = slice(0, NOISE_WINDOWS)
+    noise = floor(subject, tokens[part], targets[part], scored=positions.tolist())
+    rows = (np.swapaxes(x, 0, 1) for x in read(subject.forward, tokens, gained_caches(subject, plain), CHUNK))
+    first = next(chunk for chunk in rows if len(chunk))
+    shape = (len(positions), len(tokens), first.shape[-1])
+    draft.stream("logits", shape, np.float32, chain([first], rows))
     for name, array in (("tokens", tokens), ("targets", targets)):
         draft.save(name, array.astype(np.int32))
-    draft.facts["noise_kld"] = divergence.join(noise).kld.mean(-1).tolist()
+    draft.facts["noise_kld"] = noise

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from swarm.experiments.captures import CaptureStore
-    from swarm.experiments.corpus import Corpus
+    from swarm.experiments.corpus import Corpus, Split
     from swarm.experiments.forward import ForwardPass
     from swarm.experiments.models.base import LoadedModel, ModelInfo
     from swarm.experiments.spec import TrialSpec
@@ -75,15 +75,15 @@ class Subject:
             self._forward = ForwardPass(model)
         return self._forward
 
-    def windows(self, spec: TrialSpec, length: int, count: int) -> NDArray[np.int32]:
-        """Text windows of the trial's replicate, never those that calibration reads: token ids [count, length].
+    def windows(self, spec: TrialSpec, length: int, count: int, split: Split = "scored") -> NDArray[np.int32]:
+        """Text windows of the trial's replicate from one part of the text: token ids [count, length].
 
         Raises:
             CorpusError: the text is too short.
         """
         if self._tokenizer is None:
             self._tokenizer = RememberingTokenizer(self.loaded.read_tokenizer)
-        return self.corpus.windows(self._tokenizer, length, count, spec.replicate, split="scored", bos=self.info.bos)
+        return self.corpus.windows(self._tokenizer, length, count, spec.replicate, split=split, bos=self.info.bos)
 
     def shared(self, kind: Callable[[TrialSpec, Subject], S], spec: TrialSpec) -> S:
         """What trials on the same text have in common, as `kind(spec, subject)` makes it; a few stay open."""

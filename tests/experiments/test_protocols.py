@@ -76,7 +76,7 @@ def test_every_protocol_reports_what_it_promises(measure, protocol, rung):
 def test_the_noise_floor_is_rounding(measure, family):
     for rung in (0, 1):
         noise = measure(family, rung=rung)["noise_kld"]
-        assert 0 <= noise < 1e-5 < measure(family, affine(2), rung=rung)["kld"]
+        assert 0 < noise < 1e-4 < measure(family, affine(2), rung=rung)["kld"]
 
 
 def windows(runner, name, context, start, step):
