@@ -7,7 +7,7 @@ and no memory has to be filled and carried to the device first.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from swarm.kernels.errors import BackendError
@@ -51,13 +51,16 @@ class KernelCall:
         return (*self.inputs, *((name, _carrier(values)) for name, values in self.numbers))
 
 
+@lru_cache(maxsize=64)
 def _carrier(values: tuple[int, ...]) -> Array:
-    """A view of one element whose strides are the values."""
+    """A view of one element whose strides are the values; layers of one step share it."""
     import mlx.core as mx
 
     if len(values) > MOST_NUMBERS:
         raise BackendError(f"{len(values)} numbers in one view.", f"Pass at most {MOST_NUMBERS} together.")
-    return mx.as_strided(_element(), (1,) * len(values), values, 0)
+    view = mx.as_strided(_element(), (1,) * len(values), values, 0)
+    mx.eval(view)
+    return view
 
 
 @cache

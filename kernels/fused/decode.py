@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -125,9 +126,9 @@ class DecodeAttention:
         packed, head, tail = runs
         dense = next((run for run in (head, tail) if run), None)
         half = dense.key.values.dtype if dense else mx.float16
-        blank = mx.zeros((1, 1, 1, LEAST_ELEMENTS), dtype=half)
+        blank = _blank(half)
         key, value = (packed.key, packed.value) if packed else (DenseSide(blank), DenseSide(blank))
-        inputs: list[tuple[str, Array]] = [("q", _contiguous(q)), ("q_frame", _contiguous(framed))]
+        inputs: list[tuple[str, Array]] = [("q", q), ("q_frame", framed)]
         template: list[tuple[str, Any]] = [
             ("DIM", dim),
             ("Q", q.dtype),
@@ -187,13 +188,13 @@ class DecodeAttention:
                 ("partials", partials),
                 ("leads", leads),
             ),
-            (("out", (outputs, batch, heads, 1, dim), mx.float32 if apart else q.dtype),),
+            (("out", (outputs, *q.shape) if apart else q.shape, mx.float32 if apart else q.dtype),),
             (-(-dim // _MERGE_CHANNELS), heads, batch),
             32 * _MERGE_SIMDGROUPS,
             (("counts", (chosen.packed_parts,)),),
         )
         (out,) = self.launcher.run(call)
-        return (out[0], out[1]) if apart else (out[0], None)
+        return (out[0], out[1]) if apart else (out, None)
 
 
 def _count(run: Run | None) -> int:
@@ -220,13 +221,33 @@ def _described(side: PackedSide | DenseSide, dim: int) -> tuple[PackedForm, tupl
         arrays = (side.values, side.values, side.values)
     else:
         form = side.form
-        absent = mx.zeros((1, 1, 1, LEAST_ELEMENTS), dtype=mx.float16)
+        absent = _blank(mx.float16)
         names = (form.codes_name, form.scales_name, form.biases_name)
-        arrays = tuple(absent if name is None else side.parts[name] for name in names)  # type: ignore[assignment]
+        arrays = tuple(absent if name is None else side.parts[name] for name in names)
         if form.biases_name is None and form.scales_name is not None:
             arrays = (*arrays[:2], arrays[1])
-    book = np.zeros(LEAST_ELEMENTS, np.float32) if form.book is None else np.asarray(form.book, np.float32)
-    return form, arrays, mx.array(np.pad(book, (0, max(0, LEAST_ELEMENTS - book.size))))
+    return form, arrays, _book(b"" if form.book is None else np.asarray(form.book, np.float32).tobytes())
+
+
+@cache
+def _blank(dtype: Any) -> Array:
+    """What stands for an array that a launch does not use."""
+    import mlx.core as mx
+
+    blank = mx.zeros((1, 1, 1, LEAST_ELEMENTS), dtype=dtype)
+    mx.eval(blank)
+    return blank
+
+
+@lru_cache(maxsize=64)
+def _book(values: bytes) -> Array:
+    """A codebook on the device, float32, padded to the least size of an input."""
+    import mlx.core as mx
+
+    book = np.frombuffer(values, np.float32)
+    table = mx.array(np.pad(book, (0, max(0, LEAST_ELEMENTS - book.size))))
+    mx.eval(table)
+    return table
 
 
 def _padded(array: Array) -> Array:
@@ -237,9 +258,3 @@ def _padded(array: Array) -> Array:
         return array
     tokens = -(-LEAST_ELEMENTS // (array.size // array.shape[2])) - array.shape[2]
     return mx.pad(array, [(0, 0), (0, 0), (0, tokens), (0, 0)])
-
-
-def _contiguous(array: Array) -> Array:
-    import mlx.core as mx
-
-    return mx.contiguous(array)

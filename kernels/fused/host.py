@@ -171,8 +171,9 @@ def translation_unit(signatures: Sequence[Signature], layout: Layout) -> str:
     define = "#define KV_LIKE_METAL\n" if layout == "metal" else ""
     entries = dict.fromkeys(signature.entry for signature in signatures)
     parts = [sources.read(f"{name}.h") for name in sources.PRELUDES["host"]]
-    # After the system headers: from here on nobody may compute in double, nor jump or allocate.
+    # After the system headers: from here on nobody may compute in double, jump or allocate, or use Metal's own words.
     parts.append("#pragma GCC poison double goto malloc new delete virtual throw")
+    parts.append("#pragma GCC poison thread device constant threadgroup kernel vertex fragment ray_data half")
     parts += [sources.read(f"{name}.h") for name in dict.fromkeys(n for e in entries for n in sources.BODIES[e])]
     return define + "\n".join([*parts, *(signature.text() for signature in signatures)])
 

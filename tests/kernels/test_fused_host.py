@@ -92,6 +92,7 @@ def test_faults_are_named(kernel, text, message):
         "double y = 0; out[0] = y;",
         "float* p = new float[4];",
         "goto end; end: out[0] = x[0];",
+        "const int thread = 0; out[thread] = x[0];",
         "auto f = [&] { return 1.0f; }; if constexpr (true) out[0] = f();",
         "float y = x[0] * 2.0; out[0] = y;",
     ],

@@ -42,16 +42,27 @@ KV_FUNC Rows<F> rows_of(KV_DEVICE(const C) codes, i64 code_offset, KV_DEVICE(con
 
 // Fills the table of a codebook, [2^bits] float32 in device memory.
 template <typename F>
-KV_FUNC void fill_book(KV_DEVICE(const float) book, KV_SHARED(uint) table, int thread, int threads) {
+KV_FUNC void fill_book(KV_DEVICE(const float) book, KV_SHARED(uint) table, int index, int step) {
   if (!F::book) return;
-  for (int i = thread; i < F::book_entries; i += threads)
+  for (int i = index; i < F::book_entries; i += step)
     table[i] = pair_bits(make_pair(book[i & ((1 << F::bits) - 1)], F::book_pairs ? book[i >> F::bits] : 0.0f));
 }
 
-// Device and threadgroup memory of a launch. q points at the group's first head, [GQA, D].
+// The query heads of one group as the caller holds them.
+template <typename Q>
+struct Heads {
+  KV_DEVICE(const Q) first;
+  i64 head_stride, channel_stride;
+
+  KV_FUNC float at(int head, int channel) const {
+    return to_float(first[head * head_stride + channel * channel_stride]);
+  }
+};
+
+// Queries, device and threadgroup memory of a launch.
 template <typename Q>
 struct Work {
-  KV_DEVICE(const Q) q;
+  Heads<Q> q;
   float scale;  // includes log2(e)
   KV_SHARED(float) memory;
   KV_SHARED(float) query_floats;
@@ -73,7 +84,7 @@ KV_FUNC void decode_scalar(KV_THREAD const Stored<K, V>& stored, KV_THREAD const
     Body body;
     // A simdgroup without heads works on none, but meets the others at the barriers.
     const int present = least(most(GQA - chunk * HEADS, 0), HEADS);
-    body.begin(work.q + (present > 0 ? chunk * HEADS * K::dim : 0), present, work.scale, place.lane);
+    body.begin(work.q, chunk * HEADS, present, work.scale, place.lane);
     if (present > 0) sweep<AHEAD>(body, stored, stripe, place.lane);
     publish<Body, V, Plan, GQA, HEADS, SIMDS, Dealt::stripes>(body, place, first, work.memory, work.partials,
                                                               work.leads);

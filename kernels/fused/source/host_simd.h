@@ -77,7 +77,7 @@ inline void multiply_all(void** operands) {
         c->v[i] += a[lane_row(lane) + 8 * (i >> 1)][k] * b[k][2 * lane_quad(lane) + (i & 1)];
   }
 }
-inline void multiply_add(TileC& c, const TileA& a, const TileB& b) {
+inline void multiply_add(TileC& c, const TileA& a, TileB b) {
   ProductOperand operand{&c, &a, &b};
   host::machine()->meet_simd(&multiply_all, &operand);
 }

@@ -36,21 +36,20 @@ struct MatrixQuery {
   KV_SHARED(half_t) tile_memory;
   KV_SHARED(float) sum_memory;
 
-  // q points at the first head of the group, [GQA, D]. The simdgroup works on the heads of `chunk`, as `share` of
-  // `shares`.
+  // The simdgroup works on the heads of `chunk`, as `share` of `shares`.
   template <typename Q>
-  KV_FUNC void prepare(KV_DEVICE(const Q) q, float scale, KV_THREAD const Place& place, int chunk, int share, int shares,
+  KV_FUNC void prepare(KV_THREAD const Q& q, float scale, KV_THREAD const Place& place, int chunk, int share, int shares,
                        KV_SHARED(half_t) half_memory, KV_SHARED(float) float_memory) {
     KV_UNROLL_1 for (int h = place.simd; h < heads; h += SIMDS) {
       float top = 0.0f;
       KV_UNROLL_4 for (int c = place.lane; c < K::dim; c += 32)
-        top = larger(top, h < GQA ? magnitude(to_float(q[h * K::dim + c])) : 0.0f);
+        top = larger(top, h < GQA ? magnitude(q.at(h, c)) : 0.0f);
       KV_UNROLL for (int i = 0; i < 5; ++i) top = larger(top, simd_swap(top, 1 << i));
       const uint exponent = float_bits(top) >> 23;
       const float raise = exponent == 0u ? 1.0f : bits_float((254u - exponent) << 23);
       if (place.lane == 0) float_memory[h] = scale * (exponent == 0u ? 1.0f : bits_float(exponent << 23));
       KV_UNROLL_4 for (int position = place.lane; position < K::dim; position += 32) {
-        const float x = h < GQA ? to_float(q[h * K::dim + K::channel(position)]) * raise : 0.0f;
+        const float x = h < GQA ? q.at(h, K::channel(position)) * raise : 0.0f;
         const int k = KeyOrder<K>::row(position), column = h & 7;
         const int cell = ((h >> 3) * steps + KeyOrder<K>::step(position)) * 32 + tile_b_lane(k, column);
         half_memory[4 * cell + 2 * (k >> 3) + tile_b_half(k, column)] = Convert<half_t>::from(x);

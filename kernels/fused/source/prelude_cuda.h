@@ -152,7 +152,7 @@ KV_FUNC void load_tile_b(const half_t* p, TileB& b) {  // 8-byte aligned
   b.v[1].bits = v.y;
 }
 KV_FUNC TileC tile_c_zero() { return TileC{{0.0f, 0.0f, 0.0f, 0.0f}}; }
-KV_FUNC void multiply_add(TileC& c, const TileA& a, const TileB& b) {
+KV_FUNC void multiply_add(TileC& c, const TileA& a, TileB b) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c.v[0]), "+f"(c.v[1]), "+f"(c.v[2]), "+f"(c.v[3])
       : "r"(a.v[0].bits), "r"(a.v[1].bits), "r"(a.v[2].bits), "r"(a.v[3].bits), "r"(b.v[0].bits), "r"(b.v[1].bits));

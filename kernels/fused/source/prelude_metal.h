@@ -127,7 +127,7 @@ KV_FUNC void load_tile_b(threadgroup const half_t* p, thread TileB& b) {  // 8-b
   b.v[1].h = v.zw;
 }
 KV_FUNC TileC tile_c_zero() { return TileC{{0.0f, 0.0f, 0.0f, 0.0f}}; }
-KV_FUNC void multiply_add(thread TileC& c, thread const TileA& a, thread const TileB& b) {
+KV_FUNC void multiply_add(thread TileC& c, thread const TileA& a, TileB b) {
   KV_UNROLL for (int r = 0; r < 2; ++r) {
     simdgroup_matrix<float, 8, 8> sum;
     reinterpret_cast<thread float2&>(sum.thread_elements()) = float2(c.v[2 * r], c.v[2 * r + 1]);

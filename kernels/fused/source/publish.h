@@ -36,7 +36,7 @@ KV_FUNC void publish(KV_THREAD Body& body, KV_THREAD const Place& place, int fir
                      KV_DEVICE(float) partials, KV_DEVICE(float) leads) {
   KV_SHARED(float) peaks = memory + Plan::tile_floats;
   KV_SHARED(float) sums = peaks + SIMDS * HEADS;
-  const int thread = place.simd * 32 + place.lane;
+  const int index = place.simd * 32 + place.lane;
   const i64 first_head = ((i64)place.batch * place.kv_heads + place.kv_head) * GQA;
   body.finish();
   body.leave_peaks(peaks + place.simd * HEADS);
@@ -50,7 +50,7 @@ KV_FUNC void publish(KV_THREAD Body& body, KV_THREAD const Place& place, int fir
     const int count = 16 * least(Plan::at_once, V::dim / 16 - first);
     // Whole units are written channel by channel, so that neighbouring lanes write neighbouring channels.
     constexpr bool whole = Plan::at_once % Output<V>::unit_tiles == 0;
-    KV_UNROLL_1 for (int i = thread; i < SIMDS / STRIPES * HEADS * count; i += SIMDS * 32) {
+    KV_UNROLL_1 for (int i = index; i < SIMDS / STRIPES * HEADS * count; i += SIMDS * 32) {
       const int at = i % count, head = i / count % HEADS, slot = i / (count * HEADS);
       const int group_head = (first_chunk + slot) * HEADS + head;
       if (group_head < GQA) {
@@ -65,7 +65,7 @@ KV_FUNC void publish(KV_THREAD Body& body, KV_THREAD const Place& place, int fir
       }
     }
   }
-  KV_UNROLL_1 for (int i = thread; i < SIMDS / STRIPES * HEADS; i += SIMDS * 32) {
+  KV_UNROLL_1 for (int i = index; i < SIMDS / STRIPES * HEADS; i += SIMDS * 32) {
     const int slot = i / HEADS, group_head = first_chunk * HEADS + i;
     if (group_head < GQA) {
       float top = lowest_peak(), total = 0.0f;

@@ -19,9 +19,9 @@ struct ScalarBody {
   float sum[HEADS];
   float shift[HEADS][V::groups];  // sum of probability times bias
 
-  // q points at the first head of the chunk, [n, D], of which `present` are there.
+  // Works on the query heads from `first` on, of which `present` are there.
   template <typename Q>
-  KV_FUNC void begin(KV_DEVICE(const Q) q, int present, float scale, int lane_index) {
+  KV_FUNC void begin(KV_THREAD const Q& q, int first, int present, float scale, int lane_index) {
     lane = lane_index;
     row = lane_row(lane);
     quad = lane_quad(lane);
@@ -34,7 +34,7 @@ struct ScalarBody {
       KV_UNROLL for (int u = 0; u < KeyCut::units; ++u) {
         KV_UNROLL for (int i = 0; i < KeyCut::run; ++i) {
           const int channel = K::channel(u * KeyCut::unit + quad * KeyCut::run + i);
-          const float x = h < present ? to_float(q[h * K::dim + channel]) * scale : 0.0f;
+          const float x = h < present ? q.at(first + h, channel) * scale : 0.0f;
           query[h][u * KeyCut::run + i] = x;
           query_sum[h][u / KeyCut::units_per_group] += x;
         }
