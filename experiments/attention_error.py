@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.experiments.halves import from_file
+from swarm.experiments.halves import from_file, single
 from swarm.kernels import arrays
 from swarm.kernels.errors import NonFiniteError
 
@@ -76,7 +76,7 @@ def layer_errors(given: LayerInputs, cache: PackedKVCache) -> LayerErrors:
     out = attend(given, cache)
     gained = given.scale * cache.logit_gain
     key, value = (
-        _Stored(side, np.concatenate([_single(old), _single(new)], axis=2), cache)
+        _Stored(side, np.concatenate([single(old), single(new)], axis=2), cache)
         for side, old, new in zip(
             cache.sides, (given.keys, given.values), (given.tail_keys, given.tail_values), strict=True
         )
@@ -194,8 +194,3 @@ def _squares(x: Floats, axes: int) -> NDArray[np.float64]:
     """Sum of squares over all but the first axes."""
     flat = x.reshape(*x.shape[:axes], -1)
     return np.asarray(np.vecdot(flat, flat), np.float64)
-
-
-def _single(x: NDArray[np.generic]) -> Floats:
-    wide: Floats = arrays.single(np, arrays.to_numpy(from_file(x)))
-    return wide

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from swarm.experiments import divergence, halves
 from swarm.experiments.attention_error import LayerInputs
+from swarm.experiments.fitting import learned
 from swarm.experiments.forward import Entry, Watch
 from swarm.experiments.listening import Listener
 from swarm.experiments.noise import Prefix, floor
@@ -155,8 +156,9 @@ class DecodeSet:
 
 
 def gained_caches(subject: Subject, spec: TrialSpec) -> list[PackedKVCache]:
-    """Empty caches of a trial, with its logit gain."""
-    caches = make_cache(subject.loaded.model, spec.kv, spec.layers, seed=spec.seed)
+    """Empty caches of a trial, with its logit gain and the learned factors that it needs."""
+    factors = learned(spec, subject)
+    caches = make_cache(subject.loaded.model, spec.kv, spec.layers, seed=spec.seed, factors=factors)
     for cache in caches:
         cache.logit_gain = spec.logit_gain
     return caches

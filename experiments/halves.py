@@ -32,3 +32,9 @@ def from_file(x: NDArray[Any]) -> Array:
 
     held = mx.array(x)
     return held.view(mx.bfloat16) if held.dtype == mx.uint16 else held
+
+
+def single(x: NDArray[Any]) -> NDArray[np.float32]:
+    """The file's values in float32."""
+    wide: NDArray[np.float32] = arrays.single(np, arrays.to_numpy(from_file(x)))
+    return wide

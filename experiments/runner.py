@@ -70,7 +70,7 @@ class Runner:
             TrialError: it failed, with the reason.
         """
         spec = TrialSpec(model=model, context=context, replicate=replicate, protocol=protocol, rung=rung)
-        subject, plan = self._subject(model), protocols.protocol(protocol)
+        subject, plan = self.subject(model), protocols.protocol(protocol)
         with outcomes():
             plan.check(spec, subject)
             plan.prepare(spec, subject)
@@ -83,14 +83,15 @@ class Runner:
             TrialError: it ended without a measurement; the subclass says how.
         """
         start = time.perf_counter()
-        subject, plan = self._subject(spec.model), protocols.protocol(spec.protocol)
+        subject, plan = self.subject(spec.model), protocols.protocol(spec.protocol)
         with outcomes():
             plan.check(spec, subject)
             measured = plan.measure(spec, subject)
         seconds = {**measured.seconds, "total": time.perf_counter() - start}
         return measured.model_copy(update={"seconds": seconds})
 
-    def _subject(self, model: str) -> Subject:
+    def subject(self, model: str) -> Subject:
+        """The model as an experiment sees it, kept for the next trial."""
         if model not in self._subjects:
             from swarm.experiments.models import registry
 

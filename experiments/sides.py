@@ -17,7 +17,6 @@ from swarm.kernels.errors import SpecError
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
 
-FITTED = ("fixed",)
 FIELDS = ("bits", "group_size", "axis", "rotation", "scaling")
 
 
@@ -80,16 +79,24 @@ def side(name: base.Side, head_dim: int) -> Side:
 def _specs(method: str, head_dim: int) -> tuple[QuantSpec, ...]:
     """Every valid specification of a method at a head size, in the order of its choices."""
     offered = base.method(method).choices
-    lists = (offered.bits, offered.group_sizes, offered.axes, offered.rotations, FITTED)
-    found = []
+    lists = (offered.bits, offered.group_sizes, offered.axes, offered.rotations, offered.scalings)
+    found: list[QuantSpec] = []
+    shape: tuple[Any, ...] = ()
     for values in itertools.product(*lists):
         try:
             spec = QuantSpec(method=method, **dict(zip(FIELDS, values, strict=True)))
             base.method(method).check_head_dim(spec, head_dim)
         except SpecError:
             continue
-        found.append(spec)
+        shape = shape or _shape(spec)
+        # Every specification is fitted on its own, which costs a second: the search learns one shape per method.
+        if spec.scaling == "fixed" or _shape(spec) == shape:
+            found.append(spec)
     return tuple(dict.fromkeys(found))
+
+
+def _shape(spec: QuantSpec) -> tuple[Any, ...]:
+    return spec.group_size, spec.axis, spec.rotation
 
 
 def _values(specs: Sequence[QuantSpec], field: str) -> tuple[Any, ...]:

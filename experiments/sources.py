@@ -37,11 +37,29 @@ CAPTURED = (
 )
 """Everything that a 16-bit run goes through. Other changes leave captures valid."""
 
+FITTED = (
+    "experiments/attention_error.py",
+    "experiments/calibration.py",
+    "experiments/fitting.py",
+    "kernels/bits.py",
+    "kernels/codebooks.py",
+    "kernels/key_bias.py",
+    "kernels/quantizers",
+    "kernels/rotation.py",
+)
+"""What learned factors depend on beside the captures."""
+
 
 @cache
 def captured() -> str:
     """SHA-256 over the source files that decide what captures hold."""
     return digest(CAPTURED)
+
+
+@cache
+def fitted() -> str:
+    """SHA-256 over the source files that decide what learned factors are, given the captures."""
+    return digest(FITTED)
 
 
 def digest(names: Iterable[str]) -> str:

@@ -1,0 +1,110 @@
+"""Learned scaling: fitted on calibration text, deterministic, kept, and worth something where channels differ."""
+
+import numpy as np
+import pytest
+
+from swarm.experiments import fitting
+from swarm.experiments.attention_error import LayerInputs, attend
+from swarm.experiments.calibration import CalibrationSet
+from swarm.experiments.runner import Runner
+from swarm.experiments.sides import Side
+from swarm.experiments.spec import TrialSpec
+from swarm.kernels.cache import PackedKVCache
+from swarm.kernels.codec import Factors
+from swarm.kernels.spec import KVSpec, QuantSpec
+
+CONTEXT = 96
+
+
+def learned(method="affine", side="both", **fields):
+    quant = QuantSpec(method=method, scaling="learned", **fields)
+    return KVSpec(**{name: quant for name in ("key", "value") if side in (name, "both")})
+
+
+def trial(model, kv, **fields):
+    return TrialSpec(**{"model": model, "context": CONTEXT, "kv": kv, **fields})
+
+
+@pytest.fixture
+def subject(runner, tiny_models):
+    return lambda family: runner.subject(tiny_models[family])
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "qwen2"])
+@pytest.mark.parametrize("rung", [0, 1])
+def test_trials_with_learned_scaling_run_and_count_their_factors(runner, tiny_models, family, rung):
+    quant = QuantSpec(method="affine", bits=4, group_size=32)
+    found = runner.run(trial(tiny_models[family], learned(bits=4, group_size=32), rung=rung))
+    fixed = runner.run(trial(tiny_models[family], KVSpec(key=quant, value=quant), rung=rung))
+    assert found["kld"] > 0
+    assert found["bits_per_value"] > fixed["bits_per_value"]
+    assert found["bits_per_value_limit"] == fixed["bits_per_value_limit"]
+
+
+def test_only_quantized_layers_and_learned_sides_get_factors(subject, tiny_models):
+    model = tiny_models["llama"]
+    spec = trial(model, learned(side="key", bits=4, group_size=32), layers=(1, 3))
+    found = fitting.learned(spec, subject("llama"))
+    assert {layer: set(sides) for layer, sides in found.items()} == {1: {"key"}, 3: {"key"}}
+    assert fitting.learned(trial(model, KVSpec()), subject("llama")) is None
+
+
+def test_factors_are_the_same_in_another_process_and_for_other_contexts(tmp_path, tiny_models, subject):
+    kv = learned(bits=3, group_size=32)
+    name = tiny_models["qwen2"]
+    first = fitting.learned(trial(name, kv), subject("qwen2"))
+    fresh = Runner(cache_dir=tmp_path).subject(name)
+    again = fitting.learned(trial(name, kv, context=48, replicate=2, logit_gain=2.0), fresh)
+    assert first.keys() == again.keys()
+    for layer, sides in first.items():
+        for side, factors in sides.items():
+            assert np.array_equal(factors.channel, again[layer][side].channel)
+            assert factors.clip == again[layer][side].clip
+
+
+def test_calibration_reads_nothing_that_is_scored(subject, tiny_models):
+    given = subject("llama")
+    spec = trial(tiny_models["llama"], KVSpec())
+    calibration = given.windows(spec, CONTEXT, 2, split="calibration")
+    for replicate in range(3):
+        scored = given.windows(spec.model_copy(update={"replicate": replicate}), CONTEXT, 8)
+        assert not {row.tobytes() for row in calibration[:, 1:]} & {row.tobytes() for row in scored[:, 1:]}
+    assert len(list(CalibrationSet.of(spec, given).layers())) == given.info.n_layers
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fitting_pays_where_queries_ignore_the_channels_with_outliers(seed):
+    """Keys with huge channels that queries hardly look at: the case that per-channel factors are for."""
+    rng = np.random.default_rng(seed)
+    keys, values = rng.standard_normal((2, 1, 2, 256, 64))
+    queries = rng.standard_normal((1, 4, 16, 64)).astype(np.float32)
+    keys[..., ::16] *= 30
+    queries[..., ::16] /= 30
+    tail = rng.standard_normal((2, 1, 2, 16, 64)).astype(np.float16)
+    given = LayerInputs(keys.astype(np.float16), values.astype(np.float16), *tail, queries, 0.125)
+    kv = learned(side="key", bits=4, group_size=32)
+    exact = attend(given, PackedKVCache())
+
+    def error(channel):
+        out = attend(given, PackedKVCache(kv, factors={"key": Factors(channel)}))
+        return np.linalg.norm(out - exact) / np.linalg.norm(exact)
+
+    errors = [error(fitting.powers("key", given, *exponents)) for exponents in fitting.POWERS["key"]]
+    assert min(errors) < errors[0] / 3
+
+
+def test_the_search_offers_learned_scaling_once_per_method_and_width():
+    for method in ("affine", "q4_0", "turboquant_mse"):
+        specs = Side("key", 64).specs(method)
+        fitted = [spec for spec in specs if spec.scaling == "learned"]
+        assert len(fitted) == len({spec.bits for spec in specs})
+        assert specs[0].scaling == "fixed"
+
+
+def test_real_models_gain_or_keep_on_the_calibration_text(runner):
+    spec = TrialSpec(model="smollm2-135m", kv=learned(side="key", bits=3, group_size=32))
+    subject = runner.subject("smollm2-135m")
+    fixed = TrialSpec(model="smollm2-135m", kv=KVSpec(key=QuantSpec(method="affine", bits=3, group_size=32)))
+    factors = fitting.learned(spec, subject)
+    assert any((sides["key"].channel != 1).any() or sides["key"].clip < 1 for sides in factors.values())
+    assert runner.run(spec)["kld"] < 1.2 * runner.run(fixed)["kld"]
