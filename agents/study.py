@@ -20,9 +20,9 @@ from swarm.memory.records import TrialRecord
 
 if TYPE_CHECKING:
     import optuna
-    from swarm.experiments.space import Space
 
     from swarm.experiments.models.base import ModelInfo
+    from swarm.experiments.space import Space
 
 PROTOCOL = "quality"
 FLOOR = 1e-7
