@@ -10,8 +10,8 @@ import functools
 import importlib
 import math
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -109,6 +109,18 @@ def remove() -> None:
     for name, (original, replacement) in _installed.items():
         _swap(name, replacement, original)
     _installed.clear()
+
+
+@contextmanager
+def suspended() -> Iterator[None]:
+    """MLX's own activations for a while: a model that is only traced must not be computed."""
+    installed = bool(_installed)
+    remove()
+    try:
+        yield
+    finally:
+        if installed:
+            install()
 
 
 def _swap(name: str, old: Callable[..., Any], new: Callable[..., Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from swarm.experiments.footprint.config import flatten
 from swarm.experiments.footprint.shape import LayerShape, ModelShape
+from swarm.kernels import elementwise
 from swarm.kernels.errors import ModelError
 
 EXPERT = re.compile(r"(switch_mlp|experts)\b|_exps\b")
@@ -66,7 +67,8 @@ def read(config: Mapping[str, Any], name: str) -> ModelShape:
     flat = flatten(config)
     try:
         caches = [make_prompt_cache(model) for _ in PROBED]
-        held = [_held(model, cache, length) for cache, length in zip(caches, PROBED, strict=True)]
+        with elementwise.suspended():
+            held = [_held(model, cache, length) for cache, length in zip(caches, PROBED, strict=True)]
         layers = tuple(
             layer for cache, short, long in zip(caches[0], *held, strict=True) for layer in _layers(cache, short, long)
         )

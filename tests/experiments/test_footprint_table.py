@@ -6,11 +6,13 @@ import tomllib
 from importlib import resources
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
 from swarm.experiments.footprint import built, models
 from swarm.experiments.footprint.method import parse
 from swarm.experiments.footprint.plan import per_token
+from swarm.kernels import elementwise
 
 # Fields without influence on cache and weights that mlx-lm's configuration classes insist on.
 FILLER = {
@@ -82,6 +84,15 @@ def test_agrees_with_the_model_that_mlx_lm_builds(row):
         sixteen = parse("none")
         assert per_token(shape, sixteen, windows_full=True) < per_token(real, sixteen, windows_full=True)
         assert len(caching) == len(real.layers)
+
+
+def test_reading_a_model_computes_nothing_while_numpy_activations_are_installed():
+    """It would need the memory of the whole model: 60 GB for this one."""
+    row = next(row for row in rows() if row["id"] == "deepseek-ai/DeepSeek-V2-Lite")
+    elementwise.install()  # as loading any model does
+    before = mx.get_active_memory()
+    built.read(whole_config(row["config"]), row["id"])
+    assert mx.get_active_memory() - before < 1 << 30
 
 
 def test_names_are_unambiguous():
