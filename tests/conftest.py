@@ -8,6 +8,8 @@ from collections.abc import Iterator
 # Bit-identical results need one thread, and the number is read when numpy is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Read when Ray is imported, by whichever test module is first: under `uv run` its workers would build their own env.
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 
 import pytest
 from postgres_server import NoServerError, PostgresServer
