@@ -92,6 +92,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     return Runner(cache_dir=tmp_path_factory.mktemp("cache"))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests on one worker, and all that start Ray on one, first: one cluster at a time is enough."""
     items.sort(key=lambda item: item.path.parent.name != "orchestrator")
