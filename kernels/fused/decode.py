@@ -15,7 +15,7 @@ import numpy as np
 
 from swarm.kernels.errors import SpecError
 from swarm.kernels.fused.call import LEAST_ELEMENTS, Array, KernelCall
-from swarm.kernels.fused.form import PackedForm
+from swarm.kernels.fused.form import Codes, PackedForm
 from swarm.kernels.fused.plan import Device, Plan, plan
 
 if TYPE_CHECKING:
@@ -124,11 +124,8 @@ class DecodeAttention:
 
         batch, q_heads, _, dim = q.shape
         packed, head, tail = runs
-        dense = next((run for run in (head, tail) if run), None)
-        half = dense.key.values.dtype if dense else mx.float16
-        blank = _blank(half)
-        key, value = (packed.key, packed.value) if packed else (DenseSide(blank), DenseSide(blank))
-        inputs: list[tuple[str, Array]] = [("q", q), ("q_frame", framed)]
+        key, value = (packed.key, packed.value) if packed else (_nothing(), _nothing())
+        inputs: list[tuple[str, Array]] = [("q_frame", framed)]
         template: list[tuple[str, Any]] = [
             ("DIM", dim),
             ("Q", q.dtype),
@@ -138,37 +135,32 @@ class DecodeAttention:
             ("AHEAD", self.device.ahead),
         ]
         for prefix, side in (("k", key), ("v", value)):
-            form, arrays, book = _described(side, dim)
+            form, arrays = _described(side, dim)
             template += form.arguments(f"{prefix.upper()}_")
             template.append((f"{prefix.upper()}S", arrays[1].dtype))
             names = (f"{prefix}_codes", f"{prefix}_scales", f"{prefix}_biases")
             inputs += [(name, _padded(array)) for name, array in zip(names, arrays, strict=True)]
-            inputs.append((f"{prefix}_book", book))
-        for name, run in (("head", head), ("tail", tail)):
-            sides = (run.key.values, run.value.values) if run else (blank, blank)
-            inputs += [(f"{name}_{x}", _padded(array)) for x, array in zip("kv", sides, strict=True)]
-        template += [("H", half), ("H_CODES", 4 if half == mx.bfloat16 else 3)]
         bits = int(np.float32(scale * math.log2(math.e)).view(np.int32))
-        counts = [_count(run) for run in runs]
-        firsts = [first for run in runs for first in ((run.key.first, run.value.first) if run else (0, 0))]
-        parts = (chosen.packed_parts, chosen.head_parts, chosen.tail_parts)
-        numbers = (
-            ("counts", (*(x for pair in zip(counts, parts, strict=True) for x in pair), bits, q_heads // group)),
-            ("firsts", tuple(firsts)),
-        )
-        kv_heads = q_heads // group
+        firsts = (packed.key.first, packed.value.first) if packed else (0, 0)
+        parts = (chosen.head_parts, chosen.tail_parts)
+        numbers = [("counts", (_count(packed), chosen.packed_parts, *firsts, *parts, bits, q_heads // group))]
+        if any(parts):
+            more, types, places = _dense(head, tail)
+            inputs += [("q", q), *more]
+            template += types
+            numbers.append(("dense", places))
         rows = (batch, q_heads, chosen.parts)
         return KernelCall(
-            "decode",
+            "decode" if any(parts) else "decode_packed",
             tuple(template),
             tuple(inputs),
             (
                 ("partials", (*rows, dim), mx.float32),
                 ("leads", (max(LEAST_ELEMENTS, 2 * math.prod(rows)),), mx.float32),
             ),
-            (chosen.parts, kv_heads, batch),
+            (chosen.parts, q_heads // group, batch),
             32 * self.device.simdgroups,
-            numbers,
+            tuple(numbers),
         )
 
     def _merge(self, partials: Array, leads: Array, chosen: Plan, q: Array, apart: bool) -> tuple[Array, Array | None]:
@@ -211,22 +203,46 @@ def _arrays_of(run: Run) -> list[Array]:
     return [side.parts[side.form.codes_name]] if isinstance(side, PackedSide) else [side.values]
 
 
-def _described(side: PackedSide | DenseSide, dim: int) -> tuple[PackedForm, tuple[Array, Array, Array], Array]:
-    """Form, the arrays (codes, scales, biases) with a stand-in for those that it does not have, and the codebook."""
+def _described(side: PackedSide | DenseSide, dim: int) -> tuple[PackedForm, tuple[Array, Array, Array]]:
+    """Form and the arrays (codes, scales, biases or codebook), with a stand-in for those that it does not have."""
     import mlx.core as mx
 
     if isinstance(side, DenseSide):
-        codes = "bfloat16" if side.values.dtype == mx.bfloat16 else "float16"
-        form = PackedForm(16, dim, codes, 0)  # type: ignore[arg-type]
-        arrays = (side.values, side.values, side.values)
-    else:
-        form = side.form
-        absent = _blank(mx.float16)
-        names = (form.codes_name, form.scales_name, form.biases_name)
-        arrays = tuple(absent if name is None else side.parts[name] for name in names)
-        if form.biases_name is None and form.scales_name is not None:
-            arrays = (*arrays[:2], arrays[1])
-    return form, arrays, _book(b"" if form.book is None else np.asarray(form.book, np.float32).tobytes())
+        codes: Codes = "bfloat16" if side.values.dtype == mx.bfloat16 else "float16"
+        return PackedForm(16, dim, codes, 0), (side.values, side.values, side.values)
+    form, parts = side.form, side.parts
+    scales = _blank(mx.float16) if form.scales_name is None else parts[form.scales_name]
+    biases = scales if form.biases_name is None else parts[form.biases_name]
+    if form.book is not None:
+        biases = _book(np.asarray(form.book, np.float32).tobytes(), scales.dtype)
+    return form, (parts[form.codes_name], scales, biases)
+
+
+_Named = list[tuple[str, Any]]
+
+
+def _dense(head: Run | None, tail: Run | None) -> tuple[_Named, _Named, tuple[int, ...]]:
+    """Inputs, template arguments and numbers of the 16-bit runs; an absent one reads nothing of the other's arrays."""
+    import mlx.core as mx
+
+    present = [run for run in (head, tail) if run]
+    first, last = head or present[0], tail or present[0]
+    half = first.key.values.dtype
+    inputs = [
+        (f"{name}_{x}", _padded(side.values.astype(half)))
+        for name, run in (("head", first), ("tail", last))
+        for x, side in (("k", run.key), ("v", run.value))
+    ]
+    places = [number for run in (first, last) for number in (run.count, run.key.first, run.value.first)]
+    return inputs, [("H", half), ("H_CODES", 4 if half == mx.bfloat16 else 3)], tuple(places)
+
+
+@cache
+def _nothing() -> DenseSide:
+    """What stands for packed tokens where there are none."""
+    import mlx.core as mx
+
+    return DenseSide(_blank(mx.float16))
 
 
 @cache
@@ -240,12 +256,12 @@ def _blank(dtype: Any) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _book(values: bytes) -> Array:
-    """A codebook on the device, float32, padded to the least size of an input."""
+def _book(values: bytes, dtype: Any) -> Array:
+    """A codebook on the device, padded to the least size of an input."""
     import mlx.core as mx
 
     book = np.frombuffer(values, np.float32)
-    table = mx.array(np.pad(book, (0, max(0, LEAST_ELEMENTS - book.size))))
+    table = mx.array(np.pad(book, (0, max(0, LEAST_ELEMENTS - book.size)))).astype(dtype).reshape(1, 1, 1, -1)
     mx.eval(table)
     return table
 

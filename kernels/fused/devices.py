@@ -37,7 +37,7 @@ def cuda(head_dim: int, groups: int, group: int) -> Device:
     multiprocessor, others for two or three of four. The matrix body wins from one query head on: the tensor cores
     take the products, and unpacking is what costs.
     """
-    light = head_dim <= 128 and groups <= 2 and group <= 8
+    light = head_dim <= 128 and groups <= 3 and group <= 8
     simdgroups = 8 if light else 4
     resident = 2 if light or head_dim > 128 or group > 8 else 3
     return Device(_multiprocessors() * resident, 0, simdgroups, 1)

@@ -7,9 +7,16 @@ from functools import cache
 from importlib import resources
 
 _ATTENTION = ("formats", "attention")
+_DECODE = (*_ATTENTION, "publish", "matrix_query", "matrix", "scalar", "decode")
 BODIES = {
-    "decode": (*_ATTENTION, "publish", "matrix_query", "matrix", "scalar", "decode"),
+    "decode": _DECODE,
+    "decode_packed": _DECODE,  # nothing in 16 bit: fewer arguments, and a body less to compile
     "merge": (*_ATTENTION, "merge"),
+}
+STATEMENTS = {
+    "decode": ("decode_begin", "decode_packed", "decode_dense"),
+    "decode_packed": ("decode_begin", "decode_packed"),
+    "merge": ("merge",),
 }
 PRELUDES = {
     "cuda": ("prelude_cuda",),
@@ -39,7 +46,7 @@ def header(entry: str, prelude: str) -> str:
 @cache
 def statements(entry: str) -> str:
     """The statements of the kernel function."""
-    return read(f"{entry}.entry")
+    return "\n".join(read(f"{name}.entry") for name in STATEMENTS[entry])
 
 
 @cache

@@ -3,9 +3,9 @@
 
 namespace kv {
 
-// What counts_strides and firsts_strides carry.
-enum Count { PACKED_COUNT, PACKED_PARTS, HEAD_COUNT, HEAD_PARTS, TAIL_COUNT, TAIL_PARTS, SCALE_BITS, KV_HEADS };
-enum First { PACKED_KEY, PACKED_VALUE, HEAD_KEY, HEAD_VALUE, TAIL_KEY, TAIL_VALUE };  // first tokens
+// What counts_strides and dense_strides carry: numbers of tokens, of parts, and the first tokens of keys and values.
+enum Count { PACKED_COUNT, PACKED_PARTS, PACKED_KEY, PACKED_VALUE, HEAD_PARTS, TAIL_PARTS, SCALE_BITS, KV_HEADS };
+enum Dense16 { HEAD_COUNT, HEAD_KEY, HEAD_VALUE, TAIL_COUNT, TAIL_KEY, TAIL_VALUE };
 
 // How CHUNKS sets of heads and stripes of tokens are dealt to SIMDS simdgroups.
 template <int GQA, int HEADS, int SIMDS>
@@ -40,12 +40,12 @@ KV_FUNC Rows<F> rows_of(KV_DEVICE(const C) codes, i64 code_offset, KV_DEVICE(con
   return rows;
 }
 
-// Fills the table of a codebook, [2^bits] float32 in device memory.
+// Fills the table of a codebook, [2^bits] in device memory.
 template <typename F>
-KV_FUNC void fill_book(KV_DEVICE(const float) book, KV_SHARED(uint) table, int index, int step) {
+KV_FUNC void fill_book(KV_DEVICE(const typename F::Scale) book, KV_SHARED(uint) table, int index, int step) {
   if (!F::book) return;
   for (int i = index; i < F::book_entries; i += step)
-    table[i] = pair_bits(make_pair(book[i & ((1 << F::bits) - 1)], F::book_pairs ? book[i >> F::bits] : 0.0f));
+    table[i] = pair_bits(make_pair(to_float(book[i & ((1 << F::bits) - 1)]), F::book_pairs ? to_float(book[i >> F::bits]) : 0.0f));
 }
 
 // The query heads of one group as the caller holds them.

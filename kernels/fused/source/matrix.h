@@ -17,7 +17,7 @@ struct MatrixBody {
 
   struct Codes {
     Run<KeyCut::words> keys[2][early_keys ? KeyCut::units : 1];
-    Run<ValueCut::words> values[4][early_values ? ValueCut::units : 1];
+    Run<ValueCut::words> values[4][early_values ? ValueCut::units : 2];  // else this unit's and the next one's
   };
 
   Query queries;
@@ -63,9 +63,7 @@ struct MatrixBody {
       if (V::meta == META_BIAS) load_scales<V>(cursor.value_rows, at.near[r], 1, biases[r]);
     }
     TileC p[TILES];
-    if (early_values) {
-      KV_UNROLL for (int u = 0; u < ValueCut::units; ++u) load_values(cursor, at, u, codes);
-    }
+    KV_UNROLL for (int u = 0; u < (early_values ? ValueCut::units : 1); ++u) load_values(cursor, at, u, codes);
     score(stored, cursor, at, codes, p);
     float widest = 0.0f;
     KV_UNROLL for (int r = 0; r < 2; ++r) {
@@ -186,8 +184,8 @@ struct MatrixBody {
         weights[t] = tile_b_from_c(p[t].v[0] * upper, p[t].v[1] * upper, p[t].v[2] * lower, p[t].v[3] * lower);
       KV_UNROLL for (int uu = 0; uu < ValueCut::units_per_group; ++uu) {
         const int u = g * ValueCut::units_per_group + uu;
-        const int slot = early_values ? u : 0;
-        if (!early_values) load_values(cursor, at, u, codes);
+        const int slot = early_values ? u : u % 2;
+        if (!early_values && u + 1 < ValueCut::units) load_values(cursor, at, u + 1, codes);
         KV_UNROLL for (int w = 0; w < ValueCut::words; ++w) {
           uint lower_codes[2], upper_codes[2];  // halves of the word, two tokens each
           KV_UNROLL for (int k = 0; k < 2; ++k) {
@@ -218,7 +216,7 @@ struct MatrixBody {
                            KV_THREAD Codes& codes) const {
     KV_UNROLL for (int i = 0; i < 4; ++i)
       load_slice<V, 8>(cursor.values + at.far[i] * V::row_bytes, u, row,
-                       codes.values[i][early_values ? u : 0]);
+                       codes.values[i][early_values ? u : u % 2]);
   }
 
   // Adds up what the lanes of a column hold.
