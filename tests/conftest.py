@@ -90,12 +90,3 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     """One runner for all tests, with captures of its own; converted models come from the user cache."""
     return Runner(cache_dir=tmp_path_factory.mktemp("cache"))
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests on one worker, and all that start Ray on one, first: one cluster at a time is enough."""
-    items.sort(key=lambda item: item.path.parent.name != "orchestrator")
-    for item in items:
-        ray = item.path.parent.name == "orchestrator"
-        item.add_marker(pytest.mark.xdist_group("ray" if ray else str(item.path)))
