@@ -20,7 +20,7 @@ def swarm(capsys, tmp_path, monkeypatch):
 
     def run(*args):
         with pytest.raises(SystemExit) as stop:
-            cli.main(list(args))
+            cli.run(list(args))
         out, err = capsys.readouterr()
         return stop.value.code, out, err
 
