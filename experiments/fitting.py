@@ -46,8 +46,8 @@ KIND = "factors"
 def learned(spec: TrialSpec, subject: Subject) -> LayerFactors | None:
     """The factors that a trial's caches need; None when no side has learned scaling.
 
-    Fitted on first use, then read back: keyed by weights, text, code, side and specification, and by nothing else of
-    the trial.
+    Fitted on first use, then read back: keyed by weights, text, code, side, specification and seed, and by nothing
+    else of the trial.
 
     Raises:
         CorpusError: the text is too short to calibrate on.

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-SUFFIXES = {".py", ".h", ".metal", ".cu", ".cpp", ".inc"}
 HERE = Path(__file__).parent
 ROOTS = {"experiments": HERE, "kernels": HERE.parent / "kernels"}
 
@@ -74,7 +73,8 @@ def digest(names: Iterable[str]) -> str:
         place = ROOTS[package] / rest
         if not place.exists():
             raise FileNotFoundError(name)
-        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.suffix in SUFFIXES)
+        inside = (path for path in place.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        files = [place] if place.is_file() else sorted(inside)
         for path in files:
             total.update(f"{package}/{path.relative_to(ROOTS[package]).as_posix()}".encode())
             total.update(path.read_bytes())

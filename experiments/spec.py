@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from math import isfinite
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
+from swarm.experiments import sources
 from swarm.kernels.errors import NonFiniteError, SpecError
 from swarm.kernels.spec import FrozenModel, KVSpec
 
@@ -53,14 +53,7 @@ class TrialSpec(FrozenModel):
 @cache
 def code_version() -> str:
     """SHA-256 over every source file that can change a measurement: the packages kernels and experiments."""
-    packages = Path(__file__).parent.parent
-    digest = hashlib.sha256()
-    for root in (packages / "experiments", packages / "kernels"):
-        for path in sorted(root.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                digest.update(path.relative_to(packages).as_posix().encode())
-                digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return sources.digest(sources.ROOTS)
 
 
 class Metric(FrozenModel):
