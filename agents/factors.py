@@ -54,10 +54,22 @@ def _factors(configuration: Configuration) -> Iterator[tuple[str, str, str]]:
         yield f"method of the {side}s", _level(configuration, side), _text(data, side, rest)
     for field in kv:
         if field not in SIDES:
-            yield field.replace("_", " "), str(kv[field]), repr({**data, "kv": {**kv, field: None}})
+            yield _name(field), _said(configuration, field), repr({**data, "kv": {**kv, field: None}})
     both = [getattr(configuration.kv, side).label for side in SIDES]
     ends = {"key": sorted(both), "value": None}
     yield "what keys and what values get", " and ".join(both), repr({**data, "kv": {**kv, **ends}})
+
+
+def _name(field: str) -> str:
+    return "bits of some layers" if field == "overrides" else field.replace("_", " ")
+
+
+def _said(configuration: Configuration, field: str) -> str:
+    """A field of the cache's specification in words."""
+    value = getattr(configuration.kv, field)
+    if field == "overrides":
+        return ", ".join(override.label for override in value) or "the same everywhere"
+    return str(value)
 
 
 def _level(configuration: Configuration, side: str) -> str:

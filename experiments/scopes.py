@@ -51,7 +51,7 @@ class Protect(Scope):
     @classmethod
     def suggest(cls, trial: Trial, prefix: str, n: int) -> Layers:
         """All but `first` and `last` layers."""
-        most = _most_protected(n)
+        most = most_protected(n)
         first = trial.suggest_int(f"{prefix}first", 0, most)
         last = trial.suggest_int(f"{prefix}last", 0, most)
         return _layers(first, n - last, n)
@@ -60,7 +60,7 @@ class Protect(Scope):
     def params(cls, layers: Layers, prefix: str, n: int) -> dict[str, int] | None:
         """How many layers at each end are left out."""
         found = _range(layers, n)
-        if found is None or max(found[0], n - found[1]) > _most_protected(n):
+        if found is None or max(found[0], n - found[1]) > most_protected(n):
             return None
         return {f"{prefix}first": found[0], f"{prefix}last": n - found[1]}
 
@@ -119,8 +119,8 @@ class Upto(Scope):
         return {f"{prefix}last": found[1] - 1} if found is not None and found[0] == 0 else None
 
 
-def _most_protected(n: int) -> int:
-    """At least one layer is left to quantize."""
+def most_protected(n: int) -> int:
+    """How many layers each end may have: at least one layer is left between the ends."""
     return min(MAX_PROTECTED, (n - 1) // 2)
 
 

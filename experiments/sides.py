@@ -5,7 +5,6 @@ Knows the methods and head sizes; knows no models. A new method file appears by 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -18,6 +17,7 @@ from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
 
 FIELDS = ("bits", "group_size", "axis", "rotation", "scaling")
+UNPACKED = 16
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Side:
     def default(self, method: str, **wanted: Any) -> QuantSpec | None:
         """The first valid specification of a method with the wanted fields; None if there is none."""
         return next((s for s in self.specs(method) if all(getattr(s, k) == v for k, v in wanted.items())), None)
+
+    def widths(self, spec: QuantSpec) -> dict[int, QuantSpec]:
+        """The specification at every width that its method offers, all else equal, and 16 bit."""
+        found = {other.bits: other for other in self.specs(spec.method) if _all_but_bits(other) == _all_but_bits(spec)}
+        return {bits: other for bits, other in found.items() if bits is not None} | {UNPACKED: QuantSpec()}
 
     def suggest(self, trial: Trial) -> QuantSpec:
         """Choose a method, then its fields."""
@@ -78,25 +83,17 @@ def side(name: base.Side, head_dim: int) -> Side:
 @cache
 def _specs(method: str, head_dim: int) -> tuple[QuantSpec, ...]:
     """Every valid specification of a method at a head size, in the order of its choices."""
-    offered = base.method(method).choices
-    lists = (offered.bits, offered.group_sizes, offered.axes, offered.rotations, offered.scalings)
-    found: list[QuantSpec] = []
-    shape: tuple[Any, ...] = ()
-    for values in itertools.product(*lists):
-        try:
-            spec = QuantSpec(method=method, **dict(zip(FIELDS, values, strict=True)))
-            base.method(method).check_head_dim(spec, head_dim)
-        except SpecError:
-            continue
-        shape = shape or _shape(spec)
-        # Every specification is fitted on its own, which costs a second: the search learns one shape per method.
-        if spec.scaling == "fixed" or _shape(spec) == shape:
-            found.append(spec)
-    return tuple(dict.fromkeys(found))
+    found = base.method(method).specs(head_dim)
+    # Every specification is fitted on its own, which costs a second: the search learns one shape per method.
+    return tuple(spec for spec in found if spec.scaling == "fixed" or _shape(spec) == _shape(found[0]))
 
 
 def _shape(spec: QuantSpec) -> tuple[Any, ...]:
     return spec.group_size, spec.axis, spec.rotation
+
+
+def _all_but_bits(spec: QuantSpec) -> QuantSpec:
+    return spec.model_copy(update={"bits": None})
 
 
 def _values(specs: Sequence[QuantSpec], field: str) -> tuple[Any, ...]:

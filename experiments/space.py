@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from swarm.experiments.ends import Ends
 from swarm.experiments.protocols import base as protocols
 from swarm.experiments.scopes import Layers, Scope
 from swarm.experiments.sides import Side, side
@@ -88,14 +89,15 @@ class Space:
         key, value = (side.suggest(trial) for side in _sides(info))
         kv, layers = KVSpec(), None
         if (key.method, value.method) != ("none", "none"):
+            layers = _suggest_layers(trial, info, protocol)
             kv = KVSpec(
                 key=key,
                 value=value,
                 sink_tokens=trial.suggest_categorical("sink_tokens", self.settings.sink_tokens),
                 residual_window=trial.suggest_categorical("residual_window", self.settings.residual_window),
                 key_bias=self._suggest_key_bias(trial, info, key),
+                overrides=_ends(info).suggest(trial, key, value) if layers is None else (),
             )
-            layers = _suggest_layers(trial, info, protocol)
         return self._spec(info, kv, protocol, layers=layers, rung=rung, seed=seed, replicate=replicate)
 
     def params(self, spec: TrialSpec) -> Params:
@@ -105,9 +107,7 @@ class Space:
             SpecError: the space does not contain it.
             UnknownNameError: the model is not of the campaign.
         """
-        if spec.model not in self.models:
-            raise UnknownNameError("model", spec.model, ", ".join(self.models))
-        info, kv = self.models[spec.model], spec.kv
+        info, kv = self._info(spec.model), spec.kv
         key, value = _sides(info)
         named = {**key.params(kv.key), **value.params(kv.value)}
         if (kv.key.method, kv.value.method) != ("none", "none"):
@@ -115,6 +115,8 @@ class Space:
             if info.key_bias and kv.key.method != "none":
                 named["key_bias"] = kv.key_bias
             named |= _layer_params(spec, info)
+            if spec.layers is None:
+                named |= _ends(info).params(kv.overrides)
         again = self.suggest(
             GivenTrial(named), info, spec.protocol, rung=spec.rung, seed=spec.seed, replicate=spec.replicate
         )
@@ -122,6 +124,22 @@ class Space:
             fields = [name for name in TrialSpec.model_fields if getattr(again, name) != getattr(spec, name)]
             raise SpecError(f"the search space has no such {', '.join(fields)}.", "Choose a trial inside the space.")
         return named
+
+    def with_ends(
+        self, spec: TrialSpec, first: int, last: int, *, key_bits: int | None = None, value_bits: int | None = None
+    ) -> TrialSpec:
+        """The trial with other bits in its first and last layers, see `Ends.overrides`.
+
+        Raises:
+            UnknownNameError: the model is not of the campaign.
+            SpecError: only some layers are quantized, or the model has not so many.
+        """
+        ends, kv = _ends(self._info(spec.model)), spec.kv
+        overrides = ends.overrides(
+            first, last, {"key": kv.key, "value": kv.value}, {"key": key_bits, "value": value_bits}
+        )
+        changed = spec.model_dump() | {"kv": kv.model_dump() | {"overrides": overrides}}
+        return TrialSpec.model_validate(changed)
 
     def random(self, rng: np.random.Generator, info: ModelInfo, protocol: str = "quality") -> TrialSpec:
         """A uniformly random trial."""
@@ -135,8 +153,14 @@ class Space:
             pairs += [(key.default("affine", bits=key_bits), value.default("affine", bits=value_bits))]
         methods = dict.fromkeys((*key.methods, *value.methods))
         pairs += [(_default(key, method), _default(value, method)) for method in methods]
-        kvs = dict.fromkeys(KVSpec(key=k, value=v) for k, v in pairs if k is not None and v is not None)
-        return [self._spec(info, kv, "quality") for kv in kvs]
+        kvs = [KVSpec(key=k, value=v) for k, v in pairs if k is not None and v is not None]
+        kvs += _for_key_bias(info) if info.key_bias else []
+        return [self._spec(info, kv, "quality") for kv in dict.fromkeys(kvs)]
+
+    def _info(self, model: str) -> ModelInfo:
+        if model not in self.models:
+            raise UnknownNameError("model", model, ", ".join(self.models))
+        return self.models[model]
 
     def _suggest_key_bias(self, trial: Trial, info: ModelInfo, key: QuantSpec) -> Any:
         if not info.key_bias or key.method == "none":
@@ -158,6 +182,29 @@ class Space:
 
 def _sides(info: ModelInfo) -> tuple[Side, Side]:
     return side("key", info.head_dim), side("value", info.head_dim)
+
+
+def _ends(info: ModelInfo) -> Ends:
+    return Ends(*_sides(info), info.n_layers)
+
+
+def _for_key_bias(info: ModelInfo) -> list[KVSpec]:
+    """What may recover a model whose key bias breaks int4 keys, each beside int4 values: one remedy at a time.
+
+    The bias subtracted; per-channel keys; both; and int4 with 8-bit keys in the first and last layers.
+    """
+    key, value = _sides(info)
+    plain, per_channel = key.default("affine", bits=4), key.default("kivi", bits=4)
+    values = value.default("affine", bits=4)
+    if plain is None or per_channel is None or values is None:
+        return []
+    ends = _ends(info).overrides(2, 2, {"key": plain, "value": values}, {"key": 8})
+    return [
+        KVSpec(key=plain, value=values, key_bias="subtract"),
+        KVSpec(key=per_channel, value=values),
+        KVSpec(key=per_channel, value=values, key_bias="subtract"),
+        KVSpec(key=plain, value=values, overrides=ends),
+    ]
 
 
 def _default(side: Side, method: str) -> QuantSpec | None:

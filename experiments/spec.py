@@ -42,6 +42,12 @@ class TrialSpec(FrozenModel):
         layers = self.layers
         if layers is not None and (list(layers) != sorted(set(layers)) or not layers or layers[0] < 0):
             raise SpecError(f"layers={layers} is not a list of layers.", "Give layer indices once each, in order.")
+        named = {layer for override in self.kv.overrides for layer in override.layers}
+        if layers is not None and (unused := sorted(named - set(layers))):
+            raise SpecError(
+                f"kv.overrides name layer {unused[0]}, which stays in 16 bit because `layers` does not list it.",
+                "Add it to `layers`, or take it out of the override.",
+            )
         return self
 
     def fingerprint(self) -> str:

@@ -130,12 +130,28 @@ class KVSpec(FrozenModel):
                 "sink_tokens and residual_window keep tokens in 16 bit, and here everything is 16 bit already.",
                 "Leave them at 0, or quantize keys or values.",
             )
+        self._check_overrides()
         if self.key_bias == "subtract" and all(spec.method == "none" for spec in keys):
             raise SpecError(
                 "key_bias='subtract' changes how keys are quantized, and here keys stay in 16 bit.",
                 "Leave it at 'keep', or quantize the keys.",
             )
         return self
+
+    def _check_overrides(self) -> None:
+        """Refuse an override that leaves every one of its layers as it was: the same cache under another name."""
+        now: dict[tuple[int, str], QuantSpec] = {}
+        for override in self.overrides:
+            changed = False
+            for name in ("key", "value"):
+                spec = getattr(override, name)
+                for layer in override.layers if spec is not None else ():
+                    changed |= now.get((layer, name), getattr(self, name)) != spec
+                    now[layer, name] = spec
+            if not changed:
+                raise SpecError(
+                    f"The override of {override.label} gives these layers what they have without it.", "Leave it out."
+                )
 
     def at(self, layer: int) -> KVSpec:
         """The specification of one layer, its overrides applied."""

@@ -28,6 +28,15 @@ class Side(Shape):
     scaling: str | None = None
 
 
+class Ends(Shape):
+    """Other bits for so many layers at both ends; 16 means 16 bit, None as elsewhere."""
+
+    first: int = Field(default=0, ge=0)
+    last: int = Field(default=0, ge=0)
+    key_bits: int | None = None
+    value_bits: int | None = None
+
+
 class Guess(Shape):
     """What the trial will show: the metric, or its ratio to a reference trial's."""
 
@@ -48,6 +57,7 @@ class Idea(Shape):
     key_bias: Literal["keep", "subtract"] = "keep"
     first_layer: int | None = None
     last_layer: int | None = None
+    ends: Ends | None = None
     rationale: str = Field(default="")
     prediction: Guess | None = None
 
@@ -136,6 +146,8 @@ def specification(idea: Idea, desk: Desk) -> TrialSpec:
         "layers": layers,
     }
     spec = TrialSpec.model_validate(data)
+    if idea.ends is not None:
+        spec = desk.space.with_ends(spec, **idea.ends.model_dump())
     desk.space.params(spec)
     return spec
 

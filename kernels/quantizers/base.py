@@ -5,45 +5,52 @@ Knows arrays of one layer's keys or values; knows nothing of caches, rotations o
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from swarm.kernels import plugins
 from swarm.kernels.errors import NonFiniteError, SpecError
+from swarm.kernels.spec import Axis, FrozenModel, QuantSpec, RotationKind, Scaling
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from swarm.kernels.arrays import Array, Namespace, Packed
     from swarm.kernels.fused.form import PackedForm
-    from swarm.kernels.spec import Axis, QuantSpec, RotationKind, Scaling
 
 PACKAGE = "swarm.kernels.quantizers"
 Side = Literal["key", "value"]
 
 
-@dataclass(frozen=True)
-class Choices:
-    """What a method offers to a specification and so to the search; the first entry of each is the default.
+class Choices(FrozenModel):
+    """The parameters of a method: its piece of the search space; the first entry of each is the default.
 
     `side_axes` says which axis keys and values take by default where the method has one for each.
     """
 
-    bits: tuple[int, ...]
+    bits: tuple[int, ...] = Field(min_length=1)
     group_sizes: tuple[int | None, ...] = (None,)
     axes: tuple[Axis, ...] = ("token",)
     rotations: tuple[RotationKind, ...] = ("none", "hadamard", "random")
     scalings: tuple[Scaling, ...] = ("fixed",)
     sides: tuple[Side, ...] = ("key", "value")
-    side_axes: Mapping[Side, Axis] = field(default_factory=dict)
+    side_axes: Mapping[Side, Axis] = Field(default_factory=dict)
+
+    def combinations(self) -> Iterator[dict[str, Any]]:
+        """Every combination as fields of a QuantSpec, the default first; some may fit no head size."""
+        names = {"bits": self.bits, "group_size": self.group_sizes, "axis": self.axes, "rotation": self.rotations}
+        for values in itertools.product(*names.values(), self.scalings):
+            yield dict(zip((*names, "scaling"), values, strict=True))
 
 
 class Quantizer(ABC):
     """One method at one head size: encodes vectors into packed arrays and back.
 
     Class attributes `name` (the module's), `source` (arXiv id or project), `summary` (one line),
-    `formula` (bits/value as text) and `choices` describe the method without any array library.
+    `formula` (bits/value as text) and `choices` describe the method without any array library; `demands` says in
+    words what it needs beyond what `choices` say.
 
     A method writes `pack` and `unpack` once over the array namespace `xp` (numpy or mlx.core); `encode` and `decode`
     are the entry points for arrays of either library.
@@ -54,6 +61,7 @@ class Quantizer(ABC):
     summary: ClassVar[str]
     formula: ClassVar[str]
     choices: ClassVar[Choices]
+    demands: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, spec: QuantSpec, head_dim: int, seed: int = 0) -> None:
         self.spec = spec
@@ -131,6 +139,35 @@ class Quantizer(ABC):
             f"{what} in the input of {self.spec.label}.",
             "Check the model's weights and its compute type; scale the keys or values down if they are meant.",
         )
+
+    @classmethod
+    def specs(cls, head_dim: int) -> tuple[QuantSpec, ...]:
+        """Every valid specification at a head size, the default first; none where the method does not fit it."""
+        found = []
+        for fields in cls.choices.combinations():
+            try:
+                spec = QuantSpec(method=cls.name, **fields)
+                cls.check_head_dim(spec, head_dim)
+            except SpecError:
+                continue
+            found.append(spec)
+        return tuple(found)
+
+    @classmethod
+    def needs(cls) -> tuple[str, ...]:
+        """What must be given for the method to work, in words; empty when it takes keys and values as they come."""
+        offered = cls.choices
+        found = []
+        if len(offered.sides) == 1:
+            found.append(f"{offered.sides[0]}s only")
+        if "none" not in offered.rotations:
+            found.append("a rotation")
+        groups = [str(group) for group in offered.group_sizes if group is not None]
+        if groups and "token" in offered.axes:
+            found.append(f"a head size that is a multiple of {' or '.join(groups)}")
+        if "channel" in offered.axes:
+            found.append("whole groups of tokens per channel (until then 16 bit)")
+        return (*found, *cls.demands)
 
     @classmethod
     def check(cls, spec: QuantSpec) -> None:

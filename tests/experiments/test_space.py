@@ -12,10 +12,13 @@ from swarm.experiments.suggest import GivenTrial, RandomTrial
 from swarm.kernels import plugins
 from swarm.kernels.errors import SpecError, UnknownNameError
 from swarm.kernels.quantizers import base
-from swarm.kernels.spec import KVSpec, QuantSpec
+from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec
 
 SCOPES = (All, Protect, Band, Single, Upto)
 MODELS = ("plain", "wide", "biased", "odd", "shallow")
+
+
+EIGHT = QuantSpec(method="affine", bits=8)
 
 
 class Recorder(RandomTrial):
@@ -99,6 +102,46 @@ def test_defaults_hold_the_16_bit_run_and_every_method(space, infos, model):
         assert space.suggest(GivenTrial(space.params(spec)), infos[model]) == spec
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_layers_at_the_ends_may_have_other_bits(space, infos, model):
+    rng, n = np.random.default_rng(4), infos[model].n_layers
+    found = [space.random(rng, infos[model]) for _ in range(400)]
+    graded = [spec for spec in found if spec.kv.overrides]
+    assert bool(graded) == (n > 2)
+    for spec in graded:
+        assert spec.layers is None
+        for layer in range(n):
+            ours, base = spec.kv.at(layer), spec.kv.at(n // 2)
+            for here, elsewhere in ((ours.key, base.key), (ours.value, base.value)):
+                assert here.method in (elsewhere.method, "none")
+    widths = {override.key.bits for spec in graded for override in spec.kv.overrides if override.key}
+    assert not graded or (16 in widths and len(widths) > 3)
+
+
+def test_ends_are_put_on_a_trial(space, infos):
+    quant = QuantSpec(method="affine", bits=4)
+    spec = space.defaults(infos["plain"])[0].model_copy(
+        update={"kv": KVSpec(key=quant, value=QuantSpec(method="kivi"))}
+    )
+    found = space.with_ends(spec, 2, 1, key_bits=8, value_bits=7)
+    assert [found.kv.at(layer).key.bits for layer in range(6)] == [8, 8, 4, 4, 4, 8]
+    assert [found.kv.at(layer).value.bits for layer in range(6)] == [8, 8, 2, 2, 2, 8]
+    assert space.suggest(GivenTrial(space.params(found)), infos["plain"]) == found
+    assert space.with_ends(spec, 2, 1, key_bits=4) == spec
+    with pytest.raises(SpecError, match="up to 2 at each end"):
+        space.with_ends(spec, 3, 1, key_bits=8)
+    with pytest.raises(SpecError, match="name layer 0"):
+        space.with_ends(spec.model_copy(update={"layers": (1, 2)}), 1, 0, key_bits=8)
+
+
+def test_models_with_a_key_bias_begin_with_what_may_recover_them(space, infos):
+    plain, biased = (space.defaults(infos[model]) for model in ("plain", "biased"))
+    more = [spec.kv for spec in biased if spec.kv not in {spec.kv for spec in plain}]
+    assert {kv.key_bias for kv in more} == {"keep", "subtract"}
+    assert {kv.key.method for kv in more} == {"affine", "kivi"}
+    assert any(kv.overrides for kv in more)
+
+
 def test_key_bias_is_a_choice_only_where_there_is_one(space, infos):
     rng = np.random.default_rng(0)
     kept = {model: {space.random(rng, infos[model]).kv.key_bias for _ in range(60)} for model in ("plain", "biased")}
@@ -112,6 +155,9 @@ def test_key_bias_is_a_choice_only_where_there_is_one(space, infos):
         {"kv": KVSpec(key=QuantSpec(method="affine")), "layers": (0, 2)},
         {"kv": KVSpec(key=QuantSpec(method="affine"), residual_window=7)},
         {"logit_gain": 2.0},
+        {"kv": KVSpec(key=EIGHT, overrides=(LayerOverride(layers=(1,), key=QuantSpec()),))},
+        {"kv": KVSpec(key=EIGHT, overrides=(LayerOverride(layers=(0, 1, 2), key=QuantSpec()),))},
+        {"kv": KVSpec(key=EIGHT, overrides=(LayerOverride(layers=(0,), key=QuantSpec(method="q8_0")),))},
         {"context": 300},
     ],
 )

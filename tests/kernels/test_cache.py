@@ -271,6 +271,8 @@ class TestSpecifications:
             ({"key": {"method": "qjl", "group_size": 32}}, "takes no group_size"),
             ({"overrides": [{"layers": [1, 1], "key": {"method": "q8_0"}}]}, "list of layers"),
             ({"overrides": [{"layers": [1]}]}, "changes nothing"),
+            ({"overrides": [{"layers": [1], "key": {"method": "none"}}]}, "have without it"),
+            ({"overrides": 2 * [{"layers": [1], "key": {"method": "q8_0"}}]}, "have without it"),
         ],
     )
     def test_what_makes_no_sense_is_refused_with_the_reason(self, fields, said):
