@@ -5,7 +5,7 @@ Knows how the parts fit; the loop itself is in `campaign`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from swarm.orchestrator.rehearsal import MODELS, Rehearsal
 from swarm.orchestrator.settings import Settings
 
 if TYPE_CHECKING:
+    from swarm.agents.llm.minds import Minds
     from swarm.experiments.models.base import ModelInfo
     from swarm.memory.store import Store
     from swarm.orchestrator.campaign import Agents
@@ -36,9 +37,12 @@ class ChangedError(SwarmError):
 
 @dataclass(frozen=True)
 class Cast:
-    """Who takes part in a campaign, and what identifies what they work on."""
+    """Who takes part in a campaign, and what identifies what they work on.
 
-    agents: Agents
+    `agents` brings the agents together, with LLM minds beside the built-in ones or without.
+    """
+
+    agents: Callable[[Minds | None], Agents]
     models: tuple[str, ...]
     identity: Mapping[str, Any]
     infos: Sequence[ModelInfo] = ()
@@ -58,10 +62,18 @@ def check(settings: Settings) -> None:
         _check_subjects(settings)
     if settings.ray_address is not None:
         check_address(settings.ray_address)
-    if settings.llm != "none":
-        raise UsageError(f"--llm {settings.llm}: this release has no LLM agents.", "Leave --llm out.")
+    _check_minds(settings)
+
+
+def _check_minds(settings: Settings) -> None:
+    from swarm.agents.agenda import document
+    from swarm.agents.llm import hiring
+
+    if settings.rehearsal is not None and (settings.llm != "none" or settings.agenda is not None):
+        raise UsageError("--rehearsal has no agents, so --llm and --agenda mean nothing.", "Leave them out.")
+    hiring.check(settings.for_llm(), capped=settings.max_usd is not None)
     if settings.agenda is not None:
-        raise UsageError(f"--agenda {settings.agenda}: this release has no agendas.", "Leave --agenda out.")
+        document.load(settings.agenda)
 
 
 def _check_subjects(settings: Settings) -> None:
@@ -80,10 +92,12 @@ def cast(settings: Settings) -> Cast:
         SwarmError: a model, the text or an option is not what it should be.
     """
     if settings.rehearsal is not None:
-        return Cast(Rehearsal.parse(settings.rehearsal, settings.seed), MODELS, {"rehearsal": settings.rehearsal})
+        rehearsal = Rehearsal.parse(settings.rehearsal, settings.seed)
+        return Cast(lambda _: rehearsal, MODELS, {"rehearsal": settings.rehearsal})
     from swarm.kernels import blas
 
     blas.use_openblas(1)
+    from swarm.agents.agenda import document
     from swarm.agents.council import Council
     from swarm.experiments.corpus import Corpus
     from swarm.experiments.environment import device
@@ -93,9 +107,36 @@ def cast(settings: Settings) -> Cast:
     corpus = Corpus.open(Path(settings.corpus) if settings.corpus else None)
     kind = device()
     space = Space(infos, SpaceSettings(context=settings.context), corpus_digest=corpus.digest, device=kind)
-    council = Council(space, infos, settings.for_agents(), settings.seed)
+    agenda = document.load(settings.agenda) if settings.agenda is not None else None
     identity = {"models": {info.name: info.digest for info in infos}, "corpus": corpus.digest, "device": kind}
-    return Cast(council, tuple(info.name for info in infos), identity, infos)
+    if agenda is not None:
+        identity["agenda"] = agenda.digest
+
+    def agents(minds: Minds | None) -> Council:
+        return Council(space, infos, settings.for_agents(), settings.seed, agenda=agenda, minds=minds)
+
+    return Cast(agents, tuple(info.name for info in infos), identity, infos)
+
+
+@contextmanager
+def minds(settings: Settings, store: Store, campaign: CampaignRecord) -> Iterator[Minds | None]:
+    """The LLM minds of a campaign, let go whatever happens; None without `--llm`.
+
+    Raises:
+        UsageError: an LLM that cannot be asked as it is told.
+    """
+    from swarm.agents.llm import endpoints, hiring
+
+    asked = settings.for_llm()
+    hint = endpoints.hint(asked)
+    if hint:
+        note(hint)
+    hired = hiring.hire(asked, store, campaign.id, every=settings.analyse_every)
+    try:
+        yield hired
+    finally:
+        if hired is not None:
+            hired.close()
 
 
 def _models(names: Sequence[str] | None) -> list[ModelInfo]:
@@ -178,21 +219,21 @@ def check_unchanged(campaign: CampaignRecord, cast: Cast) -> None:
         note("The measuring code changed since this campaign began; its trials carry the version they ran with.")
 
 
-def drive(store: Store, campaign: CampaignRecord, cast: Cast, pool: Pool, stop: Stop) -> CampaignState:
+def drive(
+    store: Store, campaign: CampaignRecord, settings: Settings, cast: Cast, pool: Pool, stop: Stop
+) -> CampaignState:
     """Run a campaign until it is complete or stopped, and show it; returns the state it was left in."""
-    from swarm.orchestrator.board import Board
     from swarm.orchestrator.campaign import Driver
     from swarm.orchestrator.leases import Leases, owner_name
-    from swarm.orchestrator.progress import view
     from swarm.orchestrator.wallclock import WallClock
+    from swarm.orchestrator.watching import following
 
-    board = Board(total=campaign.budget.trials, models=cast.models)
-    stop.defer(pool.wake)
-    with view(board) as shown, Leases(store) as leases:
+    with minds(settings, store, campaign) as hired, following(store, campaign) as shown, Leases(store) as leases:
+        stop.defer(_waking(pool, hired))
         driver = Driver(
             store,
             campaign,
-            cast.agents,
+            cast.agents(hired),
             pool,
             leases,
             shown,
@@ -202,6 +243,17 @@ def drive(store: Store, campaign: CampaignRecord, cast: Cast, pool: Pool, stop: 
             lag=int(campaign.settings["lag"]),
         )
         return driver.run()
+
+
+def _waking(pool: Pool, hired: Minds | None) -> Callable[[], None]:
+    """What ends every wait of the campaign's thread."""
+
+    def wake() -> None:
+        pool.wake()
+        if hired is not None:
+            hired.hurry()
+
+    return wake
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from swarm.agents.base import AgentSettings
+from swarm.agents.llm.settings import LlmSettings
 from swarm.kernels.errors import UsageError
 from swarm.orchestrator import toml
 
@@ -55,7 +56,7 @@ def _is_folder(name: str) -> bool:
     return name.startswith((".", "~", "/")) and Path(name).expanduser().is_dir()
 
 
-class Settings(AgentSettings, BaseSettings):
+class Settings(AgentSettings, LlmSettings, BaseSettings):
     """Everything a campaign can be told; what it ran with is stored in it. Keys of LLM providers are never here.
 
     `models` left out means the bundled models on this machine; `workers` one per core (or GPU) as memory allows;
@@ -78,8 +79,6 @@ class Settings(AgentSettings, BaseSettings):
     lag: int | None = Field(default=None, ge=1)
     trial_timeout: Seconds = 300.0
     time_limit: Seconds | None = None
-    llm: str = "none"
-    llm_model: str | None = None
     max_tokens: int | None = Field(default=None, ge=0)
     max_usd: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     agenda: str | None = None
@@ -97,6 +96,11 @@ class Settings(AgentSettings, BaseSettings):
     def _for_every_worker(cls, value: str | None) -> str | None:
         return _absolute(value) if value else None
 
+    @field_validator("agenda")
+    @classmethod
+    def _where_it_is(cls, value: str | None) -> str | None:
+        return _absolute(value) if value and Path(value).expanduser().is_file() else value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -112,6 +116,10 @@ class Settings(AgentSettings, BaseSettings):
     def for_agents(self) -> AgentSettings:
         """The part that the agents read."""
         return AgentSettings.model_validate({name: getattr(self, name) for name in AgentSettings.model_fields})
+
+    def for_llm(self) -> LlmSettings:
+        """The part that the LLM minds read."""
+        return LlmSettings.model_validate({name: getattr(self, name) for name in LlmSettings.model_fields})
 
     def stored(self) -> dict[str, Any]:
         """The form in which a campaign keeps them."""

@@ -5,6 +5,7 @@ See `experiments/agendas/open-tq-metal.toml` for the form; `--agenda` takes a na
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -136,6 +137,11 @@ class Agenda(FrozenModel):
     source: str = ""
     replicates: int = Field(default=3, ge=2, le=20)
     claim: tuple[Claim, ...] = Field(min_length=1)
+
+    @property
+    def digest(self) -> str:
+        """What identifies its claims: a campaign that goes on must go on with the same."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
 def names() -> list[str]:

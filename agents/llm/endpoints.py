@@ -60,6 +60,10 @@ def endpoint(settings: LlmSettings, environment: Mapping[str, str] = os.environ)
         )
     if parts.username or parts.password:
         raise UsageError("the LLM's URL carries a password.", f"Give the key in {OWN_KEY}.")
+    if parts.query or parts.fragment:
+        raise UsageError(
+            "the LLM's URL carries more than an address.", f"Leave what follows `?` out; a key goes in {OWN_KEY}."
+        )
     return Endpoint(settings.llm.rstrip("/"), settings.llm_model or "", own)
 
 

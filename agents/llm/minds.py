@@ -8,14 +8,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from swarm.agents.briefing import brief
 from swarm.agents.desk import Desk
-from swarm.agents.llm.conversation import Conversation
+from swarm.agents.llm.conversation import Conversation, Used
 from swarm.agents.llm.errors import CallError
+from swarm.agents.llm.journal import Journal
 from swarm.agents.llm.prompts import prompt
 from swarm.agents.proposers.base import Proposer
 from swarm.agents.roles.base import Contribution, Role, author, roles
@@ -30,6 +31,12 @@ LEAST_TRIALS = 8
 
 LONGEST_PAUSE = 64
 """Trials that a role whose answers are useless is left alone, at most."""
+
+PARTING = 2.0
+"""Seconds that calls in flight get to be recorded when everything ends."""
+
+GLANCE = 0.1
+"""Seconds between two looks at whether the wait is still wanted."""
 
 
 @dataclass
@@ -50,11 +57,13 @@ class Minds:
     Args:
         conversation: how to ask.
         every: trials between two turns of a role.
+        journal: is told how the turns end.
     """
 
-    def __init__(self, conversation: Conversation, every: int = 10) -> None:
+    def __init__(self, conversation: Conversation, every: int = 10, journal: Journal | None = None) -> None:
         self._conversation = conversation
         self._every = every
+        self._journal = journal
         self._roles = roles()
         self._posts = {name: Post() for name in self._roles}
         self._changed = threading.Condition()
@@ -62,6 +71,8 @@ class Minds:
         self._findings: dict[str, Finding] = {}
         self._text = ""
         self._over = False
+        self._hurried = False
+        self._threads: list[threading.Thread] = []
 
     @property
     def patience(self) -> float:
@@ -76,11 +87,14 @@ class Minds:
             due = [name for name in self._roles if self._is_due(name, desk)]
         for name in due:
             with self._changed:
-                room = sum(post.busy for post in self._posts.values()) < self._conversation.settings.llm_concurrency
-                if self._over or not room or self._posts[name].busy:
+                if self._over or not self._has_room() or self._posts[name].busy:
                     continue
                 self._posts[name].busy = True
             self._start(name, desk)
+
+    def _has_room(self) -> bool:
+        """Whether the endpoint may get one more question at the same time."""
+        return sum(post.busy for post in self._posts.values()) < self._conversation.settings.llm_concurrency
 
     def _is_due(self, name: str, desk: Desk) -> bool:
         post = self._posts[name]
@@ -93,14 +107,17 @@ class Minds:
         # A snapshot: findings are worked out here, so that the thread shares no cache with the campaign.
         findings = tuple(desk.findings())
         frozen = replace(desk, findings=lambda: findings, history=replace(desk.history, _cells={}))
-        threading.Thread(target=self._work, args=(name, frozen), name=f"llm-{name}", daemon=True).start()
+        thread = threading.Thread(target=self._work, args=(name, frozen), name=f"llm-{name}", daemon=True)
+        self._threads = [other for other in self._threads if other.is_alive()] + [thread]
+        thread.start()
 
     def _work(self, name: str, desk: Desk) -> None:
         role, post = self._roles[name], self._posts[name]
         found: Contribution | None = None
         trouble = ""
         try:
-            found = self._ask(role, desk)
+            used = self._ask(role, desk)
+            found, trouble = used.kept, "; ".join(used.reasons) if used.kept is None else ""
         except BudgetError as error:
             trouble, self._over = error.problem, True
         except CallError as error:
@@ -112,6 +129,8 @@ class Minds:
         except Exception as error:  # a defect in one role must not reach the campaign
             trouble = f"{type(error).__name__}: {error}"[:200]
         finally:
+            if self._journal is not None and not self._conversation.closed.is_set():
+                self._journal.turn(name, self._conversation.breaker.state, None if found is not None else trouble)
             with self._changed:
                 post.busy = False
                 post.asked += 1
@@ -123,11 +142,10 @@ class Minds:
                     self._keep(found)
                 self._changed.notify_all()
 
-    def _ask(self, role: Role[Any], desk: Desk) -> Contribution | None:
+    def _ask(self, role: Role[Any], desk: Desk) -> Used[Contribution]:
         settings = self._conversation.settings
         text = brief(desk, role.task(desk), settings.llm_prompt_chars)
-        used = self._conversation.ask(prompt(role.name), text, role.answer, lambda answer: role.use(answer, desk))
-        return used.kept
+        return self._conversation.ask(prompt(role.name), text, role.answer, lambda answer: role.use(answer, desk))
 
     def _keep(self, found: Contribution) -> None:
         for proposal in found.proposals:
@@ -167,15 +185,22 @@ class Minds:
     def _await_scribe(self, desk: Desk, deadline: float) -> None:
         post = self._posts["scribe"]
         with self._changed:
-            while post.busy and not self._over and time.monotonic() < deadline:
-                self._changed.wait(max(0.0, deadline - time.monotonic()))
-            if self._over or post.busy:
+            self._wait(lambda: not post.busy and self._has_room(), deadline)
+            if self._over or self._hurried or post.busy or not self._has_room():
                 return
             post.busy = True
         self._start("scribe", desk)
         with self._changed:
-            while post.busy and time.monotonic() < deadline:
-                self._changed.wait(max(0.0, deadline - time.monotonic()))
+            self._wait(lambda: not post.busy, deadline)
+
+    def _wait(self, until: Callable[[], bool], deadline: float) -> None:
+        """Wait with the lock held, in glances: a signal handler can take no lock to end the wait."""
+        while not (until() or self._over or self._hurried) and time.monotonic() < deadline:
+            self._changed.wait(GLANCE)
+
+    def hurry(self) -> None:
+        """Wait for nothing from now on. May be called in a signal handler."""
+        self._hurried = True
 
     def status(self) -> dict[str, dict[str, int | str]]:
         """Per role: how often it was asked, how often something of the answer was usable, and its last trouble."""
@@ -192,6 +217,9 @@ class Minds:
             self._over = True
             self._changed.notify_all()
         self._conversation.close()
+        deadline = time.monotonic() + PARTING
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class _Guest(Proposer):

@@ -72,6 +72,6 @@ def _launch(**flags: Any) -> None:
         with launching.started(launching.make_pool(chosen, stop)) as pool:
             cast = launching.cast(chosen)
             campaign = launching.create(store, chosen, cast, pool.workers)
-            state = launching.drive(store, campaign, cast, pool, stop)
+            state = launching.drive(store, campaign, chosen, cast, pool, stop)
         tell(store, campaign, state)
     raise typer.Exit(stop.exit_code)

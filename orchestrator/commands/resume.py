@@ -47,6 +47,6 @@ def command(
             cast = launching.cast(chosen)
             launching.check_unchanged(found, cast)
             opened.campaigns.finish(found.id, "running")
-            state = launching.drive(opened, found, cast, pool, stop)
+            state = launching.drive(opened, found, chosen, cast, pool, stop)
         tell(opened, found, state)
     raise typer.Exit(stop.exit_code)
