@@ -32,6 +32,7 @@ from swarm.experiments.spec import Environment, Measurement, Metric, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory import front, tables
 from swarm.memory.records import Budget, CampaignRecord, Proposal
+from swarm.memory.results import Ended
 from swarm.memory.store import Store
 
 BATCH = 100
@@ -93,9 +94,8 @@ def life_of_trials(store: Store, count: int) -> dict[str, float]:
 
     def complete() -> None:
         for chunk in chunks(count):
-            with store.batch():
-                for n in chunk:
-                    store.trials.complete(leases[n], results[n])
+            if store.trials.complete_all([Ended(leases[n], results[n]) for n in chunk]):
+                raise SystemExit("a result was refused")
 
     rates = {}
     for name, step in (("proposal", add), ("claim", claim), ("result", complete)):

@@ -7,39 +7,48 @@ the database repair a front when somebody changes a stored measurement by hand.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, delete, exists, insert, literal, or_, select
+from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, select
 
 from swarm.memory.tables import front
 
 GROUP = ("campaign_id", "model", "protocol", "rung", "context")
 _SAME_GROUP = and_(*(front.c[name] == bindparam(f"p_{name}") for name in GROUP))
-_BITS, _KLD = bindparam("p_bits", type_=front.c.kld.type), bindparam("p_kld", type_=front.c.kld.type)
-_ID = bindparam("p_id", type_=front.c.trial_id.type)
-
-# Of equals the earlier trial stands, so that the front does not depend on who finished first.
-_EQUAL = and_(front.c.bits_per_value == _BITS, front.c.kld == _KLD)
-_BEATEN = exists().where(
-    _SAME_GROUP,
-    front.c.bits_per_value <= _BITS,
-    front.c.kld <= _KLD,
-    or_(front.c.bits_per_value < _BITS, front.c.kld < _KLD, front.c.trial_id < _ID),
-)
-_IS_BEATEN = select(literal(1)).where(_BEATEN)
-_DROP_BEATEN = delete(front).where(_SAME_GROUP, front.c.bits_per_value >= _BITS, front.c.kld >= _KLD)
+_FRONT = select(front.c.bits_per_value, front.c.kld, front.c.trial_id).where(_SAME_GROUP)
+_DROP = delete(front).where(front.c.trial_id == bindparam("p_id"))
 _INSERT = insert(front)
 
+Point = tuple[float, float, int]
+"""Bits per value, KLD, trial: of equals the earlier trial stands, so the order of finishing does not matter."""
 
-def enter(connection: Connection, trial: Row[Any], bits: float, kld: float) -> bool:
-    """Put a completed trial on its group's front unless one there is as good; drop those that it beats."""
-    group = {name: getattr(trial, name) for name in GROUP}
-    values = {f"p_{name}": value for name, value in group.items()} | {"p_bits": bits, "p_kld": kld, "p_id": trial.id}
-    if connection.execute(_IS_BEATEN, values).first():
-        return False
-    connection.execute(_DROP_BEATEN, values)
-    connection.execute(_INSERT, {"trial_id": trial.id, **group, "bits_per_value": bits, "kld": kld})
-    return True
+
+def enter(connection: Connection, ended: Iterable[tuple[Row[Any], float, float]]) -> None:
+    """Put completed trials with their bits and KLD on their groups' fronts, and drop those that are beaten."""
+    groups: dict[tuple[Any, ...], list[Point]] = defaultdict(list)
+    for trial, bits, kld in ended:
+        groups[tuple(getattr(trial, name) for name in GROUP)].append((bits, kld, trial.id))
+    for group, points in groups.items():
+        rows = connection.execute(_FRONT, {f"p_{name}": value for name, value in zip(GROUP, group, strict=True)})
+        before = {(row.bits_per_value, row.kld, row.trial_id) for row in rows}
+        after = set(pareto({*before, *points}))
+        if before - after:
+            connection.execute(_DROP, [{"p_id": trial} for _, _, trial in before - after])
+        if after - before:
+            columns = dict(zip(GROUP, group, strict=True))
+            values = [{"trial_id": trial, **columns, "bits_per_value": b, "kld": k} for b, k, trial in after - before]
+            connection.execute(_INSERT, values)
+
+
+def pareto(points: Iterable[Point]) -> Iterator[Point]:
+    """The points that no other one equals or beats in both objectives, fewest bits first."""
+    best = float("inf")
+    for point in sorted(points):
+        if point[1] < best:
+            best = point[1]
+            yield point
 
 
 def true_front(where: str = "true") -> str:

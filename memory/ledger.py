@@ -5,18 +5,19 @@ Amounts are whole millionths, so that an account always equals the sum of its re
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Double, Row, bindparam, insert, or_, select, update
 
 from swarm.kernels.errors import BudgetError, StoreError, UsageError
 from swarm.memory import events, text
 from swarm.memory.database import Database
-from swarm.memory.dialects import upsert
+from swarm.memory.dialects import portions, upsert
 from swarm.memory.records import Account, Budget, Reservation
 from swarm.memory.tables import budgets, campaigns, reservations
-from swarm.memory.types import Amount, epoch_now, utc_now
+from swarm.memory.types import MICRO, Amount, epoch_now, to_micro, utc_now
 
 KINDS = ("trials", "seconds", "worker_seconds", "tokens", "usd")
 """`seconds` is the campaign's wall time; `worker_seconds` what its trials took, summed over workers, never capped."""
@@ -49,8 +50,8 @@ _END = (
     .where(reservations.c.id == bindparam("b_id"))
     .values(state=bindparam("b_state"), spent=_SPENT, closed_at=utc_now())
 )
-_HELD_FOR_TRIAL = select(reservations).where(
-    reservations.c.trial_id == bindparam("b_trial"), reservations.c.state == "held"
+_HELD_FOR_TRIALS = select(reservations).where(
+    reservations.c.trial_id.in_(bindparam("b_trials", expanding=True)), reservations.c.state == "held"
 )
 _RESERVE = (
     insert(reservations)
@@ -146,7 +147,7 @@ def close(
     rows: Sequence[Row[Any]],
     spent: Mapping[int, float],
     state: str = "settled",
-    unreserved: Sequence[dict[str, Any]] = (),
+    unreserved: Sequence[_Entry] = (),
 ) -> None:
     """Close held reservations with what each of them really cost (0 when it is not in `spent`).
 
@@ -155,23 +156,49 @@ def close(
         rows: the reservations.
         spent: cost by reservation id.
         state: settled, released or forfeited.
-        unreserved: further entries for the accounts, from `_entry`: one statement then makes them all.
+        unreserved: further entries for the accounts: they are made together.
     """
     costs = {row.id: _check(row.kind, spent.get(row.id, 0.0)) for row in rows}
     if rows:
         connection.execute(_END, [{"b_id": row.id, "b_state": state, "b_spent": costs[row.id]} for row in rows])
-    entries = [_entry(row.campaign_id, row.kind, row.role, row.amount, costs[row.id]) for row in rows]
-    if entries or unreserved:
-        connection.execute(_CLOSE, [*entries, *unreserved])
+    entries = [_Entry(row.campaign_id, row.kind, row.role, row.amount, costs[row.id]) for row in rows]
+    _enter(connection, [*entries, *unreserved])
     for row in rows:
         if costs[row.id] > row.amount:
             message = f"{row.kind}: {costs[row.id]:g} were spent on a reservation of {row.amount:g}"
             events.record(connection, "ledger.overrun", message, campaign_id=row.campaign_id, trial_id=row.trial_id)
 
 
-def _entry(campaign_id: int, kind: str, role: str, amount: float, spent: float) -> dict[str, Any]:
-    where = {"b_campaign": campaign_id, "b_kind": kind, "b_root": "", "b_role": role}
-    return {**where, "b_amount": amount, "b_spent": spent}
+class _Entry(NamedTuple):
+    """A change of the accounts of a role and of its campaign: so much less is reserved, so much more is spent."""
+
+    campaign_id: int
+    kind: str
+    role: str
+    amount: float
+    spent: float
+
+
+def _enter(connection: Connection, entries: Sequence[_Entry]) -> None:
+    """Change the accounts: one statement for all, with one row per account, whatever the number of entries."""
+    sums: dict[tuple[int, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for entry in entries:
+        total = sums[entry.campaign_id, entry.kind, entry.role]
+        total[0] += to_micro(entry.amount)
+        total[1] += to_micro(entry.spent)
+    rows = [
+        {
+            "b_campaign": campaign_id,
+            "b_kind": kind,
+            "b_root": "",
+            "b_role": role,
+            "b_amount": amount / MICRO,
+            "b_spent": spent / MICRO,
+        }
+        for (campaign_id, kind, role), (amount, spent) in sums.items()
+    ]
+    if rows:
+        connection.execute(_CLOSE, rows)
 
 
 def carry_or_hold(
@@ -185,24 +212,37 @@ def carry_or_hold(
             hold(connection, campaign_id, kind, amount, role=role, trial_id=trial_id)
 
 
-def settle_trial(
-    connection: Connection,
-    campaign_id: int,
-    trial_id: int,
-    role: str,
-    spent: Mapping[str, float],
-    keep: Sequence[str] = (),
-) -> None:
-    """Close the reservations of a trial, those of the kinds in `keep` excepted, and book what had none."""
-    rows = connection.execute(_HELD_FOR_TRIAL, {"b_trial": trial_id}).all()
-    closing = [row for row in rows if row.kind not in keep]
-    took = _check(WORKER, spent.get(WORKER, 0.0))  # reserved by nobody; what each trial took stands in its own row
-    entry = _entry(campaign_id, WORKER, role, 0.0, took)
-    close(connection, closing, {row.id: spent.get(row.kind, 0.0) for row in closing}, unreserved=[entry])
-    reserved = {row.kind for row in rows} | {WORKER}
-    for kind, amount in spent.items():
-        if kind not in reserved and amount:
-            book(connection, campaign_id, kind, amount, role=role, trial_id=trial_id)
+class Cost(NamedTuple):
+    """What a trial cost by kind; reservations of the kinds in `keep` stay."""
+
+    campaign_id: int
+    trial_id: int
+    role: str
+    spent: Mapping[str, float]
+    keep: Sequence[str] = ()
+
+
+def settle_trials(connection: Connection, costs: Sequence[Cost]) -> None:
+    """Close the reservations of trials, those to be kept excepted, and book what had none."""
+    held: dict[int, list[Row[Any]]] = defaultdict(list)
+    for portion in portions([cost.trial_id for cost in costs]):
+        for row in connection.execute(_HELD_FOR_TRIALS, {"b_trials": portion}):
+            held[row.trial_id].append(row)
+    closing: list[Row[Any]] = []
+    spent: dict[int, float] = {}
+    worked = []
+    for cost in costs:
+        rows = [row for row in held[cost.trial_id] if row.kind not in cost.keep]
+        closing += rows
+        spent.update((row.id, cost.spent.get(row.kind, 0.0)) for row in rows)
+        # Reserved by nobody: what each trial took stands in its own row.
+        worked.append(_Entry(cost.campaign_id, WORKER, cost.role, 0.0, _check(WORKER, cost.spent.get(WORKER, 0.0))))
+    close(connection, closing, spent, unreserved=worked)
+    for cost in costs:
+        reserved = {row.kind for row in held[cost.trial_id]} | {WORKER}
+        for kind, amount in cost.spent.items():
+            if kind not in reserved and amount:
+                book(connection, cost.campaign_id, kind, amount, role=cost.role, trial_id=cost.trial_id)
 
 
 def book(
@@ -212,7 +252,7 @@ def book(
     _check(kind, amount)
     identity = hold(connection, campaign_id, kind, 0.0, role=role, trial_id=trial_id)
     connection.execute(_END, {"b_id": identity, "b_state": "settled", "b_spent": amount})
-    connection.execute(_CLOSE, _entry(campaign_id, kind, role, 0.0, amount))
+    _enter(connection, [_Entry(campaign_id, kind, role, 0.0, amount)])
 
 
 def settle_one(connection: Connection, reservation: Reservation, spent: float) -> None:

@@ -51,9 +51,17 @@ class Predictions:
             statement = update(predictions).where(predictions.c.trial_id == trial_id)
             done = connection.execute(statement.values(**values, scored_at=utc_now())).rowcount
             if done:
-                campaign = connection.execute(select(trials.c.campaign_id).where(trials.c.id == trial_id)).scalar_one()
+                of = (trials.c.id == predictions.c.trial_id, trials.c.id == trial_id)
+                row = connection.execute(select(predictions, trials.c.campaign_id, trials.c.proposer).where(*of)).one()
                 what = {"observed": observed, "low": low, "high": high}
-                record(connection, f"prediction.{verdict}", "", campaign_id=campaign, trial_id=trial_id, data=what)
+                record(
+                    connection,
+                    f"prediction.{verdict}",
+                    _told(row),
+                    campaign_id=row.campaign_id,
+                    trial_id=trial_id,
+                    data=what,
+                )
         if not done:
             raise UnknownNameError("prediction of trial", str(trial_id))
 
@@ -68,6 +76,16 @@ class Predictions:
             query = query.where(predictions.c.verdict == verdict)
         with self._database.read() as connection:
             return [_record(row) for row in connection.execute(query.order_by(predictions.c.trial_id))]
+
+
+def _told(row: Row[Any]) -> str:
+    """A scored prediction in a few words."""
+    times = "" if row.reference_id is None else f" times that of trial {row.reference_id}"
+    text = f"{row.proposer} predicted {row.metric} {row.comparator} {row.threshold:.3g}{times} for trial {row.trial_id}"
+    if row.observed is None:
+        return f"{text}, which cannot be told from what was measured."
+    interval = "" if row.low is None or row.high is None else f" [{row.low:.3g}, {row.high:.3g}]"
+    return f"{text}; it is {row.observed:.3g}{interval}."
 
 
 def _record(row: Row[Any]) -> PredictionRecord:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, select
 
 from swarm.experiments.spec import Environment, Metric, TrialSpec
+from swarm.memory.dialects import portions
 from swarm.memory.records import Prediction, TrialRecord, TrialState
 from swarm.memory.tables import (
     arrays as arrays_table,
@@ -22,16 +23,13 @@ from swarm.memory.tables import (
     trials,
 )
 
-_CHUNK = 500
-"""Ids per query: databases bound the number of parameters."""
-
 
 def records(connection: Connection, query: Select[Any], *, arrays: bool = True) -> list[TrialRecord]:
     """The trials that `query` (a selection from the trials table) finds, in its order."""
     rows = connection.execute(query).all()
     found: list[TrialRecord] = []
-    for start in range(0, len(rows), _CHUNK):
-        found += _chunk(connection, rows[start : start + _CHUNK], arrays=arrays)
+    for portion in portions(rows):
+        found += _chunk(connection, portion, arrays=arrays)
     return found
 
 

@@ -128,9 +128,11 @@ JOIN campaigns c ON c.id = a.campaign_id
 WHERE a.state = 'complete' AND b.state = 'complete' AND a.kld IS NOT NULL AND b.kld IS NOT NULL""",
     ),
     "agent_credit": View(
-        "What each proposer contributed: its trials, its places on Pareto fronts, and how its predictions fared; "
-        "transfer counts predictions that refer to a trial of another model.",
-        "SELECT proposer, trials, on_front, confirmed, refuted FROM agent_credit ORDER BY on_front DESC",
+        "What each proposer contributed: its trials, its places on Pareto fronts, and how its predictions fared. "
+        "Transfers are decided predictions that another model taught: they refer to its trial, or to the ratio of two "
+        "configurations that had both been measured on it; transfer_hits of them came true.",
+        "SELECT proposer, trials, on_front, confirmed, refuted, transfers, transfer_hits FROM agent_credit "
+        "ORDER BY on_front DESC",
         """SELECT c.name AS campaign, t.proposer, t.arm, COUNT(*) AS trials,
     SUM(CASE WHEN t.state = 'complete' THEN 1 ELSE 0 END) AS completed,
     SUM(CASE WHEN t.state IN ('failed', 'quarantined') THEN 1 ELSE 0 END) AS failed,
@@ -138,11 +140,19 @@ WHERE a.state = 'complete' AND b.state = 'complete' AND a.kld IS NOT NULL AND b.
     SUM(CASE WHEN p.trial_id IS NOT NULL THEN 1 ELSE 0 END) AS predictions,
     SUM(CASE WHEN p.verdict = 'confirmed' THEN 1 ELSE 0 END) AS confirmed,
     SUM(CASE WHEN p.verdict = 'refuted' THEN 1 ELSE 0 END) AS refuted,
-    SUM(CASE WHEN p.verdict IN ('confirmed', 'refuted') AND r.model <> t.model THEN 1 ELSE 0 END) AS transfers,
-    SUM(CASE WHEN p.verdict = 'confirmed' AND r.model <> t.model THEN 1 ELSE 0 END) AS transfer_hits,
+    SUM(CASE WHEN p.verdict IN ('confirmed', 'refuted') AND s.trial_id IS NOT NULL THEN 1 ELSE 0 END) AS transfers,
+    SUM(CASE WHEN p.verdict = 'confirmed' AND s.trial_id IS NOT NULL THEN 1 ELSE 0 END) AS transfer_hits,
     SUM(t.seconds) AS worker_seconds, t.campaign_id
 FROM trials t JOIN campaigns c ON c.id = t.campaign_id LEFT JOIN front f ON f.trial_id = t.id
-    LEFT JOIN predictions p ON p.trial_id = t.id LEFT JOIN trials r ON r.id = p.reference_id
+    LEFT JOIN predictions p ON p.trial_id = t.id LEFT JOIN (
+        SELECT DISTINCT q.trial_id FROM predictions q JOIN trials u ON u.id = q.trial_id
+            JOIN trials v ON v.id = q.reference_id
+            LEFT JOIN trials a ON a.campaign_id = u.campaign_id AND a.configuration_id = u.configuration_id
+                AND a.model <> u.model AND a.state = 'complete' AND a.id < u.id
+            LEFT JOIN trials b ON b.campaign_id = u.campaign_id AND b.configuration_id = v.configuration_id
+                AND b.model = a.model AND b.state = 'complete' AND b.id < u.id
+        WHERE v.model <> u.model OR b.id IS NOT NULL
+    ) s ON s.trial_id = t.id
 GROUP BY t.campaign_id, c.name, t.proposer, t.arm""",
     ),
     "spend": View(

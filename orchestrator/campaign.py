@@ -222,16 +222,12 @@ class Driver:
             self._begin()
 
     def _record(self, results: Sequence[Result]) -> list[TrialRecord]:
-        ended = []
-        for result in results:
-            end = self._recorder.end(result)
-            if end is None:
-                continue
+        ends = self._recorder.end(results) if results else []
+        for end in ends:
             self._roster.put(end.record)
-            ended.append(end.record)
             if end.lease is not None:
                 self._hold(end.record, end.lease)
-        return ended
+        return [end.record for end in ends]
 
     def _tell(self, ended: Sequence[TrialRecord]) -> None:
         for record in ended:

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING
 
 from swarm.kernels.errors import LeaseLostError
 from swarm.memory.records import Lease, TrialRecord, TrialState
+from swarm.memory.results import Ended
 from swarm.orchestrator.pool import EVICTED, LOST
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from swarm.experiments.spec import Measurement
     from swarm.memory.store import Store
     from swarm.orchestrator.leases import Leases
     from swarm.orchestrator.pool import Result
     from swarm.orchestrator.roster import Roster
+    from swarm.orchestrator.worker import Outcome
 
 
 RETRIES = {LOST: (3, "crash"), EVICTED: (1, "oom")}
@@ -44,29 +48,55 @@ class Recorder:
         """Take a trial; None when somebody else has it."""
         return self._store.trials.claim(trial_id, self._owner, self._leases.ttl)
 
-    def end(self, result: Result) -> End | None:
-        """Write one result; None when the trial belongs to somebody else by now."""
-        lease = self._leases.give(result.key) or self.claim(result.key)
+    def end(self, results: Sequence[Result]) -> list[End]:
+        """Write results, all measurements at once; a trial that belongs to somebody else by now has no end here."""
+        held = [(lease, result) for result in results if (lease := self._lease(result.key)) is not None]
+        measured = {
+            lease.trial_id: Ended(lease, result.outcome.measurement, result.outcome.seconds)
+            for lease, result in held
+            if result.outcome.measurement is not None
+        }
+        late = {lease.trial_id for lease in self._store.trials.complete_all(list(measured.values()))}
+        ends = []
+        for lease, result in held:
+            if lease.trial_id in late:
+                end = self._write_late(result)
+            elif lease.trial_id in measured:
+                end = self._done(lease, measured[lease.trial_id])
+            else:
+                end = self._fail(lease, result.outcome) or self._write_late(result)
+            ends += [] if end is None else [end]
+        return ends
+
+    def _lease(self, trial_id: int) -> Lease | None:
+        return self._leases.give(trial_id) or self.claim(trial_id)
+
+    def _write_late(self, result: Result) -> End | None:
+        """Write a result whose lease ran out, unless somebody else took the trial."""
+        lease = self.claim(result.key)
         if lease is None:
             return None
-        try:
-            return self._write(lease, result)
-        except LeaseLostError:
-            again = self.claim(result.key)
-            return None if again is None else self._write(again, result)
+        if result.outcome.measurement is None:
+            return self._fail(lease, result.outcome)
+        ended = Ended(lease, result.outcome.measurement, result.outcome.seconds)
+        return None if self._store.trials.complete_all([ended]) else self._done(lease, ended)
 
-    def _write(self, lease: Lease, result: Result) -> End:
-        record, outcome = self._roster.records[lease.number], result.outcome
-        if outcome.measurement is not None:
-            self._store.trials.complete(lease, outcome.measurement, seconds=outcome.seconds)
-            return End(_completed(record, outcome.measurement, outcome.seconds))
+    def _done(self, lease: Lease, ended: Ended) -> End:
+        return End(_completed(self._roster.records[lease.number], ended.measurement, ended.seconds or 0.0))
+
+    def _fail(self, lease: Lease, outcome: Outcome) -> End | None:
+        """Record a failure, or give the trial back to be run again; None when the lease was lost."""
+        record = self._roster.records[lease.number]
         retries, kind = RETRIES.get(outcome.kind, (0, outcome.kind))
         self._strikes[record.id, outcome.kind] += 1
         if self._strikes[record.id, outcome.kind] <= retries:
             self._store.trials.release(lease)
             state: TrialState = "waiting"
         else:
-            state = self._store.trials.fail(lease, kind, outcome.message, seconds=outcome.seconds)
+            try:
+                state = self._store.trials.fail(lease, kind, outcome.message, seconds=outcome.seconds)
+            except LeaseLostError:
+                return None
         update = {"state": state, "outcome": kind, "message": outcome.message, "seconds": outcome.seconds}
         failed = record.model_copy(update=update)
         return End(failed, self.claim(record.id) if state == "waiting" else None)

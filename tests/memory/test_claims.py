@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from samples import measurement
+from samples import measurement, proposal
 from sqlalchemy import text
 
 from swarm.kernels.errors import BudgetError, LeaseLostError, UsageError
+from swarm.memory import dialects
 from swarm.memory.records import Budget
-from swarm.memory.results import MAX_CRASHES
+from swarm.memory.results import MAX_CRASHES, Ended
 
 
 def test_a_claimed_trial_is_nobody_elses(store, add):
@@ -199,3 +200,30 @@ def test_clock_is_the_databases(store, add):
         assert lease.expires == pytest.approx(
             float(connection.execute(text(f"SELECT {now}")).scalar_one()) + 50, abs=20
         )
+
+
+def test_results_written_together_are_refused_one_by_one(store, add, pass_time):
+    trials = [add() for _ in range(5)]
+    old = store.trials.claim(trials[0].id, "slow", ttl=10)
+    pass_time(11)
+    assert store.trials.claim(trials[0].id, "other") is not None
+    leases = [store.trials.claim(trial.id, "one") for trial in trials[1:]]
+    ended = [Ended(lease, measurement(1.0 / lease.number, 1.0 + lease.number)) for lease in (*leases, leases[0])]
+    assert store.trials.complete_all([Ended(old, measurement()), *ended]) == [old, leases[0]]
+    states = [trial.state for trial in store.trials.list()]
+    assert states == ["running", "complete", "complete", "complete", "complete"]
+    assert len(store.events.list(kind="lease.refused")) == 2
+    assert len(store.query("SELECT * FROM pareto").rows) == 4
+    totals = store.ledger.totals(trials[0].campaign_id)
+    assert (totals["trials"].spent, totals["worker_seconds"].spent) == (4, 2.0)
+    assert store.check() == []
+
+
+def test_more_results_than_a_statement_has_parameters(store, campaign, monkeypatch):
+    monkeypatch.setattr(dialects, "IDS_PER_QUERY", 3)
+    with store.batch():
+        trials = [store.trials.add(campaign.id, n, proposal(n)) for n in range(10)]
+        leases = [store.trials.claim(trial.id, "one") for trial in trials]
+    assert store.trials.complete_all([Ended(lease, measurement()) for lease in leases]) == []
+    assert store.trials.count(campaign.id) == {"complete": 10}
+    assert store.check() == []

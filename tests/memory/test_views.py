@@ -151,6 +151,24 @@ def test_agent_credit(store, run):
     ]
 
 
+def test_what_another_model_taught_counts_as_a_transfer(store, run):
+    prediction = Prediction(metric="kld", comparator="<=", threshold=0.8)
+    for bits in (4, 5):
+        run(bits=bits, model="alpha")
+    anchor = run(bits=4, model="beta")
+    told = prediction.model_copy(update={"reference": anchor.id})
+    carried = run(bits=5, model="beta", proposer="a", prediction=told)
+    untaught = run(bits=6, model="beta", proposer="b", prediction=told)
+    for trial in (carried, untaught):
+        store.predictions.score(trial.id, "confirmed", observed=0.5, low=0.4, high=0.6)
+    question = "SELECT proposer, confirmed, transfers, transfer_hits FROM agent_credit WHERE proposer IN ('a', 'b')"
+    assert sorted(store.query(question).rows) == [("a", 1, 1, 1), ("b", 1, 0, 0)]
+    told = [event.message for event in store.events.list(kind="prediction.confirmed")]
+    assert told[0] == (
+        f"a predicted kld <= 0.8 times that of trial {anchor.id} for trial {carried.id}; it is 0.5 [0.4, 0.6]."
+    )
+
+
 def test_spend(store, campaign, run):
     run()
     store.ledger.reserve(campaign.id, "usd", 0.25, "scribe")

@@ -29,10 +29,10 @@ def test_it_is_run_again_so_often_and_then_counts(store, campaign, kind, retries
     leases.keep(recorder.claim(record.id))
     result = Result(record.id, Outcome(kind, None, "the machine is to blame"), 0)
     for _ in range(retries):
-        end = recorder.end(result)
+        (end,) = recorder.end([result])
         assert end.record.state == "waiting"
         leases.keep(end.lease)
-    end = recorder.end(result)
+    (end,) = recorder.end([result])
     assert end.record.outcome == outcome
     if state:
         assert store.trials.get(record.id).state == state
