@@ -151,7 +151,7 @@ FROM trials t JOIN campaigns c ON c.id = t.campaign_id LEFT JOIN front f ON f.tr
                 AND a.model <> u.model AND a.state = 'complete' AND a.id < u.id
             LEFT JOIN trials b ON b.campaign_id = u.campaign_id AND b.configuration_id = v.configuration_id
                 AND b.model = a.model AND b.state = 'complete' AND b.id < u.id
-        WHERE v.model <> u.model OR b.id IS NOT NULL
+        WHERE v.model <> u.model OR (b.id IS NOT NULL AND u.configuration_id <> v.configuration_id)
     ) s ON s.trial_id = t.id
 GROUP BY t.campaign_id, c.name, t.proposer, t.arm""",
     ),

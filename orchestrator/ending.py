@@ -42,7 +42,16 @@ def tell(store: Store, campaign: CampaignRecord, state: CampaignState) -> None:
         show_markdown(rendered(store, campaign, summary.summary.text))
         say()
         say(f"Summary {summary.id} waits for you: `swarm review {summary.id} --accept` or `--reject --note ...`.")
+    _tell_llm(store, campaign)
     say("Look further with `swarm findings`, `swarm trials --pareto` and `swarm query`.")
+
+
+def _tell_llm(store: Store, campaign: CampaignRecord) -> None:
+    from swarm.agents.llm.journal import in_words, report
+
+    llm = report(store, campaign.id)
+    if llm is not None:
+        say(f"The LLM {llm['model'] or ''}: {in_words(llm)}.")
 
 
 def show_markdown(text: str) -> None:

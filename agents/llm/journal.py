@@ -91,7 +91,7 @@ def _counts(calls: Sequence[AgentCall], fall_backs: int) -> dict[str, Any]:
 
 
 def in_words(state: dict[str, Any]) -> str:
-    """The report in one line."""
+    """The report, or that of one role, in one line."""
     share = "" if state["share"] is None else f" ({state['share']:.0%})"
     parts = [
         f"{state['calls']} calls",
@@ -102,5 +102,5 @@ def in_words(state: dict[str, Any]) -> str:
     if state["seconds"] is not None:
         parts.append(f"{state['seconds']:.1f} s per answer")
     if state["fall_backs"]:
-        parts.append(f"{state['fall_backs']} times the built-in minds went on alone")
-    return ", ".join(parts) + f"; breaker {state['breaker']}"
+        parts.append(f"{state['fall_backs']} times the built-in mind went on alone")
+    return ", ".join(parts) + (f"; breaker {state['breaker']}" if "breaker" in state else "")
