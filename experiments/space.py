@@ -60,6 +60,28 @@ class Space:
         self.corpus_digest = corpus_digest
         self.device: Device = device
 
+    def sides(self, info: ModelInfo) -> tuple[Side, Side]:
+        """What keys and values of a model can be. A part of the space is a subclass that offers less."""
+        return side("key", info.head_dim), side("value", info.head_dim)
+
+    def scopes(self, protocol: str) -> tuple[type[Scope], ...]:
+        """Which layers a protocol may quantize.
+
+        Raises:
+            SpecError: the search never chooses this protocol.
+        """
+        scopes = protocols.protocol(protocol).scopes
+        if not scopes:
+            raise SpecError(
+                f"protocol {protocol!r} is not part of the search space.",
+                f"Choose one of: {', '.join(protocols.searchable())}.",
+            )
+        return scopes
+
+    def ends(self, info: ModelInfo) -> Ends:
+        """What the first and last layers of a model can be, next to the others."""
+        return Ends(*self.sides(info), info.n_layers)
+
     def protocol(self, rng: np.random.Generator) -> str:
         """Draw a protocol by the shares."""
         names, weights = zip(*sorted(self.settings.shares.items()), strict=True)
@@ -86,17 +108,17 @@ class Space:
             seed: seed of the trial.
             replicate: number of the replication.
         """
-        key, value = (side.suggest(trial) for side in _sides(info))
+        key, value = (side.suggest(trial) for side in self.sides(info))
         kv, layers = KVSpec(), None
         if (key.method, value.method) != ("none", "none"):
-            layers = _suggest_layers(trial, info, protocol)
+            layers = self._suggest_layers(trial, info, protocol)
             kv = KVSpec(
                 key=key,
                 value=value,
                 sink_tokens=trial.suggest_categorical("sink_tokens", self.settings.sink_tokens),
                 residual_window=trial.suggest_categorical("residual_window", self.settings.residual_window),
                 key_bias=self._suggest_key_bias(trial, info, key),
-                overrides=_ends(info).suggest(trial, key, value) if layers is None else (),
+                overrides=self.ends(info).suggest(trial, key, value) if layers is None else (),
             )
         return self._spec(info, kv, protocol, layers=layers, rung=rung, seed=seed, replicate=replicate)
 
@@ -108,15 +130,15 @@ class Space:
             UnknownNameError: the model is not of the campaign.
         """
         info, kv = self._info(spec.model), spec.kv
-        key, value = _sides(info)
+        key, value = self.sides(info)
         named = {**key.params(kv.key), **value.params(kv.value)}
         if (kv.key.method, kv.value.method) != ("none", "none"):
             named |= {"sink_tokens": kv.sink_tokens, "residual_window": kv.residual_window}
             if info.key_bias and kv.key.method != "none":
                 named["key_bias"] = kv.key_bias
-            named |= _layer_params(spec, info)
+            named |= self._layer_params(spec, info)
             if spec.layers is None:
-                named |= _ends(info).params(kv.overrides)
+                named |= self.ends(info).params(kv.overrides)
         again = self.suggest(
             GivenTrial(named), info, spec.protocol, rung=spec.rung, seed=spec.seed, replicate=spec.replicate
         )
@@ -134,7 +156,7 @@ class Space:
             UnknownNameError: the model is not of the campaign.
             SpecError: only some layers are quantized, or the model has not so many.
         """
-        ends, kv = _ends(self._info(spec.model)), spec.kv
+        ends, kv = self.ends(self._info(spec.model)), spec.kv
         overrides = ends.overrides(
             first, last, {"key": kv.key, "value": kv.value}, {"key": key_bits, "value": value_bits}
         )
@@ -147,14 +169,14 @@ class Space:
 
     def defaults(self, info: ModelInfo) -> list[TrialSpec]:
         """What every campaign measures first: the 16-bit run, common references, and each method as it comes."""
-        key, value = _sides(info)
+        key, value = self.sides(info)
         pairs: list[tuple[QuantSpec | None, QuantSpec | None]] = [(key.default("none"), value.default("none"))]
         for key_bits, value_bits in ((4, 4), (8, 8), (3, 3), (8, 4)):
             pairs += [(key.default("affine", bits=key_bits), value.default("affine", bits=value_bits))]
         methods = dict.fromkeys((*key.methods, *value.methods))
         pairs += [(_default(key, method), _default(value, method)) for method in methods]
         kvs = [KVSpec(key=k, value=v) for k, v in pairs if k is not None and v is not None]
-        kvs += _for_key_bias(info) if info.key_bias else []
+        kvs += self._for_key_bias(info) if info.key_bias else []
         return [self._spec(info, kv, "quality") for kv in dict.fromkeys(kvs)]
 
     def _info(self, model: str) -> ModelInfo:
@@ -166,6 +188,38 @@ class Space:
         if not info.key_bias or key.method == "none":
             return "keep"
         return trial.suggest_categorical("key_bias", ("keep", "subtract"))
+
+    def _for_key_bias(self, info: ModelInfo) -> list[KVSpec]:
+        """What may recover a model whose key bias breaks int4 keys, each beside int4 values: one remedy at a time.
+
+        The bias subtracted; per-channel keys; both; and int4 with 8-bit keys in the first and last layers.
+        """
+        key, value = self.sides(info)
+        plain, per_channel = key.default("affine", bits=4), key.default("kivi", bits=4)
+        values = value.default("affine", bits=4)
+        if plain is None or per_channel is None or values is None:
+            return []
+        ends = self.ends(info).overrides(2, 2, {"key": plain, "value": values}, {"key": 8})
+        return [
+            KVSpec(key=plain, value=values, key_bias="subtract"),
+            KVSpec(key=per_channel, value=values),
+            KVSpec(key=per_channel, value=values, key_bias="subtract"),
+            KVSpec(key=plain, value=values, overrides=ends),
+        ]
+
+    def _suggest_layers(self, trial: Trial, info: ModelInfo, protocol: str) -> Layers:
+        scopes = {scope.name: scope for scope in self.scopes(protocol)}
+        name = next(iter(scopes)) if len(scopes) == 1 else trial.suggest_categorical(f"{protocol}.scope", tuple(scopes))
+        return scopes[name].suggest(trial, f"{protocol}.{name}.", info.n_layers)
+
+    def _layer_params(self, spec: TrialSpec, info: ModelInfo) -> Params:
+        scopes = self.scopes(spec.protocol)
+        for scope in scopes:
+            found = scope.params(spec.layers, f"{spec.protocol}.{scope.name}.", info.n_layers)
+            if found is not None:
+                chosen: Params = {f"{spec.protocol}.scope": scope.name} if len(scopes) > 1 else {}
+                return {**chosen, **found}
+        raise SpecError(f"layers={spec.layers} are outside the search space.", "Choose contiguous layers.")
 
     def _spec(self, info: ModelInfo, kv: KVSpec, protocol: str, **fields: Any) -> TrialSpec:
         return TrialSpec(
@@ -180,59 +234,6 @@ class Space:
         )
 
 
-def _sides(info: ModelInfo) -> tuple[Side, Side]:
-    return side("key", info.head_dim), side("value", info.head_dim)
-
-
-def _ends(info: ModelInfo) -> Ends:
-    return Ends(*_sides(info), info.n_layers)
-
-
-def _for_key_bias(info: ModelInfo) -> list[KVSpec]:
-    """What may recover a model whose key bias breaks int4 keys, each beside int4 values: one remedy at a time.
-
-    The bias subtracted; per-channel keys; both; and int4 with 8-bit keys in the first and last layers.
-    """
-    key, value = _sides(info)
-    plain, per_channel = key.default("affine", bits=4), key.default("kivi", bits=4)
-    values = value.default("affine", bits=4)
-    if plain is None or per_channel is None or values is None:
-        return []
-    ends = _ends(info).overrides(2, 2, {"key": plain, "value": values}, {"key": 8})
-    return [
-        KVSpec(key=plain, value=values, key_bias="subtract"),
-        KVSpec(key=per_channel, value=values),
-        KVSpec(key=per_channel, value=values, key_bias="subtract"),
-        KVSpec(key=plain, value=values, overrides=ends),
-    ]
-
-
 def _default(side: Side, method: str) -> QuantSpec | None:
     """The method as it comes; 16 bit where the method does not offer this side."""
     return side.default(method) if method in side.methods else QuantSpec()
-
-
-def _suggest_layers(trial: Trial, info: ModelInfo, protocol: str) -> Layers:
-    scopes = {scope.name: scope for scope in _scopes(protocol)}
-    name = next(iter(scopes)) if len(scopes) == 1 else trial.suggest_categorical(f"{protocol}.scope", tuple(scopes))
-    return scopes[name].suggest(trial, f"{protocol}.{name}.", info.n_layers)
-
-
-def _layer_params(spec: TrialSpec, info: ModelInfo) -> Params:
-    scopes = _scopes(spec.protocol)
-    for scope in scopes:
-        found = scope.params(spec.layers, f"{spec.protocol}.{scope.name}.", info.n_layers)
-        if found is not None:
-            chosen: Params = {f"{spec.protocol}.scope": scope.name} if len(scopes) > 1 else {}
-            return {**chosen, **found}
-    raise SpecError(f"layers={spec.layers} are outside the search space.", "Choose contiguous layers.")
-
-
-def _scopes(protocol: str) -> tuple[type[Scope], ...]:
-    scopes = protocols.protocol(protocol).scopes
-    if not scopes:
-        raise SpecError(
-            f"protocol {protocol!r} is not part of the search space.",
-            f"Choose one of: {', '.join(protocols.searchable())}.",
-        )
-    return scopes
