@@ -20,6 +20,7 @@ from swarm.experiments.calibration import CalibrationSet, plain
 from swarm.experiments.halves import single
 from swarm.kernels.cache import make_cache
 from swarm.kernels.codec import Factors
+from swarm.kernels.quantizers.base import Side
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from swarm.experiments.captures import Draft
     from swarm.experiments.spec import TrialSpec
     from swarm.experiments.subject import Subject
-    from swarm.kernels.quantizers.base import Side
 
 Floats = NDArray[np.float32]
 LayerFactors = dict[int, dict[str, Factors]]

@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from swarm.experiments.factors import StoredFactors, digest, restored
 from swarm.experiments.spec import Metric
 from swarm.kernels.errors import SwarmError, UsageError
 from swarm.kernels.spec import FrozenModel, KVSpec
@@ -53,8 +54,8 @@ class Evidence(FrozenModel):
 class Recipe(FrozenModel):
     """A configuration of a model's KV cache with its evidence.
 
-    `layers` are the quantized layers (None: all); `seed` decides random rotations; `factors_digest` is the SHA-256 of
-    learned factors, empty when nothing was learned. `model_digest` pins the weights that were measured.
+    `layers` are the quantized layers (None: all); `seed` decides random rotations; `factors` are the learned ones and
+    `factors_digest` their SHA-256, empty when nothing was learned. `model_digest` pins the weights that were measured.
     """
 
     format: Literal["kv-swarm recipe 1"] = "kv-swarm recipe 1"
@@ -66,6 +67,15 @@ class Recipe(FrozenModel):
     factors_digest: str = ""
     plan: tuple[LayerPlan, ...] = ()
     evidence: Evidence | None = None
+    factors: tuple[StoredFactors, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_factors(self) -> Self:
+        if digest(self.factors) != self.factors_digest:
+            raise RecipeError("its learned factors are not those of its factors_digest.", _MAKE)
+        if learns(self.kv) and not self.factors:
+            raise RecipeError("it needs learned factors and has none.", _MAKE)
+        return self
 
     @property
     def label(self) -> str:
@@ -104,18 +114,18 @@ class Recipe(FrozenModel):
         """Caches for an mlx-lm model, one per layer: pass them as `prompt_cache`.
 
         Raises:
-            RecipeError: it needs learned factors, which a recipe names and does not contain.
-            SpecError: the configuration does not fit the model.
+            SpecError: the configuration or its learned factors do not fit the model.
             ModelError: the model's cache cannot be packed.
         """
         from swarm.kernels.cache import make_cache
 
-        if self.factors_digest:
-            raise RecipeError(
-                f"the recipe needs the learned factors {self.factors_digest[:12]}.",
-                "Fit them on this machine: `swarm reproduce` the trial that it names.",
-            )
-        return make_cache(model, self.kv, self.layers, seed=self.seed)
+        return make_cache(model, self.kv, self.layers, seed=self.seed, factors=restored(self.factors))
+
+
+def learns(kv: KVSpec) -> bool:
+    """Whether any side of any layer has learned scaling."""
+    specs = [kv.key, kv.value, *(spec for one in kv.overrides for spec in (one.key, one.value))]
+    return any(spec is not None and spec.scaling == "learned" for spec in specs)
 
 
 def plan(kv: KVSpec, layers: tuple[int, ...] | None) -> tuple[LayerPlan, ...]:

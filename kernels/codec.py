@@ -25,15 +25,15 @@ _TILE = 1 << 17  # values encoded at a time in numpy, so that intermediate array
 class Factors:
     """Learned scaling of one side of one layer.
 
-    `channel` float32 [H, D] or [D], positive: vectors are divided by it before encoding, queries or outputs
-    multiplied. `clip` in (0, 1]: the share of each group's extreme that is kept before encoding.
+    `channel` float32 [H, D] or [D], positive, rounded to what 16 bit hold: vectors are divided by it before encoding,
+    queries or outputs multiplied. `clip` in (0, 1]: the share of each group's extreme that is kept before encoding.
     """
 
     channel: np.ndarray
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        channel = np.asarray(self.channel, np.float32)
+        channel = np.asarray(self.channel, np.float16).astype(np.float32)
         if not (np.isfinite(channel).all() and (channel > 0).all()):
             raise SpecError("Learned factors must be positive finite numbers.", "Fit them again.")
         if not 0 < self.clip <= 1:
@@ -147,12 +147,14 @@ class Codec:
         return o
 
     def _clip(self, xp: Namespace, x: Array) -> Array:
-        """Clip every group of channels to a share of its own extremes."""
+        """Clip every group, the same that will share a scale, to a share of its own extremes."""
         clip = 1.0 if self.factors is None else self.factors.clip
         if clip == 1.0:
             return x
-        group = self.spec.group_size or self.head_dim
-        groups = x.reshape(*x.shape[:-1], -1, group if self.head_dim % group == 0 else self.head_dim)
-        high = xp.max(groups, axis=-1, keepdims=True) * clip
-        low = xp.min(groups, axis=-1, keepdims=True) * clip
+        if self.spec.axis == "channel":
+            groups, axis = x.reshape(*x.shape[:2], -1, self.block_tokens, self.head_dim), -2
+        else:
+            groups, axis = x.reshape(*x.shape[:-1], -1, self.spec.group_size or self.head_dim), -1
+        high = xp.max(groups, axis=axis, keepdims=True) * clip
+        low = xp.min(groups, axis=axis, keepdims=True) * clip
         return xp.clip(groups, low, high).reshape(x.shape)

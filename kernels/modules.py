@@ -67,6 +67,10 @@ def make_cache(
         except SwarmError as error:
             raise type(error)(f"Layer {layer}: {error.problem}", error.remedy) from error
         learned = dict((factors or {}).get(layer, {}))
+        try:
+            _check_factors(module, model, spec, learned)
+        except SwarmError as error:
+            raise type(error)(f"Layer {layer}: {error.problem}", error.remedy) from error
         caches.append(
             PackedKVCache(
                 spec,
@@ -125,8 +129,16 @@ def key_bias(module: Any) -> KeyBias:
     import mlx.core as mx
 
     flat = arrays.to_numpy(bias.astype(mx.float32))
-    heads = next(getattr(module, name) for name in ("n_kv_heads", "num_key_value_heads") if getattr(module, name, None))
-    return KeyBias(np.array(flat).reshape(int(heads), -1), module.rope)
+    heads = kv_heads(module)
+    if heads is None:
+        raise ModelError("This model does not say how many KV heads it has.", "Use key_bias='keep' with it.")
+    return KeyBias(np.array(flat).reshape(heads, -1), module.rope)
+
+
+def kv_heads(module: Any) -> int | None:
+    """The KV heads of an attention module, None where it does not say."""
+    names = ("n_kv_heads", "num_key_value_heads")
+    return next((int(heads) for name in names if (heads := getattr(module, name, None))), None)
 
 
 def _windows(model: Any, family: str) -> list[int | None]:
@@ -160,6 +172,25 @@ def _check_attention(module: Any, family: str) -> None:
         raise ModelError(
             f"The attention of {family} has learned sinks.", "Its cache cannot be packed: choose another model."
         )
+
+
+def _check_factors(module: Any, model: Any, spec: KVSpec, factors: Mapping[str, Factors]) -> None:
+    """Refuse learned factors where none are meant, missing ones, and those of another model's shape."""
+    heads, size = kv_heads(module), head_dim(module, model)
+    for name in ("key", "value"):
+        learned = getattr(spec, name).scaling == "learned"
+        if learned != (name in factors):
+            given = "has none" if learned else "is given some"
+            raise SpecError(
+                f"its {name}s are {getattr(spec, name).label}, and it {given} of the learned factors.",
+                "Pass the fitted factors with scaling=learned, and none with scaling=fixed.",
+            )
+        shape = factors[name].per_head.shape if learned else None
+        if shape and (shape[0] not in (1, heads or shape[0]) or shape[-1] != (size or shape[-1])):
+            raise SpecError(
+                f"the learned factors are for {shape[0]} heads of size {shape[-1]}, not {heads} of {size}.",
+                "Fit them on this model.",
+            )
 
 
 def _check_head_dim(module: Any, model: Any, spec: KVSpec) -> None:

@@ -5,21 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swarm.kernels.errors import UsageError
+from swarm.kernels.errors import SwarmError, UsageError
 from swarm.orchestrator.console import note
 
 if TYPE_CHECKING:
+    from swarm.experiments.factors import StoredFactors
     from swarm.experiments.models.base import LoadedModel
     from swarm.experiments.recipe import Recipe
     from swarm.memory.records import TrialRecord
 
 
-def of_trial(record: TrialRecord, campaign: str) -> Recipe:
-    """The recipe of a trial.
+class FactorsError(SwarmError):
+    """Learned factors that are not the measured ones."""
+
+
+def of_trial(record: TrialRecord, campaign: str, corpus: Path | None = None) -> Recipe:
+    """The recipe of a trial, with the learned factors that it was measured with.
+
+    Args:
+        record: the trial.
+        campaign: name of its campaign.
+        corpus: the campaign's text; None is the default one.
 
     Raises:
         UsageError: the trial measured no divergence of a whole model, or changed the model itself.
+        FactorsError: other factors than the measured ones come out of fitting here.
     """
+    from swarm.experiments.factors import digest
     from swarm.experiments.recipe import Evidence, Recipe, plan
 
     spec, environment = record.spec, record.environment
@@ -35,6 +47,7 @@ def of_trial(record: TrialRecord, campaign: str) -> Recipe:
             f"trial {record.id} multiplied the attention logits by {spec.logit_gain:g}.",
             "That is an experiment, not a configuration; name another: `swarm trials --best 5`.",
         )
+    factors = _learned(record, corpus)
     evidence = Evidence(
         trial=record.id,
         campaign=campaign,
@@ -56,7 +69,29 @@ def of_trial(record: TrialRecord, campaign: str) -> Recipe:
         seed=spec.seed,
         plan=plan(spec.kv, spec.layers),
         evidence=evidence,
+        factors=factors,
+        factors_digest=digest(factors),
     )
+
+
+def _learned(record: TrialRecord, corpus: Path | None) -> tuple[StoredFactors, ...]:
+    """The learned factors of a trial, from this machine's cache or fitted again on the same calibration text."""
+    from swarm.experiments.recipe import learns
+
+    if not learns(record.spec.kv):
+        return ()
+    from swarm.experiments import fitting
+    from swarm.experiments.factors import speaks_of, stored
+    from swarm.experiments.runner import Runner, outcomes
+
+    with outcomes():
+        factors = stored(fitting.learned(record.spec, Runner(corpus=corpus).subject(record.spec.model)) or {})
+    if factors and not speaks_of(record.notes, factors):
+        raise FactorsError(
+            f"the learned factors that fitting gives here are not those that trial {record.id} was measured with.",
+            f"Use the release and the machine that ran it; `swarm reproduce {record.id}` says what differs.",
+        )
+    return factors
 
 
 def choose(model: str | None, path: Path | None, method: str | None) -> tuple[str, Recipe]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from swarm.experiments import divergence, storage
+from swarm.experiments import divergence, factors, storage
 from swarm.experiments.attention_error import FIELDS, LayerErrors, layer_errors
 from swarm.experiments.decode import DecodeSet, gained_caches
 from swarm.experiments.environment import environment
@@ -46,7 +46,8 @@ class Attention(Protocol):
         return Measurement(
             metrics=(*_metrics(errors), *storage.metrics([caches[layer] for layer in layers])),
             arrays=_arrays(errors),
-            notes=f"{self.rungs[0]}: {len(layers)} layers, {ground.scored_queries}; each layer reads 16-bit inputs.",
+            notes=f"{self.rungs[0]}: {len(layers)} layers, {ground.scored_queries}; each layer reads 16-bit inputs."
+            + factors.noted(caches),
             environment=environment(),
             seconds={"prepare": ready - start, "measure": time.perf_counter() - ready},
         )

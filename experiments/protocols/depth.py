@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.experiments import divergence, storage
+from swarm.experiments import divergence, factors, storage
 from swarm.experiments.decode import DecodeSet
 from swarm.experiments.environment import environment
 from swarm.experiments.protocols.base import Protocol
@@ -57,7 +57,8 @@ class Depth(Protocol):
                 "layer_hidden_rel_error": tuple(mean.tolist()),
                 "window_hidden_rel_error": tuple(last.tolist()),
             },
-            notes=f"{self.rungs[0]}: {ground.scored}; hidden-state error over the same positions.",
+            notes=f"{self.rungs[0]}: {ground.scored}; hidden-state error over the same positions."
+            + factors.noted(run.caches),
             environment=environment(),
             seconds={"prepare": ready - start, "measure": time.perf_counter() - ready},
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, ClassVar
 
-from swarm.experiments import divergence, storage
+from swarm.experiments import divergence, factors, storage
 from swarm.experiments.decode import DecodeSet
 from swarm.experiments.environment import environment
 from swarm.experiments.folding import folded
@@ -41,7 +41,7 @@ class Folded(Protocol):
         return Measurement(
             metrics=(*divergence.metrics(run.scores), *storage.metrics(run.caches), divergence.noise(ground.noise_kld)),
             arrays=divergence.arrays(run.scores),
-            notes=f"{self.rungs[0]}: {ground.scored}.",
+            notes=f"{self.rungs[0]}: {ground.scored}." + factors.noted(run.caches),
             environment=environment(),
             seconds={"prepare": ready - start, "measure": time.perf_counter() - ready},
         )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
-from swarm.experiments import divergence, storage
+from swarm.experiments import divergence, factors, storage
 from swarm.experiments.decode import DecodeSet
 from swarm.experiments.environment import environment
 from swarm.experiments.prefill import PrefillSet
@@ -44,7 +44,7 @@ class Quality(Protocol):
         return Measurement(
             metrics=(*divergence.metrics(run.scores), *storage.metrics(run.caches), divergence.noise(ground.noise_kld)),
             arrays=divergence.arrays(run.scores),
-            notes=f"{self.rungs[spec.rung]}: {ground.scored}.",
+            notes=f"{self.rungs[spec.rung]}: {ground.scored}." + factors.noted(run.caches),
             environment=environment(),
             seconds={"prepare": ready - start, "measure": time.perf_counter() - ready},
         )

@@ -159,14 +159,13 @@ class Quantizer(ABC):
         offered = cls.choices
         found = []
         if len(offered.sides) == 1:
-            found.append(f"{offered.sides[0]}s only")
+            found.append(f"{offered.sides[0]}s")
         if "none" not in offered.rotations:
             found.append("a rotation")
-        groups = [str(group) for group in offered.group_sizes if group is not None]
-        if groups and "token" in offered.axes:
-            found.append(f"a head size that is a multiple of {' or '.join(groups)}")
+        if any(offered.group_sizes) and "token" in offered.axes:
+            found.append("head size a multiple of the group")
         if "channel" in offered.axes:
-            found.append("whole groups of tokens per channel (until then 16 bit)")
+            found.append("whole groups of tokens (16 bit until then)")
         return (*found, *cls.demands)
 
     @classmethod

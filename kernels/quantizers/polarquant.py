@@ -34,6 +34,7 @@ class Polarquant(Quantizer):
     source = "2502.02617"
     summary = "recursive polar angles, each level on the codebook of its own law"
     formula = "(8b + 7(b-2) + 16)/16: 3.875 at b = 4"
+    demands = (f"head size a multiple of {BLOCK}",)
     choices = Choices(bits=(4, 5, 3, 6), rotations=("hadamard", "random"), scalings=("fixed", "learned"))
 
     @classmethod

@@ -19,7 +19,10 @@ def command(
     name: Annotated[str | None, typer.Argument(help="Only this method.", show_envvar=False)] = None,
     json: Json = False,
 ) -> None:
-    """List the quantization methods: parameters, exact bits per value, source.
+    """List the quantization methods: parameters, exact bits per value, what each needs, source.
+
+    Learned scaling is fitted on calibration text when it is first used. Keys of models that have a key bias may have it
+    subtracted, and first and last layers may get other bits, whatever the method.
 
     Example: `swarm methods affine`
     """
@@ -37,6 +40,7 @@ def command(
             Column("rotations", "rotation", show=_choices),
             Column("scalings", "scaling", show=_choices),
             Column("formula", "bits/value"),
+            Column("needs", show="; ".join),
             Column("source"),
             Column("summary"),
         ],
@@ -58,6 +62,7 @@ def _row(name: str) -> dict[str, Any]:
         "rotations": list(offered.rotations),
         "scalings": list(offered.scalings),
         "sides": list(offered.sides),
+        "needs": list(method.needs()),
     }
 
 

@@ -18,7 +18,7 @@ def command(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write it.  [default: print it]")] = None,
     store: StoreUrl = None,
 ) -> None:
-    """Write the configuration of a trial as JSON: methods, layers, evidence.
+    """Write the configuration of a trial as JSON: methods, layers, learned factors, evidence.
 
     `swarm generate` and `swarm serve` use it, and so does any mlx-lm script:
     `generate(model, tokenizer, prompt, prompt_cache=Recipe.read("best.json").caches(model))`
@@ -31,7 +31,9 @@ def command(
 
     with open_store(store) as opened:
         record = opened.trials.get(trial)
-        recipe = of_trial(record, opened.campaigns.get(record.campaign_id).name)
+        campaign = opened.campaigns.get(record.campaign_id)
+    corpus = campaign.settings.get("corpus")
+    recipe = of_trial(record, campaign.name, Path(corpus) if corpus else None)
     if out is None:
         sys.stdout.write(recipe.text())
     else:

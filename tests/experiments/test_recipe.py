@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from tiny_models import write_tiny_model
 
 from swarm.experiments import generation
+from swarm.experiments.factors import digest, noted, speaks_of, stored
 from swarm.experiments.models import registry
 from swarm.experiments.recipe import LayerPlan, Recipe, RecipeError, plan, ranges
 from swarm.experiments.serving import plug_in
+from swarm.kernels.codec import Factors
 from swarm.kernels.errors import SpecError, UsageError
 from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec
 
@@ -87,8 +90,66 @@ def test_caches_follow_the_recipe(loaded):
 def test_a_recipe_that_does_not_fit_is_refused(loaded):
     with pytest.raises(SpecError, match="Layer 9"):
         Recipe(model="m", kv=MIXED, layers=(9,)).caches(loaded.model)
-    with pytest.raises(RecipeError, match="learned factors abcdef"):
-        Recipe(model="m", kv=MIXED, factors_digest="abcdef").caches(loaded.model)
+
+
+@pytest.fixture
+def learned(loaded):
+    """A recipe with learned keys, and the factors in it."""
+    rng, info = np.random.default_rng(0), loaded.info
+    shape = (info.n_kv_heads, info.head_dim)
+    factors = {layer: {"key": Factors(rng.uniform(0.5, 2, shape), 0.9)} for layer in range(info.n_layers)}
+    kv = KVSpec(key=FOUR.model_copy(update={"scaling": "learned"}), value=FOUR)
+    entries = stored(factors)
+    return Recipe(model="m", kv=kv, factors=entries, factors_digest=digest(entries)), factors
+
+
+def test_learned_factors_travel_in_the_recipe(tmp_path, loaded, learned):
+    recipe, factors = learned
+    path = tmp_path / "best.json"
+    path.write_text(recipe.text())
+    read = Recipe.read(path)
+    assert read == recipe
+    for layer, cache in enumerate(read.caches(loaded.model)):
+        np.testing.assert_array_equal(cache.factors["key"].channel, factors[layer]["key"].channel)
+        assert cache.factors["key"].clip == 0.9
+    prompt = generation.encode(loaded, "Topics")
+    runs = [generation.generate(loaded, read.caches(loaded.model), prompt, 5) for _ in range(2)]
+    assert runs[0].tokens == runs[1].tokens
+    assert speaks_of("Scored." + noted(read.caches(loaded.model)), recipe.factors)
+    assert not speaks_of("Scored." + noted(read.caches(loaded.model)[1:]), recipe.factors)
+    assert noted(Recipe(model="m", kv=MIXED).caches(loaded.model)) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"factors": []}, "not those of its factors_digest"),
+        ({"factors": [], "factors_digest": ""}, "has none"),
+        ({"factors_digest": "ab"}, "not those of its factors_digest"),
+        ({"clip": 0.5}, "not those of its factors_digest"),
+        ({"channel": "%%"}, "not base64"),
+        ({"channel": "AAA="}, "not those of its factors_digest"),
+        ({"channel": "AA=="}, "cut off"),
+        ({"clip": 3}, "less than or equal to 1"),
+        ({"side": "query"}, "factors.0.side"),
+    ],
+)
+def test_altered_factors_are_refused(tmp_path, learned, change, said):
+    data = json.loads(learned[0].text())
+    outer = {name: value for name, value in change.items() if name in data}
+    data["factors"][0] |= {name: value for name, value in change.items() if name not in data}
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps(data | outer))
+    with pytest.raises(RecipeError, match=said):
+        Recipe.read(path)
+
+
+def test_factors_of_another_shape_are_refused(loaded, learned):
+    recipe, factors = learned
+    for wrong in (Factors(np.ones((7, 8))), Factors(np.ones(8))):
+        entries = stored({**factors, 1: {"key": wrong}})
+        with pytest.raises(SpecError, match="Layer 1: the learned factors are for"):
+            recipe.model_copy(update={"factors": entries}).caches(loaded.model)
 
 
 def test_generation_counts_tokens_bytes_and_time(loaded):

@@ -183,10 +183,21 @@ def test_learned_factors_are_asked_for_and_used(tiny, logits):
     model, text = tiny("llama"), tokens(1, 40)
     spec = QuantSpec(method="affine", bits=4, scaling="learned")
     kv = KVSpec(key=spec, value=spec)
-    with pytest.raises(SpecError, match="learned"):
-        logits(model, make_cache(model, kv), text)
     rng = np.random.default_rng(0)
     factors = {layer: {side: Factors(rng.uniform(0.5, 2, (2, 64))) for side in ("key", "value")} for layer in range(3)}
+    for wrong, said in (
+        ({}, "Layer 0: its keys .* has none"),
+        ({**factors, 2: {"key": factors[2]["key"]}}, "Layer 2: its values .* has none"),
+        (
+            {**factors, 1: {**factors[1], "key": Factors(np.ones((3, 64)))}},
+            "Layer 1: .* 3 heads of size 64, not 2 of 64",
+        ),
+        ({**factors, 1: {**factors[1], "key": Factors(np.ones(32))}}, "Layer 1: .* of size 32"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            make_cache(model, kv, factors=wrong)
+    with pytest.raises(SpecError, match="given some"):
+        make_cache(model, kv, layers=(0, 1), factors=factors)
     exact = logits(model, make_cache(model), text)
     learned = logits(model, make_cache(model, kv, factors=factors), text)
     assert np.abs(learned - exact).mean() < 0.1 * np.abs(exact).max()

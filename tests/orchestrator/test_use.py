@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,11 @@ from tiny_models import write_tiny_model
 
 from swarm.experiments.probe.endpoint import Endpoint
 from swarm.experiments.recipe import Recipe
+from swarm.experiments.runner import Runner
+from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Budget
 from swarm.memory.store import Store
+from swarm.orchestrator.recipes import FactorsError, of_trial
 
 SWARM = (sys.executable, "-c", "from swarm.orchestrator.cli import main; main()")
 
@@ -67,6 +71,30 @@ def test_a_recipe_names_configuration_layers_and_evidence(swarm, kept, tiny):
     assert found["evidence"]["metrics"]["kld"]["value"] == 0.25
     assert swarm("recipe", "1", "--out", "best.json").out == ""
     assert Recipe.read(kept / "best.json").text() == done.out
+
+
+def test_learned_factors_are_those_that_were_measured(swarm, tmp_path, tiny, monkeypatch):
+    monkeypatch.setenv("SWARM_CACHE", str(tmp_path / "cache"))
+    four = QuantSpec(method="affine", bits=4, group_size=32, scaling="learned")
+    proposal = samples.proposal(kv=KVSpec(key=four, value=four), model=tiny, layers=(0, 2), context=48)
+    measured = Runner(cache_dir=tmp_path / "cache").run(proposal.spec)
+    with Store.open(tmp_path / "swarm.db", create=True) as store:
+        campaign = store.campaigns.create("night", {}, Budget(trials=2), 0)
+        for number, result in enumerate((measured, measured.model_copy(update={"notes": "Of another machine."}))):
+            changed = samples.proposal(**{**dict(proposal.spec), "seed": number})
+            trial = store.trials.add(campaign.id, number, changed)
+            store.trials.complete(store.trials.claim(trial.id, "test"), result)
+    done = swarm("recipe", "1", "--out", "best.json")
+    assert done.code == 0, done.err
+    recipe = Recipe.read(tmp_path / "best.json")
+    assert [(entry.layer, entry.side) for entry in recipe.factors] == [(n, s) for n in (0, 2) for s in ("key", "value")]
+    shutil.rmtree(tmp_path / "cache")
+    with Store.open(tmp_path / "swarm.db") as store:
+        assert of_trial(store.trials.get(1), "night") == recipe  # fitted again on the same text
+        with pytest.raises(FactorsError, match="not those that trial 2 was measured with"):
+            of_trial(store.trials.get(2), "night")
+    found = json.loads(swarm("generate", "--recipe", "best.json", "--tokens", "4", "--json", "Topics: ").out)
+    assert "+learned" in found["runs"][0]["cache"]
 
 
 @pytest.mark.parametrize(
