@@ -3,7 +3,7 @@
     uv run --no-group cpu --group cuda benchmarks/kernels.py      (NVIDIA)
     python benchmarks/kernels.py                                  (a Mac with Apple silicon, after `pip install .`)
 
-Every format is timed, and checked against float64. `--quick` times one shape only.
+Every format is timed, and checked against float64. `--short` times one shape only.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ LIMIT = 2e-3  # relative error of float16 output
 def main() -> int:
     """Check, time, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="where to write all numbers")
-    parser.add_argument("--quick", action="store_true", help="only the first shape, no checks")
+    parser.add_argument("--out", "--json", dest="json", type=Path, help="where to write all numbers")
+    parser.add_argument("--short", "--quick", dest="quick", action="store_true", help="only the first shape, no checks")
     parser.add_argument("--checks", action="store_true", help="only the checks")
     parser.add_argument("--jobs", type=int, default=min(12, os.cpu_count() or 1), help="processes that check")
     options = parser.parse_args()

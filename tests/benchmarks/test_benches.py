@@ -1,0 +1,62 @@
+"""`swarm bench`, and what all benchmarks of the common frame promise."""
+
+import importlib
+import json
+
+import pytest
+
+from swarm.orchestrator import benches
+
+frame = importlib.import_module("benchmarks._frame")
+OWN_SCRIPTS = ("encode", "kernels", "store")
+FRAMED = [name for name in benches.names() if name not in OWN_SCRIPTS]
+
+
+def test_benchmarks_are_found_by_file_name_and_say_what_they_compare():
+    assert set(OWN_SCRIPTS) <= set(benches.names())
+    assert all(benches.summary(name) for name in benches.names())
+    assert not any(name.startswith("_") for name in benches.names())
+
+
+def test_an_unknown_benchmark_names_those_there_are():
+    with pytest.raises(benches.UnknownNameError, match="store"):
+        benches.run("nope", short=True, as_json=False)
+
+
+def test_an_installed_copy_says_that_it_has_no_benchmarks(tmp_path, monkeypatch):
+    monkeypatch.setattr(benches, "ROOT", tmp_path)
+    with pytest.raises(benches.NoCheckoutError, match="checkout"):
+        benches.names()
+
+
+@pytest.mark.parametrize("name", FRAMED)
+def test_the_short_form_runs_and_its_record_makes_a_page(name, capfd):
+    assert benches.run(name, short=True, as_json=True) == 0
+    record = json.loads(capfd.readouterr().out)
+    assert (record["benchmark"], record["short"]) == (name, True)
+    assert record["results"]
+    assert record["versions"]
+    page = importlib.import_module(f"benchmarks.{name}").BENCHMARK.page(record)
+    assert page.startswith("# ")
+    assert f"docs/benchmarks/{name}.json" in page
+
+
+@pytest.mark.parametrize("name", FRAMED)
+def test_the_page_in_the_docs_is_the_one_that_its_record_makes(name):
+    record = frame.read(frame.DOCS / f"{name}.json", name)
+    assert not record["short"]
+    page = importlib.import_module(f"benchmarks.{name}").BENCHMARK.page(record)
+    assert (frame.DOCS / f"{name}.md").read_text() == page
+
+
+def test_ratios_carry_their_spread():
+    assert frame.ratio([2.0, 4.0, 6.0], [1.0, 2.0]) == {"ratio": 4.0 / 1.5, "low": 1.0, "high": 6.0}
+
+
+def test_a_record_of_another_benchmark_is_refused(tmp_path):
+    path = tmp_path / "record.json"
+    path.write_text('{"benchmark": "store"}')
+    with pytest.raises(frame.UsageError, match="store"):
+        frame.read(path, "scale")
+    with pytest.raises(frame.UsageError, match="no record"):
+        frame.read(tmp_path / "missing.json", "scale")
