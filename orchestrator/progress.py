@@ -1,29 +1,41 @@
-"""Shows a running campaign: a live view in a terminal, plain lines in a pipe. Knows the board, not the campaign."""
+"""Shows a campaign while it runs: live in a terminal, plain lines in a pipe. Knows the board, not the campaign."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Self
 
 from swarm.memory.records import Finding, TrialRecord
-from swarm.orchestrator.board import TARGET_BITS, Board
-from swarm.orchestrator.console import clean, console, duration, number
+from swarm.orchestrator.board import Board
+from swarm.orchestrator.console import console
+from swarm.orchestrator.news import News
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
 PLAIN_EVERY = 10.0
-REFRESH_PER_SECOND = 4
+PLAIN_WIDTH = 140
+"""Characters of a line in a pipe."""
+REFRESH_PER_SECOND = 2
+LOOK_EVERY = 1.0
 
 
 class View(ABC):
-    """What a campaign tells while it runs. Use as a context manager."""
+    """What is told of a campaign. Use as a context manager.
 
-    def __init__(self, board: Board) -> None:
+    Args:
+        board: what is shown.
+        look: brings the board up to date with the store; called about once per second.
+    """
+
+    def __init__(self, board: Board, look: Callable[[], None] | None = None) -> None:
         self.board = board
+        self._look = look
+        self._looked = 0.0
+        board.hear = self._hear
 
     def __enter__(self) -> Self:
         return self
@@ -36,68 +48,87 @@ class View(ABC):
         if text != self.board.phase:
             self.board.phase = text
             if text:
-                self.tell(text)
+                self.board.tell(News("phase", text))
 
     def finished(self, record: TrialRecord) -> None:
         """A trial ended."""
         self.board.phase = ""
-        is_best = self.board.finish(record)
-        if record.state != "complete":
-            self.tell(f"trial {record.id} {record.outcome or record.state}: {record.message}")
-        elif is_best:
-            best = self.board.best[record.spec.model]
-            self.tell(
-                f"best {record.spec.model} at <= {TARGET_BITS} bits: KLD {number(best.kld, 3)} at "
-                f"{best.bits:.2f} bits, {best.label} (trial {record.id}, {record.proposer})"
-            )
+        self.board.put(record)
         self.tick()
 
     def found(self, findings: Sequence[Finding]) -> None:
         """The agents looked at the results."""
         for finding in findings:
-            if self.board.find(finding):
-                self.tell(f"{finding.kind} [{finding.status}] {finding.statement}")
+            self.board.find(finding)
 
-    @abstractmethod
     def tell(self, text: str) -> None:
         """Show one line of news."""
+        self.board.tell(News("phase", text))
+
+    def tick(self) -> None:
+        """Progress was made, or time has passed."""
+        now = time.monotonic()
+        if self._look is not None and now - self._looked >= LOOK_EVERY:
+            self._looked = now
+            self._look()
+        self._show()
 
     @abstractmethod
-    def tick(self) -> None:
-        """Progress was made."""
+    def _hear(self, item: News) -> None:
+        """A piece of news came in."""
+
+    @abstractmethod
+    def _show(self) -> None:
+        """Counts may have changed."""
 
 
 class PlainView(View):
-    """Lines for a pipe or a log file."""
+    """Lines for a pipe or a log file. Of proposals, those with a prediction."""
 
-    def __init__(self, board: Board) -> None:
-        super().__init__(board)
+    def __init__(self, board: Board, look: Callable[[], None] | None = None) -> None:
+        super().__init__(board, look)
         self._last = time.monotonic()
+        self._said = ""
 
-    def tell(self, text: str) -> None:
-        """Print the line."""
-        console().print(clean(text).replace("\n", " "), markup=False)
+    def _hear(self, item: News) -> None:
+        if item.kind != "proposal":
+            self._say(item.line(PLAIN_WIDTH))
+        elif ", predicts " in item.text:
+            self._say(News("proposal", f"trial {item.text}").line(PLAIN_WIDTH))
 
-    def tick(self) -> None:
+    def _show(self) -> None:
         """Print the counts every few seconds, and at the end."""
         now = time.monotonic()
-        if now - self._last >= PLAIN_EVERY or self.board.done == self.board.total:
+        over = self.board.done == self.board.total
+        if now - self._last >= PLAIN_EVERY or over:
+            from swarm.orchestrator.panel import counts
+
             self._last = now
-            self.tell(_counts(self.board))
+            text = counts(self.board)
+            if not over or not self._said.startswith(text.split("  ")[0] + " "):
+                self._say(text)
+            self._said = text
+
+    def _say(self, line: str) -> None:
+        console().print(line, markup=False)
 
 
 class LiveView(View):
-    """A panel that stays in place in a terminal."""
+    """The whole screen of a terminal, drawn anew a few times per second; the screen before it comes back after it."""
 
-    def __init__(self, board: Board) -> None:
-        super().__init__(board)
+    def __init__(self, board: Board, look: Callable[[], None] | None = None) -> None:
+        super().__init__(board, look)
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
         from rich.live import Live
 
         self._live = Live(
-            get_renderable=self._render, console=console(), refresh_per_second=REFRESH_PER_SECOND, transient=True
+            get_renderable=self._render,
+            console=console(),
+            refresh_per_second=REFRESH_PER_SECOND,
+            screen=True,
+            vertical_overflow="crop",
         )
         self._live.start()
         return self
@@ -105,63 +136,31 @@ class LiveView(View):
     def __exit__(self, *exc: object) -> None:
         if self._live is not None:
             self._live.stop()
-        for line in self.board.feed:
-            console().print(line, markup=False)
-        console().print(_counts(self.board), markup=False)
+        from swarm.orchestrator.panel import counts
 
-    def tell(self, text: str) -> None:
-        """Add the line to the feed."""
-        self.board.feed.append(clean(text).replace("\n", " "))
+        width = console().width
+        for item in [item for item in self.board.feed if item.kind != "phase"][-KEPT_AFTER:]:
+            console().print(item.line(width), markup=False, style="dim")
+        console().print(counts(self.board), markup=False)
 
-    def tick(self) -> None:
+    def _hear(self, item: News) -> None:
+        """The refresh thread draws."""
+
+    def _show(self) -> None:
         """The refresh thread draws."""
 
     def _render(self) -> RenderableType:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.text import Text
+        from swarm.orchestrator.panel import layout
 
-        board = self.board
-        width = min(console().width, 100)
-        parts: list[Any] = [
-            Text(_counts(board) + (f"  ({board.phase})" if board.phase else ""), style="bold"),
-            ProgressBar(total=board.total, completed=board.done, width=width),
-        ]
-        if board.models:
-            parts.append(self._models())
-        parts += [Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in board.feed]
-        return Group(*parts)
-
-    def _models(self) -> RenderableType:
-        from rich.box import SIMPLE_HEAD
-        from rich.table import Table
-
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
-        table.add_column("model", no_wrap=True)
-        for heading in ("trials", "KLD", "bits"):
-            table.add_column(heading, justify="right")
-        table.add_column(f"best at <= {TARGET_BITS} bits/value", overflow="ellipsis", no_wrap=True)
-        for model in self.board.models:
-            best = self.board.best.get(model)
-            cells = (number(best.kld, 3), f"{best.bits:.2f}", best.label) if best else ("-", "-", "-")
-            table.add_row(model, str(self.board.per_model[model]), *cells)
-        return table
+        size = console().size
+        return layout(self.board, size.width, size.height, unicode=console().encoding.startswith("utf"))
 
 
-def view(board: Board) -> View:
+KEPT_AFTER = 12
+"""News that stay on the terminal when the live view is over."""
+
+
+def view(board: Board, look: Callable[[], None] | None = None) -> View:
     """The view that suits standard output."""
-    return LiveView(board) if console().is_terminal and not console().is_dumb_terminal else PlainView(board)
-
-
-def _counts(board: Board) -> str:
-    parts = [f"trial {board.done}/{board.total}"]
-    if board.rate is not None:
-        parts.append(f"{board.rate:.1f}/s" if board.rate >= 1 else f"{60 * board.rate:.1f}/min")
-    if board.done < board.total:
-        parts.append(f"ETA {duration(board.eta)}")
-    parts.append(f"elapsed {duration(board.elapsed)}")
-    if board.failed:
-        parts.append(f"failed {board.failed}")
-    if board.findings:
-        parts.append(f"findings {len(board.findings)}")
-    return "  ".join(parts)
+    shown = LiveView if console().is_terminal and not console().is_dumb_terminal else PlainView
+    return shown(board, look)

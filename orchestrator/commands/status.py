@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.orchestrator.console import Column, console, duration, emit_json, listing, number, say
+from swarm.orchestrator.console import Column, duration, emit_json, listing, number, say
 from swarm.orchestrator.options import CampaignName, Json, StoreUrl
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ EVENTS = 5
 
 def command(
     campaign: CampaignName = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds until it is over.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow a running campaign, as `launch` shows it.")] = False,
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
@@ -30,6 +29,8 @@ def command(
     """
     from swarm.kernels.errors import UsageError
     from swarm.orchestrator.reading import open_store
+    from swarm.orchestrator.stop import Stop
+    from swarm.orchestrator.watching import follow
 
     if watch and json:
         raise UsageError("--watch has no JSON form.", "Call `swarm status --json` again and again instead.")
@@ -37,21 +38,21 @@ def command(
         if not json and not opened.campaigns.list():
             say("There are no campaigns. Start with `swarm launch`.")
             return
-        while True:
-            found = opened.campaigns.get(campaign)
-            state = _state(opened, found)
-            if json:
-                emit_json(state)
-                return
-            if watch and console().is_terminal:
-                console().clear()
+        found = opened.campaigns.get(campaign)
+        if watch and found.state == "running":
+            with Stop() as stop:
+                follow(opened, found, stop)
+            found = opened.campaigns.get(found.id)
+        state = _state(opened, found)
+        if json:
+            emit_json(state)
+        else:
             _tell(opened, state)
-            if not watch or found.state != "running":
-                return
-            time.sleep(2.0)
 
 
 def _state(store: Store, campaign: CampaignRecord) -> dict[str, Any]:
+    from swarm.agents.llm.journal import report
+
     accounts = store.ledger.totals(campaign.id).values()
     pending = [s.id for s in store.summaries.list(campaign.id, state="pending")]
     findings = [record.finding.status for record in store.findings.list(campaign.id)]
@@ -72,12 +73,13 @@ def _state(store: Store, campaign: CampaignRecord) -> dict[str, Any]:
             {"at": event.created_at.isoformat(), "kind": event.kind, "message": event.message, "trial": event.trial_id}
             for event in store.events.list(campaign.id, limit=EVENTS, newest=True)
         ],
+        "llm": report(store, campaign.id),
         "settings": campaign.settings,
     }
 
 
 def _best(store: Store, campaign: CampaignRecord) -> list[dict[str, Any]]:
-    from swarm.orchestrator.board import TARGET_BITS
+    from swarm.orchestrator.news import TARGET_BITS
 
     return store.query(
         f"""SELECT model, rung, trial_id, configuration, kld, bits_per_value, proposer FROM best_per_model
@@ -98,7 +100,7 @@ def _tell(store: Store, state: dict[str, Any]) -> None:
         + (f" of {duration(time_cap)}" if time_cap else "")
         + f", workers {duration(spend['worker_seconds']['spent'])}"
     )
-    say(f"LLM       {spend['tokens']['spent']:.0f} tokens, {spend['usd']['spent']:.4f} USD")
+    _tell_llm(state)
     if state["findings"]:
         say("findings  " + ", ".join(f"{amount} {name}" for name, amount in state["findings"].items()))
     if state["pending_summaries"]:
@@ -124,3 +126,20 @@ def _tell(store: Store, state: dict[str, Any]) -> None:
         listing(
             rows, [Column("name", "other campaigns"), Column("state"), Column("trials"), Column("seed")], as_json=False
         )
+
+
+def _tell_llm(state: dict[str, Any]) -> None:
+    from swarm.agents.llm.journal import in_words
+
+    asked, spend, llm = state["settings"].get("llm", "none"), state["spend"], state["llm"]
+    if llm is None:
+        say("LLM       none: nothing left this machine" if asked == "none" else f"LLM       {asked}, not asked yet")
+        return
+    say(f"LLM       {asked} {llm['model'] or ''}: {in_words(llm)}")
+    for kind in ("tokens", "usd"):
+        if spend[kind]["cap"] is not None:
+            say(f"          {kind}: {number(spend[kind]['spent'])} of {number(spend[kind]['cap'])}")
+    for role, did in llm["roles"].items():
+        say(f"          {role}: {in_words(did)}")
+    if llm["trouble"]:
+        say(f"          last trouble: {llm['trouble'][:160]}")

@@ -60,8 +60,8 @@ class QuietView(PlainView):
         super().__init__(board)
         self.told: list[str] = []
 
-    def tell(self, text: str) -> None:
-        self.told.append(text)
+    def _say(self, line: str) -> None:
+        self.told.append(line)
 
 
 @dataclass
