@@ -64,8 +64,8 @@ class Space:
         """What keys and values of a model can be. A part of the space is a subclass that offers less."""
         return side("key", info.head_dim), side("value", info.head_dim)
 
-    def scopes(self, protocol: str) -> tuple[type[Scope], ...]:
-        """Which layers a protocol may quantize.
+    def scopes(self, protocol: str, info: ModelInfo) -> tuple[type[Scope], ...]:  # noqa: ARG002
+        """Which layers of a model a protocol may quantize.
 
         Raises:
             SpecError: the search never chooses this protocol.
@@ -208,12 +208,12 @@ class Space:
         ]
 
     def _suggest_layers(self, trial: Trial, info: ModelInfo, protocol: str) -> Layers:
-        scopes = {scope.name: scope for scope in self.scopes(protocol)}
+        scopes = {scope.name: scope for scope in self.scopes(protocol, info)}
         name = next(iter(scopes)) if len(scopes) == 1 else trial.suggest_categorical(f"{protocol}.scope", tuple(scopes))
         return scopes[name].suggest(trial, f"{protocol}.{name}.", info.n_layers)
 
     def _layer_params(self, spec: TrialSpec, info: ModelInfo) -> Params:
-        scopes = self.scopes(spec.protocol)
+        scopes = self.scopes(spec.protocol, info)
         for scope in scopes:
             found = scope.params(spec.layers, f"{spec.protocol}.{scope.name}.", info.n_layers)
             if found is not None:
