@@ -5,7 +5,9 @@ import pytest
 
 from swarm.experiments.folding import folded
 from swarm.experiments.spec import TrialSpec
+from swarm.kernels import plugins
 from swarm.kernels.errors import SpecError
+from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 FAMILIES = ("llama", "qwen3", "gemma3_text", "qwen2")
@@ -20,7 +22,8 @@ def affine(bits: int) -> KVSpec:
 @pytest.fixture
 def measure(runner, tiny_models):
     def run(family, kv=None, **fields):
-        return runner.run(TrialSpec(model=tiny_models[family], context=CONTEXT, kv=kv or KVSpec(), **fields))
+        fields = {"context": CONTEXT, "kv": kv or KVSpec(), **fields}
+        return runner.run(TrialSpec(model=tiny_models[family], **fields))
 
     return run
 
@@ -34,6 +37,18 @@ def test_folding_the_scale_changes_nothing(measure, family, bits) -> None:
     np.testing.assert_allclose(other.arrays["window_kld"], plain.arrays["window_kld"], rtol=2e-2)
     assert other["bits_per_value"] == plain["bits_per_value"]
     assert measure(family, protocol="folded")["kld"] < 1e-6
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+@pytest.mark.parametrize("method", [name for name in plugins.names(base.PACKAGE) if name != "none"])
+def test_no_method_cares_where_the_scale_is(measure, family, method) -> None:
+    """Long enough for a block of tokens: with shorter prefixes per-channel keys would still be 16 bit."""
+    spec = QuantSpec(method=method, group_size=32 if 32 in base.method(method).choices.group_sizes else None)
+    kv = KVSpec(key=spec, value=spec if "value" in base.method(method).choices.sides else QuantSpec())
+    plain, other = (measure(family, kv, protocol=name, context=96) for name in ("quality", "folded"))
+    assert plain["bits_per_value_limit"] < 16
+    assert plain["kld"] > 10 * plain["noise_kld"]
+    np.testing.assert_allclose(other.arrays["window_kld"], plain.arrays["window_kld"], rtol=2e-2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
