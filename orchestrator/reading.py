@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from swarm.agents.base import History
+    from swarm.agents.references import Resolver
     from swarm.memory.records import CampaignRecord
     from swarm.memory.store import Store
 
@@ -37,14 +39,24 @@ def open_campaign(flag: str | None, campaign: str | None) -> Iterator[tuple[Stor
         yield store, store.campaigns.get(campaign)
 
 
-def rendered(store: Store, campaign: CampaignRecord, text: str) -> str:
-    """A summary's text with every reference resolved from the store as it is now."""
-    from swarm.agents.base import AgentSettings, History
-    from swarm.agents.references import Resolver
+def everything(store: Store, campaign: CampaignRecord) -> History:
+    """All that is known of a campaign, nothing hidden."""
+    from swarm.agents.base import History
 
     records = store.trials.list(campaign.id)
-    history = History.before(
-        campaign.budget.trials, records, 0, store.findings.list(campaign.id), store.summaries.list(campaign.id)
-    )
+    findings, summaries = store.findings.list(campaign.id), store.summaries.list(campaign.id)
+    return History.before(campaign.budget.trials, records, 0, findings, summaries)
+
+
+def resolver(store: Store, campaign: CampaignRecord) -> Resolver:
+    """What resolves the references of a campaign's texts, from the store as it is now."""
+    from swarm.agents.base import AgentSettings
+    from swarm.agents.references import Resolver
+
     known = {key: value for key, value in campaign.settings.items() if key in AgentSettings.model_fields}
-    return Resolver(history, AgentSettings.model_validate(known)).render(text)
+    return Resolver(everything(store, campaign), AgentSettings.model_validate(known))
+
+
+def rendered(store: Store, campaign: CampaignRecord, text: str) -> str:
+    """A summary's text with every reference resolved from the store as it is now."""
+    return resolver(store, campaign).render(text)
