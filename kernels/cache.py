@@ -95,15 +95,15 @@ class PackedKVCache:
     def _sides(self, key_dim: int, value_dim: int) -> tuple[Side, Side]:
         if self._key is None or self._value is None:
             seeds = self.seed * 100_003 + self.layer
-            kv = self.kv
+            kv, pack = self.kv, self.backend.pack
             self._key = Side(
-                Codec(kv.key, "key", key_dim, 2 * seeds, factors=self.factors.get("key")),
+                Codec(kv.key, "key", key_dim, 2 * seeds, factors=self.factors.get("key"), packer=pack),
                 kv.sink_tokens,
                 kv.residual_window,
                 self.key_bias if kv.key_bias == "subtract" else None,
             )
             self._value = Side(
-                Codec(kv.value, "value", value_dim, 2 * seeds + 1, factors=self.factors.get("value")),
+                Codec(kv.value, "value", value_dim, 2 * seeds + 1, factors=self.factors.get("value"), packer=pack),
                 kv.sink_tokens,
                 kv.residual_window,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from swarm.kernels.quantizers.base import Side
     from swarm.kernels.spec import QuantSpec
 
+
+Packer = Callable[["base.Quantizer", "Array"], "Packed"]
 
 _TILE = 1 << 17  # values encoded at a time in numpy, so that intermediate arrays stay in the processor's cache
 
@@ -50,11 +53,18 @@ class Codec:
     """Encodes and decodes one side of one layer, and maps queries and outputs into its frame and back.
 
     For keys, <query(q), decode(encode(k))> estimates <q, k>; for values, output(sum_t p_t decode(encode(v))_t)
-    estimates sum_t p_t v_t. Arrays of numpy and MLX alike; computed in float32.
+    estimates sum_t p_t v_t. Arrays of numpy and MLX alike; computed in float32. `packer` packs in the method's place.
     """
 
     def __init__(
-        self, spec: QuantSpec, side: Side, head_dim: int, seed: int = 0, *, factors: Factors | None = None
+        self,
+        spec: QuantSpec,
+        side: Side,
+        head_dim: int,
+        seed: int = 0,
+        *,
+        factors: Factors | None = None,
+        packer: Packer | None = None,
     ) -> None:
         spec = base.for_side(spec, side)
         if (spec.scaling == "learned") != (factors is not None):
@@ -72,6 +82,7 @@ class Codec:
         self.head_dim = head_dim
         self.factors = factors
         self.quantizer = base.build(spec, head_dim, seed)
+        self._packer = packer
         self.rotation = Rotation(spec.rotation or "none", head_dim, seed)
 
     @property
@@ -123,7 +134,7 @@ class Codec:
         x = self._clip(xp, self.rotation.forward(x))
         if xp is not np and held == xp.bfloat16:
             x = x.astype(held)
-        return self.quantizer.pack(xp, x)
+        return self.quantizer.pack(xp, x) if self._packer is None else self._packer(self.quantizer, x)
 
     def decode(self, packed: Packed) -> Array:
         """Packed arrays to float32 vectors [B, H, T, F] in the codec's frame."""

@@ -12,7 +12,8 @@ from swarm.kernels import plugins
 from swarm.kernels.errors import BackendError
 
 if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace
+    from swarm.kernels.arrays import Array, Namespace, Packed
+    from swarm.kernels.quantizers.base import Quantizer
     from swarm.kernels.view import StoredView
 
 PACKAGE = "swarm.kernels.backends"
@@ -39,6 +40,10 @@ class Backend(ABC):
         import mlx.core as mx
 
         return mx
+
+    def pack(self, quantizer: Quantizer, x: Array) -> Packed:
+        """Packed arrays of finite vectors [B, H, T, D], already rotated and scaled: what a cache appends."""
+        return quantizer.pack(self.xp, x)
 
     def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
         """Attention output [B, Hq, L, D] of MLX queries [B, Hq, L, D] over the stored keys and values."""

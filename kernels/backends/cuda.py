@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from swarm.kernels.backends.base import Backend
 
 if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array
+    from swarm.kernels.arrays import Array, Packed
+    from swarm.kernels.fused.encode import FusedEncode
     from swarm.kernels.fused.wiring import FusedDecode
+    from swarm.kernels.quantizers.base import Quantizer
     from swarm.kernels.view import StoredView
 
 
@@ -32,6 +34,11 @@ class Cuda(Backend):
 
         return str(mx.device_info().get("device_name", "CUDA"))
 
+    def pack(self, quantizer: Quantizer, x: Array) -> Packed:
+        """One launch for a format that the kernels write, the method's own operations for all else."""
+        packed = _encode()(quantizer.form(), x)
+        return super().pack(quantizer, x) if packed is None else packed
+
     def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
         """The fused kernels for one query token in a format that they know, MLX operations for all else."""
         fused = _fused().attend(view, queries, scale, mask)
@@ -45,3 +52,11 @@ def _fused() -> FusedDecode:
     from swarm.kernels.fused.wiring import FusedDecode
 
     return FusedDecode(Gpu("cuda"), devices.cuda)
+
+
+@cache
+def _encode() -> FusedEncode:
+    from swarm.kernels.fused.encode import FusedEncode
+    from swarm.kernels.fused.gpu import Gpu
+
+    return FusedEncode(Gpu("cuda"))

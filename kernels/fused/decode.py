@@ -1,7 +1,8 @@
 """Decode attention of one query token per sequence over packed, and a few 16-bit, keys and values.
 
 Knows arrays and kernels; which columns a query sees is the caller's business. Two launches: parts of the context,
-then their merge; memory beside the output depends on the number of parts, never on the context.
+then their merge; one where a single part is enough. Memory beside the output depends on the number of parts, never on
+the context.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from swarm.kernels.errors import SpecError
-from swarm.kernels.fused.call import LEAST_ELEMENTS, Array, KernelCall
+from swarm.kernels.fused.call import LEAST_ELEMENTS, Array, DType, KernelCall
 from swarm.kernels.fused.form import Codes, PackedForm
 from swarm.kernels.fused.plan import Device, Plan, plan
 
@@ -82,8 +83,8 @@ class DecodeAttention:
         """Attention of queries q [B, Hq, 1, D] over all runs.
 
         `framed` are the queries in the frame of the packed keys (q itself if left out). With `apart`, packed values
-        live in a frame of their own: the result is then (packed part float32, 16-bit part float32), which the caller
-        adds up after mapping the first back; without it is (output in q's type, None).
+        live in a frame of their own: the result is then (packed part float32, 16-bit part float32 or None), which the
+        caller adds up after mapping the first back; without it is (output in q's type, None).
 
         Raises:
             SpecError: a shape that the kernels do not take, or no token at all.
@@ -101,9 +102,10 @@ class DecodeAttention:
         matrix_fits = packed is None or _codes_fit_matrix(packed)
         chosen = plan(self.device, counts=counts, rows=batch * kv_heads, group=group, matrix_fits=matrix_fits)
         wide = q if framed is None else q.astype(framed.dtype)  # mapped queries keep their precision
-        call = self.call(wide, wide if framed is None else framed, scale, runs, chosen, group)
-        partials, leads = self.launcher.run(call)
-        return self._merge(partials, leads, chosen, q, apart)
+        out = _float32() if apart else q.dtype
+        call = self.call(wide, wide if framed is None else framed, scale, runs, chosen, group, out)
+        first, *leads = self.launcher.run(call)
+        return self._merge(first, leads[0], chosen, q, apart) if leads else (first, None)
 
     def _check(self, q: Array, counts: tuple[int, ...]) -> tuple[int, int]:
         batch, q_heads, length, dim = q.shape
@@ -117,9 +119,9 @@ class DecodeAttention:
         return batch, q_heads
 
     def call(
-        self, q: Array, framed: Array, scale: float, runs: tuple[Run | None, ...], chosen: Plan, group: int
+        self, q: Array, framed: Array, scale: float, runs: tuple[Run | None, ...], chosen: Plan, group: int, out: DType
     ) -> KernelCall:
-        """The first launch: every threadgroup one part of one run."""
+        """The first launch: every threadgroup one part of one run; the output [B, Hq, 1, D] if there is but one."""
         import mlx.core as mx
 
         batch, q_heads, _, dim = q.shape
@@ -150,14 +152,18 @@ class DecodeAttention:
             template += types
             numbers.append(("dense", places))
         rows = (batch, q_heads, chosen.parts)
+        outputs: tuple[tuple[str, tuple[int, ...], DType], ...] = (
+            ("partials", (*rows, dim), mx.float32),
+            ("leads", (max(LEAST_ELEMENTS, 2 * math.prod(rows)),), mx.float32),
+        )
+        if chosen.parts == 1 and not any(parts):
+            outputs = (("out", tuple(q.shape), out),)
+            template.append(("T", out))
         return KernelCall(
-            "decode" if any(parts) else "decode_packed",
+            "decode" if any(parts) else "decode_packed" if chosen.parts > 1 else "decode_whole",
             tuple(template),
             tuple(inputs),
-            (
-                ("partials", (*rows, dim), mx.float32),
-                ("leads", (max(LEAST_ELEMENTS, 2 * math.prod(rows)),), mx.float32),
-            ),
+            outputs,
             (chosen.parts, q_heads // group, batch),
             32 * self.device.simdgroups,
             tuple(numbers),
@@ -167,7 +173,7 @@ class DecodeAttention:
         import mlx.core as mx
 
         batch, heads, _, dim = partials.shape
-        outputs = 2 if apart else 1
+        outputs = 2 if apart and chosen.parts > chosen.packed_parts else 1
         call = KernelCall(
             "merge",
             (
@@ -180,13 +186,19 @@ class DecodeAttention:
                 ("partials", partials),
                 ("leads", leads),
             ),
-            (("out", (outputs, *q.shape) if apart else q.shape, mx.float32 if apart else q.dtype),),
+            (("out", (outputs, *q.shape) if outputs > 1 else q.shape, mx.float32 if apart else q.dtype),),
             (-(-dim // _MERGE_CHANNELS), heads, batch),
             32 * _MERGE_SIMDGROUPS,
             (("counts", (chosen.packed_parts,)),),
         )
         (out,) = self.launcher.run(call)
-        return (out[0], out[1]) if apart else (out, None)
+        return (out[0], out[1]) if outputs > 1 else (out, None)
+
+
+def _float32() -> DType:
+    import mlx.core as mx
+
+    return mx.float32
 
 
 def _count(run: Run | None) -> int:

@@ -26,6 +26,9 @@ _APPLE_CORES = {
     "M4 Max": 40,
 }
 _USUAL_APPLE_CORES = 20
+# The price of the merge as a launch of its own, not fitted: a step takes one to two microseconds on an H100, the launch
+# 2 on the device and 20 to 25 on the host, which counts where the host is behind.
+_CUDA_LAUNCH, _METAL_LAUNCH = 5.0, 3.0
 _MULTIPROCESSOR_COUNT = 16  # CUdevice_attribute
 _USUAL_MULTIPROCESSORS = 132
 
@@ -40,7 +43,7 @@ def cuda(head_dim: int, groups: int, group: int) -> Device:
     light = head_dim <= 128 and groups <= 3 and group <= 8
     simdgroups = 8 if light else 4
     resident = 2 if light or head_dim > 128 or group > 8 else 3
-    return Device(_multiprocessors() * resident, 0, simdgroups, 1)
+    return Device(_multiprocessors() * resident, 0, simdgroups, 1, _CUDA_LAUNCH)
 
 
 def metal(head_dim: int, groups: int, group: int) -> Device:
@@ -49,7 +52,7 @@ def metal(head_dim: int, groups: int, group: int) -> Device:
     Matrix operations run on the same units as scalar ones there, always for eight heads: they pay from five on.
     """
     resident = 3 if head_dim <= 128 and groups <= 2 and group <= 8 else 2
-    return Device(_apple_cores() * resident, 4, 4, 0)
+    return Device(_apple_cores() * resident, 4, 4, 0, _METAL_LAUNCH)
 
 
 @cache

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 Codes = Literal["unsigned", "signed", "book", "float16", "bfloat16"]
+Encoder = Literal["affine", "peak", "extreme", "minimum", "nearest"]
+ENCODERS: tuple[Encoder, ...] = ("affine", "peak", "extreme", "minimum", "nearest")
 _CODES: tuple[Codes, ...] = ("unsigned", "signed", "book", "float16", "bfloat16")
 
 
@@ -25,6 +27,10 @@ class PackedForm:
     16-bit fields first; otherwise `scales` and `biases` name arrays of their own, one entry per group. `halves`: of
     32 channels, byte i holds channel i in its low and channel i + 16 in its high nibble. For unsigned codes without
     bias the middle of the range is zero.
+
+    `encoder` says how codes are found, where a kernel can do it: as `mx.quantize` does (`affine`), from the largest
+    magnitude (`peak`), the value that has it (`extreme`), minimum and range (`minimum`), or as the nearest entry of a
+    symmetric codebook with positive `edges` to the vector's direction (`nearest`).
     """
 
     bits: int
@@ -37,6 +43,8 @@ class PackedForm:
     scales_name: str | None = None
     biases_name: str | None = None
     book: np.ndarray | None = None
+    encoder: Encoder | None = None
+    edges: np.ndarray | None = None
 
     def arguments(self, prefix: str) -> tuple[tuple[str, int], ...]:
         """Compile-time arguments of the format, names beginning with `prefix`."""

@@ -48,8 +48,9 @@ class Gpu:
                 "ensure_row_contiguous": False,  # strided views of a growing cache must not be copied
             }
             if self.kind == "metal":
-                # Nothing here is infinite or NaN, so Metal may use its fast arithmetic.
-                self._kernels[name] = mx.fast.metal_kernel(**settings, compile_options={"math_mode": "fast"})
+                # Nothing here is infinite or NaN, so Metal may use its fast arithmetic where rounding is free.
+                mode = "safe" if call.entry in sources.EXACT else "fast"
+                self._kernels[name] = mx.fast.metal_kernel(**settings, compile_options={"math_mode": mode})
             else:
                 self._kernels[name] = mx.fast.cuda_kernel(**settings)
         return self._kernels[name]

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,8 +44,6 @@ _TOLERATED = (
 # -ffp-contract=off: what is not written as fma must not become one, so that both GPUs' arithmetic can be compared.
 FLAGS = (
     "-std=c++14",
-    "-O1",
-    "-shared",
     "-fPIC",
     "-pedantic-errors",
     "-Wall",
@@ -121,16 +120,17 @@ class Signature:
 class Host:
     """Compiles and runs kernel calls on the CPU in the lane order of one GPU family."""
 
-    def __init__(self, layout: Layout = "cuda", seed: int = 0) -> None:
+    def __init__(self, layout: Layout = "cuda", seed: int = 0, level: int = 0) -> None:
         self.layout = layout
         self.seed = seed  # of the order in which lanes run
+        self.level = level  # of optimisation: 0 compiles twice as fast, 1 runs four times as fast
         self._libraries: dict[Signature, ctypes.CDLL] = {}
 
     def prepare(self, signatures: Iterable[Signature]) -> None:
         """Compile several kernels of one entry in one go."""
         missing = [signature for signature in dict.fromkeys(signatures) if signature not in self._libraries]
         if missing:
-            library = _load(translation_unit(missing, self.layout))
+            library = _load(translation_unit(missing), self.layout, self.level)
             self._libraries.update(dict.fromkeys(missing, library))
 
     def run(self, call: KernelCall) -> list[Array]:
@@ -166,47 +166,76 @@ class Host:
         ]
 
 
-def translation_unit(signatures: Sequence[Signature], layout: Layout) -> str:
-    """One C++ source with the entry points of all signatures."""
-    define = "#define KV_LIKE_METAL\n" if layout == "metal" else ""
+def translation_unit(signatures: Sequence[Signature]) -> str:
+    """One C++ source with the entry points of all signatures, to be compiled behind the prelude of a layout."""
     entries = dict.fromkeys(signature.entry for signature in signatures)
-    parts = [sources.read(f"{name}.h") for name in sources.PRELUDES["host"]]
     # After the system headers: from here on nobody may compute in double, jump or allocate, or use Metal's own words.
-    parts.append("#pragma GCC poison double goto malloc new delete virtual throw")
+    parts = ["#pragma GCC poison double goto malloc new delete virtual throw"]
     parts.append("#pragma GCC poison thread device constant threadgroup kernel vertex fragment ray_data half")
     parts += [sources.read(f"{name}.h") for name in dict.fromkeys(n for e in entries for n in sources.BODIES[e])]
-    return define + "\n".join([*parts, *(signature.text() for signature in signatures)])
+    return "\n".join([*parts, *(signature.text() for signature in signatures)])
+
+
+def prelude(layout: Layout) -> str:
+    """The text before every translation unit: the emulation, in the lane order of one GPU family."""
+    define = "#define KV_LIKE_METAL\n" if layout == "metal" else ""
+    return define + "\n".join(sources.read(f"{name}.h") for name in sources.PRELUDES["host"])
 
 
 @cache
-def _load(text: str) -> ctypes.CDLL:
-    return ctypes.CDLL(str(compiled(text)))
+def _load(text: str, layout: Layout, level: int) -> ctypes.CDLL:
+    return ctypes.CDLL(str(compiled(text, layout, level)))
 
 
-def compiled(text: str) -> Path:
-    """The shared object of a source, compiled once per user.
+def compiled(text: str, layout: Layout = "cuda", level: int = 0) -> Path:
+    """The shared object of a translation unit, compiled once per user.
 
     Raises:
         BackendError: no g++, or the text does not compile.
     """
-    compiler = shutil.which("g++")
-    if compiler is None:
-        raise BackendError("The host emulation of kernels needs g++.", "Install it: `apt install g++`.")
-    folder = _folder()
-    name = hashlib.sha256("\n".join([text, *FLAGS]).encode()).hexdigest()[:24]
-    target = folder / f"{name}.so"
-    if target.exists():
-        return target
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        source, built = Path(scratch) / "kernel.cpp", Path(scratch) / "kernel.so"
-        source.write_text(text)
-        done = subprocess.run(
-            [compiler, *FLAGS, str(source), "-o", str(built)], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise BackendError(f"The kernel text does not compile:\n{done.stderr[:4000]}", "Mend the kernel text.")
-        built.replace(target)
+    flags = (*FLAGS, f"-O{level}")
+    before = prelude(layout)
+    target = _folder() / f"{_digest(before, text, *flags)}.so"
+    if not target.exists():
+        header = _header(before, flags)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            source, built = Path(scratch) / "kernel.cpp", Path(scratch) / "kernel.so"
+            source.write_text(text)
+            compiler(*flags, "-shared", "-include", str(header), str(source), "-o", str(built))
+            built.replace(target)
     return target
+
+
+def _header(text: str, flags: Sequence[str]) -> Path:
+    """A prelude as a header, with its precompiled form beside it: most of what a small kernel costs to compile."""
+    folder = _folder() / f"prelude-{_digest(text, *flags)}"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            made = Path(scratch) / "made"
+            made.mkdir()
+            (made / "prelude.h").write_text(text)
+            compiler(*flags, "-x", "c++-header", str(made / "prelude.h"), "-o", str(made / "prelude.h.gch"))
+            with suppress(OSError):  # another process was faster
+                made.rename(folder)
+    return folder / "prelude.h"
+
+
+def compiler(*arguments: str) -> None:
+    """Run g++.
+
+    Raises:
+        BackendError: there is none, or it finds something wrong.
+    """
+    path = shutil.which("g++")
+    if path is None:
+        raise BackendError("The host emulation of kernels needs g++.", "Install it: `apt install g++`.")
+    done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BackendError(f"The kernel text does not compile:\n{done.stderr[:4000]}", "Mend the kernel text.")
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:24]
 
 
 def _folder() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 TILE = 16  # tokens that a simdgroup takes at a time
 DENSE_TOKENS = 64  # 16-bit tokens of one part
@@ -21,13 +22,14 @@ class Device:
     """What of a device decides the plan.
 
     `threadgroups` of `simdgroups` each fill it once; query groups above `scalar_heads` heads go to the matrix body;
-    `ahead` tiles are prefetched.
+    `ahead` tiles are prefetched. `launch` is what a second launch costs, in steps of one tile by every simdgroup.
     """
 
     threadgroups: int
     scalar_heads: int
     simdgroups: int
     ahead: int
+    launch: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,28 @@ def plan(device: Device, *, counts: tuple[int, int, int], rows: int, group: int,
     packed, head, tail = counts
     most = max(1, device.threadgroups // rows)
     head_parts, tail_parts = (min(-(-count // DENSE_TOKENS), most) for count in (head, tail))
-    return Plan(group > device.scalar_heads and matrix_fits, packed_parts(device, packed, rows), head_parts, tail_parts)
+    packed_parts = _packed_parts(device, packed, rows, head_parts + tail_parts)
+    return Plan(group > device.scalar_heads and matrix_fits, packed_parts, head_parts, tail_parts)
 
 
-def packed_parts(device: Device, tokens: int, rows: int) -> int:
-    """The number of parts of each row's packed tokens that a model of the device finds fastest; 0 for no tokens."""
+@lru_cache(maxsize=4096)
+def _packed_parts(device: Device, tokens: int, rows: int, others: int) -> int:
+    """The number of parts of each row's packed tokens that a model of the device finds fastest; 0 for no tokens.
+
+    `others` are the parts of 16-bit tokens: without them a single part needs no merge.
+    """
     if not tokens:
         return 0
     tiles = -(-tokens // TILE)
     finest = -(-tiles // device.simdgroups)
     fills = max(1, device.threadgroups // rows)
     candidates = {min(finest, wave * fills + extra) for wave in range(1, 4) for extra in (0, 1)}
-    candidates |= {min(finest, parts) for parts in (*range(1, 9), finest)} if rows * 8 > device.threadgroups else set()
-    return min(sorted(candidates), key=lambda parts: _price(device, tiles, rows, parts))
+    candidates |= {min(finest, parts) for parts in (*range(1, 9), finest)} if rows * 8 > device.threadgroups else {1}
+
+    def price(parts: int) -> float:
+        return _price(device, tiles, rows, parts) + device.launch * (parts + others > 1)
+
+    return min(sorted(candidates), key=price)
 
 
 def _price(device: Device, tiles: int, rows: int, parts: int) -> float:

@@ -7,17 +7,25 @@ from functools import cache
 from importlib import resources
 
 _ATTENTION = ("formats", "attention")
+_LAYOUTS = ("affine", "blocks", "norms")  # what a packed vector consists of
 _DECODE = (*_ATTENTION, "publish", "matrix_query", "matrix", "scalar", "decode")
 BODIES = {
     "decode": _DECODE,
     "decode_packed": _DECODE,  # nothing in 16 bit: fewer arguments, and a body less to compile
+    "decode_whole": _DECODE,  # the same in one part: nothing to merge
     "merge": (*_ATTENTION, "merge"),
+    **{f"encode_{layout}": ("formats", "encode") for layout in _LAYOUTS},
 }
 STATEMENTS = {
-    "decode": ("decode_begin", "decode_packed", "decode_dense"),
-    "decode_packed": ("decode_begin", "decode_packed"),
+    "decode": ("decode_begin", "decode_partials", "decode_packed", "decode_dense"),
+    "decode_packed": ("decode_begin", "decode_partials", "decode_packed"),
+    "decode_whole": ("decode_begin", "decode_whole", "decode_packed"),
     "merge": ("merge",),
+    **{f"encode_{layout}": ("encode_begin", f"encode_{layout}") for layout in _LAYOUTS},
 }
+EXACT = frozenset(
+    f"encode_{layout}" for layout in _LAYOUTS
+)  # rounds as written, so that codes are those of the reference
 PRELUDES = {
     "cuda": ("prelude_cuda",),
     "metal": ("prelude_metal",),

@@ -63,10 +63,10 @@ class FusedDecode:
             tail=tail[0] if tail else None,
             apart=apart,
         )
-        if second is None:
+        if not apart:
             return first
         mapped = view.value.codec.output(first.reshape(batch, heads, group, dim)).reshape(queries.shape)
-        return (mapped + second).astype(queries.dtype)
+        return (mapped if second is None else mapped + second).astype(queries.dtype)
 
     def _spans(self, view: StoredView, queries: Array, mask: Array | str | None) -> list[_Span] | None:
         """The runs of columns in one form each, or None: at most one packed one, with one run before and one behind."""

@@ -56,4 +56,6 @@ class Affine(Quantizer):
 
     def form(self) -> PackedForm:
         """The layout above."""
-        return PackedForm(self.bits, self.group, "unsigned", 2, scales_name="scales", biases_name="biases")
+        return PackedForm(
+            self.bits, self.group, "unsigned", 2, scales_name="scales", biases_name="biases", encoder="affine"
+        )

@@ -39,4 +39,6 @@ class GgmlQ40(_ggml.GgmlBlock):
 
     def form(self) -> PackedForm:
         """The layout above."""
-        return PackedForm(4, _ggml.BLOCK, "unsigned", 1, block=self.block_bytes, halves=True, codes_name="blocks")
+        return PackedForm(
+            4, _ggml.BLOCK, "unsigned", 1, block=self.block_bytes, halves=True, codes_name="blocks", encoder="extreme"
+        )

@@ -36,4 +36,6 @@ class GgmlQ41(_ggml.GgmlBlock):
 
     def form(self) -> PackedForm:
         """The layout above."""
-        return PackedForm(4, _ggml.BLOCK, "unsigned", 2, block=self.block_bytes, halves=True, codes_name="blocks")
+        return PackedForm(
+            4, _ggml.BLOCK, "unsigned", 2, block=self.block_bytes, halves=True, codes_name="blocks", encoder="minimum"
+        )

@@ -43,4 +43,4 @@ class GgmlQ80(_ggml.GgmlBlock):
 
     def form(self) -> PackedForm:
         """The layout above."""
-        return PackedForm(8, _ggml.BLOCK, "signed", 1, block=self.block_bytes, codes_name="blocks")
+        return PackedForm(8, _ggml.BLOCK, "signed", 1, block=self.block_bytes, codes_name="blocks", encoder="peak")

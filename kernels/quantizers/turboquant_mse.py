@@ -53,4 +53,15 @@ class TurboquantMse(Quantizer):
 
     def form(self) -> PackedForm:
         """The layout above."""
-        return PackedForm(self.bits, self.head_dim, "book", 1, scales_name="norms", book=self.codebook.values)
+        book = self.codebook
+        edges = book.edges[len(book.values) // 2 :]
+        return PackedForm(
+            self.bits,
+            self.head_dim,
+            "book",
+            1,
+            scales_name="norms",
+            book=book.values,
+            encoder="nearest",
+            edges=edges,
+        )

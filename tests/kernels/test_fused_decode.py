@@ -72,7 +72,7 @@ def _packed(spec, dim, x, first):
     return PackedSide(form, parts, first), meaning
 
 
-def error_of(case: Case) -> float:
+def error_of(case: Case, host: Host | None = None, launch: float = 0.0) -> float:
     """Relative error of the kernel against float64 on fresh tensors."""
     rng = np.random.default_rng([case.seed, case.dim, case.group, case.packed])
     half = case.dtype if case.dtype != mx.float32 else mx.float16
@@ -98,8 +98,8 @@ def error_of(case: Case) -> float:
     shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
     expected = np.einsum("bhgt,bhtd->bhgd", shares / shares.sum(axis=-1, keepdims=True), v).reshape(q.shape)
 
-    device = Device(case.threadgroups, 0 if case.matrix else 16, case.simdgroups, case.ahead)
-    attention = DecodeAttention(Host(case.layout, seed=case.seed), device)
+    device = Device(case.threadgroups, 0 if case.matrix else 16, case.simdgroups, case.ahead, launch)
+    attention = DecodeAttention(host or Host(case.layout, seed=case.seed), device)
     out, _ = attention(q, case.scale, runs.get("packed"), head=runs.get("head"), tail=runs.get("tail"))
     assert out.dtype == case.dtype
     return float(np.linalg.norm(_wide(out) - expected) / np.linalg.norm(expected))
@@ -175,6 +175,26 @@ def test_a_window_begins_late(first):
 @pytest.mark.parametrize("layout", ["cuda", "metal"])
 def test_any_number_of_parts(threadgroups, layout):
     check(Case(packed=200, heads=2, threadgroups=threadgroups, layout=layout, simdgroups=8))
+
+
+@pytest.mark.parametrize("matrix", [True, False])
+@pytest.mark.parametrize("layout", ["cuda", "metal"])
+def test_one_part_is_written_as_the_output(layout, matrix):
+    """Where a second launch costs more than it saves, there is none, and nothing to merge."""
+
+    class Counting(Host):
+        entries = ()
+
+        def run(self, call):
+            self.entries = (*self.entries, call.entry)
+            return super().run(call)
+
+    group = 13 if matrix else 3
+    case = Case(packed=70, group=group, heads=2, batch=2, matrix=matrix, layout=layout, threadgroups=64)
+    for launch, entries in ((9.0, ("decode_whole",)), (0.0, ("decode_packed", "merge"))):
+        host = Counting(layout)
+        assert error_of(case, host, launch) < LIMITS[case.dtype]
+        assert host.entries == entries
 
 
 @pytest.mark.parametrize(("scale", "spread"), [(1.0, 1.0), (0.01, 1e-3), (0.5, 30.0), (1e-4, 3e4)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from dataclasses import replace
 
 import mlx.core as mx
@@ -199,11 +198,8 @@ def decode_call():
 
 def _call_graph(text, tmp_path):
     source = tmp_path / "kernel.cpp"
-    source.write_text(text)
-    flags = [flag for flag in FLAGS if flag not in ("-O1", "-shared")]
-    subprocess.run(
-        ["g++", *flags, "-O0", "-fcallgraph-info", "-c", str(source), "-o", str(tmp_path / "kernel.o")], check=True
-    )
+    source.write_text(host.prelude("metal") + text)
+    host.compiler(*FLAGS, "-O0", "-fcallgraph-info", "-c", str(source), "-o", str(tmp_path / "kernel.o"))
     graph = (tmp_path / "kernel.ci").read_text()
     edges = re.findall(r'edge: \{ sourcename: "([^"]+)" targetname: "([^"]+)"', graph)
     return [(a, b) for a, b in edges if "kv" in a and "kv" in b and "host" not in a and "host" not in b]
@@ -219,14 +215,14 @@ def test_recursion_would_be_seen(tmp_path, monkeypatch):
     monkeypatch.setitem(sources.BODIES, "trial", ("formats",))
     monkeypatch.setattr(sources, "statements", lambda entry: "out[0] = kv::down(3);" if entry == "trial" else "")
     call = KernelCall("trial", (), (("x", mx.zeros((8,))),), (("out", (1,), mx.float32),), (1, 1, 1), 32)
-    unit = translation_unit([Signature.of(call)], "metal")
+    unit = translation_unit([Signature.of(call)])
     recursive = "namespace kv { inline float down(int n) { return n ? down(n - 1) : 0.0f; } }\n"
     unit = unit.replace("namespace kernel_", recursive + "namespace kernel_", 1)
     assert _cycle(_call_graph(unit, tmp_path))
 
 
 def test_the_kernels_do_not_recurse(tmp_path, decode_call):
-    unit = translation_unit([Signature.of(call) for call in decode_call()], "metal")
+    unit = translation_unit([Signature.of(call) for call in decode_call()])
     edges = _call_graph(unit, tmp_path)
     assert len(edges) > 50
     assert not _cycle(edges)

@@ -59,21 +59,20 @@ struct Heads {
   }
 };
 
-// Queries, device and threadgroup memory of a launch.
-template <typename Q>
+// Queries, threadgroup memory, and where the result goes.
+template <typename Q, typename Sink>
 struct Work {
   Heads<Q> q;
   float scale;  // includes log2(e)
   KV_SHARED(float) memory;
   KV_SHARED(float) query_floats;
   KV_SHARED(half_t) query_halves;
-  KV_DEVICE(float) partials;
-  KV_DEVICE(float) leads;
+  Sink sink;
 };
 
-template <typename Plan, typename K, typename V, int GQA, int HEADS, int SIMDS, int AHEAD, typename Q>
+template <typename Plan, typename K, typename V, int GQA, int HEADS, int SIMDS, int AHEAD, typename Q, typename Sink>
 KV_FUNC void decode_scalar(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
-                           KV_THREAD const Place& place, KV_THREAD const Work<Q>& work) {
+                           KV_THREAD const Place& place, KV_THREAD const Work<Q, Sink>& work) {
   typedef Deal<GQA, HEADS, SIMDS> Dealt;
   typedef ScalarBody<K, V, HEADS> Body;
   for (int first = 0; first < Dealt::chunks; first += Dealt::slots) {
@@ -86,17 +85,16 @@ KV_FUNC void decode_scalar(KV_THREAD const Stored<K, V>& stored, KV_THREAD const
     const int present = least(most(GQA - chunk * HEADS, 0), HEADS);
     body.begin(work.q, chunk * HEADS, present, work.scale, place.lane);
     if (present > 0) sweep<AHEAD>(body, stored, stripe, place.lane);
-    publish<Body, V, Plan, GQA, HEADS, SIMDS, Dealt::stripes>(body, place, first, work.memory, work.partials,
-                                                              work.leads);
+    publish<Body, V, Plan, GQA, HEADS, SIMDS, Dealt::stripes>(body, place, first, work.memory, work.sink);
   }
 }
 
 // Chooses the body at compile time; the other one is not instantiated.
 template <int MATRIX>
 struct DecodePacked {
-  template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Q>
+  template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Q, typename Sink>
   static KV_FUNC void run(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
-                          KV_THREAD const Place& place, KV_THREAD const Work<Q>& work) {
+                          KV_THREAD const Place& place, KV_THREAD const Work<Q, Sink>& work) {
     typedef Decode<K, V, GQA, MATRIX, SIMDS> Sizes;
     typedef typename Sizes::Dealt Dealt;
     typedef MatrixBody<K, V, typename Sizes::Query> Body;
@@ -110,14 +108,14 @@ struct DecodePacked {
     body.begin(place.lane);
     sweep<AHEAD>(body, stored, stripe, place.lane);
     publish<Body, V, typename Sizes::PackedPublish, GQA, Sizes::packed_heads, SIMDS, Dealt::stripes>(
-        body, place, 0, work.memory, work.partials, work.leads);
+        body, place, 0, work.memory, work.sink);
   }
 };
 template <>
 struct DecodePacked<0> {
-  template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Q>
+  template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Q, typename Sink>
   static KV_FUNC void run(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
-                          KV_THREAD const Place& place, KV_THREAD const Work<Q>& work) {
+                          KV_THREAD const Place& place, KV_THREAD const Work<Q, Sink>& work) {
     typedef Decode<K, V, GQA, 0, SIMDS> Sizes;
     decode_scalar<typename Sizes::PackedPublish, K, V, GQA, Sizes::packed_heads, SIMDS, AHEAD>(stored, span, place,
                                                                                              work);

@@ -63,6 +63,11 @@ KV_FUNC float fast_exp2(float x) {
 KV_FUNC float fast_fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 KV_FUNC float larger(float a, float b) { return fmaxf(a, b); }
 KV_FUNC float magnitude(float a) { return fabsf(a); }
+KV_FUNC float round_even(float x) { return rintf(x); }
+// Rounded on their own, never fused into what follows.
+KV_FUNC float product(float a, float b) { return __fmul_rn(a, b); }
+KV_FUNC float quotient(float a, float b) { return __fdiv_rn(a, b); }
+KV_FUNC float root(float x) { return __fsqrt_rn(x); }
 
 // Memory: byte pointers into device memory, and loads of a known alignment.
 template <typename T>

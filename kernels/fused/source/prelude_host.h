@@ -91,6 +91,11 @@ inline float fast_exp2(float x) { return exp2f(x); }
 inline float fast_fma(float a, float b, float c) { return fmaf(a, b, c); }
 inline float larger(float a, float b) { return a > b ? a : b; }
 inline float magnitude(float a) { return fabsf(a); }
+inline float round_even(float x) { return rintf(x); }
+// Rounded on their own, never fused into what follows.
+inline float product(float a, float b) { return a * b; }
+inline float quotient(float a, float b) { return a / b; }
+inline float root(float x) { return sqrtf(x); }
 
 template <typename T>
 KV_DEVICE(const uchar) bytes_of(KV_DEVICE(const T) p) {

@@ -47,6 +47,14 @@ KV_FUNC float fast_exp2(float x) { return fast::exp2(x); }
 KV_FUNC float fast_fma(float a, float b, float c) { return fma(a, b, c); }
 KV_FUNC float larger(float a, float b) { return fast::max(a, b); }
 KV_FUNC float magnitude(float a) { return fabs(a); }
+KV_FUNC float round_even(float x) { return rint(x); }
+// Rounded on their own, never fused into what follows, where the kernel is compiled with safe arithmetic.
+KV_FUNC float product(float a, float b) {
+#pragma METAL fp contract(off)
+  return a * b;
+}
+KV_FUNC float quotient(float a, float b) { return a / b; }
+KV_FUNC float root(float x) { return precise::sqrt(x); }
 
 // Memory: byte pointers into device memory, and loads of a known alignment.
 template <typename T>

@@ -1,4 +1,4 @@
-// The end of a threadgroup's work: what its simdgroups found becomes one partial in device memory.
+// The end of a threadgroup's work: what its simdgroups found becomes one partial in device memory, or the output itself.
 
 namespace kv {
 
@@ -29,11 +29,32 @@ struct Publish {
   KV_CONST int floats = tile_floats + 2 * SIMDS * HEADS;
 };
 
-// Simdgroup s holds tokens of stripe s % STRIPES for the heads of chunk first_chunk + s / STRIPES. Writes outputs
-// relative to the common maximum into partials [B, Hq, splits, D], and (maximum, sum) into leads [B, Hq, splits, 2].
-template <typename Body, typename V, typename Plan, int GQA, int HEADS, int SIMDS, int STRIPES>
+// Where a part's result goes when others are merged with it: sums relative to the maximum into partials
+// [B, Hq, splits, D], and (maximum, sum of weights) into leads [B, Hq, splits, 2].
+struct Partials {
+  KV_DEVICE(float) partials;
+  KV_DEVICE(float) leads;
+
+  KV_FUNC void put(i64 at, float sum, float) const { partials[at] = sum; }
+  KV_FUNC void lead(i64 row, float top, float weight) const {
+    leads[2 * row] = top;
+    leads[2 * row + 1] = weight;
+  }
+};
+
+// Where it goes when there is one part: the attention output [B, Hq, D].
+template <typename T>
+struct Whole {
+  KV_DEVICE(T) out;
+
+  KV_FUNC void put(i64 at, float sum, float weight) const { out[at] = Convert<T>::from(sum / weight); }
+  KV_FUNC void lead(i64, float, float) const {}
+};
+
+// Simdgroup s holds tokens of stripe s % STRIPES for the heads of chunk first_chunk + s / STRIPES.
+template <typename Body, typename V, typename Plan, int GQA, int HEADS, int SIMDS, int STRIPES, typename Sink>
 KV_FUNC void publish(KV_THREAD Body& body, KV_THREAD const Place& place, int first_chunk, KV_SHARED(float) memory,
-                     KV_DEVICE(float) partials, KV_DEVICE(float) leads) {
+                     KV_THREAD const Sink& sink) {
   KV_SHARED(float) peaks = memory + Plan::tile_floats;
   KV_SHARED(float) sums = peaks + SIMDS * HEADS;
   const int index = place.simd * 32 + place.lane;
@@ -57,11 +78,13 @@ KV_FUNC void publish(KV_THREAD Body& body, KV_THREAD const Place& place, int fir
         const int tile = whole ? Output<V>::tile_of(at) : at / 16;
         const int r = whole ? Output<V>::row_of(at) : at % 16;
         const int position = whole ? 16 * first + at : Output<V>::position(first + tile, r);
-        float total = 0.0f;
-        KV_UNROLL for (int s = 0; s < STRIPES; ++s)
+        float total = 0.0f, weight = 0.0f;
+        KV_UNROLL for (int s = 0; s < STRIPES; ++s) {
           total += memory[(((slot * STRIPES + s) * HEADS + head) * Plan::at_once + tile) * 16 + r];
+          weight += sums[(slot * STRIPES + s) * HEADS + head];
+        }
         const i64 row = (first_head + group_head) * place.splits + place.split;
-        partials[row * V::dim + V::channel(position)] = total;
+        sink.put(row * V::dim + V::channel(position), total, weight);
       }
     }
   }
@@ -75,8 +98,7 @@ KV_FUNC void publish(KV_THREAD Body& body, KV_THREAD const Place& place, int fir
         total += sums[at];
       }
       const i64 row = (first_head + group_head) * place.splits + place.split;
-      leads[2 * row] = top;
-      leads[2 * row + 1] = total;
+      sink.lead(row, top, total);
     }
   }
 }

@@ -1,0 +1,133 @@
+// Quantizes vectors as they come in and packs their codes: a simdgroup takes one vector of one head, group by group.
+// Rounds exactly as the reference encoders do: no product is fused into a sum here. Knows nothing of attention.
+
+namespace kv {
+
+enum EncoderKind { ENCODE_AFFINE = 0, ENCODE_PEAK = 1, ENCODE_EXTREME = 2, ENCODE_MINIMUM = 3, ENCODE_NEAREST = 4 };
+
+KV_FUNC float simd_largest(float x) {
+  KV_UNROLL for (int i = 0; i < 5; ++i) x = larger(x, simd_swap(x, 1 << i));
+  return x;
+}
+KV_FUNC float smaller(float a, float b) { return a < b ? a : b; }
+KV_FUNC float inverse_of(float x) { return x == 0.0f ? 0.0f : quotient(1.0f, x); }
+
+// One group of GROUP channels, spread over the lanes: what is stored of it, and the code of every value.
+template <int KIND, int BITS, int GROUP>
+struct GroupEncoder {
+  KV_CONST int each = (GROUP + 31) / 32;  // values of a lane: channels lane, lane + 32, ...
+  KV_CONST int levels = (1 << BITS) - 1;
+
+  int lane;
+  float x[each];
+  float scale, bias;  // as stored, before rounding to 16 bit
+  float factor;       // what values are multiplied with before rounding
+
+  KV_FUNC bool present(int i) const { return GROUP % 32 == 0 || lane + 32 * i < GROUP; }
+
+  template <typename X>
+  KV_FUNC void load(KV_DEVICE(const X) values, i64 stride, int first, int lane_index) {
+    lane = lane_index;
+    KV_UNROLL for (int i = 0; i < each; ++i)
+      x[i] = present(i) ? to_float(values[(first + lane + 32 * i) * stride]) : 0.0f;
+  }
+
+  // The largest value, and the largest of the negated ones.
+  KV_FUNC void bounds(KV_THREAD float& high, KV_THREAD float& low) const {
+    high = x[0];
+    low = -x[0];
+    KV_UNROLL for (int i = 1; i < each; ++i) {
+      high = larger(high, x[i]);
+      low = larger(low, -x[i]);
+    }
+    high = simd_largest(high);
+    low = -simd_largest(low);
+  }
+
+  // The value of largest magnitude; the first of equals.
+  KV_FUNC float extreme() const {
+    float top = 0.0f, at = float(GROUP);
+    KV_UNROLL for (int i = 0; i < each; ++i) top = larger(top, magnitude(x[i]));
+    top = simd_largest(top);
+    KV_UNROLL for (int i = each - 1; i >= 0; --i) at = magnitude(x[i]) == top ? float(lane + 32 * i) : at;
+    at = -simd_largest(-at);
+    float found = lowest();
+    KV_UNROLL for (int i = 0; i < each; ++i) found = float(lane + 32 * i) == at ? x[i] : found;
+    return simd_largest(found);
+  }
+  static KV_FUNC constexpr float lowest() { return -3.0e38f; }
+
+  KV_FUNC void measure() {
+    float high = 0.0f, low = 0.0f;
+    bias = 0.0f;
+    if (KIND == ENCODE_NEAREST) {
+      float sum = 0.0f;
+      KV_UNROLL for (int i = 0; i < each; ++i) sum += product(x[i], x[i]);
+      KV_UNROLL for (int i = 0; i < 5; ++i) sum += simd_swap(sum, 1 << i);
+      scale = root(sum);
+      factor = scale > 0.0f ? quotient(1.0f, larger(scale, 1.0e-30f)) : 0.0f;
+      return;
+    }
+    if (KIND != ENCODE_EXTREME) bounds(high, low);
+    if (KIND == ENCODE_PEAK) scale = quotient(magnitude(larger(high, -low)), float(levels >> 1));
+    if (KIND == ENCODE_EXTREME) scale = quotient(extreme(), -float(1 << (BITS - 1)));
+    if (KIND == ENCODE_MINIMUM) {
+      scale = quotient(high - low, float(levels));
+      bias = low;
+    }
+    factor = inverse_of(scale);
+    if (KIND == ENCODE_AFFINE) {  // MLX's rule: the edge of larger magnitude is exact
+      const bool below = magnitude(low) > magnitude(high);
+      const float width = larger(quotient(high - low, float(levels)), 1.0e-7f);
+      const float edge = below ? low : high;
+      scale = below ? width : -width;
+      const float steps = round_even(quotient(edge, scale));
+      if (steps != 0.0f) {
+        scale = quotient(edge, steps);
+        bias = edge;
+      }
+    }
+  }
+
+  // The code of value i; `edges` are the positive bounds between the cells of a symmetric codebook.
+  template <typename Edges>
+  KV_FUNC uint code(int i, KV_THREAD const Edges& edges) const {
+    const float most_levels = float(levels);
+    if (KIND == ENCODE_AFFINE) return uint(smaller(larger(round_even(quotient(x[i] - bias, scale)), 0.0f), most_levels));
+    if (KIND == ENCODE_PEAK) {  // half away from zero; the float below one half keeps 0.49999997 from rounding up
+      const uint q = uint(product(magnitude(x[i]), factor) + 0.49999997f);
+      return (x[i] < 0.0f ? 0u - q : q) & uint(levels);
+    }
+    if (KIND == ENCODE_EXTREME) return uint(smaller(product(x[i], factor) + (float(1 << (BITS - 1)) + 0.5f), most_levels));
+    if (KIND == ENCODE_MINIMUM) return uint(smaller(product(x[i] - bias, factor) + 0.5f, most_levels));
+    const float direction = product(x[i], factor);
+    uint above = 1u << (BITS - 1);
+    KV_UNROLL_1 for (int e = 0; e < levels >> 1; ++e) above += magnitude(direction) > edges.at(e) ? 1u : 0u;
+    return direction < 0.0f ? above ^ uint(levels) : above;
+  }
+};
+
+struct NoEdges {
+  KV_FUNC float at(int) const { return 0.0f; }
+};
+struct DeviceEdges {
+  KV_DEVICE(const float) values;
+  KV_FUNC float at(int i) const { return values[i]; }
+};
+
+// Byte `index` of a vector's stream of codes, low bits first, out of threadgroup memory. HALVES as in Format.
+template <int BITS, int HALVES>
+KV_FUNC uint stream_byte(KV_SHARED(uchar) codes, int index) {
+  uint x = 0;
+  const int last = (8 * index + 7) / BITS;
+  for (int i = 8 * index / BITS; i <= last; ++i) {
+    const uint code = uint(codes[HALVES ? (i & ~31) + ((i & 31) >> 1) + 16 * (i & 1) : i]);
+    const int shift = i * BITS - 8 * index;
+    x |= shift >= 0 ? code << shift : code >> -shift;
+  }
+  return x & 0xffu;
+}
+
+KV_FUNC uint half_bits(float x) { return pair_bits(make_pair(x, 0.0f)) & 0xffffu; }
+
+}  // namespace kv
