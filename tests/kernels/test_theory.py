@@ -76,24 +76,22 @@ def inner_products(method, bits, head_dim, sketches, rotation):
     return np.array(estimates, np.float64), float((q * k).sum()), float(np.linalg.norm(q)), float(np.linalg.norm(k))
 
 
-@pytest.mark.parametrize("head_dim", HEAD_SIZES)
-@pytest.mark.parametrize("bits", [1, 3])
+@pytest.mark.parametrize(("head_dim", "bits"), [(64, 1), (64, 3), (80, 2), (128, 3), (256, 1)])
 def test_qjl_is_unbiased_with_its_exact_variance(head_dim, bits):
-    count = 600
+    count = 400
     estimates, exact, q, k = inner_products("qjl", bits, head_dim, count, "none")
     variance = (np.pi / 2 * q**2 * k**2 - exact**2) / (bits * head_dim)
     assert estimates.mean() == pytest.approx(exact, abs=4.5 * np.sqrt(variance / count) + 1e-3 * abs(exact))
     assert estimates.var() == pytest.approx(variance, rel=0.3)
 
 
-@pytest.mark.parametrize("head_dim", HEAD_SIZES)
-@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize(("head_dim", "bits"), [(64, 2), (64, 4), (80, 3), (128, 2), (256, 4)])
 def test_turboquant_prod_is_unbiased_with_its_exact_variance(head_dim, bits):
     """Given the rotation, the residual r is fixed and its sketch is QJL with m = d: variance as QJL's with r for k."""
     rng = np.random.default_rng(bits)
     q, k = (2 * rng.standard_normal((1, 1, 1, head_dim)).astype(np.float32) for _ in range(2))
     errors, scaled = [], []
-    for seed in range(400):
+    for seed in range(250):
         codec = Codec(QuantSpec(method="turboquant_prod", bits=bits), "key", head_dim, seed)
         packed = codec.encode(k)
         decoded, framed = codec.decode(packed), codec.query(q)
