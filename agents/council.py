@@ -6,7 +6,7 @@ Knows who is asked for what; the choices themselves are made in `slots`, `propos
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from swarm.agents.desk import Desk
 from swarm.agents.referee import Referee, Score
 from swarm.agents.schedule import Schedule
 from swarm.agents.scribe import Scribe
+from swarm.agents.slots import offered
 from swarm.agents.slots.agenda import SHARE
 from swarm.agents.slots.base import choosers, weights
 from swarm.agents.study import ModelStudy
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.space import Space
 
+
+OUTSIDERS = ("llm:", "mcp:")
+"""How those sign whose claims the analysts would not find by themselves."""
 
 FALL_BACK = ("replication", "quality")
 """Kinds that take over a turn that has nothing to do: first what open findings wait for, then new configurations."""
@@ -47,6 +51,7 @@ class Council:
         seed: seed of the campaign.
         agenda: published claims to decide; takes most of the agents' trials while it lasts.
         minds: LLM minds that work beside the built-in ones; with them, answers depend on what an LLM said.
+        offers: what was left for the campaign from outside, oldest first; answers depend on when it came.
 
     Raises:
         UsageError: no model, or a share of an unknown kind.
@@ -61,6 +66,7 @@ class Council:
         *,
         agenda: Agenda | None = None,
         minds: Minds | None = None,
+        offers: Callable[[], Sequence[Proposal]] = tuple,
     ) -> None:
         if not infos:
             raise UsageError("there is no model to run on.", "Name one with --models; `swarm models` lists them.")
@@ -69,6 +75,7 @@ class Council:
         self._settings = settings
         self._seed = seed
         self._minds = minds
+        self._offers = offers
         self._choosers = choosers()
         self._analysts = [kind() for kind in analysts().values()]
         self._referee = Referee(self._analysts, self._infos)
@@ -98,7 +105,8 @@ class Council:
             self._minds.tick(desk)
             desk = replace(desk, guests=self._minds.guests())
         slot = self.schedule.slot(number)
-        for kind in (slot.kind, *FALL_BACK):
+        first = (offered.NAME,) if slot.arm == "agents" else ()
+        for kind in (*first, slot.kind, *FALL_BACK):
             proposal = self._choosers[kind].choose(slot, desk)
             if proposal is not None:
                 return proposal
@@ -131,6 +139,7 @@ class Council:
             findings=findings,
             referee=self._referee,
             programme=self.programme,
+            offers=self._offers,
         )
 
     def analyse(self, number: int, history: History) -> list[Finding]:
@@ -150,8 +159,8 @@ class Council:
         return judged + (self.programme.findings(seen) if self.programme else [])
 
     def _said(self, found: Sequence[Finding], history: History) -> list[Finding]:
-        """What LLM minds have claimed beyond the analysts, judged on the data of now."""
-        claimed = {r.finding.key: r.finding for r in history.findings if r.finding.author.startswith("llm:")}
+        """What LLM minds and agents outside have claimed beyond the analysts, judged on the data of now."""
+        claimed = {r.finding.key: r.finding for r in history.findings if r.finding.author.startswith(OUTSIDERS)}
         if self._minds is not None:
             claimed |= {finding.key: finding for finding in self._minds.findings()}
         known = {finding.key for finding in found}

@@ -17,7 +17,7 @@ from swarm.agents.study import ModelStudy
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import UsageError
 from swarm.kernels.spec import KVSpec
-from swarm.memory.records import Finding
+from swarm.memory.records import Finding, Proposal
 
 if TYPE_CHECKING:
     from swarm.agents.agenda.programme import Programme
@@ -51,6 +51,9 @@ class Desk:
 
     programme: Programme | None = None
     """The agenda's trials."""
+
+    offers: Callable[[], Sequence[Proposal]] = tuple
+    """What was left for the campaign from outside, oldest first."""
 
     guests: Mapping[str, Proposer] = field(default_factory=dict)
     """Proposers besides the built-in ones, by the names that they sign with."""

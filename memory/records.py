@@ -253,6 +253,16 @@ class AgentCallRecord(FrozenModel):
     created_at: datetime
 
 
+class Offer(FrozenModel):
+    """A proposal from outside, as the store keeps it; with a `trial_id` the campaign has taken it up."""
+
+    id: int
+    campaign_id: int
+    proposal: Proposal
+    fingerprint: str
+    trial_id: int | None = None
+
+
 class Event(FrozenModel):
     """Something that happened: a lease taken over, a write refused, a crash, a change of a finding."""
 

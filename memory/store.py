@@ -16,6 +16,7 @@ from swarm.memory.events import Events
 from swarm.memory.findings import Findings
 from swarm.memory.ledger import Ledger
 from swarm.memory.models import Models
+from swarm.memory.offers import Offers
 from swarm.memory.predictions import Predictions
 from swarm.memory.proposals import Proposals
 from swarm.memory.summaries import Summaries
@@ -34,6 +35,7 @@ class Store:
         self.models = Models(database)
         self.trials = Trials(database)
         self.proposals = Proposals(database)
+        self.offers = Offers(database)
         self.findings = Findings(database)
         self.summaries = Summaries(database)
         self.predictions = Predictions(database)

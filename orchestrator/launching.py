@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarm.experiments.spec import code_version
 from swarm.kernels.errors import ModelError, SwarmError, UsageError
-from swarm.memory.records import Budget, CampaignRecord, CampaignState
+from swarm.memory.records import Budget, CampaignRecord, CampaignState, Proposal
 from swarm.orchestrator.console import note
 from swarm.orchestrator.rehearsal import MODELS, Rehearsal
 from swarm.orchestrator.settings import Settings
@@ -39,10 +39,11 @@ class ChangedError(SwarmError):
 class Cast:
     """Who takes part in a campaign, and what identifies what they work on.
 
-    `agents` brings the agents together, with LLM minds beside the built-in ones or without.
+    `agents` brings the agents together, with LLM minds beside the built-in ones or without, and with the proposals
+    that are left from outside.
     """
 
-    agents: Callable[[Minds | None], Agents]
+    agents: Callable[[Minds | None, Callable[[], Sequence[Proposal]]], Agents]
     models: tuple[str, ...]
     identity: Mapping[str, Any]
     infos: Sequence[ModelInfo] = ()
@@ -93,7 +94,7 @@ def cast(settings: Settings) -> Cast:
     """
     if settings.rehearsal is not None:
         rehearsal = Rehearsal.parse(settings.rehearsal, settings.seed)
-        return Cast(lambda _: rehearsal, MODELS, {"rehearsal": settings.rehearsal})
+        return Cast(lambda *_: rehearsal, MODELS, {"rehearsal": settings.rehearsal})
     from swarm.kernels import blas
 
     blas.use_openblas(1)
@@ -112,8 +113,8 @@ def cast(settings: Settings) -> Cast:
     if agenda is not None:
         identity["agenda"] = agenda.digest
 
-    def agents(minds: Minds | None) -> Council:
-        return Council(space, infos, settings.for_agents(), settings.seed, agenda=agenda, minds=minds)
+    def agents(minds: Minds | None, offers: Callable[[], Sequence[Proposal]]) -> Council:
+        return Council(space, infos, settings.for_agents(), settings.seed, agenda=agenda, minds=minds, offers=offers)
 
     return Cast(agents, tuple(info.name for info in infos), identity, infos)
 
@@ -233,7 +234,7 @@ def drive(
         driver = Driver(
             store,
             campaign,
-            cast.agents(hired),
+            cast.agents(hired, lambda: store.offers.waiting(campaign.id)),
             pool,
             leases,
             shown,

@@ -1,0 +1,84 @@
+"""Proposals that somebody outside a campaign's driver makes: kept as events until the campaign takes them up.
+
+Knows the log of events, the trials and the accounts; decides nothing about a proposal's worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+
+from swarm.kernels.errors import BudgetError, UsageError
+from swarm.memory import ledger, text
+from swarm.memory.database import Database
+from swarm.memory.events import Events, record
+from swarm.memory.ledger import Ledger
+from swarm.memory.records import Offer, Proposal
+from swarm.memory.tables import campaigns, trials
+
+KIND = "proposal.offered"
+
+
+class Offers:
+    """`store.offers`. An offer becomes a trial under a number of the campaign, where it stays after a resume."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._events = Events(database)
+        self._ledger = Ledger(database)
+
+    def add(self, campaign_id: int, proposal: Proposal) -> Offer:
+        """Leave a proposal for the campaign; its proposer needs room in the budget of trials.
+
+        Raises:
+            BudgetError: the proposer's share of the trials is used up, waiting offers included.
+            UsageError: the campaign is over, or the same experiment has been offered before.
+        """
+        fingerprint = proposal.spec.fingerprint()
+        with self._database.write() as connection:
+            ledger.lock(connection, campaign_id)
+            state = connection.execute(select(campaigns.c.state).where(campaigns.c.id == campaign_id)).scalar_one()
+            if state in ("complete", "failed"):
+                raise UsageError(f"the campaign is {state}: it takes no proposals.", "Launch a new one.")
+            known = self.list(campaign_id)
+            if any(offer.fingerprint == fingerprint for offer in known):
+                raise UsageError("this experiment has been offered before.", "Propose another one.")
+            mine = sum(o.trial_id is None and o.proposal.proposer == proposal.proposer for o in known)
+            room = self._room(campaign_id, proposal.proposer)
+            if room is not None and mine >= room:
+                raise BudgetError(
+                    f"{proposal.proposer} has no trials left: {mine} of its proposals wait for {room:g}.",
+                    "Wait for their results, or start `swarm mcp` with more --trials.",
+                )
+            data = proposal.model_dump(mode="json")
+            identity = record(connection, KIND, text.clean(proposal.rationale), campaign_id=campaign_id, data=data)
+        return Offer(id=identity, campaign_id=campaign_id, proposal=proposal, fingerprint=fingerprint)
+
+    def list(self, campaign_id: int) -> list[Offer]:
+        """All offers, oldest first, each with the trial that it became."""
+        found = []
+        for event in self._events.list(campaign_id, kind=KIND):
+            proposal = Proposal.model_validate(event.data)
+            found.append((event.id, proposal, proposal.spec.fingerprint()))
+        query = select(trials.c.fingerprint, trials.c.id).where(
+            trials.c.campaign_id == campaign_id, trials.c.fingerprint.in_([entry[2] for entry in found])
+        )
+        with self._database.read() as connection:
+            known = {row.fingerprint: row.id for row in connection.execute(query)} if found else {}
+        return [
+            Offer(id=i, campaign_id=campaign_id, proposal=p, fingerprint=f, trial_id=known.get(f)) for i, p, f in found
+        ]
+
+    def waiting(self, campaign_id: int) -> Sequence[Proposal]:
+        """What can be taken up now: not run yet, and paid for by the share of whoever proposed it."""
+        waiting = [offer.proposal for offer in self.list(campaign_id) if offer.trial_id is None]
+        room = {name: self._room(campaign_id, name) for name in {proposal.proposer for proposal in waiting}}
+        return [p for p in waiting if (left := room[p.proposer]) is None or left >= 1]
+
+    def _room(self, campaign_id: int, proposer: str) -> float | None:
+        """Trials that a proposer may still use; None without a cap."""
+        for account in self._ledger.accounts(campaign_id):
+            if account.kind == "trials" and account.role == proposer and account.cap is not None:
+                return account.cap - account.spent - account.reserved
+        return None
