@@ -51,7 +51,8 @@ class Configuration(FrozenModel):
     @property
     def label(self) -> str:
         """Short name for people."""
-        text = self.kv.label
+        key, value = self.kv.key.label, self.kv.value.label
+        text = self.kv.label.replace(f"K {key} V {value}", f"KV {key}") if key == value else self.kv.label
         if self.layers is not None:
             text += (
                 f" layers {self.layers[0]}-{self.layers[-1]}" if len(self.layers) > 1 else f" layer {self.layers[0]}"

@@ -57,7 +57,7 @@ def _factors(configuration: Configuration) -> Iterator[tuple[str, str, str]]:
             yield _name(field), _said(configuration, field), repr({**data, "kv": {**kv, field: None}})
     both = [getattr(configuration.kv, side).label for side in SIDES]
     ends = {"key": sorted(both), "value": None}
-    yield "what keys and what values get", " and ".join(both), repr({**data, "kv": {**kv, **ends}})
+    yield "keys and values swapped", " and ".join(both), repr({**data, "kv": {**kv, **ends}})
 
 
 def _name(field: str) -> str:

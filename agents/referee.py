@@ -50,16 +50,21 @@ class Referee:
             history: the trials.
         """
         current = {finding.key: finding for finding in found}
+        before = {finding.key: finding for finding in known}
         cells = tokened(history.cells())
         again = self._replicated(history)
+        tainted = {record.id for record in history.completed if not evidence.is_consistent(record)}
         judged = []
-        for key, finding in ({finding.key: finding for finding in known} | current).items():
+        for key, finding in (before | current).items():
             claim = Claim.parse(key)
             if claim is not None:
-                judged.append(_judge_claim(finding, claim, cells))
+                now = _judge_claim(finding, claim, cells)
             else:
-                supported = key in current
-                judged.append(finding.model_copy(update={"status": _status(finding, supported, again.get(key))}))
+                now = finding.model_copy(update={"status": _status(finding, key in current, again.get(key))})
+            ground = {*now.evidence, *(before[key].evidence if key in before else ())}
+            # What rests on a measurement that contradicts itself may be seen again, but is not confirmed by it.
+            spoilt = now.status == "confirmed" and ground & tainted
+            judged.append(now.model_copy(update={"status": "hypothesis"}) if spoilt else now)
         return judged
 
     def _replicated(self, history: History) -> dict[str, Finding]:

@@ -31,7 +31,8 @@ class Resolver:
 
     References:
         `{trial:ID}`, `{trial:ID:FIELD}` with a metric's name, `label`, `model` or `number`;
-        `{finding:ID}`, `{finding:ID:FIELD}` with `value`, `low`, `high`, `effect`, `statement` or `status`;
+        `{finding:ID}`, `{finding:ID:FIELD}` with `value`, `low`, `high`, `effect` (its name and `size`), `statement`,
+        `status`, `claim` or `verdict`;
         `{fact:NAME}` with a count or rate that is computed from all trials.
     """
 
@@ -142,7 +143,7 @@ def _effect(finding: Finding) -> str:
     effect = finding.effect
     if effect is None:
         return "no effect size"
-    return f"{effect.name} {shown(effect.value)} [{shown(effect.low)}, {shown(effect.high)}]"
+    return f"{effect.name} {_size(finding)}"
 
 
 _OF_TRIAL: dict[str, Callable[[TrialRecord], str]] = {
@@ -151,11 +152,22 @@ _OF_TRIAL: dict[str, Callable[[TrialRecord], str]] = {
     "model": lambda trial: trial.spec.model,
     "number": lambda trial: str(trial.number),
 }
+
+
+def _size(finding: Finding) -> str:
+    effect = finding.effect
+    return "no effect size" if effect is None else f"{shown(effect.value)} [{shown(effect.low)}, {shown(effect.high)}]"
+
+
 _OF_FINDING: dict[str, Callable[[str, Finding], str]] = {
     "": lambda identity, _: f"finding {identity}",
     "statement": lambda _, finding: finding.statement,
     "status": lambda _, finding: finding.status,
     "effect": lambda _, finding: _effect(finding),
+    "size": lambda _, finding: _size(finding),
+    # Of an agenda: what is claimed, whatever the model, and whether it is so.
+    "claim": lambda _, finding: finding.statement.rpartition(" (on ")[0] or finding.statement,
+    "verdict": lambda _, finding: "undecided" if finding.status == "hypothesis" else finding.status,
 }
 
 
@@ -178,7 +190,7 @@ def _credits(history: History, settings: AgentSettings) -> dict[str, float]:
 
 
 def _predictions(history: History) -> dict[str, float]:
-    from swarm.agents import referee
+    from swarm.agents import lessons, referee
 
     facts: dict[str, float] = {}
     for record in history.records:
@@ -189,6 +201,11 @@ def _predictions(history: History) -> dict[str, float]:
         facts[f"{name}.scored"] = facts.get(f"{name}.scored", 0) + 1
         for verdict in ("confirmed", "refuted", "inconclusive"):
             facts[f"{name}.{verdict}"] = facts.get(f"{name}.{verdict}", 0) + (score.verdict == verdict)
+        taught = score.verdict != "inconclusive" and lessons.is_taught(record, history)
+        facts[f"{name}.transfers"] = facts.get(f"{name}.transfers", 0) + taught
+        facts[f"{name}.transfer_hits"] = facts.get(f"{name}.transfer_hits", 0) + (
+            taught and score.verdict == "confirmed"
+        )
     for name in {key.rpartition(".")[0] for key in facts}:
         facts[f"{name}.rate"] = facts[f"{name}.confirmed"] / facts[f"{name}.scored"]
     return facts

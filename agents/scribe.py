@@ -5,12 +5,14 @@ The built-in scribe; knows what is worth telling, not how references are resolve
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from swarm.agents import evidence, pareto
 from swarm.agents.base import AgentSettings, History
+from swarm.agents.ranking import mixed, ranked
 from swarm.agents.references import PATTERN, Resolver
 from swarm.agents.validation import problems
 from swarm.memory.records import FindingRecord, Summary
@@ -20,9 +22,13 @@ if TYPE_CHECKING:
 
 NAME = "scribe"
 AGENDA = "agenda"
-MOST_POINTS = 8
-MOST_FINDINGS = 10
-ORDER = {"contrast": 0, "transfer": 1, "failure": 2, "sensitivity": 3, "plateau": 4}
+MOST_POINTS = 4
+"""Configurations shown per model."""
+
+MOST_CONFIRMED, MOST_OPEN, MOST_STANDING = 7, 4, 2
+OF_A_KIND = 3
+
+OPEN = "hypothesis"
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,9 @@ class Scribe:
         sections = [
             self._counts(),
             f"## In words\n\n{words}" if words and not problems(words, resolver) else "",
-            *(self._best(model, history) for model in self.infos),
             *self._agenda(history.findings, remarks),
             *self._findings(history.findings),
+            *self._best(history),
             *self._predictions(resolver),
             self._control(resolver),
         ]
@@ -68,51 +74,63 @@ class Scribe:
             "{fact:findings.refuted} are refuted."
         )
 
+    def _best(self, history: History) -> Iterator[str]:
+        """The Pareto front of the highest rung that each model has, as one table."""
+        rows = [row for model in self.infos for row in self._of_model(model, history)]
+        if rows:
+            yield (
+                "## The front of each model\n\n| model | bits/value | KLD | configuration | measured by |\n"
+                + "\n".join(["|---|---|---|---|---|", *rows])
+            )
+
     @staticmethod
-    def _best(model: str, history: History) -> str:
-        """The Pareto front of the highest rung that has one, as a table."""
+    def _of_model(model: str, history: History) -> Iterator[str]:
         pooled = evidence.cells(history.select(model=model, protocol="quality"))
         cells = [cell for cell in pooled.values() if cell.bits is not None]
-        if not cells:
-            return ""
-        rung = max(cell.configuration.rung for cell in cells)
+        rung = max((cell.configuration.rung for cell in cells), default=0)
         cells = [cell for cell in cells if cell.configuration.rung == rung]
-        front = pareto.front([(cell.level, cell.bits or 0.0) for cell in cells])
-        rows = []
-        for index in _spread(front, MOST_POINTS):
-            trial = cells[index].records[0].id
-            rows.append(
-                f"| {{trial:{trial}:label}} | {{trial:{trial}:bits_per_value}} | {{trial:{trial}:kld}} "
-                f"| {{trial:{trial}}} |"
-            )
         how = "cheap rung" if rung == 0 else "full rung"
-        head = f"## {model}\n\nThe Pareto front of the {how}.\n\n"
-        return head + "| configuration | bits/value | KLD | trial |\n|---|---|---|---|\n" + "\n".join(rows)
+        front = pareto.front([(cell.level, cell.bits or 0.0) for cell in cells])
+        for index in _spread(front, MOST_POINTS):
+            trial = f"trial:{cells[index].records[0].id}"
+            yield (
+                f"| {{{trial}:model}} | {{{trial}:bits_per_value}} | {{{trial}:kld}} | {{{trial}:label}} "
+                f"| {{{trial}}}, {how} |"
+            )
 
     @staticmethod
     def _findings(findings: Sequence[FindingRecord]) -> Iterator[str]:
-        for status, head in (
-            ("confirmed", "Confirmed by replication"),
-            ("hypothesis", "Open: seen, not replicated yet"),
-            ("refuted", "Refuted: seen once, gone now"),
+        mine = [f for f in findings if f.finding.author != AGENDA]
+        moving = [f for f in mine if f.finding.kind != "plateau"]
+        standing = [f for f in mine if f.finding.kind == "plateau" and f.finding.status == OPEN]
+        confirmed = [f for f in moving if f.finding.status == "confirmed"]
+        of_open = [f for f in moving if f.finding.status == OPEN]
+        for head, chosen in (
+            ("Confirmed: held on other text and seeds", mixed(confirmed, MOST_CONFIRMED, OF_A_KIND)),
+            ("Hypotheses: seen, not replicated yet", mixed(of_open, MOST_OPEN, OF_A_KIND)),
+            ("Where the search stands still", ranked(standing)[:MOST_STANDING]),
         ):
-            of_status = (f for f in findings if f.finding.status == status and f.finding.author != AGENDA)
-            chosen = sorted(of_status, key=lambda f: ORDER[f.finding.kind])
             if chosen:
                 lines = [
-                    f"- {{finding:{f.id}:statement}} {{finding:{f.id}:effect}} ({{finding:{f.id}}})."
-                    for f in chosen[:MOST_FINDINGS]
+                    f"- {{finding:{f.id}:statement}} {{finding:{f.id}:effect}} ({{finding:{f.id}}})" for f in chosen
                 ]
                 yield f"## {head}\n\n" + "\n".join(lines)
 
     @staticmethod
     def _agenda(findings: Sequence[FindingRecord], remarks: Sequence[str]) -> Iterator[str]:
-        """The verdicts on published claims; all of them, the undecided ones too."""
-        lines = [
-            f"- {{finding:{f.id}:status}}: {{finding:{f.id}:statement}} {{finding:{f.id}:effect}} ({{finding:{f.id}}})."
-            for f in findings
-            if f.finding.author == AGENDA
-        ]
+        """The verdicts on published claims, claim by claim; all of them, the undecided ones too."""
+        claims: dict[str, list[FindingRecord]] = defaultdict(list)
+        for record in findings:
+            if record.finding.author == AGENDA:
+                claims[record.finding.key.split(":")[2]].append(record)
+        lines = []
+        for cases in claims.values():
+            verdicts = [
+                f"{{finding:{c.id}:verdict}} on {' against '.join(c.finding.models)} "
+                f"({{finding:{c.id}:size}}, {{finding:{c.id}}})"
+                for c in cases
+            ]
+            lines.append(f"- {{finding:{cases[0].id}:claim}}: {', '.join(verdicts)}.")
         lines += [f"- {remark}" for remark in remarks]
         if lines:
             yield "## The agenda's claims\n\n" + "\n".join(lines)
@@ -120,12 +138,18 @@ class Scribe:
     @staticmethod
     def _predictions(resolver: Resolver) -> Iterator[str]:
         names = [name.removesuffix(".scored") for name in sorted(resolver.facts) if name.endswith(".scored")]
-        if names:
-            lines = [
-                f"- {name.removeprefix('predictions.')}: {{fact:{name}.scored}} scored, {{fact:{name}.confirmed}} "
-                f"confirmed, {{fact:{name}.refuted}} refuted, {{fact:{name}.inconclusive}} inconclusive."
-                for name in names
-            ]
+        lines = [
+            f"- {name.removeprefix('predictions.')}: {{fact:{name}.scored}} scored, {{fact:{name}.confirmed}} "
+            f"confirmed, {{fact:{name}.refuted}} refuted, {{fact:{name}.inconclusive}} inconclusive"
+            + (
+                f"; of {{fact:{name}.transfers}} lessons of another model that were decided, "
+                f"{{fact:{name}.transfer_hits}} held."
+                if resolver.facts[f"{name}.transfers"]
+                else "."
+            )
+            for name in names
+        ]
+        if lines:
             yield "## Predictions registered before their trials\n\n" + "\n".join(lines)
 
     @staticmethod

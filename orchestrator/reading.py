@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from swarm.agents.base import History
+    from swarm.agents.recheck import Change
     from swarm.agents.references import Resolver
     from swarm.memory.records import CampaignRecord
     from swarm.memory.store import Store
@@ -60,3 +61,23 @@ def resolver(store: Store, campaign: CampaignRecord) -> Resolver:
 def rendered(store: Store, campaign: CampaignRecord, text: str) -> str:
     """A summary's text with every reference resolved from the store as it is now."""
     return resolver(store, campaign).render(text)
+
+
+def changes(store: Store, campaign: CampaignRecord) -> list[Change]:
+    """The findings that the measurements do not carry any more as they are stored.
+
+    Raises:
+        UsageError: the campaign's agenda cannot be read any more.
+    """
+    from swarm.agents.agenda import document
+    from swarm.agents.recheck import recheck
+    from swarm.experiments.models.base import ModelInfo
+
+    names = campaign.settings.get("models", ())
+    known = {info["name"]: ModelInfo.model_validate(info) for info in store.models.list()}
+    agenda = campaign.settings.get("agenda")
+    return recheck(
+        everything(store, campaign),
+        {name: known[name] for name in names if name in known},
+        document.load(agenda) if agenda else None,
+    )

@@ -75,9 +75,9 @@ def state(claim: Claim, estimate: Estimate, first: str, second: str, cells: Cell
     here, there = evidence.compare(used[0], used[1]), evidence.compare(used[2], used[3])
     a, b = used[0].configuration.label, used[1].configuration.label
     if here is not None and there is not None and here.interval()[1] < 0 < there.interval()[0]:
-        text = f"[{a}] has the lower KLD on {first}, but [{b}] on {second}: their order is reversed."
+        text = f"[{a}] beats [{b}] on {first}; on {second} it is the other way round."
     else:
-        text = f"[{a}] does better against [{b}] on {first} than on {second}."
+        text = f"Against [{b}], [{a}] does better on {first} than on {second}."
     return Finding(
         kind="contrast",
         key=claim.key,

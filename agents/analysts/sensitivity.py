@@ -66,10 +66,7 @@ class Sensitivity(Analyst):
         return Finding(
             kind="sensitivity",
             key=claim.key,
-            statement=(
-                f"On {model} [{a.configuration.label}] has a lower KLD than [{b.configuration.label}] "
-                f"at about the same cost; they differ in: {change}."
-            ),
+            statement=f"On {model} [{a.configuration.label}] beats [{b.configuration.label}] ({change}).",
             models=(model,),
             effect=evidence.ratio("KLD ratio", estimate),
             evidence=(*a.ids, *b.ids),

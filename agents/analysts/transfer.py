@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import combinations, permutations
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 LEAST = 8
 """Shared configurations that a rank correlation needs."""
+
+MOST = 3
+"""Findings per direction. All predictions are counted; what people need to read is that, and what, carries over."""
 
 
 class Transfer(Analyst):
@@ -40,15 +44,16 @@ class Transfer(Analyst):
         for source, target in permutations(infos, 2):
             for record in history.completed:
                 claim = predicted(record, by_id, source, target)
-                lesson = claim and Claim("pair", claim.metric, claim.better, claim.worse, claim.models[:1])
-                learned = lesson and lesson.estimate(by_token)
                 estimate = claim and claim.estimate(by_token)
-                if claim and learned and estimate and learned.interval()[1] < 0:
+                if claim and estimate and _was_learned(claim, by_token):
                     tested.append((claim, estimate))
         firm = statistics.moderate([estimate for _, estimate in tested])
         kept = statistics.holm([estimate.p for estimate in firm])
+        told: Counter[tuple[str, ...]] = Counter()
+        # In the order of their trials, so that later ones do not push earlier ones out.
         for (claim, _), estimate, keep in zip(tested, firm, kept, strict=True):
-            if keep and estimate.mean < -NEGLIGIBLE:
+            if keep and estimate.mean < -NEGLIGIBLE and told[claim.models] < MOST:
+                told[claim.models] += 1
                 yield self._finding(claim, estimate, by_token)
 
     def _finding(self, claim: Claim, estimate: Estimate, by_token: Cells) -> Finding:
@@ -58,10 +63,7 @@ class Transfer(Analyst):
         return Finding(
             kind="transfer",
             key=claim.key,
-            statement=(
-                f"The advantage of [{better}] over [{worse}] on {used[2].model} was predicted for {used[0].model}, "
-                "and it is there."
-            ),
+            statement=f"[{better}] beats [{worse}] on {used[0].model}, as predicted from {used[2].model}.",
             models=(used[2].model, used[0].model),
             effect=evidence.ratio(f"KLD ratio on {used[0].model}", estimate),
             evidence=tuple(i for cell in used for i in cell.ids),
@@ -107,6 +109,12 @@ def predicted(record: TrialRecord, by_id: Mapping[int, TrialRecord], source: str
         return None
     keys = [Configuration.of(r.spec).key for r in (record, reference)]
     return Claim("transfer", prediction.metric, keys[0], keys[1], (token(source), token(target)))
+
+
+def _was_learned(claim: Claim, by_token: Cells) -> bool:
+    """Whether the source model shows the advantage beyond doubt."""
+    lesson = Claim("pair", claim.metric, claim.better, claim.worse, claim.models[:1]).estimate(by_token)
+    return lesson is not None and lesson.interval()[1] < 0
 
 
 def _is_whole(cell: Cell) -> bool:

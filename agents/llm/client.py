@@ -97,6 +97,11 @@ class Client:
             raise CallError("the endpoint lists no model.", "Give --llm-model.", outcome="no_model", fatal=True)
         return names[0]
 
+    @property
+    def label(self) -> str:
+        """What people call the model: a server of our own knows it under another name."""
+        return self.model if self._server is None else self._server.model
+
     def models(self) -> list[str]:
         """The models that the server lists.
 

@@ -172,7 +172,7 @@ class Conversation:
         self, prompt: Prompt, messages: list[Message], answer: type[BaseModel], tools: list[dict[str, Any]]
     ) -> Callable[[Reply | None, float, str, str, bool], None]:
         """Reserve the most that a call can cost; returns what settles and records it."""
-        model = self.client.model
+        model = self.client.label
         extra = [answer.model_json_schema(), tools]
         base = AgentCall(role=prompt.role, prompt_hash=prompt.digest, model=model[:200], outcome="budget")
         if self.purse is None:

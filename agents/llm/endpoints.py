@@ -69,10 +69,9 @@ def endpoint(settings: LlmSettings, environment: Mapping[str, str] = os.environ)
 
 def local_model(settings: LlmSettings) -> str | None:
     """The model of `--llm local[:MODEL]`; None for any other endpoint."""
-    kind, _, name = settings.llm.partition(":")
-    if kind != "local" or name.startswith("//"):
+    if not settings.is_local:
         return None
-    return name or settings.llm_model or LOCAL_MODEL
+    return settings.llm.partition(":")[2] or settings.llm_model or LOCAL_MODEL
 
 
 def hint(settings: LlmSettings, environment: Mapping[str, str] = os.environ) -> str:

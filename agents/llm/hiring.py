@@ -36,7 +36,8 @@ def hire(settings: LlmSettings, store: Store, campaign_id: int, *, every: int = 
         return None
     capped = any(a.kind == "usd" and a.cap is not None for a in store.ledger.accounts(campaign_id))
     client, cost = _local(settings) or _remote(settings, capped=capped)
-    conversation = Conversation(client, Purse(store, campaign_id, cost), Tools(store, campaign_id), settings)
+    tools = Tools(store, campaign_id) if settings.tools else None
+    conversation = Conversation(client, Purse(store, campaign_id, cost), tools, settings)
     return Minds(conversation, every, Journal(store, campaign_id))
 
 
@@ -70,10 +71,10 @@ def _local(settings: LlmSettings) -> tuple[Client, Price] | None:
     if name is None:
         return None
     server = LocalServer(name)
-    return Client(server.endpoint, settings.llm_timeout, server), FREE
+    return Client(server.endpoint, settings.timeout, server), FREE
 
 
 def _remote(settings: LlmSettings, *, capped: bool) -> tuple[Client, Price]:
     where = endpoint(settings)
     cost = price(where.model, settings, loopback=where.loopback, capped=capped)
-    return Client(where, settings.llm_timeout), cost
+    return Client(where, settings.timeout), cost

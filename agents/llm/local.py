@@ -30,6 +30,7 @@ class LocalServer:
     """
 
     def __init__(self, model: str) -> None:
+        self.model = model
         self._log = Path(tempfile.mkdtemp(prefix="swarm-llm-")) / "server.log"
         self._port = _free_port()
         self._lock = threading.Lock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 HOST = "127.0.0.1"
+LATER = 5
 
 
 def main() -> None:
     """Serve `argv[1]` (a model's name) on port `argv[2]` until the process that started this one is gone."""
     name, port = sys.argv[1], sys.argv[2]
     _die_with(os.getppid())
+    with contextlib.suppress(OSError):
+        os.nice(LATER)  # trials come first
     from swarm.experiments.models import registry
     from swarm.kernels import blas
 

@@ -144,7 +144,7 @@ class Minds:
 
     def _ask(self, role: Role[Any], desk: Desk) -> Used[Contribution]:
         settings = self._conversation.settings
-        text = brief(desk, role.task(desk), settings.llm_prompt_chars)
+        text = brief(desk, role.task(desk), settings.prompt_chars)
         return self._conversation.ask(prompt(role.name), text, role.answer, lambda answer: role.use(answer, desk))
 
     def _keep(self, found: Contribution) -> None:
@@ -203,10 +203,10 @@ class Minds:
         self._hurried = True
 
     def status(self) -> dict[str, dict[str, int | str]]:
-        """Per role: how often it was asked, how often something of the answer was usable, and its last trouble."""
+        """Per role: whether it is being asked, how often it was, how often usefully, and its last trouble."""
         with self._changed:
             found: dict[str, dict[str, int | str]] = {
-                name: {"asked": post.asked, "useful": post.useful, "trouble": post.trouble}
+                name: {"busy": post.busy, "asked": post.asked, "useful": post.useful, "trouble": post.trouble}
                 for name, post in self._posts.items()
             }
         return found | {"endpoint": {"breaker": self._conversation.breaker.state}}

@@ -74,8 +74,7 @@ class Scout(Role[Observations]):
         return Finding(
             kind="sensitivity",
             key=claim.key,
-            statement=f"On {better.spec.model} [{labels[0]}] has a lower KLD than [{labels[1]}]."
-            + reason(because, desk),
+            statement=f"On {better.spec.model} [{labels[0]}] beats [{labels[1]}]." + reason(because, desk),
             models=(better.spec.model,),
             effect=evidence.ratio("KLD ratio", estimate),
             evidence=tuple(i for place in claim.needs() for i in cells[place].ids),

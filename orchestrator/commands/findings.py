@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.orchestrator.console import Column, listing, number
+from swarm.orchestrator.console import Column, emit_json, listing, number, say
 from swarm.orchestrator.options import CampaignName, Json, StoreUrl
 
 if TYPE_CHECKING:
-    from swarm.memory.records import FindingRecord
+    from swarm.memory.records import Effect, FindingRecord
 
 PANEL = "Results"
 STATUSES = ("hypothesis", "confirmed", "refuted")
@@ -20,22 +20,35 @@ def command(
     search: Annotated[str | None, typer.Option(metavar="WORDS", help="Only those that hold these words.")] = None,
     status: Annotated[str | None, typer.Option(help=f"Only this status: {', '.join(STATUSES)}.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only this kind, such as contrast or plateau.")] = None,
+    author: Annotated[
+        str | None, typer.Option(help="Only of this author, such as agenda for published claims.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Judge them again from the stored measurements; exit 1 if one fell.")
+    ] = False,
     campaign: CampaignName = None,
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """List the findings: typed claims with effect sizes, intervals and evidence.
+    """List the findings, the surest and largest first: typed claims with effect sizes, intervals and evidence.
 
-    Examples: `swarm findings --status confirmed`, `swarm findings --search "rotation gemma"`
+    With `--check` nothing is believed: every finding is judged again from the measurements as they are stored now, and
+    those that changed are listed. The store stays as it is.
+
+    Examples: `swarm findings --status confirmed`, `swarm findings --search "rotation gemma"`, `swarm findings --check`
     """
+    from swarm.agents.ranking import ranked
     from swarm.kernels.errors import UnknownNameError
     from swarm.orchestrator.reading import open_campaign
 
     if status is not None and status not in STATUSES:
         raise UnknownNameError("status", status, ", ".join(STATUSES))
+    if check:
+        raise typer.Exit(_check(campaign, store, json))
     with open_campaign(store, campaign) as (opened, found):
-        records = opened.findings.search(search, found.id) if search else opened.findings.list(found.id)
-    chosen = [r for r in records if status in (None, r.finding.status) and kind in (None, r.finding.kind)]
+        records = opened.findings.search(search, found.id) if search else ranked(opened.findings.list(found.id))
+    wanted = {"status": status, "kind": kind, "author": author}
+    chosen = [r for r in records if all(value in (None, getattr(r.finding, name)) for name, value in wanted.items())]
     columns = [
         Column("id", "finding", justify="right"),
         Column("kind"),
@@ -47,15 +60,44 @@ def command(
     listing([row(record) for record in chosen], columns, as_json=json, empty="No findings.")
 
 
+def _check(campaign: str | None, store: str | None, json: bool) -> int:
+    from swarm.orchestrator.reading import changes, open_campaign
+
+    with open_campaign(store, campaign) as (opened, found):
+        total = len(opened.findings.list(found.id))
+        changed = changes(opened, found)
+    fell = sum(change.fell for change in changed)
+    rows = [
+        {
+            "id": change.record.id,
+            "stored": change.record.finding.status,
+            "now": "gone" if change.now is None else change.now.status,
+            "effect_stored": interval(change.record.finding.effect),
+            "effect_now": None if change.now is None else interval(change.now.effect),
+            "fell": change.fell,
+            "statement": change.record.finding.statement,
+        }
+        for change in changed
+    ]
+    if json:
+        emit_json({"findings": total, "changed": rows, "fell": fell})
+        return int(fell > 0)
+    if rows:
+        columns = [Column("id", "finding", justify="right"), Column("stored"), Column("now"), Column("statement")]
+        columns += [Column("effect_stored", "effect stored"), Column("effect_now", "effect now")]
+        listing(rows, columns, as_json=False)
+    say(f"{total} findings judged again from the measurements: {total - len(rows)} stand as stored, {fell} fell.")
+    return int(fell > 0)
+
+
 def row(record: FindingRecord) -> dict[str, Any]:
     """A finding as one row of a listing."""
     finding = record.finding
-    return {"id": record.id, **finding.model_dump(mode="json"), "interval": interval(record)}
+    return {"id": record.id, **finding.model_dump(mode="json"), "interval": interval(finding.effect)}
 
 
-def interval(record: FindingRecord) -> str | None:
-    """The effect with its interval, in a few words."""
-    effect = record.finding.effect
+def interval(effect: Effect | None) -> str | None:
+    """An effect with its interval, in a few words."""
     if effect is None:
         return None
     text = f"{number(effect.value, 3)} [{number(effect.low, 3)}, {number(effect.high, 3)}]"

@@ -88,7 +88,7 @@ def _finding(store: Store, identity: int, json: bool) -> None:
             "kind": finding.kind,
             "status": finding.status,
             "statement": finding.statement,
-            "effect": interval(record),
+            "effect": interval(finding.effect),
             "models": ", ".join(finding.models),
             "author": finding.author,
         }

@@ -105,7 +105,7 @@ def test_reversed_orders_are_found(make_lab, infos, seed) -> None:
         assert (claim.models[0] == "alpha") == turned[0]
         assert finding.effect is not None
         assert finding.effect.low < np.exp(-1.0) * 1.6
-    assert any("reversed" in f.statement for f in found)
+    assert any("the other way round" in f.statement for f in found)
     (interaction,) = [f for f in analyse("interaction", seen, infos) if "hadamard:none" in f.key]
     assert interaction.statement.startswith("Rotation of the keys: hadamard instead of none lowers the KLD on alpha")
     assert interaction.effect is not None

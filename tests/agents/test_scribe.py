@@ -44,7 +44,7 @@ def resolver(make_lab) -> Resolver:
 def test_references_resolve_to_what_the_store_holds(resolver) -> None:
     trial = resolver.history.records[1]
     text = "{trial:2} {trial:2:label} {trial:2:model} {finding:7:value} {finding:7:status} {fact:trials.failed}"
-    assert resolver.render(text) == "trial 2 K affine4/g64 V affine4/g64 alpha 0.5 confirmed 1"
+    assert resolver.render(text) == "trial 2 KV affine4/g64 alpha 0.5 confirmed 1"
     assert resolver.number("trial:2:kld") == trial.metrics["kld"].value
     assert resolver.render("{finding:7:effect}") == "KLD ratio 0.5 [0.25, 0.75]"
     assert resolver.render("{finding:8:effect}") == "no effect size"

