@@ -17,7 +17,7 @@ from swarm.experiments.spec import TrialSpec
 from swarm.kernels import arrays, attention
 from swarm.kernels.cache import make_cache
 from swarm.kernels.codec import Codec
-from swarm.kernels.spec import KVSpec, QuantSpec
+from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec
 
 RUNS = (("quality", 0), ("quality", 1), ("attention", 0), ("depth", 0))
 ERROR = {"quality": "kld", "attention": "attention_kl", "depth": "kld"}
@@ -278,6 +278,20 @@ def test_replicates_and_rungs_read_other_text(measure):
 @pytest.mark.parametrize(("protocol", "rung"), RUNS)
 def test_short_contexts_work(measure, protocol, rung, context):
     assert measure("llama", affine(4), protocol=protocol, rung=rung, context=context)["bits_per_value"] == 5
+
+
+@pytest.mark.parametrize("protocol", ["quality", "attention"])
+def test_more_bits_for_the_first_layer_cost_bits_and_lower_the_error(measure, protocol):
+    more = LayerOverride(layers=(0,), key=affine(8).key, value=affine(8).value)
+    two, mixed = (
+        measure("llama", affine(2), protocol=protocol),
+        measure("llama", affine(2, overrides=(more,)), protocol=protocol),
+    )
+    assert mixed["bits_per_value_limit"] == (3 * 3 + 9) / 4
+    assert mixed[ERROR[protocol]] < two[ERROR[protocol]]
+    if protocol == "attention":
+        assert mixed.arrays["layer_key_rel_mse"][0] < 1e-2 * two.arrays["layer_key_rel_mse"][0]
+        assert mixed.arrays["layer_key_rel_mse"][1:] == two.arrays["layer_key_rel_mse"][1:]
 
 
 def test_bits_count_all_layers_and_segments(measure):

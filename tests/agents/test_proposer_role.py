@@ -1,0 +1,43 @@
+"""What an LLM proposes becomes a trial of the search space, or is refused with the reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from swarm.agents.base import AgentSettings, History
+from swarm.agents.council import Council
+from swarm.agents.roles.proposer import Idea, specification
+from swarm.experiments.space import Space
+from swarm.kernels.errors import SwarmError
+
+
+@pytest.fixture
+def desk(infos):
+    return Council(Space(infos), infos, AgentSettings(), 0).desk(0, History(()))
+
+
+def idea(**fields):
+    side = {"method": "affine", "bits": 4}
+    return Idea.model_validate({"model": "alpha", "key": side, "value": side, **fields})
+
+
+def test_the_ends_of_a_model_may_get_other_bits(desk):
+    found = specification(idea(ends={"first": 2, "last": 1, "key_bits": 8, "value_bits": 16}), desk)
+    assert [found.kv.at(layer).key.bits for layer in (0, 1, 2, 10, 11)] == [8, 8, 4, 4, 8]
+    assert [found.kv.at(layer).value.method for layer in (0, 2, 11)] == ["none", "affine", "none"]
+    assert desk.expresses(found)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"ends": {"first": 9, "key_bits": 8}}, "too many of 12"),
+        ({"ends": {"first": 1, "key_bits": 8}, "first_layer": 3}, "stays in 16 bit"),
+        ({"model": "gamma"}, "not part of this campaign"),
+        ({"first_layer": 5, "last_layer": 2}, "not layers of alpha"),
+        ({"sink_tokens": 5}, "outside the search space"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(desk, fields, said):
+    with pytest.raises(SwarmError, match=said):
+        specification(idea(**fields), desk)
