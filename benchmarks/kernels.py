@@ -26,15 +26,16 @@ import numpy as np
 
 from swarm.kernels.errors import SwarmError
 from swarm.kernels.fused import timing
-from swarm.kernels.fused.decode import HEAD_DIMS, DecodeAttention, DenseSide, Run
-from swarm.kernels.fused.timing import Shape
+from swarm.kernels.fused.decode import HEAD_DIMS, DecodeAttention, DenseSide, PackedSide, Run
+from swarm.kernels.fused.paths import Shape
+from swarm.kernels.fused.rates import Roof
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
-    from swarm.kernels.fused.wiring import FusedDecode
+    from swarm.kernels.backends.base import Backend
 
 LLAMA = Shape("Llama-3.1-70B", 64, 8, 128)
 SHAPES = (LLAMA, Shape("Gemma-4 window", 32, 16, 256, 1024), Shape("Gemma-4 global", 32, 4, 512))
@@ -60,13 +61,13 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=min(12, os.cpu_count() or 1), help="processes that check")
     options = parser.parse_args()
     try:
-        name, fused = timing.fused_of_this_machine()
+        backend = timing.backend_of_this_machine()
     except SwarmError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    record = environment(name)
+    record = environment(backend.name)
     if not options.checks:
-        record |= tables(fused, options.quick)
+        record |= tables(backend, options.quick)
         write(options.json, record)
     checks = [] if options.quick else check(options.jobs)
     failed = [row for row in checks if not row["error"] < LIMIT]
@@ -79,16 +80,17 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def tables(fused: FusedDecode, quick: bool) -> dict:
+def tables(backend: Backend, quick: bool) -> dict:
     """Print the tables and return their numbers."""
-    bandwidth = timing.copy_bandwidth()
-    print(f"copy bandwidth {bandwidth:.0f} GB/s\n")
+    roof = Roof.measured()
+    bandwidth = roof.copy
+    print(f"copy bandwidth {bandwidth:.0f} GB/s, float16 matrix product {roof.flops:.0f} TFLOP/s\n")
     rows = []
     for shape in SHAPES[:1] if quick else SHAPES:
-        rows += table(fused, shape, [AFFINE4], CONTEXTS if shape.window is None else CONTEXTS[::3], bandwidth)
+        rows += table(backend, shape, [AFFINE4], CONTEXTS if shape.window is None else CONTEXTS[::3], bandwidth)
     if not quick:
-        rows += table(fused, LLAMA, FORMATS[1:], CONTEXTS[-1:], bandwidth)
-    return {"copy_bandwidth": bandwidth, "timings": rows}
+        rows += table(backend, LLAMA, FORMATS[1:], CONTEXTS[-1:], bandwidth)
+    return {"copy_bandwidth": bandwidth, "matrix_tflops": roof.flops, "timings": rows}
 
 
 def write(path: Path | None, record: dict) -> None:
@@ -132,7 +134,9 @@ def error_of(spec: QuantSpec, dim: int, case: tuple[int, ...], seed: int) -> flo
     """Relative error of one case on fresh tensors."""
     import mlx.core as mx
 
-    _, fused = timing.fused_of_this_machine()
+    fused = timing.backend_of_this_machine().fused
+    if fused is None:
+        raise TypeError("a GPU without kernels")
     heads, group, tokens, head, tail = case
     rng = np.random.default_rng(seed)
 
@@ -145,7 +149,7 @@ def error_of(spec: QuantSpec, dim: int, case: tuple[int, ...], seed: int) -> flo
     quantizer = base.build(spec, dim)
     first = 5
     parts = [quantizer.encode(vectors(2, heads, tokens + first, dim)) for _ in "kv"]
-    runs = {"packed": Run(*(timing.side(quantizer, part, first) for part in parts), tokens)}
+    runs = {"packed": Run(*(side(quantizer, part, first) for part in parts), tokens)}
     columns = [[wide(quantizer.decode(part))[:, :, first:]] for part in parts]
     for name, count in (("head", head), ("tail", tail)):
         if count:
@@ -155,7 +159,7 @@ def error_of(spec: QuantSpec, dim: int, case: tuple[int, ...], seed: int) -> flo
                 column.append(wide(x))
     k, v = (np.concatenate(column, axis=2) for column in columns)
     q = vectors(2, heads * group, 1, dim)
-    groups = dim // timing.scale_group(quantizer, dim)
+    groups = dim // scale_group(quantizer, dim)
     attention = DecodeAttention(fused.launcher, fused.device_of(dim, groups, group))
     out, _ = attention(q, 0.1, runs["packed"], head=runs.get("head"), tail=runs.get("tail"))
     scores = 0.1 * np.einsum("bhgd,bhtd->bhgt", wide(q).reshape(2, heads, group, dim), k)
@@ -164,8 +168,22 @@ def error_of(spec: QuantSpec, dim: int, case: tuple[int, ...], seed: int) -> flo
     return float(np.linalg.norm(wide(out) - expected) / np.linalg.norm(expected))
 
 
+def scale_group(quantizer: base.Quantizer, dim: int) -> int:
+    """Channels that share a scale."""
+    form = quantizer.form()
+    return dim if form is None else form.group
+
+
+def side(quantizer: base.Quantizer, parts: dict[str, mx.array], first: int) -> PackedSide:
+    """What a kernel is given for packed arrays of a format."""
+    form = quantizer.form()
+    if form is None:
+        raise TypeError(f"no kernel reads {quantizer.spec.label}")
+    return PackedSide(form, parts, first)
+
+
 def table(
-    fused: FusedDecode, shape: Shape, formats: Sequence[QuantSpec], contexts: Sequence[int], bandwidth: float
+    backend: Backend, shape: Shape, formats: Sequence[QuantSpec], contexts: Sequence[int], bandwidth: float
 ) -> list[dict]:
     """Print one table and return its numbers."""
     window = f", window {shape.window}" if shape.window else ""
@@ -175,7 +193,7 @@ def table(
     rows = []
     for spec in formats:
         for context in reversed(contexts):
-            timings, refused = timing.compare(fused, shape, spec, spec, context)
+            timings, refused = timing.compare(backend, shape, spec, spec, context)
             ours = timings[0].median
             for entry in timings:
                 share = entry.bandwidth / bandwidth

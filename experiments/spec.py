@@ -62,6 +62,9 @@ def code_version() -> str:
     return sources.digest(sources.ROOTS)
 
 
+TIMED_UNITS = frozenset({"us", "GB/s", "of copy bandwidth", "of roofline"})
+
+
 class Metric(FrozenModel):
     """One measured number: `stderr` is the standard error over `n` independent windows or repetitions."""
 
@@ -70,6 +73,11 @@ class Metric(FrozenModel):
     unit: str = ""
     n: int = Field(default=1, ge=1)
     stderr: FiniteFloat | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether it comes from a clock: no two runs agree on it, and comparisons of runs leave it out."""
+        return self.unit in TIMED_UNITS
 
     @classmethod
     def of(cls, name: str, value: float, unit: str = "", n: int = 1, stderr: float | None = None) -> Self:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from swarm.experiments import divergence, factors, storage
+from swarm.experiments import divergence, factors, kernel_time, storage
 from swarm.experiments.attention_error import FIELDS, LayerErrors, layer_errors
 from swarm.experiments.decode import DecodeSet, gained_caches
 from swarm.experiments.environment import environment
@@ -22,7 +22,10 @@ UNITS = {"attention_kl": "nat", "g": "logit"}
 
 
 class Attention(Protocol):
-    """Relative errors of logits, output, keys and values, attention KL, and the controlling number G."""
+    """Relative errors of logits, output, keys and values, attention KL, and the controlling number G.
+
+    On a GPU with fused kernels also how long a decode step takes, beside its baselines.
+    """
 
     name: ClassVar[str] = "attention"
     summary: ClassVar[str] = "errors of attention logits and outputs per layer, on captured Q, K and V"
@@ -43,13 +46,19 @@ class Attention(Protocol):
         errors = [
             layer_errors(given, caches[layer]) for layer, given in zip(layers, ground.layers(layers), strict=True)
         ]
+        measured = time.perf_counter()
+        timed = kernel_time.metrics(spec, subject.info, layers)
         return Measurement(
-            metrics=(*_metrics(errors), *storage.metrics([caches[layer] for layer in layers])),
+            metrics=(*_metrics(errors), *storage.metrics([caches[layer] for layer in layers]), *timed),
             arrays=_arrays(errors),
             notes=f"{self.rungs[0]}: {len(layers)} layers, {ground.scored_queries}; each layer reads 16-bit inputs."
             + factors.noted(caches),
             environment=environment(),
-            seconds={"prepare": ready - start, "measure": time.perf_counter() - ready},
+            seconds={
+                "prepare": ready - start,
+                "measure": measured - ready,
+                "time kernels": time.perf_counter() - measured,
+            },
         )
 
 

@@ -1,6 +1,6 @@
 """The seam of compute back-ends: where arrays live and how attention over a packed cache is computed.
 
-The general path here works in MLX operations, chunk by chunk; a back-end overrides it with something faster.
+The general path here works in MLX operations, chunk by chunk; a back-end with kernels names them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from swarm.kernels.errors import BackendError
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array, Namespace, Packed
+    from swarm.kernels.fused.wiring import FusedDecode
     from swarm.kernels.quantizers.base import Quantizer
     from swarm.kernels.view import StoredView
 
@@ -45,11 +46,20 @@ class Backend(ABC):
         """Packed arrays of finite vectors [B, H, T, D], already rotated and scaled: what a cache appends."""
         return quantizer.pack(self.xp, x)
 
+    @property
+    def fused(self) -> FusedDecode | None:
+        """Fused attention over packed caches, where the back-end has it."""
+        return None
+
     def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
-        """Attention output [B, Hq, L, D] of MLX queries [B, Hq, L, D] over the stored keys and values."""
+        """Attention output [B, Hq, L, D] of MLX queries [B, Hq, L, D] over the stored keys and values.
+
+        The fused kernels for one query token in a format that they know, chunked MLX operations for all else.
+        """
         from swarm.kernels.backends import _mlx_operations
 
-        return _mlx_operations.attend(view, queries, scale, mask)
+        out = None if self.fused is None else self.fused.attend(view, queries, scale, mask)
+        return _mlx_operations.attend(view, queries, scale, mask) if out is None else out
 
 
 def backend(name: str) -> Backend:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from swarm.kernels.fused.encode import FusedEncode
     from swarm.kernels.fused.wiring import FusedDecode
     from swarm.kernels.quantizers.base import Quantizer
-    from swarm.kernels.view import StoredView
 
 
 class Metal(Backend):
@@ -39,10 +38,10 @@ class Metal(Backend):
         packed = _encode()(quantizer.form(), x)
         return super().pack(quantizer, x) if packed is None else packed
 
-    def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
-        """The fused kernels for one query token in a format that they know, MLX operations for all else."""
-        fused = _fused().attend(view, queries, scale, mask)
-        return super().attend(view, queries, scale, mask) if fused is None else fused
+    @property
+    def fused(self) -> FusedDecode:
+        """The kernels of `kernels/fused/source`."""
+        return _fused()
 
 
 @cache

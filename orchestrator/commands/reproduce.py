@@ -25,7 +25,7 @@ def command(
     store: StoreUrl = None,
     json: Json = False,
 ) -> None:
-    """Run a trial again in this process and compare every metric; nothing is stored.
+    """Run a trial again in this process and compare every metric but times; nothing is stored.
 
     On the same machine and release the numbers are the same; elsewhere they may differ by a few standard errors.
     Exits with 1 when they differ by more. Example: `swarm reproduce 12`
@@ -43,7 +43,7 @@ def command(
     if record.environment and record.environment.code_version not in ("", code_version()):
         note("The measuring code is not the one that this trial ran with.")
     measurement = Runner(corpus=Path(corpus) if corpus else None).run(record.spec)
-    rows = [_compare(record, measurement, name) for name in record.metrics]
+    rows = [_compare(record, measurement, name) for name, metric in record.metrics.items() if not metric.timed]
     worst = max((row["verdict"] for row in rows), key=list(_VERDICTS).index)
     if json:
         emit_json({"trial": trial, "verdict": worst, "metrics": rows})

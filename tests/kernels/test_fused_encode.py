@@ -5,8 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+from emulated import Emulated
 
-from swarm.kernels.backends.base import Backend
 from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.fused.encode import FusedEncode
 from swarm.kernels.fused.host import Host
@@ -76,30 +76,7 @@ def test_what_no_kernel_writes_is_left_to_its_method():
         assert FusedEncode(Host())(base.build(QuantSpec(method=name), 64).form(), x) is None
 
 
-class Encoding(Backend):
-    """MLX arrays on the CPU; new tokens are encoded in the host emulation."""
-
-    name = "encoding"
-    remedy = "It is a test's."
-
-    def __init__(self):
-        self.encode = FusedEncode(Host("metal"))
-        self.launches = 0
-
-    @classmethod
-    def available(cls):
-        return True
-
-    def device_name(self):
-        return "encoding"
-
-    def pack(self, quantizer, x):
-        packed = self.encode(quantizer.form(), x)
-        self.launches += packed is not None
-        return super().pack(quantizer, x) if packed is None else packed
-
-
-class Plain(Encoding):
+class Plain(Emulated):
     def pack(self, quantizer, x):
         return quantizer.pack(mx, x)
 
@@ -110,13 +87,13 @@ def test_the_cache_appends_what_the_kernel_packs(segments, window):
     """Over the growth of the store, in calls of any length, codes lie where the method's own encoder puts them."""
     kv = KVSpec(key=A4, value=QuantSpec(method="q8_0"), **segments)
     rng = np.random.default_rng(4)
-    caches = [PackedKVCache(kv, window=window, backend=backend) for backend in (Encoding(), Plain())]
+    caches = [PackedKVCache(kv, window=window, backend=backend) for backend in (Emulated(), Plain())]
     for length in (1, 250, 7, 1, 1, 3):
         k, v = (mx.array(rng.standard_normal((1, 2, length, 64)).astype(np.float16)) for _ in range(2))
         for cache in caches:
             cache.append(k, v)
     fused, plain = (cache.state for cache in caches)
-    assert caches[0].backend.launches >= 8
+    assert caches[0].backend.packed >= 8
     for side in ("key", "value"):
         for name, part in plain[side]["arrays"].items():
             assert mx.array_equal(fused[side]["arrays"][name], part), (side, name)

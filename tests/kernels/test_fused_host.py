@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from swarm.kernels.errors import BackendError
-from swarm.kernels.fused import host, sources
+from swarm.kernels.fused import compiling, sources
 from swarm.kernels.fused.call import KernelCall
-from swarm.kernels.fused.host import FLAGS, Host, Signature, translation_unit
+from swarm.kernels.fused.compiling import FLAGS
+from swarm.kernels.fused.host import Host, Signature, translation_unit
 
 REVERSE = """
 KV_SHARED_ARRAY(float, line, 64);
@@ -165,9 +166,9 @@ def test_small_inputs_are_refused_before_metal_moves_them_to_another_address_spa
 
 
 def test_a_machine_without_a_compiler_is_told_what_to_install(monkeypatch):
-    monkeypatch.setattr(host.shutil, "which", lambda name: None)
+    monkeypatch.setattr(compiling.shutil, "which", lambda name: None)
     with pytest.raises(BackendError, match=r"apt install g\+\+"):
-        host.compiled("int never_compiled_before;")
+        compiling.shared_object("int never_compiled_before;")
 
 
 @pytest.fixture
@@ -198,8 +199,8 @@ def decode_call():
 
 def _call_graph(text, tmp_path):
     source = tmp_path / "kernel.cpp"
-    source.write_text(host.prelude("metal") + text)
-    host.compiler(*FLAGS, "-O0", "-fcallgraph-info", "-c", str(source), "-o", str(tmp_path / "kernel.o"))
+    source.write_text(compiling.prelude("metal") + text)
+    compiling.run(*FLAGS, "-O0", "-fcallgraph-info", "-c", str(source), "-o", str(tmp_path / "kernel.o"))
     graph = (tmp_path / "kernel.ci").read_text()
     edges = re.findall(r'edge: \{ sourcename: "([^"]+)" targetname: "([^"]+)"', graph)
     return [(a, b) for a, b in edges if "kv" in a and "kv" in b and "host" not in a and "host" not in b]

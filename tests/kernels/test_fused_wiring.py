@@ -5,38 +5,13 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+from emulated import Emulated
 
 from swarm.kernels import attention
-from swarm.kernels.backends.base import Backend
 from swarm.kernels.backends.cpu import Cpu
 from swarm.kernels.cache import PackedKVCache
-from swarm.kernels.fused.host import Host
 from swarm.kernels.fused.plan import Device, plan
-from swarm.kernels.fused.wiring import FusedDecode
 from swarm.kernels.spec import KVSpec, QuantSpec
-
-
-class Emulated(Backend):
-    """MLX arrays on the CPU, decode attention in the host emulation; counts what went through it."""
-
-    name = "emulated"
-    remedy = "It is a test's."
-
-    def __init__(self, scalar_heads=0):
-        self.fused = FusedDecode(Host("metal"), lambda dim, groups, group: Device(8, scalar_heads, 4, 0))
-        self.taken = 0
-
-    @classmethod
-    def available(cls):
-        return True
-
-    def device_name(self):
-        return "emulated"
-
-    def attend(self, view, queries, scale, mask):
-        out = self.fused.attend(view, queries, scale, mask)
-        self.taken += out is not None
-        return super().attend(view, queries, scale, mask) if out is None else out
 
 
 def outputs(backend, kv, *, dim=64, heads=2, group=4, window=None, steps=3, prompt=41, dtype=mx.float16, seed=0):

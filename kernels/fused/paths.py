@@ -1,0 +1,167 @@
+"""The ways to attend over the same cache: the fused kernel, and what one would use without it. Knows caches and MLX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from swarm.kernels.cache import PackedKVCache
+from swarm.kernels.errors import BackendError
+from swarm.kernels.quantizers import base
+from swarm.kernels.spec import KVSpec
+
+if TYPE_CHECKING:
+    from swarm.kernels.backends.base import Backend
+    from swarm.kernels.side import SideView
+    from swarm.kernels.spec import QuantSpec
+    from swarm.kernels.view import StoredView
+
+Array = Any
+Path = Callable[[Array, int], Array]  # of a query and the number of a set of keys and values
+
+FUSED = "fused"
+SDPA = "MLX SDPA 16 bit"
+DEQUANTIZE = "MLX dequantize + SDPA"
+QUANTIZED = "mlx-lm quantized SDPA"
+MOST_SETS = 16
+WINDOW_SLACK = 256  # tokens that a windowed cache holds beyond its window
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One layer's attention: heads, head size, and the sliding window if it has one."""
+
+    name: str
+    q_heads: int
+    kv_heads: int
+    head_dim: int
+    window: int | None = None
+
+    def seen(self, context: int) -> int:
+        """Tokens that a query attends to."""
+        return context if self.window is None else min(context, self.window)
+
+    def operations(self, context: int) -> int:
+        """Floating-point operations of one step: a product and a sum per query head and channel of K and of V."""
+        return 4 * self.q_heads * self.head_dim * self.seen(context)
+
+
+class Sets:
+    """Several sets of random keys and values of one layer, in 16 bit and as a cache holds them."""
+
+    def __init__(
+        self, backend: Backend, shape: Shape, key: QuantSpec, value: QuantSpec, context: int, rotate_bytes: int
+    ) -> None:
+        import mlx.core as mx
+
+        self.backend = backend
+        self.shape = shape
+        self.seen = shape.seen(context)
+        self.context = min(context, self.seen + WINDOW_SLACK)  # a windowed cache drops what nothing sees
+        self.scale = shape.head_dim**-0.5
+        self.kv = KVSpec(key=_fixed(key), value=_fixed(value))
+        self.q = mx.random.normal((1, shape.q_heads, 1, shape.head_dim)).astype(mx.float16)
+        values = shape.kv_heads * self.seen * shape.head_dim
+        bits = [base.build(spec, shape.head_dim).bits_per_value() for spec in (self.kv.key, self.kv.value)]
+        self.packed_bytes = int(values * sum(bits) / 8)
+        self.half_bytes = 2 * 2 * values
+        sets = max(2, min(MOST_SETS, -(-rotate_bytes // self.packed_bytes)))
+        self.half = [[self._vectors() for _ in "kv"] for _ in range(min(sets, max(2, rotate_bytes // self.half_bytes)))]
+        self.views = [self._view() for _ in range(sets)]
+        mx.eval(self.half, [view.cache.state for view in self.views])
+
+    def _vectors(self) -> Array:
+        import mlx.core as mx
+
+        return mx.random.normal((1, self.shape.kv_heads, self.context, self.shape.head_dim)).astype(mx.float16)
+
+    def _view(self) -> StoredView:
+        """What the last token of a filled cache sees."""
+        cache = PackedKVCache(self.kv, window=self.shape.window, backend=self.backend)
+        keys, values = self._vectors(), self._vectors()
+        cache.append(keys[:, :, :-1], values[:, :, :-1])
+        return cache.append(keys[:, :, -1:], values[:, :, -1:])
+
+    def paths(self) -> list[tuple[str, Path, int]]:
+        """Name, function of (query, set), and bytes of keys and values that the path must read; the fused one first.
+
+        Raises:
+            BackendError: no fused kernel reads the formats.
+        """
+        fused = self.backend.fused
+        if fused is None or fused.attend(self.views[0], self.q, self.scale, None) is None:
+            raise BackendError(
+                f"No fused kernel attends over K {self.kv.key.label}, V {self.kv.value.label}.",
+                "Time formats that one reads.",
+            )
+
+        def by_kernel(q: Array, i: int) -> Array:
+            return fused.attend(self.views[i % len(self.views)], q, self.scale, None)
+
+        found: list[tuple[str, Path, int]] = [
+            (FUSED, by_kernel, self.packed_bytes),
+            (SDPA, self._by_sdpa, self.half_bytes),
+        ]
+        methods = {self.kv.key.method, self.kv.value.method}
+        if methods != {"none"}:
+            found.append((DEQUANTIZE, self._by_dequantizing, self.packed_bytes))
+        if methods == {"affine"} and self.kv.key == self.kv.value:
+            found.append((QUANTIZED, self._by_mlx_lm, self.packed_bytes))
+        return found
+
+    def _by_sdpa(self, q: Array, i: int) -> Array:
+        import mlx.core as mx
+
+        k, v = (x[:, :, self.context - self.seen :] for x in self.half[i % len(self.half)])
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale)
+
+    def _by_dequantizing(self, q: Array, i: int) -> Array:
+        import mlx.core as mx
+
+        view = self.views[i % len(self.views)]
+        k, v = (_dequantized(side, view.lowest(), view.offset) for side in (view.key, view.value))
+        out = mx.fast.scaled_dot_product_attention(self._framed(view, q), k, v, scale=self.scale)
+        return self._unframed(view, out)
+
+    def _by_mlx_lm(self, q: Array, i: int) -> Array:
+        from mlx_lm.models.base import quantized_scaled_dot_product_attention
+
+        view = self.views[i % len(self.views)]
+        k, v = (_affine(side, view.lowest(), view.offset) for side in (view.key, view.value))
+        spec = self.kv.key
+        q = self._framed(view, q)
+        out = quantized_scaled_dot_product_attention(
+            q, k, v, scale=self.scale, mask=None, group_size=spec.group_size, bits=spec.bits
+        )
+        return self._unframed(view, out)
+
+    def _framed(self, view: StoredView, q: Array) -> Array:
+        grouped = q.reshape(1, self.shape.kv_heads, -1, self.shape.head_dim)
+        return view.key.codec.query(grouped).reshape(q.shape).astype(q.dtype)
+
+    def _unframed(self, view: StoredView, out: Array) -> Array:
+        grouped = out.reshape(1, self.shape.kv_heads, -1, self.shape.head_dim)
+        return view.value.codec.output(grouped).reshape(out.shape).astype(out.dtype)
+
+
+def _fixed(spec: QuantSpec) -> QuantSpec:
+    """Without learned factors, which need a model and cost the kernel nothing."""
+    return spec.model_copy(update={"scaling": "fixed"})
+
+
+def _affine(side: SideView, low: int, high: int) -> tuple[Array, Array, Array]:
+    """Codes, scales and biases of a run of columns."""
+    first = side.side.packed_first
+    parts = side.side.store.read(low - first, high - first)
+    return parts["codes"], parts["scales"], parts["biases"]
+
+
+def _dequantized(side: SideView, low: int, high: int) -> Array:
+    """Columns in 16 bit, by MLX's own kernel where it has one."""
+    import mlx.core as mx
+
+    spec = side.codec.spec
+    if spec.method != "affine":
+        return side.packed(mx, low, high).astype(mx.float16)
+    return mx.dequantize(*_affine(side, low, high), group_size=spec.group_size, bits=spec.bits)
