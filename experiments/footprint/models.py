@@ -58,6 +58,9 @@ def find(name: str) -> ModelShape:
         raise ModelError(f"{name!r} can be several models: {', '.join(sorted(shapes))}.", "Say which.")
     if not shapes:
         near = ", ".join(naming.nearest(name, table()))
+        if name.count("/") == 1:
+            fetch = f"Nothing is fetched for a plan: `hf download {name} config.json` first, or plan with {near}."
+            raise ModelError(f"{name} is neither in the bundled table nor in the local Hugging Face cache.", fetch)
         raise UnknownNameError("model", name, f"{near}, ... or the path of a config.json, model directory or GGUF file")
     return next(iter(shapes.values()))
 

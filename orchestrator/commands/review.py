@@ -67,7 +67,7 @@ def _list(state: Any, store: str | None, json: bool) -> None:
 
     with open_store(store) as opened:
         names = {campaign.id: campaign.name for campaign in opened.campaigns.list()}
-        rows = [_row(record, names[record.campaign_id]) for record in opened.summaries.list(state=state)]
+        rows = [row(record, names[record.campaign_id]) for record in opened.summaries.list(state=state)]
     columns = [
         Column("id", "summary", justify="right"),
         Column("campaign"),
@@ -95,7 +95,7 @@ def show(store: Store, summary: int, json: bool) -> None:
     text = linked(record.summary.text, numbers)
     found = links(record.summary.text, numbers)
     if json:
-        emit_json({**_row(record, campaign.name), "text": text, "references": [asdict(link) for link in found]})
+        emit_json({**row(record, campaign.name), "text": text, "references": [asdict(link) for link in found]})
         return
     show_markdown(text)
     _evidence(found)
@@ -130,7 +130,7 @@ def _decide(summary: int, state: Any, reviewer: str, note: str, store: str | Non
         record = opened.summaries.review(summary, state, reviewer, note)
         name = opened.campaigns.get(record.campaign_id).name
     if json:
-        emit_json(_row(record, name))
+        emit_json(row(record, name))
     else:
         say(f"Summary {record.id} is {state}{_by(record)}")
 
@@ -145,7 +145,8 @@ def _login() -> str:
         return f"user {os.getuid()}"
 
 
-def _row(record: SummaryRecord, campaign: str) -> dict[str, Any]:
+def row(record: SummaryRecord, campaign: str) -> dict[str, Any]:
+    """A summary as one row of a listing."""
     return {
         "id": record.id,
         "campaign_id": record.campaign_id,

@@ -43,14 +43,15 @@ def command(
             with Stop() as stop:
                 follow(opened, found, stop)
             found = opened.campaigns.get(found.id)
-        state = _state(opened, found)
+        stands = state(opened, found)
         if json:
-            emit_json(state)
+            emit_json(stands)
         else:
-            _tell(opened, state)
+            _tell(opened, stands)
 
 
-def _state(store: Store, campaign: CampaignRecord) -> dict[str, Any]:
+def state(store: Store, campaign: CampaignRecord) -> dict[str, Any]:
+    """How a campaign stands, as JSON."""
     from swarm.agents.llm.journal import report
 
     accounts = store.ledger.totals(campaign.id).values()
