@@ -29,6 +29,8 @@ SPECS = [spec for name in METHODS for spec in offered(name)]
 DEFAULTS = [QuantSpec(method=name) for name in METHODS]
 # These estimate inner products without bias and pay with variance: test_theory.py holds them to their own formula.
 SKETCHES = {"qjl", "turboquant_prod"}
+SHRINKING = {"turboquant_mse"}  # least mean squared error: what is decoded is shorter than what was encoded
+SETTLING = {"affine"}  # mx.quantize moves the scale of what it has not seen yet so that one edge is exact
 
 
 def label(value):
@@ -109,12 +111,22 @@ def test_both_array_libraries_agree(spec, vectors):
 
 @pytest.mark.parametrize("spec", SPECS, ids=label)
 def test_encoding_again_is_stable(spec, vectors):
+    """What was decoded is encoded as itself."""
     for seed, codec in enumerate(codecs(spec, seed=5)):
         x = vectors((1, 2, 4 * codec.block_tokens, codec.head_dim), seed).astype(np.float16).astype(np.float32)
-        once = restored(codec, codec.encode(x))
-        twice = restored(codec, codec.encode(once))
-        first, second = np.linalg.norm(once - x), np.linalg.norm(twice - once)
-        assert second <= 1.6 * first + 1e-3 * np.linalg.norm(x)
+        packed = [codec.encode(x)]
+        for _ in range(2):
+            packed.append(codec.encode(restored(codec, packed[-1])))
+        once, twice, thrice = (restored(codec, parts) for parts in packed)
+        if spec.method in SKETCHES:
+            assert np.linalg.norm(twice - once) <= 1.6 * np.linalg.norm(once - x)
+        elif spec.method in SHRINKING:
+            np.testing.assert_array_equal(packed[1]["codes"], packed[0]["codes"])
+        elif spec.method in SETTLING:
+            np.testing.assert_array_equal(thrice, twice)
+            assert np.linalg.norm(twice - once) < 0.7 * np.linalg.norm(once - x)
+        else:
+            np.testing.assert_allclose(twice, once, rtol=1e-5, atol=1e-6 * np.abs(x).max())
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=label)
