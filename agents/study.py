@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swarm.agents.base import AgentSettings
-from swarm.agents.seeds import derive
+from swarm.agents.pareto import front
+from swarm.agents.seeds import derive, generator
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SpecError
 from swarm.memory.records import TrialRecord
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 PROTOCOL = "quality"
 FLOOR = 1e-7
 STARTUP_TRIALS = 10
+STEP = 200
+"""Beyond twice as many trials, all but the latest are thinned to so many: an ask costs TPE time for each it reads."""
+BEST = 50
+"""Of those, how many are the best; the others are drawn at random, so that what is bad keeps its density."""
+RECENT = 50
+"""Trials that are never thinned: the last ones may still run."""
 NOISE = ("PedAnova", "Some regimes for parameter", "Target and region quantiles", "The number of trials is too small")
 """What Optuna warns of and nobody can change: few trials, and that low values are the good ones."""
 
@@ -55,6 +62,7 @@ class ModelStudy:
         self._settings = settings
         self._seed = seed
         self._fed: dict[int, tuple[str, optuna.Trial | None]] = {}
+        self._chosen: dict[int, list[int]] = {}
 
     @cached_property
     def study(self) -> optuna.Study:
@@ -73,7 +81,7 @@ class ModelStudy:
 
     def feed(self, records: Iterable[TrialRecord]) -> None:
         """Bring the study up to date with the trials of this model, in order; running ones count as pending."""
-        wanted = [r for r in records if self._belongs(r)]
+        wanted = self._thinned([r for r in records if self._belongs(r)])
         if not self._continues(wanted):
             self._fed.clear()
             self.__dict__.pop("study", None)
@@ -88,6 +96,30 @@ class ModelStudy:
     def _belongs(self, record: TrialRecord) -> bool:
         spec = record.spec
         return spec.model == self._info.name and spec.protocol == PROTOCOL and not (spec.rung or spec.replicate)
+
+    def _thinned(self, records: list[TrialRecord]) -> list[TrialRecord]:
+        """What the sampler reads of many trials; the choice changes every `STEP` trials."""
+        old = max(0, len(records) - RECENT) // STEP * STEP
+        if old < 2 * STEP:
+            return records
+        state = hash(tuple((r.number, r.state) for r in records[:old]))
+        if state not in self._chosen:
+            self._chosen = {state: self._choice(records[:old])}
+        return [*(records[i] for i in self._chosen[state]), *records[old:]]
+
+    def _choice(self, records: list[TrialRecord]) -> list[int]:
+        """Places of the best by Pareto rank, and of a random sample of the others."""
+        points = {i: found for i, r in enumerate(records) if (found := objectives(r)) is not None}
+        best: list[int] = []
+        while points and len(best) < BEST:
+            left = list(points)
+            layer = [left[k] for k in front([points[i] for i in left])]
+            best += layer[: BEST - len(best)]
+            for i in layer:
+                del points[i]
+        others = sorted(set(range(len(records))) - set(best))
+        drawn = generator(self._seed, "thin", len(records)).choice(others, STEP - len(best), replace=False)
+        return sorted([*best, *map(int, drawn)])
 
     def _continues(self, wanted: list[TrialRecord]) -> bool:
         now = {r.number: r.state for r in wanted}

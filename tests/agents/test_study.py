@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from swarm.agents import study as study_module
 from swarm.agents.base import AgentSettings, History
+from swarm.agents.pareto import front
 from swarm.agents.seeds import generator
 from swarm.agents.study import ModelStudy, objectives
 from swarm.experiments.space import Space
@@ -110,3 +112,21 @@ def test_noise_floor_bounds_the_objective(lab, space, infos) -> None:
     found = objectives(record.model_copy(update={"metrics": {**record.metrics, "kld": small, "noise_kld": noise}}))
     assert found is not None
     assert found[0] == pytest.approx(-2.0)
+
+
+def test_a_long_history_is_thinned_and_keeps_its_best(lab, space, infos, monkeypatch) -> None:
+    for name, value in (("STEP", 10), ("BEST", 4), ("RECENT", 5)):
+        monkeypatch.setattr(study_module, name, value)
+    records = trials(lab, space, infos[0], 60)
+    stepwise = fresh(space, infos[0])
+    for n in range(61):
+        stepwise.feed(History.before(n, records, 4).records)
+        read = [t for t in stepwise.study.get_trials(deepcopy=False) if t.values or t.state.name == "RUNNING"]
+        assert len(read) <= 25
+    stepwise.feed(records)
+    at_once = fresh(space, infos[0])
+    at_once.feed(records)
+    assert at_once.ask(61) == stepwise.ask(61)
+    points = [objectives(r) for r in records[:50]]
+    read_points = {tuple(t.values) for t in at_once.study.get_trials(deepcopy=False) if t.values}
+    assert len({points[i] for i in front(points)} & read_points) >= min(4, len(front(points)))
