@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -35,7 +36,7 @@ class LocalServer:
         self._port = _free_port()
         self._lock = threading.Lock()
         self._ready = False
-        command = [sys.executable, "-m", "swarm.agents.llm.local_server", model, str(self._port)]
+        command = [sys.executable, "-m", "swarm.agents.llm.local_server", model, str(self._port), str(os.getpid())]
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C is for the campaign, which ends the server when it is done with it.
             self._process = subprocess.Popen(

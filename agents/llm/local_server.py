@@ -16,9 +16,9 @@ LATER = 5
 
 
 def main() -> None:
-    """Serve `argv[1]` (a model's name) on port `argv[2]` until the process that started this one is gone."""
-    name, port = sys.argv[1], sys.argv[2]
-    _die_with(os.getppid())
+    """Serve `argv[1]` (a model's name) on port `argv[2]` until process `argv[3]`, which started this one, is gone."""
+    name, port, parent = sys.argv[1:4]
+    _die_with(int(parent))  # told, not looked up: it may be gone already
     with contextlib.suppress(OSError):
         os.nice(LATER)  # trials come first
     from swarm.experiments.models import registry

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -168,3 +170,27 @@ def test_minds_are_hired_from_settings(server, store, new_campaign) -> None:
     minds.close()
     with pytest.raises(UsageError, match="cannot be kept"):
         hiring.hire(settings("https://example.org/v1", llm_model="m"), store, new_campaign(usd=1.0))
+
+
+def test_a_local_server_is_gone_with_whoever_started_it(tiny_models) -> None:
+    program = (
+        "import sys, time; from swarm.agents.llm.local import LocalServer;"
+        "server = LocalServer(sys.argv[1]); print(server._process.pid, flush=True); time.sleep(200)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program, tiny_models["llama"]], stdout=subprocess.PIPE, text=True)
+    try:
+        assert parent.stdout is not None
+        pid = parent.stdout.readline().strip()
+        assert _is_alive(pid)
+    finally:
+        parent.kill()
+        parent.communicate()
+    deadline = time.monotonic() + 120
+    while _is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _is_alive(pid)
+
+
+def _is_alive(pid: str) -> bool:
+    found = subprocess.run(["ps", "-o", "stat=", "-p", pid], check=False, capture_output=True, text=True).stdout
+    return bool(found.strip()) and not found.strip().startswith("Z")
