@@ -77,7 +77,7 @@ class Side:
         self.offset += x.shape[2]
         if start < self.sinks:
             head = x[:, :, : self.sinks - start]
-            self.sink = _join(xp, self.sink, head)
+            self.sink = _own(xp, _join(xp, self.sink, head))
             x = x[:, :, self.sinks - start :]
         recent = _join(xp, self.tail, x)
         target = max(before, self.encoded_after(self.offset))
@@ -220,7 +220,7 @@ def _join(xp: Namespace, left: Array | None, right: Array) -> Array:
 
 
 def _own(xp: Namespace, x: Array) -> Array | None:
-    """A copy that does not keep the larger array alive."""
+    """A copy with contiguous rows, as kernels read them, that does not keep the larger array alive."""
     if not x.shape[2]:
         return None
     return arrays.copy(xp, x)

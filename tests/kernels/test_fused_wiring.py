@@ -15,16 +15,22 @@ from swarm.kernels.spec import KVSpec, QuantSpec
 
 
 def outputs(backend, kv, *, dim=64, heads=2, group=4, window=None, steps=3, prompt=41, dtype=mx.float16, seed=0):
-    """A prompt, then single tokens, through one cache: the outputs of the single tokens."""
+    """A prompt, then single tokens, through one cache: the outputs of the single tokens.
+
+    Arrays are laid out as models give them, token by token: heads are a transposed axis.
+    """
     rng = np.random.default_rng(seed)
+
+    def drawn(length, heads):
+        x = mx.array(rng.standard_normal((1, length, heads, dim)).astype(np.float32))
+        return x.astype(dtype).transpose(0, 2, 1, 3)
+
     cache = PackedKVCache(kv, window=window, seed=3)
     cache.backend = backend
     found = []
     for length in [prompt] + [1] * steps:
-        k, v = (mx.array(rng.standard_normal((1, heads, length, dim)).astype(np.float32)) for _ in range(2))
-        q = mx.array(rng.standard_normal((1, heads * group, length, dim)).astype(np.float32))
-        view = cache.append(k.astype(dtype), v.astype(dtype))
-        out = attention.attend(view, q.astype(dtype), 0.2, None if length == 1 else "causal")
+        view = cache.append(drawn(length, heads), drawn(length, heads))
+        out = attention.attend(view, drawn(length, heads * group), 0.2, None if length == 1 else "causal")
         if length == 1:
             found.append(np.array(out.astype(mx.float32)))
     return np.stack(found)

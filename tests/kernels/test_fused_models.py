@@ -1,0 +1,148 @@
+"""The fused path inside models: on what attention is really given, and token by token against the reference path."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from emulated import Emulated
+
+from swarm.experiments.models import registry
+from swarm.kernels import attention
+from swarm.kernels.backends.cpu import Cpu
+from swarm.kernels.cache import PackedKVCache, make_cache
+from swarm.kernels.spec import KVSpec, QuantSpec
+
+BUNDLED = ("smollm2-135m", "gemma3-270m")
+LIMITS = {mx.float32: 1e-3, mx.float16: 2e-3, mx.bfloat16: 2e-3}
+A4 = QuantSpec(method="affine", bits=4, group_size=64)
+TURBO = QuantSpec(method="turboquant_mse", bits=4)
+FORMATS = {
+    "affine4": KVSpec(key=A4, value=A4),
+    "affine2": KVSpec(**dict.fromkeys(("key", "value"), QuantSpec(method="affine", bits=2, group_size=32))),
+    "mixed, sinks, tail": KVSpec(key=QuantSpec(method="q8_0"), value=A4, sink_tokens=4, residual_window=16),
+    "turboquant": KVSpec(key=TURBO, value=TURBO, sink_tokens=2),
+    "q4_0": KVSpec(**dict.fromkeys(("key", "value"), QuantSpec(method="q4_0", rotation="hadamard"))),
+}
+TEXT = (
+    "A shared cache of keys and values grows by one row per token. Whoever reads it pays for every byte, so bytes are "
+    "what a decoder saves: fewer bits for old rows, sixteen for the newest, and for the few that all queries look at."
+)
+
+
+@cache
+def bundled(name):
+    if name not in registry.default_models():
+        pytest.skip(f"{name} is not installed")
+    return registry.load(name)
+
+
+def prompt(loaded):
+    return list(loaded.tokenizer.encode(TEXT))[:80]
+
+
+class Calls(list):
+    """Queries, keys, values, scale and window of every layer of one forward pass."""
+
+    def __call__(self, call):
+        self.append((call.queries, call.keys, call.values, call.scale, call.cache.window))
+
+
+def captured(loaded):
+    calls = Calls()
+    with attention.record(calls):
+        mx.eval(loaded.model(mx.array([prompt(loaded)]), cache=make_cache(loaded.model)))
+    return calls
+
+
+def held(side, x, low):
+    """Every column as a query reads it, in float64 and the original frame."""
+    columns = np.array(x.astype(mx.float16)).astype(np.float64)
+    if side.store.blocks:
+        packed = {name: np.array(part) for name, part in side.store.read(0, side.store.blocks).items()}
+        columns[:, :, side.packed_first : side.encoded] = side.codec.output(side.codec.unpack(np, packed))
+    return columns[:, :, low:]
+
+
+def error_on(call, kv, backend, dtype):
+    """Relative error of the last token's attention output against float64 over the very same stored numbers."""
+    queries, keys, values, scale, window = call
+    q = queries[:, :, -1:].astype(dtype)
+    store = PackedKVCache(kv, window=window, backend=backend, seed=1)
+    k, v = (x.astype(mx.float16) for x in (keys, values))
+    store.append(k[:, :, :-1], v[:, :, :-1])
+    view = store.append(k[:, :, -1:], v[:, :, -1:])
+    taken = backend.taken
+    out = attention.attend(view, q, scale, None)
+    assert backend.taken == taken + 1
+    assert out.dtype == dtype
+    key, value = (held(side, x, view.lowest()) for side, x in zip(store.sides, (k, v), strict=True))
+    wide = np.array(q.astype(mx.float32)).astype(np.float64).reshape(*key.shape[:2], -1, key.shape[-1])
+    scores = scale * wide @ key.swapaxes(-1, -2)
+    shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    expected = (shares / shares.sum(axis=-1, keepdims=True) @ value).reshape(q.shape)
+    return np.linalg.norm(np.array(out.astype(mx.float32)) - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16], ids=str)
+@pytest.mark.parametrize("name", ["affine4", "turboquant"])
+def test_errors_on_captured_tensors(name, dtype):
+    calls = captured(bundled(BUNDLED[0]))
+    backend = Emulated("cuda")
+    for layer in (0, 14, 29):
+        assert error_on(calls[layer], FORMATS[name], backend, dtype) < LIMITS[dtype], layer
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("layout", ["cuda", "metal"])
+@pytest.mark.parametrize("model", BUNDLED)
+def test_errors_on_captured_tensors_of_every_layer(model, layout):
+    calls = captured(bundled(model))
+    worst = {}
+    for name, kv in FORMATS.items():
+        for dtype, limit in LIMITS.items():
+            for scalar in (0, 16):
+                backend = Emulated(layout, scalar_heads=scalar, level=1)
+                errors = [error_on(call, kv, backend, dtype) for call in calls]
+                worst[name, dtype, scalar] = max(errors) / limit
+    print(model, layout, {str(case): f"{share:.2f}" for case, share in worst.items()})  # noqa: T201
+    assert max(worst.values()) < 1
+
+
+def greedy(model, kv, backend, tokens, steps):
+    """The likeliest tokens, one after the other."""
+    caches = make_cache(model, kv, seed=2)
+    for layer in caches:
+        layer.backend = backend
+    found, fed = [], tokens
+    for _ in range(steps):
+        fed = [int(mx.argmax(model(mx.array([fed]), cache=caches)[0, -1]).item())]
+        found += fed
+    return found
+
+
+@pytest.mark.parametrize("name", ["affine4", "mixed, sinks, tail"])
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text"])
+def test_greedy_decode_is_that_of_the_reference_path(tiny, kind, name):
+    """Sixteen tokens of a small random model, past the window of the one that has one."""
+    model, backend = tiny(kind, 5), Emulated()
+    tokens = np.random.default_rng(1).integers(0, 89, 30).tolist()
+    fused = greedy(model, FORMATS[name], backend, tokens, 16)
+    assert backend.taken == 15 * len(model.layers)
+    assert backend.packed > 0
+    assert fused == greedy(model, FORMATS[name], Cpu(), tokens, 16)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", ["affine4", "mixed, sinks, tail"])
+@pytest.mark.parametrize("model", BUNDLED)
+def test_greedy_decode_of_256_tokens(model, name):
+    loaded, backend = bundled(model), Emulated("cuda", level=1)
+    tokens = prompt(loaded)
+    fused = greedy(loaded.model, FORMATS[name], backend, tokens, 256)
+    assert backend.taken == 255 * len(loaded.model.layers)
+    assert fused == greedy(loaded.model, FORMATS[name], Cpu(), tokens, 256)
