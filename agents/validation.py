@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from swarm.agents.evidence import cells, compare
+from swarm.agents.evidence import cells, compare, is_consistent
 from swarm.agents.references import PATTERN, Resolver, UnresolvedError
 from swarm.kernels import plugins
 from swarm.kernels.quantizers import base as quantizers
@@ -124,6 +124,8 @@ def _contradiction(left: re.Match[str], right: re.Match[str], less: bool, resolv
         return "the data contradict its direction."
     if a.spec.protocol != b.spec.protocol:
         return "its trials measured different things."
+    if not (is_consistent(lower) and is_consistent(higher)):
+        return "one of its trials contradicts itself."
     low, high = (next(iter(cells([r], metric, r.spec.protocol).values())) for r in (lower, higher))
     difference = compare(low, high)
     if difference is not None and difference.interval()[1] >= 0:

@@ -1,0 +1,80 @@
+"""Findings in a store are judged again from its measurements: a falsified one makes what rests on it fall."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+import pytest
+from samples import ENVIRONMENT
+
+from swarm.agents.base import History, analysts
+from swarm.agents.referee import Referee
+from swarm.experiments.spec import Measurement, TrialSpec
+from swarm.kernels.spec import KVSpec, QuantSpec
+from swarm.memory.records import Budget, Proposal
+from swarm.memory.store import Store
+from swarm.orchestrator.cli import run
+
+PLAIN = QuantSpec(method="affine", bits=4)
+TURNED = QuantSpec(method="affine", bits=4, rotation="hadamard")
+CACHES = [KVSpec(key=key, value=value) for key in (TURNED, PLAIN) for value in (TURNED, PLAIN)]
+
+
+def law(spec) -> float:
+    return (-0.9 if spec.model == "alpha" else 0.9) * (spec.kv.key.rotation == "hadamard")
+
+
+@pytest.fixture
+def path(tmp_path, make_lab, infos):
+    """A store with trials on two models, replicated, and the findings in them."""
+    place = tmp_path / "swarm.db"
+    with Store.open(place, create=True) as store:
+        campaign = store.campaigns.create("x", {"models": ["alpha", "beta"]}, Budget(trials=24), 0)
+        for info in infos:
+            store.models.register(info)
+        lab = make_lab(law=law)
+        specs = [
+            TrialSpec(model=info.name, kv=kv, replicate=r, seed=r) for r in range(3) for info in infos for kv in CACHES
+        ]
+        for number, spec in enumerate(specs):
+            trial = store.trials.add(campaign.id, number, Proposal(spec=spec, proposer="test"))
+            metrics, arrays = lab.measure(spec)
+            measured = Measurement(metrics=tuple(metrics.values()), arrays=arrays, environment=ENVIRONMENT)
+            store.trials.complete(store.trials.claim(trial.id, "test"), measured)
+        history = History.before(len(specs), store.trials.list(campaign.id), 0)
+        named = {info.name: info for info in infos}
+        kinds = [kind() for kind in analysts().values()]
+        found = [finding for kind in kinds for finding in kind.analyse(history, named)]
+        for finding in Referee(kinds, named).judge(found, [], history):
+            store.findings.upsert(campaign.id, finding)
+        assert {f.finding.kind for f in store.findings.list(status="confirmed")} >= {"contrast", "sensitivity"}
+    return place
+
+
+def checked(path, capsys) -> tuple[int, dict]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ending:
+        run(["findings", "--check", "--store", str(path), "--json"])
+    return int(ending.value.code or 0), json.loads(capsys.readouterr().out)
+
+
+def test_findings_stand_on_their_measurements_and_fall_with_them(path, capsys) -> None:
+    code, told = checked(path, capsys)
+    assert (code, told["changed"], told["fell"]) == (0, [], 0)
+    with Store.open(path, readonly=True) as store:
+        contrast = next(f for f in store.findings.list(status="confirmed") if f.finding.kind == "contrast")
+        unharmed = {f.id for f in store.findings.list() if contrast.finding.evidence[0] not in f.finding.evidence}
+    with sqlite3.connect(path) as database:
+        database.execute(
+            "UPDATE measurements SET value = 4 * value WHERE metric = 'kld' AND trial_id = ?",
+            contrast.finding.evidence[:1],
+        )
+    code, told = checked(path, capsys)
+    assert code == 1
+    fell = {row["id"]: row for row in told["changed"] if row["fell"]}
+    assert fell[contrast.id]["stored"] == "confirmed"
+    assert fell[contrast.id]["now"] in ("hypothesis", "refuted")
+    assert not fell.keys() & unharmed
+    with Store.open(path, readonly=True) as store:  # it was a question: nothing is changed
+        assert store.findings.get(contrast.id) == contrast
