@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Iterator, MutableMapping
@@ -13,7 +14,7 @@ from typer.core import TyperGroup
 
 from swarm.kernels import plugins
 from swarm.kernels.errors import UsageError
-from swarm.orchestrator import console, toml
+from swarm.orchestrator import console, helping, toml
 
 PACKAGE = "swarm.orchestrator.commands"
 PANELS = ("Campaigns", "Results", "Methods and models", "Use")
@@ -76,8 +77,11 @@ def build(name: str) -> Any:
     module = importlib.import_module(f"{PACKAGE}.{name}")
     prefix = vars(module).get("PREFIX", f"SWARM_{name.upper()}")
     context = {**CONTEXT, "auto_envvar_prefix": prefix, "default_map": toml.table(name)}
+    text, examples = helping.split(inspect.getdoc(module.command) or "")
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(name, context_settings=context)(module.command)
+    single.command(name, cls=helping.Command, context_settings=context, help=text, epilog="\n".join(examples) or None)(
+        module.command
+    )
     built = typer.main.get_command(single)
     unknown = sorted(set(context["default_map"]) - {param.name for param in built.params})
     if unknown:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,3 +30,8 @@ def command(
     code = benches.run(name, short=short, as_json=json)
     if code:
         raise typer.Exit(code)
+
+
+def output() -> object:
+    """What `--json` prints: the benchmarks by name, or the record of one, each with its own keys."""
+    return list[dict[str, str]] | dict[str, Any]

@@ -25,3 +25,10 @@ def command(store: StoreUrl = None, json: Json = False) -> None:
     listing([asdict(check) for check in found], columns, as_json=json)
     if any(check.status in ("missing", "failed") for check in found):
         raise typer.Exit(1)
+
+
+def output() -> object:
+    """What `--json` prints."""
+    from swarm.orchestrator.checks import Check
+
+    return list[Check]

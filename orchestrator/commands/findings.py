@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typing_extensions import TypedDict
 
 from swarm.orchestrator.console import Column, emit_json, listing, number, say
 from swarm.orchestrator.options import CampaignName, Json, StoreUrl
@@ -67,7 +68,7 @@ def _check(campaign: str | None, store: str | None, json: bool) -> int:
         total = len(opened.findings.list(found.id))
         changed = changes(opened, found)
     fell = sum(change.fell for change in changed)
-    rows = [
+    rows: list[ChangedRow] = [
         {
             "id": change.record.id,
             "stored": change.record.finding.status,
@@ -88,6 +89,37 @@ def _check(campaign: str | None, store: str | None, json: bool) -> int:
         listing(rows, columns, as_json=False)
     say(f"{total} findings judged again from the measurements: {total - len(rows)} stand as stored, {fell} fell.")
     return int(fell > 0)
+
+
+class ChangedRow(TypedDict):
+    """A finding that the measurements do not carry any more as it is stored."""
+
+    id: int
+    stored: str
+    now: str
+    effect_stored: str | None
+    effect_now: str | None
+    fell: bool
+    statement: str
+
+
+class Checked(TypedDict):
+    """All findings judged again."""
+
+    findings: int
+    changed: list[ChangedRow]
+    fell: int
+
+
+def output() -> object:
+    """What `--json` prints: the findings, or with `--check` those that changed."""
+    from swarm.memory.records import Finding
+
+    class FindingRow(Finding):
+        id: int
+        interval: str | None
+
+    return list[FindingRow] | Checked
 
 
 def row(record: FindingRecord) -> dict[str, Any]:

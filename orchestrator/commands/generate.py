@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typing_extensions import TypedDict
 
 from swarm.orchestrator.console import Column, clean, emit_json, listing, note, number, say
 from swarm.orchestrator.options import Json, KVMethod, RecipeFile
@@ -74,7 +75,7 @@ def _aloud(text: str) -> None:
 
 
 def _report(model: str, runs: dict[str, Generated], json: bool) -> None:
-    rows = [{"cache": label, **_row(run)} for label, run in runs.items()]
+    rows: list[CacheRow] = [{"cache": label, **_row(run)} for label, run in runs.items()]
     first, *others = runs.values()
     agreement = next((_agreement(first, other) for other in others), None)
     if json:
@@ -98,7 +99,38 @@ def _report(model: str, runs: dict[str, Generated], json: bool) -> None:
         say(f"The first {agreement} of {len(first.tokens)} tokens are those of 16 bit.")
 
 
-def _row(run: Generated) -> dict[str, Any]:
+class RunRow(TypedDict):
+    """One generation: memory and rates (tokens per second)."""
+
+    cache_bytes: int
+    bits_per_value: float
+    prompt_tokens: int
+    new_tokens: int
+    prefill_rate: float
+    decode_rate: float | None
+
+
+class CacheRow(RunRow):
+    """A generation with the cache that it used."""
+
+    cache: str
+
+
+class Generation(TypedDict):
+    """The text, and what each cache cost."""
+
+    model: str
+    text: str
+    runs: list[CacheRow]
+    same_tokens: int | None
+
+
+def output() -> object:
+    """What `--json` prints."""
+    return Generation
+
+
+def _row(run: Generated) -> RunRow:
     return {
         "cache_bytes": run.cache_bytes,
         "bits_per_value": run.bits_per_value,

@@ -55,3 +55,10 @@ def command(
         listing(nodes, [Column("node"), Column("label")], as_json=json, empty="None.")
     else:
         sys.stdout.write(lineage.to_dot(made) if form == "dot" else lineage.to_graphml(made))
+
+
+def output() -> object:
+    """What `--json` prints: the nodes of a walk with their attributes, or the most influential findings."""
+    from swarm.memory.lineage import Influence
+
+    return list[dict[str, str | int | float | bool | None]] | list[Influence]

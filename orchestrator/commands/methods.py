@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from typing_extensions import TypedDict
 
 from swarm.kernels import plugins
 from swarm.kernels.errors import UnknownNameError
-from swarm.kernels.quantizers import base
 from swarm.orchestrator.console import Column, listing
 from swarm.orchestrator.options import Json
 
@@ -26,6 +26,8 @@ def command(
 
     Example: `swarm methods affine`
     """
+    from swarm.kernels.quantizers import base
+
     known = plugins.names(base.PACKAGE)
     if name is not None and name not in known:
         raise UnknownNameError("method", name, ", ".join(known))
@@ -48,7 +50,30 @@ def command(
     )
 
 
-def _row(name: str) -> dict[str, Any]:
+class MethodRow(TypedDict):
+    """A method with what it offers."""
+
+    name: str
+    summary: str
+    formula: str
+    source: str
+    bits: list[int]
+    group_sizes: list[int | None]
+    axes: list[str]
+    rotations: list[str]
+    scalings: list[str]
+    sides: list[str]
+    needs: list[str]
+
+
+def output() -> object:
+    """What `--json` prints."""
+    return list[MethodRow]
+
+
+def _row(name: str) -> MethodRow:
+    from swarm.kernels.quantizers import base
+
     method = base.method(name)
     offered = method.choices
     return {

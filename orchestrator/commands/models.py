@@ -46,6 +46,18 @@ def command(
     listing([_row(info) for info in infos], columns, as_json=json)
 
 
+def output() -> object:
+    """What `--json` prints: the facts of each model, with those that the table words differently."""
+    from swarm.experiments.models.base import ModelInfo
+
+    class ModelRow(ModelInfo):
+        scale: str
+        window: str
+        here: bool
+
+    return list[ModelRow]
+
+
 def _row(info: ModelInfo) -> dict[str, Any]:
     limited = [window for window in info.windows if window is not None]
     window = f"{max(limited)} on {len(limited)} of {info.n_layers}" if limited else "none"

@@ -202,6 +202,26 @@ def _legend(report: Plan) -> None:
         say(f"left out {label}: {reason}", style="dim")
 
 
+def output() -> object:
+    """What `--json` prints: the plan, with layers that are alike counted together."""
+    from pydantic import Field
+
+    from swarm.experiments.footprint.plan import Plan
+    from swarm.experiments.footprint.shape import LayerShape, ModelShape
+
+    class LayerGroup(LayerShape):
+        count: int
+
+    class GroupedShape(ModelShape):
+        layers: Annotated[Any, Field(exclude=True)] = ()
+        layer_groups: list[LayerGroup]
+
+    class GroupedPlan(Plan):
+        model: GroupedShape
+
+    return GroupedPlan
+
+
 def _json(report: Plan) -> dict[str, Any]:
     layers = [{"count": count, **layer.model_dump(mode="json")} for layer, count in report.model.groups.items()]
     found = report.model_dump(mode="json", exclude={"model": {"layers"}})

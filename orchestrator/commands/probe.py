@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import typer
+from typing_extensions import TypedDict
 
 from swarm.orchestrator.console import Column, emit_json, listing, note, say
 from swarm.orchestrator.options import Json, StoreUrl
@@ -59,6 +60,39 @@ def command(
     else:
         _show(subject, settings, rows)
         note(f"Kept as campaign {campaign}.")
+
+
+class ProbedMetric(TypedDict):
+    """One measured number; its name is the key."""
+
+    value: float
+    unit: str
+    n: int
+    stderr: float | None
+
+
+class ProbedRow(TypedDict):
+    """What was measured at one context length, or why nothing could be."""
+
+    trial: int
+    context: int
+    refusal: str | None
+    metrics: NotRequired[dict[str, ProbedMetric]]
+
+
+class ProbeResult(TypedDict):
+    """A whole probe."""
+
+    endpoint: str
+    engine: str
+    model: str
+    campaign: str
+    results: list[ProbedRow]
+
+
+def output() -> object:
+    """What `--json` prints."""
+    return ProbeResult
 
 
 def _measure(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typing_extensions import TypedDict
 
 from swarm.orchestrator.console import Column, emit_json, listing, note, number, say
 from swarm.orchestrator.options import Json, StoreUrl
 
 if TYPE_CHECKING:
-    from swarm.experiments.spec import Measurement
+    from swarm.experiments.spec import Measurement, Metric
     from swarm.memory.records import TrialRecord
 
 PANEL = "Results"
@@ -37,7 +38,14 @@ def command(
 
     with open_store(store) as opened:
         record = opened.trials.get(trial)
-        corpus = opened.campaigns.get(record.campaign_id).settings.get("corpus")
+        told = opened.campaigns.get(record.campaign_id).settings
+    corpus = told.get("corpus")
+    if record.spec.protocol == "probe":
+        again = f"swarm probe --endpoint {told.get('probe', 'URL')} --model {record.spec.model}"
+        raise UsageError(
+            f"trial {trial} measured a running engine, which this process is not.",
+            f"Measure it again: `{again} --contexts {record.spec.context}`.",
+        )
     if record.state != "complete":
         raise UsageError(f"trial {trial} is {record.state}: there is nothing to compare with.", "Name a complete one.")
     if record.environment and record.environment.code_version not in ("", code_version()):
@@ -68,14 +76,40 @@ COLUMNS = [
 ]
 
 
-def _compare(record: TrialRecord, measurement: Measurement, name: str) -> dict[str, Any]:
+class ComparedRow(TypedDict):
+    """A metric as it is stored and as it came out now."""
+
+    metric: str
+    stored: float
+    now: float | None
+    stderr: float | None
+    verdict: str
+
+
+class Reproduced(TypedDict):
+    """A trial that was run again."""
+
+    trial: int
+    verdict: str
+    metrics: list[ComparedRow]
+
+
+def output() -> object:
+    """What `--json` prints."""
+    return Reproduced
+
+
+def _compare(record: TrialRecord, measurement: Measurement, name: str) -> ComparedRow:
     metric = record.metrics[name]
     now = next((found.value for found in measurement.metrics if found.name == name), None)
-    row = {"metric": name, "stored": metric.value, "now": now, "stderr": metric.stderr}
+    verdict = _verdict(metric, now)
+    return {"metric": name, "stored": metric.value, "now": now, "stderr": metric.stderr, "verdict": verdict}
+
+
+def _verdict(metric: Metric, now: float | None) -> str:
     if now is None:
-        return {**row, "verdict": "differs"}
+        return "differs"
     difference = abs(now - metric.value)
     if difference <= TOLERANCE * max(1e-12, abs(metric.value)):
-        return {**row, "verdict": "same"}
-    within = metric.stderr is not None and difference <= NOISE * metric.stderr
-    return {**row, "verdict": "noise" if within else "differs"}
+        return "same"
+    return "noise" if metric.stderr is not None and difference <= NOISE * metric.stderr else "differs"

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typing_extensions import TypedDict
 
 from swarm.orchestrator.console import Column, emit_json, listing, say
 from swarm.orchestrator.options import Json, StoreUrl
@@ -145,17 +146,57 @@ def _login() -> str:
         return f"user {os.getuid()}"
 
 
-def row(record: SummaryRecord, campaign: str) -> dict[str, Any]:
+class SummaryRow(TypedDict):
+    """A summary with its latest review."""
+
+    id: int
+    campaign_id: int
+    campaign: str
+    title: str
+    text: str
+    evidence: list[int]
+    author: str
+    state: str
+    created_at: str | None
+    reviewer: str | None
+    note: str | None
+    reviewed_at: str | None
+
+
+class LinkRow(TypedDict):
+    """A reference of a text: as it is shown, and the trials behind it."""
+
+    reference: str
+    shown: str
+    trials: list[int]
+
+
+class ShownSummary(SummaryRow):
+    """A summary with its references resolved."""
+
+    references: list[LinkRow]
+
+
+def output() -> object:
+    """What `--json` prints: a list of summaries, one that was reviewed, or one that is shown."""
+    return list[SummaryRow] | SummaryRow | ShownSummary
+
+
+def row(record: SummaryRecord, campaign: str) -> SummaryRow:
     """A summary as one row of a listing."""
     return {
         "id": record.id,
         "campaign_id": record.campaign_id,
         "campaign": campaign,
-        **record.summary.model_dump(mode="json"),
-        "created_at": record.created_at and record.created_at.isoformat(),
+        "title": record.summary.title,
+        "text": record.summary.text,
+        "evidence": list(record.summary.evidence),
+        "author": record.summary.author,
+        "state": record.summary.state,
+        "created_at": record.created_at.isoformat() if record.created_at else None,
         "reviewer": record.reviewer or None,
         "note": record.note or None,
-        "reviewed_at": record.reviewed_at and record.reviewed_at.isoformat(),
+        "reviewed_at": record.reviewed_at.isoformat() if record.reviewed_at else None,
     }
 
 

@@ -144,3 +144,12 @@ def _prediction(prediction: Any, verdict: str | None) -> str:
     of = f" times trial {prediction.reference}" if prediction.reference is not None else ""
     text = f"{prediction.metric} {prediction.comparator} {number(prediction.threshold)}{of}"
     return text + (f": {verdict}" if verdict else "")
+
+
+def output() -> object:
+    """What `--json` prints, by kind."""
+    from swarm.memory.records import FindingRecord, ProposalRecord, TrialRecord
+    from swarm.orchestrator.commands import review
+
+    summary: Any = review.output()
+    return TrialRecord | FindingRecord | ProposalRecord | summary

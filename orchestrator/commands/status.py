@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typing_extensions import TypedDict
 
 from swarm.orchestrator.console import Column, duration, emit_json, listing, number, say
 from swarm.orchestrator.options import CampaignName, Json, StoreUrl
@@ -50,7 +51,61 @@ def command(
             _tell(opened, stands)
 
 
-def state(store: Store, campaign: CampaignRecord) -> dict[str, Any]:
+class Spend(TypedDict):
+    """One account of the budget."""
+
+    spent: float
+    reserved: float
+    cap: float | None
+
+
+class BestRow(TypedDict):
+    """The best configuration of a model on a rung."""
+
+    model: str
+    rung: int
+    trial_id: int
+    configuration: str
+    kld: float
+    bits_per_value: float
+    proposer: str
+
+
+class EventRow(TypedDict):
+    """Something that happened."""
+
+    at: str
+    kind: str
+    message: str
+    trial: int | None
+
+
+class Status(TypedDict):
+    """How a campaign stands."""
+
+    id: int
+    name: str
+    state: str
+    seed: int
+    created_at: str
+    finished_at: str | None
+    budget: dict[str, float | None]
+    trials: dict[str, int]
+    spend: dict[str, Spend]
+    findings: dict[str, int]
+    pending_summaries: list[int]
+    best: list[BestRow]
+    events: list[EventRow]
+    llm: dict[str, Any] | None
+    settings: dict[str, Any]
+
+
+def output() -> object:
+    """What `--json` prints."""
+    return Status
+
+
+def state(store: Store, campaign: CampaignRecord) -> Status:
     """How a campaign stands, as JSON."""
     from swarm.agents.llm.journal import report
 
@@ -63,9 +118,9 @@ def state(store: Store, campaign: CampaignRecord) -> dict[str, Any]:
         "state": campaign.state,
         "seed": campaign.seed,
         "created_at": campaign.created_at.isoformat(),
-        "finished_at": campaign.finished_at and campaign.finished_at.isoformat(),
+        "finished_at": campaign.finished_at.isoformat() if campaign.finished_at else None,
         "budget": campaign.budget.model_dump(),
-        "trials": store.trials.count(campaign.id),
+        "trials": {str(name): amount for name, amount in store.trials.count(campaign.id).items()},
         "spend": {a.kind: {"spent": a.spent, "reserved": a.reserved, "cap": a.cap} for a in accounts},
         "findings": {status: findings.count(status) for status in sorted(set(findings))},
         "pending_summaries": pending,
@@ -79,17 +134,18 @@ def state(store: Store, campaign: CampaignRecord) -> dict[str, Any]:
     }
 
 
-def _best(store: Store, campaign: CampaignRecord) -> list[dict[str, Any]]:
+def _best(store: Store, campaign: CampaignRecord) -> list[BestRow]:
     from swarm.orchestrator.news import TARGET_BITS
 
-    return store.query(
+    found: Any = store.query(
         f"""SELECT model, rung, trial_id, configuration, kld, bits_per_value, proposer FROM best_per_model
             WHERE campaign_id = {campaign.id:d} AND limit_from <= {TARGET_BITS} AND limit_below > {TARGET_BITS}
             ORDER BY model, rung"""  # noqa: S608 - an id and a constant
     ).records()
+    return list(found)
 
 
-def _tell(store: Store, state: dict[str, Any]) -> None:
+def _tell(store: Store, state: Status) -> None:
     counts, spend = state["trials"], state["spend"]
     others = [c for c in store.campaigns.list() if c.id != state["id"]]
     finished = sum(amount for name, amount in counts.items() if name not in ("waiting", "running"))
@@ -129,7 +185,7 @@ def _tell(store: Store, state: dict[str, Any]) -> None:
         )
 
 
-def _tell_llm(state: dict[str, Any]) -> None:
+def _tell_llm(state: Status) -> None:
     from swarm.agents.llm.journal import in_words
 
     asked, spend, llm = state["settings"].get("llm", "none"), state["spend"], state["llm"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typing_extensions import TypedDict
 
 from swarm.orchestrator.console import Column, listing, number
 from swarm.orchestrator.options import CampaignName, Json, StoreUrl
@@ -75,7 +76,33 @@ def _bits(record: TrialRecord) -> float:
     return metric.value if metric else float("inf")
 
 
-def row(record: TrialRecord) -> dict[str, Any]:
+class TrialRow(TypedDict):
+    """A trial as one row of a listing."""
+
+    id: int
+    number: int
+    model: str
+    protocol: str
+    rung: int
+    configuration: str
+    layers: str
+    bits_per_value: float | None
+    kld: float | None
+    state: str
+    outcome: str
+    message: str
+    arm: str
+    proposer: str
+    seconds: float
+    metrics: dict[str, float]
+
+
+def output() -> object:
+    """What `--json` prints."""
+    return list[TrialRow]
+
+
+def row(record: TrialRecord) -> TrialRow:
     """A trial as one row of a listing."""
     spec = record.spec
     layers = spec.layers

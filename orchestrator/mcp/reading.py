@@ -34,7 +34,7 @@ class Library:
         from swarm.orchestrator.commands.status import state
 
         with self._open() as store:
-            return state(store, store.campaigns.get(self._campaign))
+            return dict(state(store, store.campaigns.get(self._campaign)))
 
     def views(self) -> list[dict[str, str]]:
         """The views that can be queried, with what they answer and an example."""
@@ -71,7 +71,7 @@ class Library:
             )
         if not best:
             records.reverse()
-        rows, cut = _fitting([row(record) for record in records[: _bounded(limit)]])
+        rows, cut = _fitting([dict(row(record)) for record in records[: _bounded(limit)]])
         return {"trials": rows, "more": cut or len(records) > len(rows)}
 
     def findings(self, words: str | None = None, status: str | None = None, limit: int = 50) -> dict[str, Any]:

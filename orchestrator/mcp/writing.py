@@ -12,7 +12,7 @@ from swarm.agents.roles.cross_referencer import CrossReferencer, Question, Quest
 from swarm.agents.roles.proposer import Guess, Idea, Ideas, Proposer
 from swarm.agents.roles.scout import Observation, Observations, Scout
 from swarm.kernels.errors import SwarmError, UsageError
-from swarm.memory.records import AgentCall, Finding, Proposal
+from swarm.memory.records import Finding, Proposal
 
 if TYPE_CHECKING:
     from swarm.agents.council import Council
@@ -152,14 +152,13 @@ class Contributor:
 
     def _recorded(self, store: Store, campaign: CampaignRecord, given: str, act: Any) -> dict[str, Any]:
         """Act, and keep a row of it whatever comes out."""
-        call = {"role": self.role, "prompt_hash": hashlib.sha256(given.encode()).hexdigest(), "model": "mcp"}
+        what = {"role": self.role, "sha256": hashlib.sha256(given.encode()).hexdigest()}
         try:
             done: dict[str, Any] = act()
         except SwarmError as error:
-            refused = AgentCall(**call, outcome="refused", message=error.problem[:1_000])
-            store.agent_calls.add(campaign.id, refused)
+            store.events.add(campaign.id, "mcp.refused", f"{self.role}: {error.problem}"[:1_000], what)
             raise
-        store.agent_calls.add(campaign.id, AgentCall(**call, outcome="kept"))
+        store.events.add(campaign.id, "mcp.kept", self.role, what)
         return done
 
     def _desk(self, store: Store, campaign: CampaignRecord) -> Desk:

@@ -1,7 +1,8 @@
 """Contract of all commands: found by name, light to list, documented, with JSON where they list."""
 
-import inspect
 import json
+import os
+import shlex
 import subprocess
 import sys
 
@@ -9,23 +10,43 @@ import pytest
 
 from swarm.kernels import plugins
 from swarm.memory.store import Store
-from swarm.orchestrator import cli
+from swarm.orchestrator.cli import PACKAGE, build
 
-COMMANDS = plugins.names(cli.PACKAGE)
+COMMANDS = plugins.names(PACKAGE)
 HEAVY = ("ray", "mlx", "optuna", "transformers", "scipy", "sqlalchemy", "numpy", "pydantic", "openai", "networkx")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_says_what_it_does_and_gives_an_example(name):
-    command = cli.build(name)
-    text = inspect.getdoc(command.callback) or ""
-    assert f"`swarm {name}" in text
+def test_a_command_says_what_it_does_and_its_examples_parse(name, cli):
+    command = build(name)
+    assert command.help
     assert all(param.help for param in command.params if param.param_type_name == "option")
+    examples = (command.epilog or "").splitlines()
+    assert examples
+    shown = cli(name, "--help").out
+    for example in examples:
+        assert f"\n  {example}\n" in shown
+        _, called, *words = shlex.split(example)
+        end = next((place for place, word in enumerate(words) if word in "<>|"), len(words))
+        with build(called).make_context(called, words[:end], resilient_parsing=False) as context:
+            assert called == name or example != examples[0]
+            assert context.params
+
+
+def test_completion_knows_commands_and_options():
+    def complete(*words):
+        env = {"_SWARM_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+        script = [sys.executable, "-c", "from swarm.orchestrator.cli import main; main()"]
+        done = subprocess.run(script, capture_output=True, text=True, check=True, env={**os.environ, **env})
+        return done.stdout.split()
+
+    assert complete("swarm", "lau") == ["launch"]
+    assert "--budget" in complete("swarm", "launch", "--bud")
 
 
 @pytest.mark.parametrize("name", ["trials", "findings", "models", "methods", "doctor", "status", "query", "review"])
 def test_listings_have_a_json_form(name):
-    assert "json" in {param.name for param in cli.build(name).params}
+    assert "json" in {param.name for param in build(name).params}
 
 
 def test_help_and_version_import_nothing_heavy():
@@ -107,3 +128,19 @@ def test_trials_are_exported_and_their_lineage_asked(cli, tmp_path):
     status = json.loads(cli("status", "--json").out)
     assert status["trials"] == {"complete": 5}
     assert json.loads(cli("show", "trial", "1", "--json").out)["number"] == 0
+
+
+def test_an_answer_goes_into_a_file(cli, tmp_path):
+    import pyarrow.parquet
+
+    Store.open(tmp_path / "swarm.db", create=True).close()
+    sql = "SELECT 1 AS n, 'a' AS word UNION ALL SELECT 2, NULL"
+    for name in ("rows.parquet", "rows.csv", "rows.jsonl", "rows.json"):
+        done = cli("query", sql, "--out", name)
+        assert (done.code, done.out) == (0, f"2 rows are in {name}.\n"), done.err
+    rows = [{"n": 1, "word": "a"}, {"n": 2, "word": None}]
+    assert pyarrow.parquet.read_table(tmp_path / "rows.parquet").to_pylist() == rows
+    assert json.loads((tmp_path / "rows.json").read_text()) == rows
+    assert [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == rows
+    assert (tmp_path / "rows.csv").read_text() == "n,word\n1,a\n2,\n"
+    assert cli("query", sql, "--out", "rows.txt").code == 2
