@@ -138,6 +138,7 @@ def test_the_built_in_summary_stands_its_own_test(make_lab, simulate, infos, see
     assert set(summary.evidence) <= {r.id for r in run.records}
     if budget == 120:
         assert "What the agents added" in shown_text
+        assert len(shown_text.splitlines()) < 60  # a screen and a half
         assert summary.evidence
 
 
