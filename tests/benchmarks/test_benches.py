@@ -10,6 +10,7 @@ from swarm.orchestrator import benches
 frame = importlib.import_module("benchmarks._frame")
 OWN_SCRIPTS = ("encode", "kernels", "store")
 FRAMED = [name for name in benches.names() if name not in OWN_SCRIPTS]
+RECORDED = [name for name in FRAMED if (frame.DOCS / f"{name}.json").exists()]
 
 
 def test_benchmarks_are_found_by_file_name_and_say_what_they_compare():
@@ -41,7 +42,7 @@ def test_the_short_form_runs_and_its_record_makes_a_page(name, capfd):
     assert f"docs/benchmarks/{name}.json" in page
 
 
-@pytest.mark.parametrize("name", FRAMED)
+@pytest.mark.parametrize("name", RECORDED)
 def test_the_page_in_the_docs_is_the_one_that_its_record_makes(name):
     record = frame.read(frame.DOCS / f"{name}.json", name)
     assert not record["short"]
