@@ -8,15 +8,18 @@ import shutil
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from swarm.kernels.errors import UsageError
+from swarm.orchestrator import places
 from swarm.orchestrator.worker import Worker
 
 THREAD = "ray-host"
 OBJECT_STORE_BYTES = 128 * 2**20
+STARTS = 2
+QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "swarm"}
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -25,19 +28,28 @@ class Cluster:
 
     Ray's start takes seconds, so a thread does it. The thread then stays: on Linux the processes that it started
     are told to die with the thread that started them.
+
+    Args:
+        wanted: what one worker takes of a node, see `places`.
+        workers: how many there will be, for Ray of this machine; None on a cluster that decides by its size.
+        address: the cluster; None for Ray of this machine.
+        on_ready: called from another thread when `ready` or `error` is set.
     """
 
     actor_class: type[Worker] = Worker
 
-    def __init__(self, cpus: int, *, gpus: int, address: str | None, on_ready: Callable[[], None]) -> None:
-        self._cpus = cpus
-        self._gpus = gpus
+    def __init__(
+        self, wanted: Mapping[str, float], workers: int | None, *, address: str | None, on_ready: Callable[[], None]
+    ) -> None:
+        self._wanted = wanted
+        self._workers = workers
         self._address = address
         self._on_ready = on_ready
         self._release = threading.Event()
         self._settled = threading.Event()
         self._thread = threading.Thread(target=self._host, name=THREAD, daemon=True)
         self.ready = False
+        self.room = 0
         self.error: str | None = None
         if address is not None:
             check_address(address)
@@ -46,6 +58,10 @@ class Cluster:
         """Begin; `on_ready` is called from another thread when `ready` or `error` is set."""
         _prepare_environment(local=self._address is None)
         self._thread.start()
+
+    def settle(self) -> None:
+        """Wait until `ready` or `error` is set."""
+        self._settled.wait()
 
     def stop(self, patience: float) -> None:
         """Disconnect, and end what was started here."""
@@ -57,9 +73,11 @@ class Cluster:
         session: str | None = None
         try:
             session = self._connect()
+            self.room = self._find_room()
             self.ready = True
         except BaseException as error:
             self.error = " ".join(str(error).split())[:300] or type(error).__name__
+        self._settled.set()
         self._on_ready()
         if self.ready:
             self._release.wait()
@@ -68,20 +86,43 @@ class Cluster:
     def _connect(self) -> str | None:
         import ray
 
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "swarm"}
         if self._address is not None:
-            ray.init(address=self._address, **quiet)
+            ray.init(address=self._address, **QUIET)
             return None
+        return self._start_here()
+
+    def _start_here(self) -> str:
+        """Start Ray on this machine; on a very busy one it gives up after seconds, so it gets a second chance."""
+        for attempt in range(STARTS):
+            try:
+                return self._start_once()
+            except Exception:
+                import ray
+
+                ray.shutdown()
+                if attempt == STARTS - 1 or self._release.is_set():
+                    raise
+        raise AssertionError
+
+    def _start_once(self) -> str:
+        import ray
+
+        has = {name: amount * (self._workers or 1) for name, amount in self._wanted.items()}
         context = ray.init(
             address="local",
-            num_cpus=self._cpus,
-            num_gpus=self._gpus,
+            **places.options(has),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
-            **quiet,
+            **QUIET,
         )
         return str(context.address_info["session_dir"])
+
+    def _find_room(self) -> int:
+        """How many workers fit; the cluster's own work is not counted, so some may have to wait."""
+        import ray
+
+        return places.room(ray.nodes(), self._wanted)
 
     def _disconnect(self, session: str | None) -> None:
         import ray

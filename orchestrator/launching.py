@@ -21,6 +21,7 @@ from swarm.orchestrator.settings import Settings
 if TYPE_CHECKING:
     from swarm.agents.llm.minds import Minds
     from swarm.experiments.models.base import ModelInfo
+    from swarm.experiments.spec import Device
     from swarm.memory.store import Store
     from swarm.orchestrator.campaign import Agents
     from swarm.orchestrator.pool import Pool
@@ -93,7 +94,7 @@ def cast(settings: Settings) -> Cast:
         SwarmError: a model, the text or an option is not what it should be.
     """
     if settings.rehearsal is not None:
-        rehearsal = Rehearsal.parse(settings.rehearsal, settings.seed)
+        rehearsal = Rehearsal.parse(settings.rehearsal, settings.seed, device_of(settings))
         return Cast(lambda *_: rehearsal, MODELS, {"rehearsal": settings.rehearsal})
     from swarm.kernels import blas
 
@@ -101,12 +102,11 @@ def cast(settings: Settings) -> Cast:
     from swarm.agents.agenda import document
     from swarm.agents.council import Council
     from swarm.experiments.corpus import Corpus
-    from swarm.experiments.environment import device
     from swarm.experiments.space import Space, SpaceSettings
 
     infos = _models(settings.models)
     corpus = Corpus.open(Path(settings.corpus) if settings.corpus else None)
-    kind = device()
+    kind = device_of(settings)
     space = Space(infos, SpaceSettings(context=settings.context), corpus_digest=corpus.digest, device=kind)
     agenda = document.load(settings.agenda) if settings.agenda is not None else None
     identity = {"models": {info.name: info.digest for info in infos}, "corpus": corpus.digest, "device": kind}
@@ -166,12 +166,13 @@ def make_pool(settings: Settings, stop: Stop) -> Pool:
     from swarm.orchestrator.pool import Pool
 
     rehearsal = settings.rehearsal is not None
-    gpus = 0 if rehearsal else machine.gpus()
-    workers = settings.workers or (machine.cores() if rehearsal else machine.default_workers())
+    workers = settings.workers
+    if workers is None and settings.ray_address is None:
+        workers = machine.cores() if rehearsal else machine.default_workers()
     return Pool(
         make_plan(settings),
         workers,
-        gpus=1 if gpus else 0,
+        memory=0.0 if rehearsal else machine.WORKER_BYTES,
         timeout=settings.trial_timeout,
         address=settings.ray_address,
         on_ready=stop.arm,
@@ -180,10 +181,31 @@ def make_pool(settings: Settings, stop: Stop) -> Pool:
 
 def make_plan(settings: Settings) -> Plan:
     """What the workers are told."""
+    from swarm.experiments.corpus import Corpus
+    from swarm.experiments.models import registry
     from swarm.orchestrator.cluster import hidden_paths
     from swarm.orchestrator.worker import Plan
 
-    return Plan(corpus=Path(settings.corpus) if settings.corpus else None, hidden=hidden_paths())
+    path = Path(settings.corpus) if settings.corpus else None
+    if settings.rehearsal is not None:
+        return Plan(device=device_of(settings), corpus=path, hidden=hidden_paths())
+    models = settings.models if settings.models is not None else registry.default_models()
+    return Plan(
+        device=device_of(settings),
+        models=tuple(models),
+        corpus=path,
+        corpus_digest=Corpus.open(path).digest,
+        hidden=hidden_paths(),
+    )
+
+
+def device_of(settings: Settings) -> Device:
+    """What the trials of a campaign run on: as asked for, else what MLX computes on here."""
+    from swarm.experiments.environment import device
+
+    if settings.rehearsal is not None:
+        return settings.device or "cpu"
+    return settings.device or device()
 
 
 def create(store: Store, settings: Settings, cast: Cast, workers: int) -> CampaignRecord:

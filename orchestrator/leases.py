@@ -24,11 +24,16 @@ def owner_name() -> str:
 
 
 class Leases:
-    """Leases by trial id. While it is entered, a thread renews them; one that is lost is dropped."""
+    """Leases by trial id. While it is entered, a thread renews them; one that is lost is dropped.
 
-    def __init__(self, store: Store, ttl: float = TTL) -> None:
+    Args:
+        store: where they are.
+        ttl: seconds for which a lease is taken; `TTL` by default.
+    """
+
+    def __init__(self, store: Store, ttl: float | None = None) -> None:
         self._store = store
-        self._ttl = ttl
+        self._ttl = TTL if ttl is None else ttl
         self._held: dict[int, Lease] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()

@@ -27,6 +27,12 @@ Workers = Annotated[
 RayAddress = Annotated[
     str | None, typer.Option(metavar="HOST:PORT", help="An existing Ray cluster.  [default: this machine]")
 ]
+DeviceName = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="cpu|cuda|metal", help="What trials run on, where nodes differ.  [default: as here]"
+    ),
+]
 TrialTimeout = Annotated[str | None, typer.Option(metavar="TIME", help="Per trial.  [default: 5m]")]
 Llm = Annotated[
     str | None,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarm.experiments.spec import code_version
 from swarm.kernels.errors import SwarmError
+from swarm.orchestrator import places
 from swarm.orchestrator.affinity import AffinityQueue
 from swarm.orchestrator.cluster import Cluster
 from swarm.orchestrator.worker import Greeting, Outcome, Plan
@@ -66,9 +67,9 @@ class Pool:
     """Runs trials on workers; `submit` hands one in, `collect` waits for ends.
 
     Args:
-        plan: what every worker is told.
-        workers: how many.
-        gpus: GPUs that each worker needs (0 on CPU and Metal).
+        plan: what every worker is told; its device says on which nodes workers can run.
+        workers: how many; None for as many as the cluster at `address` has room for.
+        memory: bytes that a worker takes of a cluster's node; 0 leaves them out of account.
         timeout: seconds that one trial may take.
         address: an existing Ray cluster; None starts one on this machine.
         on_ready: called in `collect` when Ray is up.
@@ -77,20 +78,21 @@ class Pool:
     def __init__(
         self,
         plan: Plan,
-        workers: int,
+        workers: int | None,
         *,
-        gpus: int = 0,
+        memory: float = 0.0,
         timeout: float = 300.0,
         address: str | None = None,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._plan = plan
         self._timeout = timeout
-        self._gpus = gpus
+        self._wanted = places.asks(plan.device, memory if address is not None else 0.0)
         self._waiting: AffinityQueue[_Ticket] = AffinityQueue()
-        self._seats = [_Seat(index) for index in range(workers)]
+        self._seats = [_Seat(index) for index in range(workers or 0)]
         self._inbox: queue.SimpleQueue[tuple[_Seat | None, int, Any]] = queue.SimpleQueue()
-        self._cluster = Cluster(workers, gpus=gpus * workers, address=address, on_ready=self.wake)
+        self._cluster = Cluster(self._wanted, workers, address=address, on_ready=self.wake)
+        self._counted = workers is not None
         self._on_ready = on_ready
         self._shared = address is not None
         self._ready = False
@@ -102,7 +104,15 @@ class Pool:
 
     @property
     def workers(self) -> int:
-        """How many workers there are when all are up."""
+        """How many workers there are when all are up; waits for a cluster that is to decide that.
+
+        Raises:
+            PoolError: there is no cluster, or no node of it has what a worker needs.
+        """
+        if not self._counted:
+            self._cluster.settle()
+            self._raise_error()
+            self._count()
         return len(self._seats)
 
     @property
@@ -121,7 +131,16 @@ class Pool:
         return sum(seat.ticket is not None for seat in self._seats)
 
     def submit(self, key: int, spec: TrialSpec) -> None:
-        """Hand in a trial under a unique key."""
+        """Hand in a trial under a unique key.
+
+        Raises:
+            PoolError: it is for another device than these workers compute on.
+        """
+        if spec.device != self._plan.device:
+            raise PoolError(
+                f"a trial for {spec.device} was handed to workers on {self._plan.device}.",
+                f"Go on with the campaign by `swarm resume` with --device {spec.device}.",
+            )
         self._waiting.put(key, spec.model, _Ticket(key, spec))
         self._dispatch()
 
@@ -165,16 +184,30 @@ class Pool:
     def _check_cluster(self) -> None:
         if self._ready:
             return
-        if self._cluster.error is not None:
-            raise PoolError(
-                f"Ray did not start: {self._cluster.error}.",
-                "See `swarm doctor`; `ray status` shows a cluster's state.",
-            )
+        self._raise_error()
         if self._cluster.ready:
             self._ready = True
             self._on_ready()
+            self._count()
             for seat in self._seats:
                 self._engage(seat)
+
+    def _raise_error(self) -> None:
+        if self._cluster.error is not None:
+            raise PoolError(*_why_no_ray(self._cluster.error, shared=self._shared))
+
+    def _count(self) -> None:
+        """Make the seats that the cluster has room for, where nobody said how many."""
+        if self._counted:
+            return
+        if self._cluster.room == 0:
+            raise PoolError(
+                f"no node of the Ray cluster offers what a worker on {self._plan.device} needs "
+                f"({', '.join(f'{amount:g} {name}' for name, amount in self._wanted.items())}).",
+                "Start one by `swarm node` on a machine that has it, or give --workers to wait for one.",
+            )
+        self._seats = [_Seat(index) for index in range(self._cluster.room)]
+        self._counted = True
 
     def _engage(self, seat: _Seat) -> None:
         """Put a new worker on the seat."""
@@ -185,7 +218,7 @@ class Pool:
         seat.deadline = time.monotonic() + START_TIMEOUT
         seat.actor = (
             ray.remote(self._cluster.actor_class)
-            .options(num_cpus=1, num_gpus=self._gpus, max_restarts=0, max_task_retries=0)
+            .options(**places.options(self._wanted), max_restarts=0, max_task_retries=0)
             .remote(self._plan)
         )
         self._watch(seat, seat.actor.greet.remote())
@@ -223,6 +256,11 @@ class Pool:
             raise PoolError(
                 f"the worker on {greeting.node} runs another version of swarm.",
                 "Install the same kv-swarm on every node of the cluster.",
+            )
+        if greeting.lacks:
+            raise PoolError(
+                f"the worker on {greeting.node} cannot run the trials: {greeting.lacks}",
+                "Make every node that advertises this back-end alike, or leave it out of the cluster.",
             )
         seat.up, seat.failures = True, 0
 

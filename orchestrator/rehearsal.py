@@ -17,6 +17,7 @@ from swarm.memory.records import Finding, Proposal, Summary
 if TYPE_CHECKING:
     from swarm.agents.base import History
     from swarm.agents.referee import Score
+    from swarm.experiments.spec import Device
 
 MODELS = ("noop-a", "noop-b")
 _PART = re.compile(r"(?:(?P<ms>\d+)|(?P<fault>[a-z_]+)@(?P<number>\d+))")
@@ -29,9 +30,10 @@ class Rehearsal:
     milliseconds: int
     faults: Mapping[int, Fault]
     seed: int
+    device: Device = "cpu"
 
     @classmethod
-    def parse(cls, text: str, seed: int) -> Rehearsal:
+    def parse(cls, text: str, seed: int, device: Device = "cpu") -> Rehearsal:
         """Read `MILLISECONDS[,FAULT@NUMBER...]`, e.g. `5,crash@7,hang@20`.
 
         Raises:
@@ -51,7 +53,7 @@ class Rehearsal:
                 milliseconds = int(match["ms"])
             else:
                 faults[int(match["number"])] = Fault[name]
-        return cls(milliseconds, faults, seed)
+        return cls(milliseconds, faults, seed, device)
 
     def propose(self, number: int, history: History) -> Proposal:  # noqa: ARG002
         """The trial with this number."""
@@ -60,6 +62,7 @@ class Rehearsal:
             self.faults.get(number, Fault.NONE),
             self.milliseconds,
             MODELS[number % len(MODELS)],
+            device=self.device,
         )
         return Proposal(spec=spec, proposer="rehearsal", arm="control", rationale="Does nothing, to try the machinery.")
 

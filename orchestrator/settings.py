@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from swarm.agents.base import AgentSettings
 from swarm.agents.llm.settings import LlmSettings
+from swarm.experiments.spec import Device
 from swarm.kernels.errors import UsageError
 from swarm.orchestrator import toml
 
@@ -59,7 +60,8 @@ def _is_folder(name: str) -> bool:
 class Settings(AgentSettings, LlmSettings, BaseSettings):
     """Everything a campaign can be told; what it ran with is stored in it. Keys of LLM providers are never here.
 
-    `models` left out means the bundled models on this machine; `workers` one per core (or GPU) as memory allows;
+    `models` left out means the bundled models on this machine; `workers` one per core (or GPU) as memory allows, here
+    or on the cluster; `device` what MLX computes on here;
     `lag` the number of latest trials whose results a proposal does not see. Times are in seconds.
     """
 
@@ -76,6 +78,7 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     corpus: str | None = None
     workers: int | None = Field(default=None, ge=1)
     ray_address: str | None = None
+    device: Device | None = None
     lag: int | None = Field(default=None, ge=1)
     trial_timeout: Seconds = 300.0
     time_limit: Seconds | None = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from swarm.kernels.errors import SwarmError, TrialError
 
 if TYPE_CHECKING:
-    from swarm.experiments.spec import Measurement, TrialSpec
+    from swarm.experiments.spec import Device, Measurement, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,14 @@ class Plan:
     """What every worker is told when it starts.
 
     `hidden` are folders of the driver that Ray puts on the workers' module path and that must not be there: in a
-    working copy our top-level folders would shadow packages of the same names.
+    working copy our top-level folders would shadow packages of the same names. `models` and `corpus_digest` are what
+    trials will need: a worker says when it starts what its node lacks of it.
     """
 
+    device: Device = "cpu"
+    models: tuple[str, ...] = ()
     corpus: Path | None = None
+    corpus_digest: str = ""
     cache_dir: Path | None = None
     threads: int = 1
     hidden: tuple[str, ...] = ()
@@ -32,11 +36,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Greeting:
-    """What a worker says when it is up."""
+    """What a worker says when it is up; `lacks` is why its node cannot run the trials, empty when it can."""
 
     node: str
     python: str
     code_version: str
+    lacks: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,13 +61,20 @@ class Worker:
         sys.path[:] = [path for path in sys.path if path not in plan.hidden]
         from swarm.experiments.runner import Runner
 
-        self._runner = Runner(cache_dir=plan.cache_dir, corpus=plan.corpus, threads=plan.threads)
+        self._plan = plan
+        self._lacks = ""
+        try:
+            self._runner = Runner(cache_dir=plan.cache_dir, corpus=plan.corpus, threads=plan.threads)
+            compute_on(plan.device)
+            self._lacks = lacks(plan, self._runner.corpus.digest)
+        except SwarmError as error:
+            self._lacks = str(error)
 
     def greet(self) -> Greeting:
-        """Answer once the worker can run trials."""
+        """Answer once the worker can run trials, or say why it cannot."""
         from swarm.experiments.spec import code_version
 
-        return Greeting(platform.node(), platform.python_version(), code_version())
+        return Greeting(platform.node(), platform.python_version(), code_version(), self._lacks)
 
     def run(self, spec: TrialSpec) -> Outcome:
         """Run a trial; every failure that leaves the process alive is an outcome."""
@@ -73,6 +85,27 @@ class Worker:
             kind, message = _classify(error)
             return Outcome(kind, None, message, time.perf_counter() - start)
         return Outcome("ok", measurement, "", time.perf_counter() - start)
+
+
+def compute_on(device: Device) -> None:
+    """Keep off the GPU of a node that has one when the trials are for the CPU."""
+    if device == "cpu":
+        import mlx.core as mx
+
+        mx.set_default_device(mx.cpu)
+
+
+def lacks(plan: Plan, corpus_digest: str) -> str:
+    """What this node lacks of what the trials need, in a sentence; empty when nothing."""
+    from swarm.experiments.environment import device
+    from swarm.experiments.models import registry
+
+    if device() != plan.device:
+        return f"MLX computes on {device()} there, and the trials are for {plan.device}."
+    if plan.corpus_digest and corpus_digest != plan.corpus_digest:
+        return "its text is another one: give --corpus a file that is the same on every node."
+    missing = [name for name in plan.models if not registry.describe(name).available]
+    return f"it has no model {', '.join(missing)}." if missing else ""
 
 
 def _classify(error: Exception) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from swarm.orchestrator.options import Agenda, Llm, LlmModel, RayAddress, StoreUrl, TrialTimeout, Workers
+from swarm.orchestrator.options import Agenda, DeviceName, Llm, LlmModel, RayAddress, StoreUrl, TrialTimeout, Workers
 
 PANEL = "Campaigns"
 PREFIX = "SWARM"
@@ -23,6 +23,7 @@ def command(
     seed: Annotated[int | None, typer.Option(help="Same seed, same campaign.  [default: 0]")] = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
+    device: DeviceName = None,
     context: Annotated[int | None, typer.Option(help="Tokens per text window.  [default: 512]")] = None,
     corpus: Annotated[str | None, typer.Option(metavar="FILE", help="Text to measure on.")] = None,
     control_share: Annotated[
@@ -48,6 +49,7 @@ def command(
     """
     _launch(
         budget=budget, models=models, name=name, store=store, seed=seed, workers=workers, ray_address=ray_address,
+        device=device,
         context=context, corpus=corpus, control_share=control_share, time_limit=time_limit,
         trial_timeout=trial_timeout, llm=llm, llm_model=llm_model, max_tokens=max_tokens, max_usd=max_usd,
         agenda=agenda, rehearsal=rehearsal,

@@ -1,0 +1,50 @@
+"""What back-ends ask of nodes, what a node advertises, and that a worker says what its node lacks."""
+
+import json
+
+import pytest
+
+from swarm.experiments.corpus import Corpus
+from swarm.kernels.errors import UsageError
+from swarm.orchestrator import joining, places
+from swarm.orchestrator.worker import Plan, lacks
+
+NODES = [
+    {"Alive": True, "Resources": {"CPU": 8, "memory": 16e9}},
+    {"Alive": True, "Resources": {"CPU": 4, "GPU": 2, "memory": 64e9}},
+    {"Alive": True, "Resources": {"CPU": 8, "metal": 1, "memory": 64e9}},
+    {"Alive": False, "Resources": {"CPU": 64, "GPU": 8, "memory": 1e12}},
+]
+
+
+@pytest.mark.parametrize(("device", "room"), [("cpu", 20), ("cuda", 2), ("metal", 1)])
+def test_workers_go_where_their_back_end_is_advertised(device, room):
+    assert places.room(NODES, places.asks(device)) == room
+
+
+def test_memory_bounds_the_workers_of_a_node():
+    assert places.room(NODES[:1], places.asks("cpu", memory=5e9)) == 3
+    assert places.room([], places.asks("cpu")) == 0
+
+
+def test_what_is_asked_of_ray():
+    assert places.options(places.asks("cuda", memory=2.5e9)) == {"num_cpus": 1, "num_gpus": 1, "memory": 2_500_000_000}
+    assert places.options(places.asks("metal")) == {"num_cpus": 1, "num_gpus": 0, "resources": {"metal": 1}}
+
+
+def test_a_node_advertises_what_it_computes_on():
+    assert joining.check("cpu") == "cpu"
+    assert "--num-gpus=0" in joining.command(None, 6379, "cpu")
+    line = joining.command(None, 6379, "metal")
+    assert json.loads(line[line.index("--resources") + 1]) == {"metal": 1}
+    with pytest.raises(UsageError, match="abacus"):
+        joining.check("abacus")
+    with pytest.raises(UsageError, match="no answer"):
+        joining.command("127.0.0.1:1", 6379, "cpu")
+
+
+def test_a_worker_says_what_its_node_lacks(tiny_models):
+    text = Corpus.open(None).digest
+    assert lacks(Plan(models=(tiny_models["llama"],), corpus_digest=text), text) == ""
+    assert "text is another one" in lacks(Plan(corpus_digest=text), "0" * 64)
+    assert "MLX computes on cpu" in lacks(Plan(device="metal"), text)
