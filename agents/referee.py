@@ -191,14 +191,14 @@ def score(record: TrialRecord, history: History) -> Score | None:
 
 def _observed(record: TrialRecord, prediction: Prediction, history: History) -> tuple[float, float, float] | None:
     """Value, low and high of what the threshold bounds: the metric, or its ratio to the reference trial."""
-    if prediction.metric not in record.metrics:
+    if prediction.metric not in record.metrics or not evidence.is_consistent(record):
         return None
     own = _cell(record, prediction.metric)
     value = record.metrics[prediction.metric].value
     if prediction.reference is None:
         return value, *own.interval
     reference = next((r for r in history.completed if r.id == prediction.reference), None)
-    if reference is None or prediction.metric not in reference.metrics:
+    if reference is None or prediction.metric not in reference.metrics or not evidence.is_consistent(reference):
         return None
     other = _cell(reference, prediction.metric)
     ratio = evidence.compare(own, other)

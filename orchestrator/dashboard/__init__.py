@@ -1,0 +1,1 @@
+"""The pages of a store, live, behind a token on loopback."""

@@ -1,0 +1,158 @@
+"""The few kinds of chart that pages are made of, as Plotly figures. Knows colours and axes; knows no store.
+
+Plotly reads text as a little HTML: `label` takes its meaning away. Colours are of a middle lightness, so that they
+stand out on white and on black; every series has a symbol of its own as well.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, OLIVE, GREY = (
+    "#3b82d6", "#d97a1a", "#2f9e5b", "#9a6bd3", "#d64b5f", "#1a9aa0", "#8f8a1f", "#808895",
+)  # fmt: skip
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, OLIVE)
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
+ARMS = {"agents": (BLUE, "circle"), "control": (ORANGE, "square"), "defaults": (GREY, "diamond")}
+STATUSES = {"confirmed": GREEN, "hypothesis": BLUE, "refuted": RED, "inconclusive": GREY, "open": ORANGE}
+
+HEIGHT = 360
+LONGEST = 60
+FEW = 12
+UNDER_HEAT = {"b": 46}
+"""Plotly lets the heading of an axis under a heat map fall onto its numbers unless there is room."""
+
+
+def label(text: object, longest: int = LONGEST) -> str:
+    """Text for a figure: no tags, at most so long."""
+    plain = str(text)
+    short = plain if len(plain) <= longest else plain[: longest - 1] + "…"
+    return html.escape(short, quote=False)
+
+
+def finite(values: Iterable[float | None]) -> list[float | None]:
+    """Numbers as JSON knows them."""
+    return [None if value is None or not math.isfinite(value) else value for value in values]
+
+
+def axis(title: str, **fields: Any) -> dict[str, Any]:
+    """An axis with a heading, which is text."""
+    return {"title": {"text": label(title), "standoff": 8}, "automargin": True, **fields}
+
+
+def whole_axis(title: str, values: Iterable[float | None], **fields: Any) -> dict[str, Any]:
+    """An axis of whole numbers, without halves between them."""
+    known = [value for value in values if value is not None]
+    span = max(known) - min(known) if known else 0
+    return axis(title, tickformat="d", **({"dtick": 1} if span <= FEW else {}), **fields)
+
+
+def log_axis(title: str, values: Iterable[float | None], **fields: Any) -> dict[str, Any]:
+    """A logarithmic axis with ticks that read as numbers, as many as the values' range needs."""
+    ticks = log_ticks([value for value in values if value is not None and value > 0])
+    return axis(title, type="log", tickvals=ticks, ticktext=[_tick(tick) for tick in ticks], **fields)
+
+
+def _tick(value: float) -> str:
+    return f"{value:g}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def log_ticks(values: Sequence[float]) -> list[float]:
+    """Whole decades, or 1-3-10 or 1-2-5-10 steps where the values span few of them; both ends lie outside."""
+    if not values:
+        return [1.0]
+    low, high = math.log10(min(values)), math.log10(max(values))
+    steps = (1,) if high - low > 2.2 else (1, 3) if high - low > 1.1 else (1, 2, 5)
+    decades = range(math.floor(low), math.ceil(high) + 1)
+    return [step * 10.0**decade for decade in decades for step in steps]
+
+
+def layout(x: Mapping[str, Any], y: Mapping[str, Any], height: int = HEIGHT, **fields: Any) -> dict[str, Any]:
+    """A layout with the two axes; colours of text and grid come from the page."""
+    return {"xaxis": dict(x), "yaxis": dict(y), "height": height, **fields}
+
+
+def points(
+    name: str,
+    x: Sequence[float | None],
+    y: Sequence[float | None],
+    *,
+    colour: str = BLUE,
+    symbol: str = "circle",
+    texts: Sequence[str] = (),
+    ids: Sequence[int] = (),
+    mode: str = "markers",
+    **fields: Any,
+) -> dict[str, Any]:
+    """A series of points; a click on one leads to the trial in `ids`."""
+    trace: dict[str, Any] = {
+        "type": "scatter",
+        "name": label(name),
+        "mode": mode,
+        "x": finite(x),
+        "y": finite(y),
+        "marker": {"color": colour, "symbol": symbol, "size": 7},
+        "line": {"color": colour, "width": 2},
+        **fields,
+    }
+    if texts:
+        trace |= {"text": [label(text, 160) for text in texts], "hovertemplate": "%{text}<extra></extra>"}
+    if ids:
+        trace["customdata"] = list(ids)
+    return trace
+
+
+def spread(low: Sequence[float | None], value: Sequence[float | None], high: Sequence[float | None]) -> dict[str, Any]:
+    """Error bars from the ends of intervals."""
+
+    def gap(a: float | None, b: float | None) -> float:
+        return 0.0 if a is None or b is None or not math.isfinite(a - b) else max(0.0, a - b)
+
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [gap(end, v) for v, end in zip(value, high, strict=True)],
+        "arrayminus": [gap(v, end) for v, end in zip(value, low, strict=True)],
+        "thickness": 1.2,
+        "width": 3,
+    }
+
+
+def heat(x: Sequence[Any], y: Sequence[str], z: Sequence[Sequence[float | None]], unit: str) -> dict[str, Any]:
+    """A heat map of positive numbers on a logarithmic scale of colour."""
+    logs = [[math.log10(v) if v is not None and v > 0 and math.isfinite(v) else None for v in row] for row in z]
+    flat = [value for row in z for value in row if value is not None and value > 0 and math.isfinite(value)]
+    ticks = [tick for tick in log_ticks(flat) if min(flat, default=1) <= tick <= max(flat, default=1)]
+    return {
+        "type": "heatmap",
+        "x": list(x),
+        "y": [label(name, 44) for name in y],
+        "z": logs,
+        "customdata": [finite(row) for row in z],
+        "colorscale": "Cividis",
+        "xgap": 1,
+        "ygap": 1,
+        "hovertemplate": f"%{{y}}<br>layer %{{x}}<br>%{{customdata:.3g}} {label(unit)}<extra></extra>",
+        "colorbar": {
+            "title": {"text": label(unit), "side": "top"},
+            "tickvals": [math.log10(tick) for tick in ticks],
+            "ticktext": [_tick(tick) for tick in ticks],
+            "orientation": "h",
+            "thickness": 10,
+            "y": 1.01,
+            "yanchor": "bottom",
+        },
+    }
+
+
+def dashed(**ends: Any) -> dict[str, Any]:
+    """A dashed line between two points."""
+    return {"type": "line", "line": {"dash": "dash", "color": GREY}, **ends}
+
+
+def upright(x: float) -> dict[str, Any]:
+    """A dashed vertical line through the whole chart."""
+    return dashed(x0=x, x1=x, yref="paper", y0=0, y1=1)

@@ -1,0 +1,1 @@
+"""The parts of a campaign's page: one file is one section, found by its name."""

@@ -1,0 +1,187 @@
+"""What the agents add to random search and plain TPE, over the budget."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import log10
+from statistics import fmean
+from typing import Any, ClassVar
+
+from swarm.orchestrator.board import TARGET_BITS
+from swarm.orchestrator.pages import charts
+from swarm.orchestrator.pages.base import Section
+from swarm.orchestrator.pages.blocks import Block, Cell, Chart, Charts, Column, Paragraph, Ref, Table
+from swarm.orchestrator.pages.source import Source, TooMuchError
+
+Point = tuple[float, float]
+
+_TRIALS = """SELECT id, number, model, arm, kld, bits_per_value, configuration FROM trials
+WHERE campaign_id = {campaign} AND protocol = 'quality' AND rung = 0 AND replicate = 0
+    AND state IN ('complete', 'failed')
+ORDER BY number"""
+
+_CREDIT = """SELECT proposer, arm, trials, failed, on_front, worker_seconds FROM agent_credit
+WHERE campaign_id = {campaign} ORDER BY on_front DESC, trials DESC"""
+
+
+@dataclass
+class Run:
+    """One arm on one model after each of its trials: the dominated share, and the lowest KLD at the target."""
+
+    volumes: list[float] = field(default_factory=list)
+    best: list[float | None] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+
+class Control(Section):
+    """Dominated share of the feasible region and best so far, arm by arm."""
+
+    name: ClassVar[str] = "control"
+    title: ClassVar[str] = "Agents against the control arm"
+    place: ClassVar[int] = 50
+
+    def blocks(self, source: Source) -> Sequence[Block]:
+        """Curves over the number of trials of each arm, the gain with its interval, and who found what."""
+        rows = source.rows(_TRIALS)
+        runs = _runs(rows, source)
+        credit = source.rows(_CREDIT)
+        if not credit:
+            return []
+        found: list[Block] = [_gain(source)]
+        if any(arm == "control" for _, arm in runs):
+            found.append(Charts([_volumes(runs), *_best(runs)]))
+        columns = [Column("Proposer"), Column("Arm"), Column("Trials", True), Column("Failed", True)]
+        columns += [Column("On a front", True), Column("Share", True), Column("Worker time, s", True)]
+        table = [
+            [
+                row["proposer"], row["arm"], row["trials"], row["failed"], row["on_front"],
+                f"{row['on_front'] / row['trials']:.0%}" if row["trials"] else None, row["worker_seconds"],
+            ]
+            for row in credit
+        ]  # fmt: skip
+        return [*found, Table("Who proposed what stands on a Pareto front now", columns, table)]
+
+
+def _gain(source: Source) -> Paragraph:
+    from swarm.agents import control
+
+    try:
+        effect = control.gain(source.history.records, source.settings)
+    except TooMuchError as error:
+        return Paragraph(str(error), "warn")
+    if effect is None:
+        return Paragraph(f"Too few trials in one of the arms to compare them: {control.LEAST} per model are needed.")
+    verdict = "nothing that can be told from chance"
+    if effect.low > 0:
+        verdict = "the agents added to what the control arm found"
+    elif effect.high < 0:
+        verdict = "the control arm came out ahead"
+    return Paragraph(
+        f"At equal numbers of trials, {verdict}: the agents' arm dominates {effect.value:+.3g} of the feasible region "
+        f"more than the control arm [{effect.low:.3g}, {effect.high:.3g}], 95% bootstrap interval over trials.",
+        "good" if effect.low > 0 else "plain",
+    )
+
+
+def _runs(rows: Sequence[dict[str, Any]], source: Source) -> dict[tuple[str, str], Run]:
+    """The runs of the arms by model and arm; each starts from the default configurations."""
+    from swarm.agents.credit import LOWEST, box
+    from swarm.agents.pareto import front, hypervolume
+
+    reference, area = box(source.settings)
+    found: dict[tuple[str, str], Run] = {}
+    for model in source.models:
+        mine = [row for row in rows if row["model"] == model]
+        for arm in ("agents", "control"):
+            run = Run()
+            points: list[Point] = []
+            best: float | None = None
+            volume = 0.0
+            for row in _of_arm(mine, arm):
+                if row["kld"] is not None and row["bits_per_value"] is not None:
+                    point = (max(LOWEST, log10(max(row["kld"], 1e-12))), row["bits_per_value"])
+                    points = [[*points, point][i] for i in front([*points, point])]
+                    volume = hypervolume(points, reference) / area
+                    if row["bits_per_value"] <= TARGET_BITS and (best is None or row["kld"] < best):
+                        best = row["kld"]
+                if row["arm"] != "defaults":
+                    run.volumes.append(volume)
+                    run.best.append(best)
+                    run.ids.append(row["id"])
+                    run.texts.append(f"trial {row['id']}: {row['configuration']}")
+            if run.volumes:
+                found[model, arm] = run
+    return found
+
+
+def _of_arm(rows: Sequence[dict[str, Any]], arm: str) -> Iterator[dict[str, Any]]:
+    """The defaults, then the arm's own trials."""
+    yield from (row for row in rows if row["arm"] == "defaults")
+    yield from (row for row in rows if row["arm"] == arm)
+
+
+def _volumes(runs: dict[tuple[str, str], Run]) -> Chart:
+    arms: dict[str, list[list[float]]] = defaultdict(list)
+    for (_, arm), run in runs.items():
+        arms[arm].append(run.volumes)
+    traces, told = [], []
+    table: list[list[Cell]] = []
+    for arm, curves in arms.items():
+        colour, _ = charts.ARMS[arm]
+        mean = [fmean(values) for values in zip(*curves, strict=False)]  # as far as every model has trials
+        x = list(range(1, len(mean) + 1))
+        traces.append(charts.points(arm, x, mean, colour=colour, mode="lines", line=_line(arm)))
+        told.append(f"{arm} {mean[-1]:.3f} after {len(mean)} trials per model")
+        table += [[arm, count, value] for count, value in zip(x, mean, strict=True) if count % 5 == 0 or count == x[-1]]
+    return Chart(
+        "Dominated share of the feasible region, mean over models",
+        f"Dominated share over the number of trials: {'; '.join(told)}.",
+        traces,
+        charts.layout(charts.axis("trials of the arm, per model"), charts.axis("share, larger is better")),
+        Table("Dominated share by arm", [Column("Arm"), Column("Trials", True), Column("Share", True)], table, True),
+    )
+
+
+def _best(runs: dict[tuple[str, str], Run]) -> Iterator[Chart]:
+    for model in dict.fromkeys(model for model, _ in runs):
+        traces, told = [], []
+        table: list[list[Cell]] = []
+        seen: list[float] = []
+        for arm, (colour, symbol) in charts.ARMS.items():
+            run = runs.get((model, arm))
+            if run is None or run.best[-1] is None:
+                continue
+            x = list(range(1, len(run.best) + 1))
+            steps = charts.points(arm, x, run.best, colour=colour, mode="lines", line=_line(arm) | {"shape": "hv"})
+            traces.append(steps)
+            better = [i for i in range(len(x)) if i == 0 or run.best[i] != run.best[i - 1]]
+            dots = charts.points(
+                arm,
+                [x[i] for i in better],
+                [run.best[i] for i in better],
+                colour=colour,
+                symbol=symbol,
+                texts=[run.texts[i] for i in better],
+                ids=[run.ids[i] for i in better],
+                showlegend=False,
+            )
+            traces.append(dots)
+            seen += [value for value in run.best if value is not None]
+            told.append(f"{arm} {run.best[-1]:.3g}")
+            table += [[arm, x[i], run.best[i], Ref("trial", run.ids[i])] for i in better]
+        if traces:
+            columns = [Column("Arm"), Column("Trials", True), Column("Lowest KLD so far", True), Column("Trial")]
+            yield Chart(
+                f"{model}: lowest KLD so far at ≤ {TARGET_BITS} bits/value",
+                f"Lowest KLD found on {model} at no more than {TARGET_BITS} bits/value: {', '.join(told)}.",
+                traces,
+                charts.layout(charts.axis("trials of the arm"), charts.log_axis("KLD, nat", seen)),
+                Table(f"Lowest KLD so far on {model}", columns, table, folded=True),
+            )
+
+
+def _line(arm: str) -> dict[str, Any]:
+    return {"color": charts.ARMS[arm][0], "width": 2, "dash": "solid" if arm == "agents" else "dot"}

@@ -1,0 +1,93 @@
+"""What a campaign is and how it stands, in a few numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from swarm.orchestrator.board import TARGET_BITS
+from swarm.orchestrator.console import duration
+from swarm.orchestrator.pages.base import Section
+from swarm.orchestrator.pages.blocks import Bar, Block, Cell, Column, Ref, Table, Tag, Tiles, Tone
+from swarm.orchestrator.pages.cells import moment
+from swarm.orchestrator.pages.source import Source
+
+STATES: dict[str, Tone] = {"running": "warn", "complete": "good", "failed": "bad", "interrupted": "warn"}
+RECENT = 50
+
+_BEST = f"""SELECT b.model, b.rung, b.trial_id, b.configuration, b.kld, b.bits_per_value, b.same_top1, b.proposer
+FROM best_per_model b WHERE b.campaign_id = {{campaign}} AND b.limit_from <= {TARGET_BITS}
+AND b.limit_below > {TARGET_BITS} ORDER BY b.model, b.rung"""  # noqa: S608 - a constant
+
+
+class Overview(Section):
+    """State, progress, the best per model."""
+
+    name: ClassVar[str] = "overview"
+    title: ClassVar[str] = "At a glance"
+    place: ClassVar[int] = 0
+
+    def blocks(self, source: Source) -> Sequence[Block]:
+        """Tiles and the best configuration of each model."""
+        return [Tiles(_tiles(source)), *_best(source)]
+
+
+def _tiles(source: Source) -> list[tuple[str, Cell, Cell]]:
+    campaign = source.campaign
+    spent = {kind: account.spent for kind, account in source.store.ledger.totals(campaign.id).items()}
+    failed = sum(source.counts.get(state, 0) for state in ("failed", "quarantined"))
+    statuses = [record.finding.status for record in source.findings]
+    pending = [Ref("summary", s.id, f"summary {s.id}") for s in source.summaries if s.summary.state == "pending"]
+    tiles: list[tuple[str, Cell, Cell]] = [
+        ("State", Tag(campaign.state, STATES[campaign.state]), f"since {moment(campaign.created_at)}"),
+        ("Trials", Bar(source.finished, campaign.budget.trials), f"{failed} failed" if failed else "none failed"),
+        ("Time", duration(spent.get("seconds")), f"workers {duration(spent.get('worker_seconds'))}"),
+        ("Findings", len(statuses), f"{statuses.count('confirmed')} confirmed, {statuses.count('refuted')} refuted"),
+        ("Models", len(source.models), ", ".join(source.models)),
+    ]
+    if campaign.state == "running":
+        tiles.insert(2, ("Left", *_eta(source)))
+    if pending:
+        tiles.append(("To review", len(pending), pending[-1]))
+    return tiles
+
+
+def _eta(source: Source) -> tuple[Cell, Cell]:
+    """Time left at the rate of the latest trials, and that rate."""
+    rows = source.rows(
+        "SELECT finished_at FROM trials WHERE campaign_id = {campaign} AND finished_at IS NOT NULL "
+        "AND number >= {first} ORDER BY finished_at DESC",
+        RECENT,
+        first=max(0, source.finished - 4 * RECENT),
+    )
+    from datetime import datetime
+
+    ends = [datetime.fromisoformat(str(row["finished_at"])) for row in rows]
+    seconds = (ends[0] - ends[-1]).total_seconds() if len(ends) > 1 else 0.0
+    if seconds <= 0:
+        return "-", "no rate yet"
+    rate = (len(ends) - 1) / seconds
+    return duration((source.campaign.budget.trials - source.finished) / rate), f"{60 * rate:.1f} trials/min"
+
+
+def _best(source: Source) -> list[Block]:
+    rows = source.rows(_BEST)
+    if not rows:
+        return []
+    columns = [Column("Model"), Column("Rung", True), Column("KLD", True), Column("Bits/value", True)]
+    columns += [Column("Same top-1", True), Column("Configuration"), Column("Trial"), Column("Proposer")]
+    return [
+        Table(
+            f"Lowest KLD at no more than {TARGET_BITS} bits/value (KLD compares within a rung: rung 0 quantizes what "
+            "is read while decoding, rung 1 the prefill too)",
+            columns,
+            [
+                [
+                    row["model"], row["rung"], row["kld"], row["bits_per_value"],
+                    row["same_top1"], row["configuration"], Ref("trial", row["trial_id"]), row["proposer"],
+                ]
+                for row in rows
+            ],
+            stacked=True,
+        )
+    ]  # fmt: skip
