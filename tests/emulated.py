@@ -1,4 +1,4 @@
-"""A back-end whose fused kernels run in the host emulation, on MLX arrays: what a GPU does, without one."""
+"""Back-ends on MLX arrays without a GPU: fused kernels in the host emulation, or MLX operations alone."""
 
 from __future__ import annotations
 
@@ -9,24 +9,30 @@ from swarm.kernels.fused.plan import Device
 from swarm.kernels.fused.wiring import FusedDecode
 
 
-class Emulated(Backend):
-    """Counts the calls that its kernels took; `scalar_heads` and `launch` are those of the emulated device."""
+class MlxOperations(Backend):
+    """An accelerator without fused kernels."""
 
-    name = "emulated"
+    name = "mlx_operations"
     remedy = "It is a test's."
-
-    def __init__(self, layout="metal", scalar_heads=0, launch=0.0, level=0):
-        host = Host(layout, level=level)
-        self._fused = Counting(host, lambda dim, groups, group: Device(8, scalar_heads, 4, 0, launch))
-        self._encode = FusedEncode(host)
-        self.packed = 0
 
     @classmethod
     def available(cls):
         return True
 
     def device_name(self):
-        return "emulated"
+        return "MLX operations"
+
+
+class Emulated(MlxOperations):
+    """Counts the calls that its kernels took; `scalar_heads` and `launch` are those of the emulated device."""
+
+    name = "emulated"
+
+    def __init__(self, layout="metal", scalar_heads=0, launch=0.0, level=0):
+        host = Host(layout, level=level)
+        self._fused = Counting(host, lambda dim, groups, group: Device(8, scalar_heads, 4, 0, launch))
+        self._encode = FusedEncode(host)
+        self.packed = 0
 
     @property
     def fused(self):

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from swarm.kernels.side import SideView
     from swarm.kernels.view import StoredView
 
-COLUMNS = 4096  # columns unpacked at a time
+COLUMNS = 4096  # columns unpacked at a time, at most
+SCORES = 1 << 25  # and so few that there are not more scores at a time
 
 
 def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
@@ -34,8 +35,9 @@ def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | N
     peak = mx.full((batch, heads, repeats * length, 1), MASKED)
     weight = mx.zeros_like(peak)
     sums: dict[str, Array] = {}
-    for low in range(view.lowest(), view.offset, COLUMNS):
-        columns = low, min(low + COLUMNS, view.offset)
+    step = max(128, min(COLUMNS, SCORES // (batch * q_heads * length)))
+    for low in range(view.lowest(), view.offset, step):
+        columns = low, min(low + step, view.offset)
         scores = _scores(view.key, columns, (plain, framed, known), repeats)
         allowed = visible.block((0, length), columns)
         if allowed is not None:
@@ -52,6 +54,9 @@ def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | N
             form: part * decay for form, part in sums.items() if form not in added
         }
         peak = top
+        # Without this the chunks would run as one graph, which holds what all of them unpack. A single query does not
+        # wait for the device.
+        (mx.eval if length > 1 else mx.async_eval)(peak, weight, *sums.values())
     total = _add(sums.get("half"), view.value.codec.output(sums["packed"]) if "packed" in sums else None)
     return (total / weight).reshape(batch, q_heads, length, -1).astype(queries.dtype)
 

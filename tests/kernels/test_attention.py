@@ -3,6 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from emulated import MlxOperations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,20 +16,6 @@ from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 METHODS = plugins.names(base.PACKAGE)
-
-
-class MlxOperations(Backend):
-    """The general path in MLX operations, as an accelerator without a fused kernel runs it."""
-
-    name = "mlx_operations"
-    remedy = ""
-
-    @classmethod
-    def available(cls):
-        return True
-
-    def device_name(self):
-        return "MLX operations"
 
 
 BACKENDS = {"numpy": lambda: backend("cpu"), "mlx": MlxOperations}
@@ -132,7 +119,7 @@ def test_any_cut_gives_what_token_by_token_gives(name, where, seed, batch, repea
 @pytest.mark.parametrize("name", METHODS)
 def test_long_contexts_span_many_chunks(name, where, monkeypatch):
     monkeypatch.setattr(_numpy_attention, "COLUMNS", 96)
-    monkeypatch.setattr(_mlx_operations, "COLUMNS", 96)
+    monkeypatch.setattr(_mlx_operations, "COLUMNS", 128)
     monkeypatch.setattr(_numpy_attention, "SCORES", 96 * 3 * 50)
     kv = kv_of(name, sink_tokens=4, residual_window=33)
     q, k, v = arrays(1, 1, 2, 3, 640, 64)
