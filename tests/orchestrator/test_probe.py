@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import jsonschema
 import pytest
 from engine_server import FakeEngine, MlxServer, events
 from tiny_models import write_tiny_model
 
 from swarm.memory.store import Store
+from swarm.orchestrator import schemas
 
 STREAM = {"Content-Type": "text/event-stream"}
 JSON = {"Content-Type": "application/json"}
@@ -30,6 +32,7 @@ def test_results_are_shown_and_kept(swarm, server, tmp_path):
     done = probe(swarm, server.url, "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
+    jsonschema.validate(found, schemas.schema("probe"))
     assert found["engine"] == "mlx_lm"
     assert [row["context"] for row in found["results"]] == [64, 128]
     with Store.open(tmp_path / "swarm.db", readonly=True) as store:
@@ -49,6 +52,9 @@ def test_results_are_shown_and_kept(swarm, server, tmp_path):
     assert "Kept as campaign probe-mlx_lm-2" in done.err
     shown = swarm("trials", "--campaign", "probe-mlx_lm-1", "--json")
     assert shown.code == 0, shown.err
+    again = swarm("reproduce", "1")
+    assert (again.code, again.out) == (2, "")
+    assert f"`swarm probe --endpoint {found['endpoint']} --model {found['model']} --contexts 64`" in again.err
 
 
 def test_a_refusal_is_kept_as_a_failed_trial(swarm, tmp_path):

@@ -4,9 +4,11 @@ import json
 import signal
 import time
 
+import jsonschema
 import pytest
 
 from swarm.memory.store import Store
+from swarm.orchestrator import schemas
 
 
 def check_whole(path, trials):
@@ -98,6 +100,7 @@ def test_a_campaign_of_a_real_model_can_be_asked_and_reproduced(tmp_path, swarm,
     assert found[0] == found[1]
     assert {row["state"] for row in found[0]} == {"complete"}
     done = swarm("reproduce", str(found[0][5]["id"]), "--json", "--store", "a.db")
+    jsonschema.validate(json.loads(done.out), schemas.schema("reproduce"))
     assert json.loads(done.out)["verdict"] == "same"
     sql = "SELECT model, kld FROM best_per_model WHERE limit_from <= 4.6 AND limit_below > 4.6 AND rung = 0"
     assert len(json.loads(swarm("query", sql, "--json", "--store", "a.db").out)) == 1

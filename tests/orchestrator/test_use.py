@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+import jsonschema
 import pytest
 import samples
 from engine_server import free_port, wait_until_up
@@ -20,6 +21,7 @@ from swarm.experiments.runner import Runner
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Budget
 from swarm.memory.store import Store
+from swarm.orchestrator import schemas
 from swarm.orchestrator.recipes import FactorsError, of_trial
 
 SWARM = (sys.executable, "-c", "from swarm.orchestrator.cli import main; main()")
@@ -124,6 +126,7 @@ def test_text_is_generated_next_to_16_bit(swarm, kept, tiny):
     assert "tokens are those of 16 bit" in done.out
     done = swarm("generate", "--model", tiny, "--kv", "q8_0", "--tokens", "6", "--json", "Topics of interest: ")
     found = json.loads(done.out)
+    jsonschema.validate(found, schemas.schema("generate"))
     packed, plain = found["runs"]
     assert packed["bits_per_value"] == 8.5
     assert packed["cache_bytes"] < plain["cache_bytes"]
