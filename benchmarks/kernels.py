@@ -1,9 +1,10 @@
 """Times fused decode attention against its alternatives on this machine's GPU; prints tables and writes JSON.
 
-    uv run --no-group cpu --group cuda benchmarks/kernels.py      (NVIDIA)
-    python benchmarks/kernels.py                                  (a Mac with Apple silicon, after `pip install .`)
+    uv run --no-group cpu --group cuda python -m benchmarks.kernels --docs    (NVIDIA)
+    uv run python -m benchmarks.kernels --docs                                (a Mac with Apple silicon)
 
-Every format is timed, and checked against float64. `--short` times one shape only.
+Every format is timed, and checked against float64. `--short` times one shape only. `--docs` writes the numbers into
+docs/benchmarks, and on a Mac the measured column of docs/kernels.md.
 """
 
 from __future__ import annotations
@@ -12,31 +13,28 @@ import argparse
 import datetime
 import importlib.metadata
 import json
-import multiprocessing
 import os
 import platform
+import re
 import sys
-import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+from benchmarks import _apple, _kernel_checks
 
 from swarm.kernels.errors import SwarmError
 from swarm.kernels.fused import timing
-from swarm.kernels.fused.decode import HEAD_DIMS, DecodeAttention, DenseSide, PackedSide, Run
-from swarm.kernels.fused.paths import Shape
+from swarm.kernels.fused.paths import FUSED, Shape
 from swarm.kernels.fused.rates import Roof
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
 
 if TYPE_CHECKING:
-    import mlx.core as mx
-
     from swarm.kernels.backends.base import Backend
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE = DOCS / "kernels.md"
 LLAMA = Shape("Llama-3.1-70B", 64, 8, 128)
 SHAPES = (LLAMA, Shape("Gemma-4 window", 32, 16, 256, 1024), Shape("Gemma-4 global", 32, 4, 512))
 CONTEXTS = (1024, 8192, 32768, 131072)
@@ -47,9 +45,6 @@ FORMATS = (
     *(QuantSpec(method=name) for name in ("q4_0", "q8_0")),
     *(QuantSpec(method="turboquant_mse", bits=bits) for bits in (2, 3, 4)),
 )
-# KV heads, query heads of each, packed tokens, 16-bit tokens before and behind them
-CASES = ((2, 8, 1003, 4, 37), (1, 3, 77, 0, 0), (1, 16, 260, 2, 130))
-LIMIT = 2e-3  # relative error of float16 output
 
 
 def main() -> int:
@@ -58,6 +53,7 @@ def main() -> int:
     parser.add_argument("--out", "--json", dest="json", type=Path, help="where to write all numbers")
     parser.add_argument("--short", "--quick", dest="quick", action="store_true", help="only the first shape, no checks")
     parser.add_argument("--checks", action="store_true", help="only the checks")
+    parser.add_argument("--docs", action="store_true", help="record the numbers in docs/")
     parser.add_argument("--jobs", type=int, default=min(12, os.cpu_count() or 1), help="processes that check")
     options = parser.parse_args()
     try:
@@ -66,14 +62,19 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     record = environment(backend.name)
+    if options.docs and options.json is None:
+        options.json = record_path(record)
     if not options.checks:
         record |= tables(backend, options.quick)
         write(options.json, record)
-    checks = [] if options.quick else check(options.jobs)
-    failed = [row for row in checks if not row["error"] < LIMIT]
+        if options.docs and backend.name == "metal":
+            PAGE.write_text(with_measured(PAGE.read_text(), record))
+            print(f"wrote {PAGE}")
+    checks = [] if options.quick else _kernel_checks.decode(FORMATS, options.jobs) + _kernel_checks.encode(FORMATS)
+    failed = [row for row in checks if not row["error"] < _kernel_checks.LIMIT]
     if checks:
         worst = max(row["error"] for row in checks)
-        print(f"{len(checks)} checks against float64, largest relative error {worst:.1e}, {len(failed)} above {LIMIT}")
+        print(f"{len(checks)} checks, largest relative error {worst:.1e}, {len(failed)} above {_kernel_checks.LIMIT}")
     for row in failed:
         print(f"WRONG: {row}")
     write(options.json, {**record, "checks": checks})
@@ -93,93 +94,28 @@ def tables(backend: Backend, quick: bool) -> dict:
     return {"copy_bandwidth": bandwidth, "matrix_tflops": roof.flops, "timings": rows}
 
 
+def record_path(record: dict) -> Path:
+    """Where the numbers of a device are kept."""
+    slug = re.sub(r"[^a-z0-9]+", "-", record["device"].lower()).strip("-")
+    return DOCS / "benchmarks" / f"kernels-{slug}.json"
+
+
+def with_measured(page: str, record: dict) -> str:
+    """docs/kernels.md with what a Mac measured in its chip's row: 128K tokens of the first shape and format."""
+    ours = next(row for row in record["timings"] if row["path"] == FUSED and row["context"] == CONTEXTS[-1])
+    chip = record["device"].removeprefix("Apple ")
+    bits = base.build(AFFINE4, LLAMA.head_dim).bits_per_value()
+    share = f"{ours['share']:.0%} of copy ({record['copy_bandwidth']:.0f} GB/s)"
+    measured = f"{ours['median'] / 1e3:.2f} ms, {share}, {record['date']}"
+    return _apple.filled(page, chip, _apple.predicted(chip, LLAMA, CONTEXTS[-1], bits), measured)
+
+
 def write(path: Path | None, record: dict) -> None:
     """All numbers as JSON, where a path was given."""
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n")
         print(f"wrote {path}", flush=True)
-
-
-def check(jobs: int) -> list[dict]:
-    """Relative errors on this device, over formats, head sizes, groups and segments.
-
-    Every case is a kernel of its own, and compiling one takes seconds: several processes share the work.
-    """
-    cases = [(spec, dim, case) for spec in FORMATS for dim in HEAD_DIMS if fits(spec, dim) for case in CASES]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=own_kernel_cache) as pool:
-        errors = list(pool.map(error_of, *zip(*cases, strict=True), range(len(cases))))
-    return [
-        {"format": spec.label, "head_dim": dim, "group": case[1], "tokens": case[2], "error": error}
-        for (spec, dim, case), error in zip(cases, errors, strict=True)
-    ]
-
-
-def own_kernel_cache() -> None:
-    """Give this process compiled kernels of its own: MLX's processes read each other's files half written."""
-    os.environ["MLX_PTX_CACHE_DIR"] = tempfile.mkdtemp(prefix="kernel-checks-")
-
-
-def fits(spec: QuantSpec, dim: int) -> bool:
-    """Whether the format takes heads of this size."""
-    try:
-        base.method(spec.method).check_head_dim(spec, dim)
-    except SwarmError:
-        return False
-    return True
-
-
-def error_of(spec: QuantSpec, dim: int, case: tuple[int, ...], seed: int) -> float:
-    """Relative error of one case on fresh tensors."""
-    import mlx.core as mx
-
-    fused = timing.backend_of_this_machine().fused
-    if fused is None:
-        raise TypeError("a GPU without kernels")
-    heads, group, tokens, head, tail = case
-    rng = np.random.default_rng(seed)
-
-    def vectors(*shape: int) -> mx.array:
-        return mx.array(rng.standard_normal(shape).astype(np.float32)).astype(mx.float16)
-
-    def wide(x: mx.array) -> np.ndarray:
-        return np.array(x.astype(mx.float32)).astype(np.float64)
-
-    quantizer = base.build(spec, dim)
-    first = 5
-    parts = [quantizer.encode(vectors(2, heads, tokens + first, dim)) for _ in "kv"]
-    runs = {"packed": Run(*(side(quantizer, part, first) for part in parts), tokens)}
-    columns = [[wide(quantizer.decode(part))[:, :, first:]] for part in parts]
-    for name, count in (("head", head), ("tail", tail)):
-        if count:
-            pair = [vectors(2, heads, count, dim) for _ in "kv"]
-            runs[name] = Run(*(DenseSide(x) for x in pair), count)
-            for column, x in zip(columns, pair, strict=True):
-                column.append(wide(x))
-    k, v = (np.concatenate(column, axis=2) for column in columns)
-    q = vectors(2, heads * group, 1, dim)
-    groups = dim // scale_group(quantizer, dim)
-    attention = DecodeAttention(fused.launcher, fused.device_of(dim, groups, group))
-    out, _ = attention(q, 0.1, runs["packed"], head=runs.get("head"), tail=runs.get("tail"))
-    scores = 0.1 * np.einsum("bhgd,bhtd->bhgt", wide(q).reshape(2, heads, group, dim), k)
-    shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    expected = np.einsum("bhgt,bhtd->bhgd", shares / shares.sum(axis=-1, keepdims=True), v).reshape(q.shape)
-    return float(np.linalg.norm(wide(out) - expected) / np.linalg.norm(expected))
-
-
-def scale_group(quantizer: base.Quantizer, dim: int) -> int:
-    """Channels that share a scale."""
-    form = quantizer.form()
-    return dim if form is None else form.group
-
-
-def side(quantizer: base.Quantizer, parts: dict[str, mx.array], first: int) -> PackedSide:
-    """What a kernel is given for packed arrays of a format."""
-    form = quantizer.form()
-    if form is None:
-        raise TypeError(f"no kernel reads {quantizer.spec.label}")
-    return PackedSide(form, parts, first)
 
 
 def table(

@@ -2,107 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from fused_cases import FORMATS, LIMITS, Case, error_of, packed, vectors
 
 from swarm.kernels.errors import SpecError
-from swarm.kernels.fused.decode import DecodeAttention, DenseSide, PackedSide, Run
+from swarm.kernels.fused.decode import DecodeAttention, DenseSide, Run
 from swarm.kernels.fused.host import Host
 from swarm.kernels.fused.plan import Device
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
-
-LIMITS = {mx.float32: 1e-3, mx.float16: 2e-3, mx.bfloat16: 2e-3}
-
-A4 = QuantSpec(method="affine", bits=4, group_size=64)
-FORMATS = {
-    **{f"affine{b}g{g}": QuantSpec(method="affine", bits=b, group_size=g) for b in (2, 4, 8) for g in (32, 64, 128)},
-    **{f"affine{b}g64": QuantSpec(method="affine", bits=b, group_size=64) for b in (3, 5, 6)},
-    **{name: QuantSpec(method=name) for name in ("q4_0", "q4_1", "q8_0", "iq4_nl")},
-    **{f"turboquant{b}": QuantSpec(method="turboquant_mse", bits=b) for b in (1, 2, 3, 4, 5)},
-    "none": QuantSpec(method="none"),
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    key: QuantSpec = A4
-    value: QuantSpec = A4
-    dim: int = 128
-    group: int = 8
-    heads: int = 1
-    batch: int = 1
-    packed: int = 45
-    head: int = 0
-    tail: int = 0
-    first: int = 0
-    dtype: mx.Dtype = mx.float32
-    matrix: bool = True
-    layout: str = "cuda"
-    simdgroups: int = 4
-    threadgroups: int = 2
-    ahead: int = 1
-    scale: float = 0.11
-    spread: float = 1.0
-    seed: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.key.label}-{self.value.label}-d{self.dim}-g{self.group}-{self.layout}"
-
-
-def _vectors(rng, shape, dtype):
-    return mx.array(rng.standard_normal(shape).astype(np.float32)).astype(dtype)
-
-
-def _wide(x):
-    return np.array(x.astype(mx.float32)).astype(np.float64)
-
-
-def _packed(spec, dim, x, first):
-    """What a kernel is given for x [B, H, T, D], and the numbers it stands for in float64."""
-    quantizer = base.build(spec, dim, 7)
-    parts = quantizer.encode(x)
-    form = quantizer.form()
-    meaning = np.array(quantizer.decode(parts)).astype(np.float64)[:, :, first:]
-    if form.meta == 0:
-        return DenseSide(parts[form.codes_name], first), meaning
-    return PackedSide(form, parts, first), meaning
-
-
-def error_of(case: Case, host: Host | None = None, launch: float = 0.0) -> float:
-    """Relative error of the kernel against float64 on fresh tensors."""
-    rng = np.random.default_rng([case.seed, case.dim, case.group, case.packed])
-    half = case.dtype if case.dtype != mx.float32 else mx.float16
-    shape = (case.batch, case.heads)
-    q = _vectors(rng, (case.batch, case.heads * case.group, 1, case.dim), mx.float32) * case.spread
-    q = q.astype(case.dtype)
-    keys, values, runs = [], [], {}
-    for name, count in (("head", case.head), ("packed", case.packed), ("tail", case.tail)):
-        if not count:
-            continue
-        extra = case.first if name == "packed" else 0
-        k, v = (_vectors(rng, (*shape, count + extra, case.dim), half) for _ in range(2))
-        if name == "packed":
-            (key, k), (value, v) = _packed(case.key, case.dim, k, extra), _packed(case.value, case.dim, v, extra)
-        else:
-            key, value, k, v = DenseSide(k), DenseSide(v), _wide(k), _wide(v)
-        runs[name] = Run(key, value, count)
-        keys.append(k)
-        values.append(v)
-    k, v = np.concatenate(keys, axis=2), np.concatenate(values, axis=2)
-    grouped = _wide(q).reshape(*shape, case.group, case.dim)
-    scores = case.scale * np.einsum("bhgd,bhtd->bhgt", grouped, k)
-    shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    expected = np.einsum("bhgt,bhtd->bhgd", shares / shares.sum(axis=-1, keepdims=True), v).reshape(q.shape)
-
-    device = Device(case.threadgroups, 0 if case.matrix else 16, case.simdgroups, case.ahead, launch)
-    attention = DecodeAttention(host or Host(case.layout, seed=case.seed), device)
-    out, _ = attention(q, case.scale, runs.get("packed"), head=runs.get("head"), tail=runs.get("tail"))
-    assert out.dtype == case.dtype
-    return float(np.linalg.norm(_wide(out) - expected) / np.linalg.norm(expected))
 
 
 def check(case: Case) -> None:
@@ -118,12 +30,34 @@ def fits(spec: QuantSpec, dim: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", FORMATS)
+USUAL = ("affine2g32", "affine3g64", "affine4g64", "affine6g64", "affine8g128", "q4_0", "q4_1", "q8_0", "iq4_nl",
+         "turboquant1", "turboquant3", "turboquant4")  # fmt: skip
+PACKED = [name for name in FORMATS if name != "none"]
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in PACKED]
+)
 def test_every_format_by_the_matrix_body(name):
-    spec = FORMATS[name]
-    if spec.method == "none":
-        pytest.skip("16-bit tokens go through the scalar body")
-    check(Case(key=spec, value=spec, layout="metal" if len(name) % 2 else "cuda"))
+    check(Case(key=FORMATS[name], value=FORMATS[name], layout="metal" if len(name) % 2 else "cuda"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_combination_of_template_arguments(seed):
+    """A sample of what `test_every_combination_of_formats` runs through, over all other arguments as well."""
+    rng = np.random.default_rng([11, seed])
+    dim = int(rng.choice([64, 80, 96, 128, 256]))
+    matrix = bool(rng.random() < 0.6)
+    names = [name for name, spec in FORMATS.items() if fits(spec, dim) and not (matrix and name == "none")]
+    case = Case(
+        *(FORMATS[str(name)] for name in rng.choice(names, 2)), dim, int(rng.integers(1, 17)),
+        heads=int(rng.integers(1, 3)), batch=int(rng.integers(1, 3)), packed=int(rng.integers(1, 90)),
+        head=int(rng.choice([0, 4])), tail=int(rng.choice([0, 19])), first=int(rng.choice([0, 5])),
+        dtype=[mx.float32, mx.float16, mx.bfloat16][rng.integers(3)], matrix=matrix,
+        layout=str(rng.choice(["cuda", "metal"])), simdgroups=int(rng.choice([4, 8])),
+        threadgroups=int(rng.choice([1, 4, 32])), ahead=int(rng.integers(2)), seed=seed,
+    )  # fmt: skip
+    check(case)
 
 
 @pytest.mark.parametrize("name", ["affine4g64", "affine2g32", "affine8g128", "q4_0", "q8_0", "turboquant3", "none"])
@@ -214,9 +148,9 @@ def test_the_order_in_which_lanes_run_changes_nothing():
 
 def _fixed_output(host):
     rng = np.random.default_rng(5)
-    x = _vectors(rng, (1, 2, 70, 64), mx.float16)
-    side, _ = _packed(QuantSpec(method="affine", bits=4, group_size=32), 64, x, 0)
-    q = _vectors(rng, (1, 16, 1, 64), mx.float16)
+    x = vectors(rng, (1, 2, 70, 64), mx.float16)
+    side, _ = packed(QuantSpec(method="affine", bits=4, group_size=32), 64, x, 0)
+    q = vectors(rng, (1, 16, 1, 64), mx.float16)
     out, _ = DecodeAttention(host, Device(6, 0, 4, 1))(q, 0.2, Run(side, side, 70))
     return np.array(out.astype(mx.float32))
 
@@ -230,7 +164,7 @@ def test_scores_that_grow_along_the_context_do_not_overflow(layout):
     k = mx.array((rng.random((1, 1, tokens, dim)) * ramp).astype(np.float16))
     v = mx.array((rng.standard_normal((1, 1, tokens, dim)) * ramp * 30).astype(np.float16))
     spec = QuantSpec(method="affine", bits=4, group_size=64)
-    (key, keys), (value, values) = _packed(spec, dim, k, 0), _packed(spec, dim, v, 0)
+    (key, keys), (value, values) = packed(spec, dim, k, 0), packed(spec, dim, v, 0)
     q = mx.ones((1, 8, 1, dim), dtype=mx.float32)
     out, _ = DecodeAttention(Host(layout), Device(2, 0, 4, 0))(q, 0.7, Run(key, value, tokens))
     scores = 0.7 * keys[0, 0].sum(axis=-1)
@@ -265,7 +199,7 @@ def test_every_combination_of_formats(dim, layout, matrix):
 def test_shapes_it_does_not_take_are_refused(shape):
     rng = np.random.default_rng(0)
     heads = 1 if shape[1] == 17 else 2
-    side = DenseSide(_vectors(rng, (1, heads, 5, shape[-1]), mx.float16))
+    side = DenseSide(vectors(rng, (1, heads, 5, shape[-1]), mx.float16))
     with pytest.raises(SpecError):
         DecodeAttention(Host(), Device(2, 0, 4, 0))(mx.zeros(shape), 0.1, None, tail=Run(side, side, 5))
 

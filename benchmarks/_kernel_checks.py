@@ -1,0 +1,124 @@
+"""Checks the fused kernels on this device: attention against float64, codes against the methods' own encoders."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from swarm.kernels.errors import SwarmError
+from swarm.kernels.fused import timing
+from swarm.kernels.fused.decode import HEAD_DIMS, DecodeAttention, DenseSide, PackedSide, Run
+from swarm.kernels.quantizers import base
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+    from swarm.kernels.backends.base import Backend
+    from swarm.kernels.spec import QuantSpec
+
+# KV heads, query heads of each, packed tokens, 16-bit tokens before and behind them
+CASES = ((2, 8, 1003, 4, 37), (1, 3, 77, 0, 0), (1, 16, 260, 2, 130))
+LIMIT = 2e-3  # relative error of float16 output, and share of bytes of codes that may differ
+
+
+def decode(formats: Sequence[QuantSpec], jobs: int) -> list[dict]:
+    """Relative errors on this device, over formats, head sizes, groups and segments.
+
+    Every case is a kernel of its own, and compiling one takes seconds: several processes share the work.
+    """
+    cases = [(spec, dim, case) for spec in formats for dim in HEAD_DIMS if fits(spec, dim) for case in CASES]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=own_kernel_cache) as pool:
+        errors = list(pool.map(error_of, *zip(*cases, strict=True), range(len(cases))))
+    return [
+        {"format": spec.label, "head_dim": dim, "group": case[1], "tokens": case[2], "error": error}
+        for (spec, dim, case), error in zip(cases, errors, strict=True)
+    ]
+
+
+def own_kernel_cache() -> None:
+    """Give this process compiled kernels of its own: MLX's processes read each other's files half written."""
+    os.environ["MLX_PTX_CACHE_DIR"] = tempfile.mkdtemp(prefix="kernel-checks-")
+
+
+def fits(spec: QuantSpec, dim: int) -> bool:
+    """Whether the format takes heads of this size."""
+    try:
+        base.method(spec.method).check_head_dim(spec, dim)
+    except SwarmError:
+        return False
+    return True
+
+
+def error_of(spec: QuantSpec, dim: int, case: tuple[int, ...], seed: int) -> float:
+    """Relative error of one case on fresh tensors."""
+    import mlx.core as mx
+
+    fused = timing.backend_of_this_machine().fused
+    if fused is None:
+        raise TypeError("a GPU without kernels")
+    heads, group, tokens, head, tail = case
+    rng = np.random.default_rng(seed)
+
+    def vectors(*shape: int) -> mx.array:
+        return mx.array(rng.standard_normal(shape).astype(np.float32)).astype(mx.float16)
+
+    def wide(x: mx.array) -> np.ndarray:
+        return np.array(x.astype(mx.float32)).astype(np.float64)
+
+    quantizer = base.build(spec, dim)
+    first = 5
+    parts = [quantizer.encode(vectors(2, heads, tokens + first, dim)) for _ in "kv"]
+    runs = {"packed": Run(*(side(quantizer, part, first) for part in parts), tokens)}
+    columns = [[wide(quantizer.decode(part))[:, :, first:]] for part in parts]
+    for name, count in (("head", head), ("tail", tail)):
+        if count:
+            pair = [vectors(2, heads, count, dim) for _ in "kv"]
+            runs[name] = Run(*(DenseSide(x) for x in pair), count)
+            for column, x in zip(columns, pair, strict=True):
+                column.append(wide(x))
+    k, v = (np.concatenate(column, axis=2) for column in columns)
+    q = vectors(2, heads * group, 1, dim)
+    groups = dim // scale_group(quantizer, dim)
+    attention = DecodeAttention(fused.launcher, fused.device_of(dim, groups, group))
+    out, _ = attention(q, 0.1, runs["packed"], head=runs.get("head"), tail=runs.get("tail"))
+    scores = 0.1 * np.einsum("bhgd,bhtd->bhgt", wide(q).reshape(2, heads, group, dim), k)
+    shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    expected = np.einsum("bhgt,bhtd->bhgd", shares / shares.sum(axis=-1, keepdims=True), v).reshape(q.shape)
+    return float(np.linalg.norm(wide(out) - expected) / np.linalg.norm(expected))
+
+
+def scale_group(quantizer: base.Quantizer, dim: int) -> int:
+    """Channels that share a scale."""
+    form = quantizer.form()
+    return dim if form is None else form.group
+
+
+def side(quantizer: base.Quantizer, parts: dict[str, mx.array], first: int) -> PackedSide:
+    """What a kernel is given for packed arrays of a format."""
+    form = quantizer.form()
+    if form is None:
+        raise TypeError(f"no kernel reads {quantizer.spec.label}")
+    return PackedSide(form, parts, first)
+
+
+def encode(formats: Sequence[QuantSpec], backend: Backend | None = None) -> list[dict]:
+    """Shares of packed bytes in which a back-end's encoder and the method's own in numpy differ, per format."""
+    import mlx.core as mx
+
+    backend = backend or timing.backend_of_this_machine()
+    rows = []
+    for seed, spec in enumerate(formats):
+        quantizer = base.build(spec, 128)
+        x = np.random.default_rng(seed).standard_normal((2, 4, 37, 128)).astype(np.float16)
+        found, expected = backend.pack(quantizer, mx.array(x)), quantizer.pack(np, x)
+        pairs = [(np.array(found[name]).view(np.uint8), np.array(expected[name]).view(np.uint8)) for name in expected]
+        differ = sum(int((ours != theirs).sum()) for ours, theirs in pairs) / sum(ours.size for ours, _ in pairs)
+        rows.append({"format": spec.label, "head_dim": 128, "encoder": True, "error": differ})
+    return rows

@@ -1,0 +1,103 @@
+"""Cases of fused decode attention in the host emulation, and their errors against float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from swarm.kernels.fused.decode import DecodeAttention, DenseSide, PackedSide, Run
+from swarm.kernels.fused.host import Host
+from swarm.kernels.fused.plan import Device
+from swarm.kernels.quantizers import base
+from swarm.kernels.spec import QuantSpec
+
+LIMITS = {mx.float32: 1e-3, mx.float16: 2e-3, mx.bfloat16: 2e-3}
+
+A4 = QuantSpec(method="affine", bits=4, group_size=64)
+FORMATS = {
+    **{f"affine{b}g{g}": QuantSpec(method="affine", bits=b, group_size=g) for b in (2, 4, 8) for g in (32, 64, 128)},
+    **{f"affine{b}g64": QuantSpec(method="affine", bits=b, group_size=64) for b in (3, 5, 6)},
+    **{name: QuantSpec(method=name) for name in ("q4_0", "q4_1", "q8_0", "iq4_nl")},
+    **{f"turboquant{b}": QuantSpec(method="turboquant_mse", bits=b) for b in (1, 2, 3, 4, 5)},
+    "none": QuantSpec(method="none"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    key: QuantSpec = A4
+    value: QuantSpec = A4
+    dim: int = 128
+    group: int = 8
+    heads: int = 1
+    batch: int = 1
+    packed: int = 45
+    head: int = 0
+    tail: int = 0
+    first: int = 0
+    dtype: mx.Dtype = mx.float32
+    matrix: bool = True
+    layout: str = "cuda"
+    simdgroups: int = 4
+    threadgroups: int = 2
+    ahead: int = 1
+    scale: float = 0.11
+    spread: float = 1.0
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.key.label}-{self.value.label}-d{self.dim}-g{self.group}-{self.layout}"
+
+
+def vectors(rng, shape, dtype):
+    return mx.array(rng.standard_normal(shape).astype(np.float32)).astype(dtype)
+
+
+def wide(x):
+    return np.array(x.astype(mx.float32)).astype(np.float64)
+
+
+def packed(spec, dim, x, first):
+    """What a kernel is given for x [B, H, T, D], and the numbers it stands for in float64."""
+    quantizer = base.build(spec, dim, 7)
+    parts = quantizer.encode(x)
+    form = quantizer.form()
+    meaning = np.array(quantizer.decode(parts)).astype(np.float64)[:, :, first:]
+    if form.meta == 0:
+        return DenseSide(parts[form.codes_name], first), meaning
+    return PackedSide(form, parts, first), meaning
+
+
+def error_of(case: Case, host: Host | None = None, launch: float = 0.0) -> float:
+    """Relative error of the kernel against float64 on fresh tensors."""
+    rng = np.random.default_rng([case.seed, case.dim, case.group, case.packed])
+    half = case.dtype if case.dtype != mx.float32 else mx.float16
+    shape = (case.batch, case.heads)
+    q = vectors(rng, (case.batch, case.heads * case.group, 1, case.dim), mx.float32) * case.spread
+    q = q.astype(case.dtype)
+    keys, values, runs = [], [], {}
+    for name, count in (("head", case.head), ("packed", case.packed), ("tail", case.tail)):
+        if not count:
+            continue
+        extra = case.first if name == "packed" else 0
+        k, v = (vectors(rng, (*shape, count + extra, case.dim), half) for _ in range(2))
+        if name == "packed":
+            (key, k), (value, v) = packed(case.key, case.dim, k, extra), packed(case.value, case.dim, v, extra)
+        else:
+            key, value, k, v = DenseSide(k), DenseSide(v), wide(k), wide(v)
+        runs[name] = Run(key, value, count)
+        keys.append(k)
+        values.append(v)
+    k, v = np.concatenate(keys, axis=2), np.concatenate(values, axis=2)
+    grouped = wide(q).reshape(*shape, case.group, case.dim)
+    scores = case.scale * np.einsum("bhgd,bhtd->bhgt", grouped, k)
+    shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    expected = np.einsum("bhgt,bhtd->bhgd", shares / shares.sum(axis=-1, keepdims=True), v).reshape(q.shape)
+
+    device = Device(case.threadgroups, 0 if case.matrix else 16, case.simdgroups, case.ahead, launch)
+    attention = DecodeAttention(host or Host(case.layout, seed=case.seed), device)
+    out, _ = attention(q, case.scale, runs.get("packed"), head=runs.get("head"), tail=runs.get("tail"))
+    assert out.dtype == case.dtype
+    return float(np.linalg.norm(wide(out) - expected) / np.linalg.norm(expected))
