@@ -55,12 +55,12 @@ def predicted(prediction: Prediction) -> str:
 
 def judged(scored: PredictionRecord) -> News:
     """A prediction was scored."""
-    seen = "" if scored.observed is None else f", observed {number(scored.observed, 3)}"
+    seen = "" if scored.observed is None else f", is {number(scored.observed, 3)}"
     if scored.low is not None and scored.high is not None:
         seen += f" [{number(scored.low, 3)}, {number(scored.high, 3)}]"
     mood: Literal["good", "bad", ""] = {"confirmed": "good", "refuted": "bad"}.get(scored.verdict, "")  # type: ignore[assignment]
-    text = f"{scored.verdict}: trial {scored.trial_id} ({scored.proposer}) predicted {predicted(scored.prediction)}"
-    return News("verdict", f"prediction {text}{seen}", mood)
+    text = f"{scored.verdict}: trial {scored.trial_id} {predicted(scored.prediction)}{seen} ({scored.proposer})"
+    return News("verdict", f"prediction {text}", mood)
 
 
 def is_best(record: TrialRecord, kld: float, bits: float) -> News:

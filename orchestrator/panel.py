@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from swarm.orchestrator.board import Board
 
 WIDEST = 160
-SKETCH_LINES = 8
+SKETCH_LINES = (8, 13)
+"""Lines that a sketch with its title needs, and has use for."""
 SKETCH_WIDTHS = (26, 44)
 """Columns that a sketch needs, and has use for."""
 MOST_BITS = 9.0
@@ -49,8 +50,9 @@ def layout(board: Board, width: int, height: int, *, unicode: bool = True) -> Re
     if models and left > len(models) + 2:
         parts += [Text(""), _models(board, models, width)]
         left -= len(models) + 2
-    if left >= SKETCH_LINES + 2 + LEAST_FEED:
-        drawn = _sketches(board, models, width, unicode=unicode)
+    if left >= SKETCH_LINES[0] + 2 + LEAST_FEED:
+        tall = max(SKETCH_LINES[0], min(SKETCH_LINES[1], left // 3))
+        drawn = _sketches(board, models, width, tall, unicode=unicode)
         if drawn:
             parts += [Text(""), *drawn]
             left -= len(drawn) + 1
@@ -150,8 +152,8 @@ def _models(board: Board, models: Sequence[str], width: int) -> RenderableType:
     return table
 
 
-def _sketches(board: Board, models: Sequence[str], width: int, *, unicode: bool) -> list[RenderableType]:
-    """Plots of the models side by side, as many as there is room for."""
+def _sketches(board: Board, models: Sequence[str], width: int, tall: int, *, unicode: bool) -> list[RenderableType]:
+    """Plots of the models side by side, as many as there is room for, each of so many lines."""
     marks = UNICODE if unicode else ASCII
     room = max(1, (width + 2) // (SKETCH_WIDTHS[0] + 2))
     shown = [model for model in models if board.points.get(model)][:room]
@@ -162,9 +164,9 @@ def _sketches(board: Board, models: Sequence[str], width: int, *, unicode: bool)
     for model in shown:
         points = [(p.bits, p.kld) for p in board.points[model] if p.bits <= MOST_BITS]
         front = [(p.bits, p.kld) for p in board.front(model) if p.bits <= MOST_BITS]
-        lines = sketch(points, front, width=each, height=SKETCH_LINES - 1, marks=marks)
+        lines = sketch(points, front, width=each, height=tall - 1, marks=marks)
         title = f"KLD by bits/value, {clean(model)}"
-        plots.append([title, *lines, *[""] * (SKETCH_LINES - 1 - len(lines))])
+        plots.append([title if len(title) <= each else clean(model), *lines, *[""] * (tall - 1 - len(lines))])
     rows = []
     for number_, cells in enumerate(zip(*plots, strict=True)):
         text = Text("  ".join(cell[:each].ljust(each) for cell in cells).rstrip(), no_wrap=True, overflow="crop")

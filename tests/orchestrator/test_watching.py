@@ -77,7 +77,8 @@ def test_what_was_there_before_is_no_news_and_what_comes_is(store, watched):
     kinds = [item.kind for item in board.feed]
     assert kinds.count("finding") == 1
     assert [item.mood for item in board.feed if item.kind == "verdict"] == ["good", "bad"]
-    assert "predicted kld <= 0.5, observed 0.3 [0.2, 0.4]" in next(i.text for i in board.feed if i.kind == "verdict")
+    verdict = next(item.text for item in board.feed if item.kind == "verdict")
+    assert verdict == "prediction confirmed: trial 4 kld <= 0.5, is 0.3 [0.2, 0.4] (tpe)"
     assert len(board.proposals) == 4
     assert board.plateaus("alpha") == ["KLD <= 4.6 bits"]
     store.findings.upsert(campaign.id, finding(1, 2, key="plateau:kld:4.6:alpha", status="refuted"))
