@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -84,9 +85,10 @@ class Cluster:
             self._disconnect(session)
 
     def _connect(self) -> str | None:
-        import ray
-
         if self._address is not None:
+            _settle_authentication(self._address)
+            import ray
+
             ray.init(address=self._address, **QUIET)
             return None
         return self._start_here()
@@ -140,12 +142,22 @@ def _prepare_environment(*, local: bool) -> None:
     # Ray prints its own account of every lost worker on our standard output; the trial's outcome says it better.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     logging.getLogger("ray").setLevel(logging.ERROR)
-    if not local and _has_token():
-        # Ray does this by itself only for a cluster that it finds, not for one that it is told.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     if local:
         # One worker per core: threads of a BLAS would only get into each other's way.
         os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+
+
+def _settle_authentication(address: str) -> None:
+    """Use the token that is here if the cluster wants one.
+
+    Ray finds that out by itself for a cluster that it finds, not for one that it is told; and where only one of both
+    uses a token, every worker dies without a reason.
+    """
+    if address == "auto" or not _has_token() or "RAY_AUTH_MODE" in os.environ:
+        return
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    without = subprocess.run(ask, env={**os.environ, "RAY_AUTH_MODE": "disabled"}, capture_output=True, check=False)
+    os.environ["RAY_AUTH_MODE"] = "token" if without.returncode else "disabled"
 
 
 def _has_token() -> bool:
