@@ -16,6 +16,8 @@ from swarm.orchestrator.settings import Settings
 
 Status = Literal["ok", "slow", "off", "missing", "failed"]
 MIN_FREE_BYTES = 2 * 2**30
+LLM_PATIENCE = 10.0
+"""Seconds in which an LLM's server has to say which models it has."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,13 @@ def run(settings: Settings) -> Iterator[Check]:
     ):
         yield _guarded(name, check)
     yield _guarded("store", lambda: _store(settings))
-    yield _guarded("LLM", lambda: _llm(settings))
+    yield llm(settings)
     yield from _models()
+
+
+def llm(settings: Settings) -> Check:
+    """Whether the LLM that the settings name can be asked."""
+    return _guarded("LLM", lambda: _llm(settings))
 
 
 def _guarded(name: str, check: object) -> Check:
@@ -113,10 +120,26 @@ def _store(settings: Settings) -> Check:
 
 
 def _llm(settings: Settings) -> Check:
-    if settings.llm == "none":
-        hint = ", OPENAI_API_KEY is set but not used" if os.environ.get("OPENAI_API_KEY") else ""
-        return Check("LLM", "off", f"none: the agents use the built-in statistics{hint}", "")
-    return Check("LLM", "missing", settings.llm, "Leave --llm out.")
+    from swarm.agents.llm import endpoints, hiring
+    from swarm.agents.llm.client import Client
+
+    asked = settings.for_llm()
+    if asked.llm == "none":
+        hint = endpoints.hint(asked)
+        return Check("LLM", "off", "none: the agents use the built-in statistics" + (f". {hint}" if hint else ""))
+    hiring.check(asked, capped=settings.max_usd is not None)
+    local = endpoints.local_model(asked)
+    if local is not None:
+        return Check("LLM", "ok", f"{local} on this machine")
+    client = Client(endpoints.endpoint(asked), LLM_PATIENCE)
+    try:
+        names, model = client.models(), client.model
+    finally:
+        client.close()
+    if names and model not in names:
+        known = ", ".join(names[:5])
+        return Check("LLM", "missing", f"{asked.llm} has no model {model!r}", f"Give --llm-model: {known}.")
+    return Check("LLM", "ok", f"{model} at {asked.llm}")
 
 
 def _models() -> Iterator[Check]:

@@ -10,6 +10,7 @@ import pytest
 
 from swarm.kernels import plugins
 from swarm.memory.store import Store
+from swarm.orchestrator import checks, settings
 from swarm.orchestrator.cli import PACKAGE, build
 
 COMMANDS = plugins.names(PACKAGE)
@@ -79,14 +80,36 @@ def test_models_are_described_without_weights(cli):
     assert listed["qwen2.5-coder-0.5b"]["key_bias"] is True
 
 
-def test_doctor_checks_every_part(swarm):
-    names = [row["name"] for row in json.loads(swarm("doctor", "--json").out)]
+def test_doctor_checks_every_part(cli):
+    names = [row["name"] for row in json.loads(cli("doctor", "--json").out)]
     assert names[:7] == ["BLAS", "device", "workers", "Ray", "cache", "store", "LLM"]
 
 
-def test_doctor_fails_when_something_needs_attention(swarm, tmp_path):
+@pytest.mark.parametrize(
+    ("flags", "status", "said"),
+    [
+        ({}, "off", "built-in statistics"),
+        ({"llm_model": "right"}, "ok", "right at http"),
+        ({"llm_model": "wrong"}, "missing", "no model 'wrong'"),
+        ({"llm": "http://127.0.0.1:9"}, "failed", "127.0.0.1:9"),
+        ({"llm": "magic"}, "failed", "'magic'"),
+    ],
+)
+def test_doctor_asks_the_llm_which_models_it_has(flags, status, said):
+    from engine_server import FakeEngine
+
+    listed = json.dumps({"object": "list", "data": [{"id": "right", "object": "model"}]}).encode()
+    with FakeEngine(lambda *_: (200, {"Content-Type": "application/json"}, [listed])) as fake:
+        llm = flags.get("llm", fake.url if flags else "none")
+        found = checks.llm(settings.load(**{**flags, "llm": llm}))
+    assert found.status == status, found
+    assert said in found.detail
+    assert (status in ("ok", "off")) is not bool(found.remedy)
+
+
+def test_doctor_fails_when_something_needs_attention(cli, tmp_path):
     (tmp_path / "swarm.db").write_text("not a database")
-    done = swarm("doctor", "--json")
+    done = cli("doctor", "--json")
     assert done.code == 1
     found = {row["name"]: row for row in json.loads(done.out)}
     assert found["store"]["status"] == "failed"
