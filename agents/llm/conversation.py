@@ -156,7 +156,7 @@ class Conversation:
                 messages,
                 schema=answer,
                 tools=tools,
-                max_output=self.settings.llm_output_tokens,
+                max_output=self.settings.output_tokens,
                 temperature=self.settings.llm_temperature,
             )
         except CallError as error:
@@ -179,7 +179,7 @@ class Conversation:
             return lambda *_: None
         purse = self.purse
         try:
-            hold = purse.reserve(prompt.role, messages, extra, self.settings.llm_output_tokens)
+            hold = purse.reserve(prompt.role, messages, extra, self.settings.output_tokens)
         except BudgetError as error:
             purse.refused(base.model_copy(update={"message": error.problem[:MAX_TEXT]}))
             raise

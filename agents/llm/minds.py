@@ -94,7 +94,7 @@ class Minds:
 
     def _has_room(self) -> bool:
         """Whether the endpoint may get one more question at the same time."""
-        return sum(post.busy for post in self._posts.values()) < self._conversation.settings.llm_concurrency
+        return sum(post.busy for post in self._posts.values()) < self._conversation.settings.concurrency
 
     def _is_due(self, name: str, desk: Desk) -> bool:
         post = self._posts[name]
