@@ -219,7 +219,7 @@ class Chaos:
                 kill(pid)
                 self.kills[kind] += 1
                 driver.join(self.rng.uniform(0.2, 6.0))  # it may notice, or not
-                self._kill_driver(driver)
+                self._kill_driver(subject, driver)
 
         elif kind == "node":
             cluster.remove_node(self.rng.choice(sorted(cluster.worker_nodes, key=id)), allow_graceful=False)

@@ -10,6 +10,8 @@ from ray.cluster_utils import Cluster
 
 from swarm.memory.store import Store
 
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
 NODE = {"object_store_memory": 80 << 20, "include_dashboard": False}
 
 
