@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,6 +83,7 @@ class Codec:
         self.head_dim = head_dim
         self.factors = factors
         self.quantizer = base.build(spec, head_dim, seed)
+        self.form = self.quantizer.form()  # how kernels read it, None where they do not
         self._packer = packer
         self.rotation = Rotation(spec.rotation or "none", head_dim, seed)
 
@@ -101,7 +103,7 @@ class Codec:
         learned = 0 if self.factors is None else self.factors.channel.size * 2
         return self.quantizer.constant_nbytes + learned
 
-    @property
+    @cached_property
     def identity(self) -> bool:
         """Whether decoded vectors live in the original frame, so that queries and outputs need no mapping."""
         probe = np.zeros((1, self.head_dim), np.float32)

@@ -81,7 +81,7 @@ class FusedDecode:
             and q_heads <= decode.MAX_GROUP * keys.shape[1]
             and view.offset - view.lowest() <= decode.MAX_TOKENS
             and all(side.part is None and side.codec.block_tokens == 1 for side in sides)
-            and all(side.codec.quantizer.form() is not None for side in sides)
+            and all(side.codec.form is not None for side in sides)
         )
         if not fits or batch == 0:
             return None
@@ -97,13 +97,13 @@ class FusedDecode:
 
 
 def _is_packed(side: SideView, low: int, high: int) -> bool:
-    form = side.codec.quantizer.form()
+    form = side.codec.form
     stored = [kind for _, _, kind in side.spans(low, high)]
     return stored == ["packed"] and form is not None and form.meta > 0
 
 
 def _form_group(side: SideView, dim: int) -> int:
-    form = side.codec.quantizer.form()
+    form = side.codec.form
     return dim if form is None else form.group
 
 
@@ -116,7 +116,7 @@ def _source(side: SideView, low: int, high: int) -> PackedSide | DenseSide:
     ((_, _, kind),) = side.spans(low, high)
     if kind == "half":
         return DenseSide(side.half(low, high))
-    form = side.codec.quantizer.form()
+    form = side.codec.form
     if form is None:
         raise TypeError("a stored format without a packed form")
     parts, front = side.side.store.arrays()

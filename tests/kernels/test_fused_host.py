@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -273,3 +277,13 @@ def test_calls_of_other_types_are_other_kernels(decode_call):
     call = decode_call()[0]
     other = replace(call, template=(*call.template[:-1], ("H_CODES", 4)))
     assert Signature.of(call).symbol != Signature.of(other).symbol
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv builds the wheel")
+def test_the_wheel_ships_the_kernel_text(tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run(["uv", "build", "--wheel", "-o", str(tmp_path)], cwd=root, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    shipped = {Path(name).name for name in zipfile.ZipFile(wheel).namelist() if "/fused/source/" in name}
+    assert shipped == {file.name for file in (root / "kernels/fused/source").iterdir()}

@@ -16,7 +16,7 @@ from swarm.kernels.cache import PackedKVCache, make_cache
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 BUNDLED = ("smollm2-135m", "gemma3-270m")
-LIMITS = {mx.float32: 1e-3, mx.float16: 2e-3, mx.bfloat16: 2e-3}
+LIMITS = {mx.float32: 1e-3, mx.float16: 2e-3, mx.bfloat16: 5e-4}  # bfloat16: beyond what rounding the output costs
 A4 = QuantSpec(method="affine", bits=4, group_size=64)
 TURBO = QuantSpec(method="turboquant_mse", bits=4)
 FORMATS = {
@@ -83,7 +83,12 @@ def error_on(call, kv, backend, dtype):
     scores = scale * wide @ key.swapaxes(-1, -2)
     shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
     expected = (shares / shares.sum(axis=-1, keepdims=True) @ value).reshape(q.shape)
-    return np.linalg.norm(np.array(out.astype(mx.float32)) - expected) / np.linalg.norm(expected)
+    error = np.linalg.norm(np.array(out.astype(mx.float32)) - expected) / np.linalg.norm(expected)
+    if dtype != mx.bfloat16:
+        return error
+    # Eight bits: rounding alone can cost more than 2e-3 where a few channels dominate.
+    rounded = np.array(mx.array(expected.astype(np.float32)).astype(dtype).astype(mx.float32))
+    return error - np.linalg.norm(rounded - expected) / np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16], ids=str)
