@@ -8,6 +8,7 @@ import pytest
 from swarm.orchestrator import benches
 
 frame = importlib.import_module("benchmarks._frame")
+table = importlib.import_module("benchmarks._table")
 OWN_SCRIPTS = ("encode", "kernels", "store")
 FRAMED = [name for name in benches.names() if name not in OWN_SCRIPTS]
 RECORDED = [name for name in FRAMED if (frame.DOCS / f"{name}.json").exists()]
@@ -32,6 +33,8 @@ def test_an_installed_copy_says_that_it_has_no_benchmarks(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("name", FRAMED)
 def test_the_short_form_runs_and_its_record_makes_a_page(name, capfd):
+    if name == "search" and not table.FILE.exists():
+        pytest.skip(f"{table.FILE} was not made yet")
     assert benches.run(name, short=True, as_json=True) == 0
     record = json.loads(capfd.readouterr().out)
     assert (record["benchmark"], record["short"]) == (name, True)

@@ -1,0 +1,138 @@
+"""The part of the search space that is measured exhaustively: every combination of a few choices per parameter.
+
+Knows which configurations there are; measures nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from swarm.experiments.ends import Ends
+from swarm.experiments.scopes import All, Layers, Scope
+from swarm.experiments.sides import Side
+from swarm.experiments.space import Space, SpaceSettings
+from swarm.experiments.spec import TrialSpec
+from swarm.experiments.suggest import Params, Trial
+from swarm.kernels.errors import SpecError
+from swarm.kernels.quantizers import base
+from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec
+
+if TYPE_CHECKING:
+    from swarm.experiments.models.base import ModelInfo
+
+MODELS = ("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b")
+SINKS = (0, 4)
+WINDOWS = (0, 32)
+PROTECTED = 1
+"""First layers that may stay in 16 bit; models with a key bias choose how to treat that instead."""
+
+
+@cache
+def specs(side: Literal["key", "value"]) -> tuple[QuantSpec, ...]:
+    """What keys or values can be, the default of each method first."""
+    axis: Literal["channel", "token"] = "channel" if side == "key" else "token"
+    found = [QuantSpec()]
+    for bits in (4, 8, 3, 2):
+        found += [
+            QuantSpec(method="affine", bits=bits, group_size=64, axis="token", rotation=rotation)
+            for rotation in ("none", "hadamard")
+        ]
+    found += [QuantSpec(method="iq4_nl", axis="token", rotation="none")]
+    found += [QuantSpec(method="kivi", bits=bits, group_size=32, axis=axis, rotation="none") for bits in (2, 4)]
+    found += [QuantSpec(method="nvfp4", axis="token", rotation="none")]
+    found += [QuantSpec(method="turboquant_mse", bits=bits, axis="token", rotation="hadamard") for bits in (4, 3, 2)]
+    return tuple(found) if side == "key" else (*found, QuantSpec(method="iq4_nl", axis="token", rotation="hadamard"))
+
+
+def configurations(info: ModelInfo) -> Iterator[tuple[KVSpec, Layers]]:
+    """All configurations of a model: cache and quantized layers (None means all)."""
+    yield KVSpec(), None
+    for key, value, sink, window in itertools.product(specs("key"), specs("value"), SINKS, WINDOWS):
+        if (key.method, value.method) == ("none", "none"):
+            continue
+        plain = KVSpec(key=key, value=value, sink_tokens=sink, residual_window=window)
+        yield plain, None
+        if not info.key_bias:
+            yield plain, tuple(range(PROTECTED, info.n_layers))
+        elif key.method != "none":
+            yield plain.model_copy(update={"key_bias": "subtract"}), None
+
+
+class FewSide(Side):
+    """Keys or values that can only be what the grid has."""
+
+    def specs(self, method: str) -> tuple[QuantSpec, ...]:
+        """The grid's specifications of a method, the default first."""
+        return tuple(spec for spec in specs(self.name) if spec.method == method)
+
+
+class NoEnds(Ends):
+    """First and last layers that are like the others."""
+
+    def suggest(self, trial: Trial, key: QuantSpec, value: QuantSpec) -> tuple[LayerOverride, ...]:  # noqa: ARG002
+        """Nothing."""
+        return ()
+
+    def params(self, overrides: tuple[LayerOverride, ...]) -> Params:
+        """Nothing to say.
+
+        Raises:
+            SpecError: there are overrides.
+        """
+        if overrides:
+            raise SpecError("the grid has no overrides.", "Leave them out.")
+        return {}
+
+
+class Later(Scope):
+    """All layers but the protected first ones."""
+
+    name = "later"
+
+    @classmethod
+    def suggest(cls, trial: Trial, prefix: str, n: int) -> Layers:  # noqa: ARG003
+        """The one choice."""
+        return tuple(range(PROTECTED, n))
+
+    @classmethod
+    def params(cls, layers: Layers, prefix: str, n: int) -> dict[str, int] | None:  # noqa: ARG003
+        """Nothing to say, if it is these."""
+        return {} if layers == tuple(range(PROTECTED, n)) else None
+
+
+class Grid(Space):
+    """The search space cut down to what was measured: the parameters are the space's own, with fewer choices."""
+
+    def __init__(self, models: Sequence[ModelInfo], context: int) -> None:
+        super().__init__(models, SpaceSettings(context=context, sink_tokens=SINKS, residual_window=WINDOWS))
+
+    def sides(self, info: ModelInfo) -> tuple[Side, Side]:
+        """What keys and values can be."""
+        return _few("key", info.head_dim), _few("value", info.head_dim)
+
+    def scopes(self, protocol: str, info: ModelInfo) -> tuple[type[Scope], ...]:  # noqa: ARG002
+        """All layers, and where nothing else distinguishes the model, all but the first."""
+        return (All,) if info.key_bias else (All, Later)
+
+    def ends(self, info: ModelInfo) -> Ends:
+        """First and last layers are like the others."""
+        return NoEnds(*self.sides(info), info.n_layers)
+
+    def defaults(self, info: ModelInfo) -> list[TrialSpec]:
+        """The campaign's defaults as far as they were measured."""
+        return [spec for spec in super().defaults(info) if self._measured(spec)]
+
+    def _measured(self, spec: TrialSpec) -> bool:
+        try:
+            self.params(spec)
+        except SpecError:
+            return False
+        return True
+
+
+@cache
+def _few(name: base.Side, head_dim: int) -> FewSide:
+    return FewSide(name, head_dim)
