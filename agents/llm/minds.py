@@ -129,8 +129,6 @@ class Minds:
         except Exception as error:  # a defect in one role must not reach the campaign
             trouble = f"{type(error).__name__}: {error}"[:200]
         finally:
-            if self._journal is not None and not self._conversation.closed.is_set():
-                self._journal.turn(name, self._conversation.breaker.state, None if found is not None else trouble)
             with self._changed:
                 post.busy = False
                 post.asked += 1
@@ -141,6 +139,8 @@ class Minds:
                 if found is not None:
                     self._keep(found)
                 self._changed.notify_all()
+            if self._journal is not None and not self._conversation.closed.is_set():
+                self._journal.turn(name, self._conversation.breaker.state, None if found is not None else trouble)
 
     def _ask(self, role: Role[Any], desk: Desk) -> Used[Contribution]:
         settings = self._conversation.settings
