@@ -78,7 +78,9 @@ def fill(store: Store, *, finish: bool = True) -> Filled:
         call = AgentCall(role="scribe", prompt_hash="0" * 64, model="some<b>", tokens_in=9, tokens_out=4, outcome="ok")
         store.agent_calls.add(campaign.id, call)
         store.events.add(campaign.id, "worker.crash", HOSTILE)
-    summary = store.summaries.add(campaign.id, Summary(title=HOSTILE[:190], text=SUMMARY, evidence=(1, 2), author="scribe"))
+    summary = store.summaries.add(
+        campaign.id, Summary(title=HOSTILE[:190], text=SUMMARY, evidence=(1, 2), author="scribe")
+    )
     if finish:
         store.campaigns.finish(campaign.id, "complete")
     return Filled(campaign.id, finding, summary, number + 3)

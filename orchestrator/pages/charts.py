@@ -22,8 +22,7 @@ STATUSES = {"confirmed": GREEN, "hypothesis": BLUE, "refuted": RED, "inconclusiv
 HEIGHT = 360
 LONGEST = 60
 FEW = 12
-UNDER_HEAT = {"b": 46}
-"""Plotly lets the heading of an axis under a heat map fall onto its numbers unless there is room."""
+FEWEST = 3
 
 
 def label(text: object, longest: int = LONGEST) -> str:
@@ -40,7 +39,8 @@ def finite(values: Iterable[float | None]) -> list[float | None]:
 
 def axis(title: str, **fields: Any) -> dict[str, Any]:
     """An axis with a heading, which is text."""
-    return {"title": {"text": label(title), "standoff": 8}, "automargin": True, **fields}
+    heading = {"title": {"text": label(title), "standoff": 8}} if title else {}
+    return {**heading, "automargin": True, **fields}
 
 
 def whole_axis(title: str, values: Iterable[float | None], **fields: Any) -> dict[str, Any]:
@@ -57,17 +57,23 @@ def log_axis(title: str, values: Iterable[float | None], **fields: Any) -> dict[
 
 
 def _tick(value: float) -> str:
-    return f"{value:g}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def log_ticks(values: Sequence[float]) -> list[float]:
-    """Whole decades, or 1-3-10 or 1-2-5-10 steps where the values span few of them; both ends lie outside."""
+    """Whole decades, or finer steps where the values span few of them; both ends lie outside."""
     if not values:
         return [1.0]
     low, high = math.log10(min(values)), math.log10(max(values))
     steps = (1,) if high - low > 2.2 else (1, 3) if high - low > 1.1 else (1, 2, 5)
     decades = range(math.floor(low), math.ceil(high) + 1)
-    return [step * 10.0**decade for decade in decades for step in steps]
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    if sum(min(values) <= tick <= max(values) for tick in ticks) >= FEWEST or low == high:
+        return ticks
+    step = 10.0 ** math.floor(math.log10((max(values) - min(values)) / 2))
+    first, last = math.floor(min(values) / step), math.ceil(max(values) / step)
+    every = max(1, (last - first) // 5)
+    return [step * place for place in range(max(first, 1), last + every, every)]
 
 
 def layout(x: Mapping[str, Any], y: Mapping[str, Any], height: int = HEIGHT, **fields: Any) -> dict[str, Any]:
@@ -122,7 +128,10 @@ def spread(low: Sequence[float | None], value: Sequence[float | None], high: Seq
 
 
 def heat(x: Sequence[Any], y: Sequence[str], z: Sequence[Sequence[float | None]], unit: str) -> dict[str, Any]:
-    """A heat map of positive numbers on a logarithmic scale of colour."""
+    """A heat map of positive numbers on a logarithmic scale of colour.
+
+    Say in its title what `x` is: Plotly puts the heading of the axis under a heat map onto the numbers there.
+    """
     logs = [[math.log10(v) if v is not None and v > 0 and math.isfinite(v) else None for v in row] for row in z]
     flat = [value for row in z for value in row if value is not None and value > 0 and math.isfinite(value)]
     ticks = [tick for tick in log_ticks(flat) if min(flat, default=1) <= tick <= max(flat, default=1)]

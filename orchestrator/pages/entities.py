@@ -16,7 +16,7 @@ TRIAL_TONES: dict[str, Tone] = {"complete": "good", "failed": "bad", "quarantine
 REVIEW_TONES: dict[str, Tone] = {"accepted": "good", "rejected": "bad", "pending": "warn"}
 
 FINDING_COLUMNS = (
-    Column("Finding"), Column("Status"), Column("Statement"), Column("Effect, 95% interval", True), Column("Evidence"),
+    Column("Finding"), Column("Status"), Column("Statement"), Column("Effect", True), Column("Evidence"),
 )  # fmt: skip
 TRIAL_COLUMNS = (
     Column("Trial"), Column("Bits/value", True), Column("KLD, 95% interval", True), Column("Model"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,18 +16,21 @@ if TYPE_CHECKING:
     from swarm.memory.records import CampaignRecord, FindingRecord, SummaryRecord, TrialRecord, TrialState
     from swarm.memory.store import Store
 
+REMEDY = "Ask with `swarm query`, which may wait."
+
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much a page may read: trials as whole records, rows of a query, seconds of a query."""
+    """How much a page may read: trials as whole records, rows, seconds of one query and of all of them."""
 
     trials: int = 2_000
     rows: int = 5_000
     findings: int = 500
     seconds: float = 3.0
+    together: float = 10.0
 
 
-REPORT = Bounds(trials=20_000, rows=20_000, findings=2_000, seconds=30.0)
+REPORT = Bounds(trials=20_000, rows=20_000, findings=2_000, seconds=30.0, together=600.0)
 """A report is made once, and nobody waits at a page for it."""
 
 
@@ -41,6 +45,7 @@ class Source:
         self.store = store
         self.campaign = campaign
         self.bounds = bounds or Bounds()
+        self._spent = 0.0
 
     def rows(self, sql: str, limit: int | None = None, **numbers: int) -> list[dict[str, Any]]:
         """The rows of a SELECT of ours, in which `{campaign}` and `numbers` stand for whole numbers.
@@ -50,14 +55,18 @@ class Source:
         """
         limit = min(limit or self.bounds.rows, self.bounds.rows)
         values = {name: int(value) for name, value in {"campaign": self.campaign.id, **numbers}.items()}
+        seconds = min(self.bounds.seconds, self.bounds.together - self._spent)
+        started = time.monotonic()
         try:
-            return self.store.query(sql.format(**values), limit=limit, seconds=self.bounds.seconds).records()
+            if seconds <= 0:
+                raise TooMuchError("This page has taken long enough already.", REMEDY)
+            return self.store.query(sql.format(**values), limit=limit, seconds=seconds).records()
         except UsageError as error:
             if "took longer" not in error.problem:
                 raise
-            raise TooMuchError(
-                f"Reading this takes longer than {self.bounds.seconds:g} s.", "Ask with `swarm query`, which may wait."
-            ) from error
+            raise TooMuchError(f"Reading this takes longer than {self.bounds.seconds:g} s.", REMEDY) from error
+        finally:
+            self._spent += time.monotonic() - started
 
     def trials(self, sql: str, limit: int, **numbers: int) -> list[TrialRecord]:
         """Whole records, with their series, of the trials whose `id` a SELECT gives, in its order."""

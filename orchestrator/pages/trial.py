@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -47,7 +47,7 @@ _MEASURED_BY = "SELECT trial_id AS id FROM predictions WHERE reference_id = {tri
 _SUMMARIES = "SELECT summary_id AS id FROM summary_evidence WHERE trial_id = {trial} ORDER BY summary_id"
 _TWINS = """SELECT b.id, b.model, b.protocol, b.rung, b.replicate, b.kld, b.state FROM trials a
 JOIN trials b ON b.configuration_id = a.configuration_id AND b.id <> a.id
-WHERE a.id = {trial} AND b.campaign_id = a.campaign_id ORDER BY b.model, b.rung, b.id"""
+WHERE a.id = {trial} AND +b.campaign_id = a.campaign_id ORDER BY b.model, b.rung, b.id"""
 
 
 def page(store: Store, identity: int) -> Page:
@@ -196,11 +196,11 @@ def _per_head(record: TrialRecord) -> Iterator[Chart]:
     z: list[list[float | None]] = [[flat[row * heads + head] for row in range(len(means))] for head in range(heads)]
     figure = charts.heat(where, [f"head {head}" for head in range(heads)], z, "logits")
     yield Chart(
-        "G per layer and query head",
+        "G by layer and query head",
         f"G of {heads} query heads in {len(means)} layers, from {min(flat):.3g} to {max(flat):.3g}.",
         [figure],
         charts.layout(
-            charts.axis("layer"), charts.axis("", type="category"), 200 + 16 * heads, margin=charts.UNDER_HEAT
+            charts.axis("", automargin=False), charts.axis("", type="category"), 180 + 16 * heads, margin={"b": 30}
         ),
     )
 
@@ -220,13 +220,25 @@ def _again(record: TrialRecord, place: str) -> list[Block]:
 
 def _links(record: TrialRecord, source: Source) -> list[Block]:
     blocks: list[Block] = []
+    for read in (_citing, _twins, _referring, _events):
+        try:
+            blocks += read(record, source)
+        except TooMuchError as error:
+            blocks.append(Paragraph(str(error), "warn"))
+    return blocks
+
+
+def _citing(record: TrialRecord, source: Source) -> Iterator[Block]:
     citing = source.rows(_CITING, MOST, trial=record.id)
     if citing:
         columns = [Column("Finding"), Column("Status"), Column("Statement")]
         rows: list[list[Cell]] = [
             [Ref("finding", r["id"], f"{r['id']} {r['kind']}"), status(r["status"]), r["statement"]] for r in citing
         ]
-        blocks.append(Table("It is evidence of", columns, rows))
+        yield Table("It is evidence of", columns, rows)
+
+
+def _twins(record: TrialRecord, source: Source) -> Iterator[Block]:
     twins = source.rows(_TWINS, MOST, trial=record.id)
     if twins:
         columns = [Column("Trial"), Column("Model"), Column("Protocol"), Column("Rung", True)]
@@ -237,24 +249,26 @@ def _links(record: TrialRecord, source: Source) -> list[Block]:
             ]
             for r in twins
         ]  # fmt: skip
-        blocks.append(Table("The same configuration elsewhere", columns, rows))
+        yield Table("The same configuration elsewhere", columns, rows)
+
+
+def _referring(record: TrialRecord, source: Source) -> Iterator[Block]:
     others: dict[str, Cell] = {
         "Measure of predictions": _refs("trial", source, _MEASURED_BY, record.id),
         "Cited in": _refs("summary", source, _SUMMARIES, record.id),
     }
     if any(others.values()):
-        blocks.append(Facts(others))
+        yield Facts(others)
+
+
+def _events(record: TrialRecord, source: Source) -> Iterator[Block]:
     events = source.store.events.list(trial_id=record.id, limit=MOST)
     if events:
         columns = [Column("When"), Column("What"), Column("Message")]
         rows = [[moment(event.created_at), event.kind, event.message] for event in events]
-        blocks.append(Table("What happened to it", columns, rows))
-    return blocks
+        yield Table("What happened to it", columns, rows)
 
 
 def _refs(kind: RefKind, source: Source, sql: str, trial: int) -> Refs | None:
-    try:
-        rows: Sequence[dict[str, int]] = source.rows(sql, MOST, trial=trial)
-    except TooMuchError:
-        return None
+    rows = source.rows(sql, MOST, trial=trial)
     return Refs(tuple(Ref(kind, row["id"]) for row in rows), MOST) if rows else None

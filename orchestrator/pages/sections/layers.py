@@ -65,17 +65,17 @@ def _chart(model: str, series: str, trials: Sequence[TrialRecord]) -> Chart:
     layers = sorted({layer for method in methods for layer in grid[method]})
     z = [[grid[method].get(layer) for layer in layers] for method in methods]
     best, worst = methods[-1], methods[0]
-    title = f"{model}: {what}"
+    title = f"{model}: {what}, by layer"
     return Chart(
         title,
         f"Heat map of {what} on {model}, {len(methods)} methods by {len(layers)} layers: mean {means[best]:.3g} for "
         f"{best}, {means[worst]:.3g} for {worst}.",
         [charts.heat(layers, methods, z, unit)],
         charts.layout(
-            charts.axis("layer"),
+            charts.axis("", automargin=False),
             charts.axis("", tickfont={"size": 10}, type="category"),
-            200 + 19 * len(methods),
-            margin=charts.UNDER_HEAT,
+            180 + 19 * len(methods),
+            margin={"b": 30},
         ),
         _table(title, methods, layers, grid),
     )
@@ -104,4 +104,4 @@ def _method(trial: TrialRecord) -> str:
 def _table(title: str, methods: Sequence[str], layers: Sequence[int], grid: Grid) -> Table:
     columns = [Column("Method"), *(Column(str(layer), True) for layer in layers)]
     rows = [[method, *(grid[method].get(layer) for layer in layers)] for method in reversed(methods)]
-    return Table(f"{title}, by layer", columns, rows, folded=True)
+    return Table(f"{title}, numbers", columns, rows, folded=True)

@@ -23,7 +23,7 @@
       autosize: true,
       dragmode: false,
       hovermode: "closest",
-      margin: Object.assign({ l: 8, r: 12, t: 34, b: 8 }, layout.margin),
+      margin: { l: 8, r: 12, t: 34, b: 8, ...layout.margin },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: "inherit", size: narrow.matches ? 11 : 12, color: text },
@@ -57,7 +57,7 @@
     }
   }
 
-  const names = { "": "Theme: auto", light: "Theme: light", dark: "Theme: dark" };
+  const names = { "": "auto", light: "light", dark: "dark" };
 
   function choose(theme) {
     if (theme) root.dataset.theme = theme; else delete root.dataset.theme;
@@ -66,7 +66,11 @@
 
   function themes() {
     const button = document.getElementById("theme");
-    const show = () => { button.textContent = names[root.dataset.theme ?? ""]; };
+    const show = () => {
+      const name = names[root.dataset.theme ?? ""];
+      button.textContent = `◐ ${name}`;
+      button.setAttribute("aria-label", `Theme: ${name}`);
+    };
     button.hidden = false;
     button.addEventListener("click", () => {
       const order = ["", "light", "dark"];

@@ -21,7 +21,7 @@ PAGES = {
     "/campaigns/1/trials?model=alpha&protocol=quality&state=complete&order=kld": "affine8",
     "/campaigns/1/trials?after=20": "Trials of night",
     "/trials/1": "swarm reproduce 1 --store",
-    "/trials/33": "G per layer and query head",
+    "/trials/33": "G by layer and query head",
     "/trials/35": "kld &lt;= 0.9 × that of trial 1",
     "/trials/36": "Nothing was measured.",
     "/findings": "1 contrast",
