@@ -90,3 +90,9 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     """One runner for all tests, with captures of its own; converted models come from the user cache."""
     return Runner(cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give out the longest files first, so that the test processes end together."""
+    items.sort(key=lambda item: "orchestrator" not in item.path.parts)
