@@ -29,7 +29,7 @@ def command(
     search space and count against its share of the trials, findings are computed again from the trials they name.
     Proposals reach a campaign that runs in another process, or wait for the next `swarm resume`.
 
-    Examples: `swarm mcp --name claude`, `swarm mcp --store night.db --trials 20`, `swarm mcp --http 8765`
+    Examples: `swarm mcp --name my-agent`, `swarm mcp --store night.db --trials 20`, `swarm mcp --http 8765`
     """
     import re
     from importlib.metadata import version

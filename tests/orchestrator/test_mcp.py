@@ -199,7 +199,7 @@ def test_a_finding_holds_only_what_the_trials_carry(kept):
 def test_an_agent_cannot_use_more_than_its_share_and_its_trials_survive_a_resume(kept):
     ideas = [{**GOOD, "residual_window": window, "sink_tokens": sinks} for window in (32, 128) for sinks in (0, 4)]
     *_, third, mine = ask(
-        server(kept, "claude", trials=2),
+        server(kept, "my-agent", trials=2),
         *(("propose", idea) for idea in ideas[:3]),
         ("offers", {}),
     )
@@ -208,18 +208,18 @@ def test_an_agent_cannot_use_more_than_its_share_and_its_trials_survive_a_resume
     with Store.open(kept) as store:
         campaign = store.campaigns.get()
         records = run(store, campaign, council(lambda: store.offers.waiting(campaign.id)), 50)
-        taken = [r for r in records if r.proposer == "mcp:claude"]
+        taken = [r for r in records if r.proposer == "mcp:my-agent"]
         plan = council()
         assert [plan.schedule.slot(r.number).arm for r in taken] == ["agents", "agents"]
         assert [r.spec.kv.residual_window for r in taken] == [32, 32]
-        share = next(a for a in store.ledger.accounts(1) if (a.kind, a.role) == ("trials", "mcp:claude"))
+        share = next(a for a in store.ledger.accounts(1) if (a.kind, a.role) == ("trials", "mcp:my-agent"))
         assert (share.cap, share.spent, share.reserved) == (2, 2, 0)
         # What comes after them is a function of number and history again, whoever drives.
         history = History.before(50, records, 0)
         assert council().propose(50, history) == council().propose(50, history)
         predicted = next(r for r in records if r.proposer == "mcp:stdio")
         assert predicted.prediction is not None
-    refused, after = ask(server(kept, "claude"), ("propose", ideas[3]), ("offers", {}))
+    refused, after = ask(server(kept, "my-agent"), ("propose", ideas[3]), ("offers", {}))
     assert "has no trials left" in refused
     assert [entry["trial"] for entry in after] == [r.id for r in taken]
 
