@@ -43,7 +43,7 @@ def cuda(head_dim: int, groups: int, group: int) -> Device:
     light = head_dim <= 128 and groups <= 3 and group <= 8
     simdgroups = 8 if light else 4
     resident = 2 if light or head_dim > 128 or group > 8 else 3
-    return Device(_multiprocessors() * resident, 0, simdgroups, 1, _CUDA_LAUNCH)
+    return Device(multiprocessors() * resident, 0, simdgroups, 1, _CUDA_LAUNCH)
 
 
 def metal(head_dim: int, groups: int, group: int) -> Device:
@@ -56,7 +56,8 @@ def metal(head_dim: int, groups: int, group: int) -> Device:
 
 
 @cache
-def _multiprocessors() -> int:
+def multiprocessors() -> int:
+    """Multiprocessors of the current NVIDIA GPU, or of an H100 where there is none."""
     count = ctypes.c_int(0)
     try:
         driver = ctypes.CDLL("libcuda.so.1")

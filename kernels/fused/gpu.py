@@ -33,24 +33,28 @@ class Gpu:
     def _kernel(self, call: KernelCall) -> Any:
         import mlx.core as mx
 
-        # MLX keeps compiled kernels by name and template, on disk as well: all else that matters goes into the name.
-        types = " ".join(str(array.dtype) for _, array in call.arrays)
-        name = (
-            f"kv_{call.entry}_{sources.digest(call.entry, self.kind)}_{hashlib.sha256(types.encode()).hexdigest()[:8]}"
-        )
+        chosen = settings(call, self.kind)
+        name = chosen["name"]
         if name not in self._kernels:
-            settings: dict[str, Any] = {
-                "name": name,
-                "input_names": [input_name for input_name, _ in call.arrays],
-                "output_names": [output_name for output_name, _, _ in call.outputs],
-                "source": sources.statements(call.entry),
-                "header": sources.header(call.entry, self.kind),
-                "ensure_row_contiguous": False,  # strided views of a growing cache must not be copied
-            }
             if self.kind == "metal":
                 # Nothing here is infinite or NaN, so Metal may use its fast arithmetic where rounding is free.
                 mode = "safe" if call.entry in sources.EXACT else "fast"
-                self._kernels[name] = mx.fast.metal_kernel(**settings, compile_options={"math_mode": mode})
+                self._kernels[name] = mx.fast.metal_kernel(**chosen, compile_options={"math_mode": mode})
             else:
-                self._kernels[name] = mx.fast.cuda_kernel(**settings)
+                self._kernels[name] = mx.fast.cuda_kernel(**chosen)
         return self._kernels[name]
+
+
+def settings(call: KernelCall, kind: Literal["metal", "cuda"]) -> dict[str, Any]:
+    """What MLX is given to make a kernel of a call: its name, the names of its arrays, and its text."""
+    # MLX keeps compiled kernels by name and template, on disk as well: all else that matters goes into the name.
+    types = " ".join(str(array.dtype) for _, array in call.arrays)
+    name = f"kv_{call.entry}_{sources.digest(call.entry, kind)}_{hashlib.sha256(types.encode()).hexdigest()[:8]}"
+    return {
+        "name": name,
+        "input_names": [input_name for input_name, _ in call.arrays],
+        "output_names": [output_name for output_name, _, _ in call.outputs],
+        "source": sources.statements(call.entry),
+        "header": sources.header(call.entry, kind),
+        "ensure_row_contiguous": False,  # strided views of a growing cache must not be copied
+    }

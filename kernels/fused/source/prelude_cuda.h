@@ -110,7 +110,11 @@ KV_FUNC Pair pair_from_bits(uint bits) { return Pair{bits}; }
 KV_FUNC uint pair_bits(Pair p) { return p.bits; }
 KV_FUNC Pair make_pair(float low, float high) {
   Pair p;
+#if __CUDA_ARCH__ >= 800
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(p.bits) : "f"(high), "f"(low));
+#else
+  p.bits = __half_as_ushort(__float2half_rn(low)) | uint(__half_as_ushort(__float2half_rn(high))) << 16;
+#endif
   return p;
 }
 KV_FUNC uint half_splat(float x) {
@@ -158,9 +162,16 @@ KV_FUNC void load_tile_b(const half_t* p, TileB& b) {  // 8-byte aligned
 }
 KV_FUNC TileC tile_c_zero() { return TileC{{0.0f, 0.0f, 0.0f, 0.0f}}; }
 KV_FUNC void multiply_add(TileC& c, const TileA& a, TileB b) {
+#if __CUDA_ARCH__ >= 800
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c.v[0]), "+f"(c.v[1]), "+f"(c.v[2]), "+f"(c.v[3])
       : "r"(a.v[0].bits), "r"(a.v[1].bits), "r"(a.v[2].bits), "r"(a.v[3].bits), "r"(b.v[0].bits), "r"(b.v[1].bits));
+#else  // Turing multiplies eight columns of A at a time
+  KV_UNROLL for (int k = 0; k < 2; ++k)
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+        : "+f"(c.v[0]), "+f"(c.v[1]), "+f"(c.v[2]), "+f"(c.v[3])
+        : "r"(a.v[2 * k].bits), "r"(a.v[2 * k + 1].bits), "r"(b.v[k].bits));
+#endif
 }
 // The values of a C tile, rounded to float16, as the B tile of the next product.
 KV_FUNC TileB tile_b_from_c(float c0, float c1, float c2, float c3) {
