@@ -222,10 +222,15 @@ def test_models_by_the_names_people_write(name, found):
     assert models.find(name).name == found
 
 
-@pytest.mark.parametrize("name", ["lama 3.1", "", "gpt-7", "no/such", "\x00", "x" * 300])
+@pytest.mark.parametrize("name", ["lama 3.1", "", "gpt-7", "\x00", "x" * 300])
 def test_an_unknown_model_gets_the_nearest_names(name):
     with pytest.raises(UnknownNameError, match=r"Known: .+config\.json"):
         models.find(name)
+
+
+def test_an_id_that_is_not_on_this_machine_says_how_it_gets_there():
+    with pytest.raises(ModelError, match=r"neither in the bundled table.*hf download no/such config\.json"):
+        models.find("no/such")
 
 
 def test_a_name_of_several_models_asks_which():
