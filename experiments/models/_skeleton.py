@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swarm.kernels import blas
 from swarm.kernels.errors import ModelError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def skeleton(config: dict[str, Any]) -> nn.Module:
     Raises:
         ModelError: a model type that mlx-lm does not know, or a configuration that it refuses.
     """
+    blas.use_openblas()  # a conversion ends here before anything else imports MLX
     from mlx_lm.utils import MODEL_REMAPPING
 
     kind = str(config.get("model_type", ""))

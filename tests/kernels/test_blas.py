@@ -40,6 +40,22 @@ def test_too_late_is_measured_and_said() -> None:
 
 
 @linux
+@pytest.mark.parametrize("first", ["_skeleton.skeleton({'model_type': 'none'})", "_load.load_folder(Path('none'))"])
+def test_whatever_part_of_loading_a_model_imports_mlx_puts_it_in_force(first) -> None:
+    found = status_after(
+        "import contextlib",
+        "from pathlib import Path",
+        "from swarm.experiments.models import _load, _skeleton",
+        "from swarm.kernels.errors import SwarmError",
+        "with contextlib.suppress(SwarmError):",
+        f"    {first}",
+    )
+    if found["library"] == "reference BLAS":
+        pytest.skip("no OpenBLAS on this machine")
+    assert found["in_force"]
+
+
+@linux
 def test_a_damaged_library_costs_speed_and_nothing_else(tmp_path) -> None:
     broken = tmp_path / "libopenblas.so"
     broken.write_bytes(b"\x7fELF" + bytes(60))
