@@ -114,7 +114,10 @@ def _key(kv: object, layers: list[int] | None) -> Key:
 
 
 def pack(folder: Path, file: Path = FILE) -> dict[str, int]:
-    """Write the tables of a folder as one Parquet file; configurations by model.
+    """Write the tables of a folder into one Parquet file, in place of what it has of their models.
+
+    Returns:
+        The number of configurations by model.
 
     Raises:
         UsageError: there is none.
@@ -122,13 +125,16 @@ def pack(folder: Path, file: Path = FILE) -> dict[str, int]:
     import pyarrow
     from pyarrow import parquet
 
-    rows = [
-        {"model": path.stem, **flat(json.loads(line))}
+    made = {
+        path.stem: [{"model": path.stem, **flat(json.loads(line))} for line in _lines(path)]
         for path in sorted(folder.glob("*.jsonl"))
-        for line in _lines(path)
-    ]
-    if not rows:
+    }
+    if not any(made.values()):
         raise UsageError(f"no table is in {folder}.", "Make one with `python -m benchmarks._table`.")
+    kept = parquet.read_table(file).to_pylist() if file.is_file() else []
+    rows = [row for row in kept if row["model"] not in made]
+    rows += [row for found in made.values() for row in found]
+    rows.sort(key=lambda row: _grid.MODELS.index(row["model"]))
     file.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(pyarrow.Table.from_pylist(rows), file, compression="zstd", compression_level=19)
     return dict(Counter(row["model"] for row in rows))

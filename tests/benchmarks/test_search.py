@@ -64,6 +64,12 @@ def test_an_unfinished_table_is_packed_and_a_torn_line_dropped(tmp_path):
     assert path.read_text() == "".join(lines)
     found = tables.load(tmp_path / "table.parquet")[info.name]
     assert list(found) == list(itertools.islice(grid.configurations(info), 5))
+    before = tables.load(tmp_path / "table.parquet")
+    (tmp_path / "more").mkdir()
+    other = grid.MODELS[-1]
+    (tmp_path / "more" / f"{other}.jsonl").write_text("".join(lines[:2]))
+    assert tables.pack(tmp_path / "more", tmp_path / "table.parquet") == {info.name: 5, other: 2}
+    assert tables.load(tmp_path / "table.parquet")[info.name] == before[info.name]
     assert all(row == tables.Row("ok", dict.fromkeys(tables.METRICS, 0.5), (0.4, 0.6)) for row in found.values())
 
 
