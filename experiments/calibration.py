@@ -5,10 +5,11 @@ The text is a part of the corpus that no scored window reads. Knows models and c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from swarm.experiments.attention_error import LayerInputs
 from swarm.experiments.listening import Listener
@@ -35,6 +36,7 @@ class CalibrationSet:
 
     def __init__(self, capture: Capture) -> None:
         self.capture = capture
+        self._exact: list[NDArray[np.float32]] | None = None
 
     @classmethod
     def of(cls, spec: TrialSpec, subject: Subject) -> CalibrationSet:
@@ -54,6 +56,12 @@ class CalibrationSet:
         for layer, scale in enumerate(self.capture.facts["scales"]):
             keys, values, tail_keys, tail_values, queries = (array[layer] for array in whole)
             yield LayerInputs(keys, values, tail_keys, tail_values, queries, scale)
+
+    def exact(self, attend: Callable[[], list[NDArray[np.float32]]]) -> list[NDArray[np.float32]]:
+        """Attention output of every layer in 16 bit, as `attend` gives it the first time."""
+        if self._exact is None:
+            self._exact = attend()
+        return self._exact
 
 
 def plain(spec: TrialSpec, subject: Subject) -> TrialSpec:

@@ -6,7 +6,7 @@ import hashlib
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -15,12 +15,23 @@ from numpy.typing import NDArray
 from swarm.kernels.errors import UsageError
 
 if TYPE_CHECKING:
-    from mlx_lm.tokenizer_utils import TokenizerWrapper
+    from collections.abc import Sequence
 
 Split = Literal["scored", "calibration"]
 SCORED_SHARE = 0.8
 MAX_CHARACTERS = 4_000_000
 GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+class Tokenizer(Protocol):
+    """What a text is cut into tokens by."""
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The token that begins a sequence."""
+
+    def encode(self, text: str, add_special_tokens: bool) -> Sequence[int] | NDArray[np.int32]:
+        """Token ids of a text."""
 
 
 class CorpusError(UsageError):
@@ -40,7 +51,7 @@ class Corpus:
     def __init__(self, text: str, source: str) -> None:
         self.text = text[:MAX_CHARACTERS]
         self.source = source
-        self._tokens: WeakKeyDictionary[TokenizerWrapper, dict[Split, NDArray[np.int32]]] = WeakKeyDictionary()
+        self._tokens: WeakKeyDictionary[Tokenizer, dict[Split, NDArray[np.int32]]] = WeakKeyDictionary()
 
     @classmethod
     def open(cls, path: Path | None = None) -> Corpus:
@@ -82,7 +93,7 @@ class Corpus:
         cut = cut or int(len(self.text) * SCORED_SHARE)
         return self.text[:cut] if split == "scored" else self.text[cut:]
 
-    def tokens(self, tokenizer: TokenizerWrapper, split: Split = "scored") -> NDArray[np.int32]:
+    def tokens(self, tokenizer: Tokenizer, split: Split = "scored") -> NDArray[np.int32]:
         """Token ids of one part [n], special tokens left out; kept for the tokenizer's lifetime."""
         parts = self._tokens.setdefault(tokenizer, {})
         if split not in parts:
@@ -91,7 +102,7 @@ class Corpus:
 
     def windows(
         self,
-        tokenizer: TokenizerWrapper,
+        tokenizer: Tokenizer,
         length: int,
         count: int,
         replicate: int = 0,

@@ -78,6 +78,11 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def version(package: str) -> str:
+    """Version of a library that counts; empty where it is not installed."""
+    return _versions().get(package, "")
+
+
 @cache
 def git_revision() -> str:
     """The commit of the source tree that this package runs from; empty when it is an installed copy.

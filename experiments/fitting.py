@@ -38,6 +38,7 @@ POWERS: dict[Side, tuple[tuple[float, float], ...]] = {
 }
 """Powers of the channels' own magnitude, and (inverse) of the queries'; the first is no scaling."""
 CLIPS = (1.0, 0.95, 0.9, 0.8)
+"""Clip ratios; the first is no clipping."""
 RANGE = 16.0
 """A factor stays within this ratio of the geometric mean, so that 16-bit types hold what they held."""
 KIND = "factors"
@@ -95,8 +96,9 @@ class _Fit:
         self.kv = kv
         self.seed = spec.seed
         self.model = subject.loaded.model
-        self.given = list(subject.shared(CalibrationSet.of, plain(spec, subject)).layers())
-        self.exact = self._attend(KVSpec(), None)
+        calibration = subject.shared(CalibrationSet.of, plain(spec, subject))
+        self.given = list(calibration.layers())
+        self.exact = calibration.exact(lambda: self._attend(KVSpec(), None))
 
     def write(self, draft: Draft) -> None:
         """Fit, and write down factors [L, H, D], clip ratios [L] and the errors [L] without and with them."""
@@ -104,7 +106,8 @@ class _Fit:
         errors = np.array([self._errors([Factors(channel) for channel in layers]) for layers in candidates])
         best = errors.argmin(0)
         chosen = [candidates[index][layer] for layer, index in enumerate(best)]
-        clipped = [self._errors([Factors(channel, clip) for channel in chosen]) for clip in CLIPS]
+        clipped = [errors.min(0)]
+        clipped += [self._errors([Factors(channel, clip) for channel in chosen]) for clip in CLIPS[1:]]
         draft.save("channel", np.stack(chosen))
         draft.save("clip", np.array(CLIPS, np.float32)[np.argmin(clipped, axis=0)])
         draft.save("error_fixed", errors[0])

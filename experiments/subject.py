@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from swarm.experiments import heap, sources
 from swarm.experiments.environment import arithmetic
-from swarm.experiments.tokenized import RememberingTokenizer
+from swarm.experiments.tokenized import TokenizedTexts
 from swarm.kernels.errors import SpecError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Subject:
         self._describe = describe
         self._load = load
         self._forward: ForwardPass | None = None
-        self._tokenizer: RememberingTokenizer | None = None
+        self._tokens: TokenizedTexts | None = None
         self._sets: OrderedDict[tuple[object, ...], object] = OrderedDict()
 
     @cached_property
@@ -81,9 +81,10 @@ class Subject:
         Raises:
             CorpusError: the text is too short.
         """
-        if self._tokenizer is None:
-            self._tokenizer = RememberingTokenizer(self.loaded.read_tokenizer)
-        return self.corpus.windows(self._tokenizer, length, count, spec.replicate, split=split, bos=self.info.bos)
+        if self._tokens is None:
+            texts = self.corpus.part("scored"), self.corpus.part("calibration")
+            self._tokens = TokenizedTexts(self.loaded, texts, self.captures)
+        return self.corpus.windows(self._tokens, length, count, spec.replicate, split=split, bos=self.info.bos)
 
     def shared(self, kind: Callable[[TrialSpec, Subject], S], spec: TrialSpec) -> S:
         """What trials on the same text have in common, as `kind(spec, subject)` makes it; a few stay open."""

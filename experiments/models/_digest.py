@@ -1,4 +1,4 @@
-"""Digest of a model directory: SHA-256 over configuration and weights, remembered while the files do not change."""
+"""Digests of a model directory: of configuration and weights, kept while the files do not change; of the tokenizer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 from swarm.experiments import paths
 from swarm.experiments.models._safetensors import sha256
+
+TOKENIZER_SUFFIXES = {".json", ".model", ".txt", ".tiktoken"}
 
 
 def of_files(files: dict[str, str]) -> str:
@@ -38,6 +40,13 @@ def of_folder(folder: Path) -> str:
     except (OSError, paths.CacheError):
         return digest  # a cache that cannot be written costs time only
     return digest
+
+
+def of_tokenizer(folder: Path) -> str:
+    """Digest of everything in a model directory that a tokenizer may read."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in TOKENIZER_SUFFIXES)
+    lines = [f"{path.name} {sha256(path)}\n" for path in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _stamp(path: Path) -> tuple[int, int]:

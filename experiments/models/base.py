@@ -53,7 +53,7 @@ class ModelInfo(FrozenModel):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory, ready to run: `model` is the mlx-lm module.
+    """A model in memory, ready to run: `model` is the mlx-lm module, `tokenizer_digest` covers the tokenizer's files.
 
     The tokenizer is read when it is first asked for: a large vocabulary takes seconds and hundreds of megabytes, and
     most trials read text that was tokenized before.
@@ -62,6 +62,7 @@ class LoadedModel:
     model: nn.Module
     info: ModelInfo
     read_tokenizer: Callable[[], TokenizerWrapper]
+    tokenizer_digest: Callable[[], str]
 
     @cached_property
     def tokenizer(self) -> TokenizerWrapper:

@@ -73,15 +73,17 @@ def load(name: str, progress: Progress | None = None) -> LoadedModel:
     Raises:
         as `ensure` does.
     """
-    from swarm.experiments.models import _foreign, _load
+    from swarm.experiments.models import _digest, _foreign, _load
 
     models = bundled()
     folder = ensure(name, progress)
     model, config = _load.load_folder(folder)
     read_tokenizer = partial(_load.read_tokenizer, folder, config)
     if name in models:
-        return LoadedModel(model, _bundled_info(models[name]), read_tokenizer)
-    return LoadedModel(model, _foreign.facts(name, folder, model, read_tokenizer(), config), read_tokenizer)
+        info = _bundled_info(models[name])
+    else:
+        info = _foreign.facts(name, folder, model, read_tokenizer(), config)
+    return LoadedModel(model, info, read_tokenizer, partial(_digest.of_tokenizer, folder))
 
 
 def _bundled_info(model: type[BundledModel]) -> ModelInfo:
