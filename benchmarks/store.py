@@ -6,8 +6,6 @@ same on PostgreSQL, with smaller numbers, where a server can be started.
 
 from __future__ import annotations
 
-import importlib
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -16,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _frame, _store_page, _store_rates
+from benchmarks import _frame, _from_tests, _store_page, _store_rates
 from benchmarks._store_rates import timed
 from benchmarks._store_trials import MODELS, fill
 
@@ -162,11 +160,7 @@ def _sqlite() -> Iterator[str]:
 @contextmanager
 def _postgresql(tell: _frame.Tell) -> Iterator[Places | None]:
     """Makes databases on a server of its own, as the tests start it; None where none can be had."""
-    sys.path.append(str(_frame.ROOT / "tests"))
-    try:
-        tests = importlib.import_module("postgres_server")
-    finally:
-        sys.path.pop()
+    tests = _from_tests.load("postgres_server")
     try:
         server = tests.PostgresServer(fsync="on")
     except tests.NoServerError as error:
