@@ -16,12 +16,12 @@ WORKERS, SECONDS = 1_000, 5.0
 INLINE = 100 * 1024
 """Bytes up to which Ray carries a value inside a message instead of through its object store."""
 LESSON = """\
-Where a driver's CPU goes (cProfile of its thread, six parameters): the sampler takes two thirds of it at 200 trials and
-at 3,000. TPE chooses each parameter alone and splits all trials anew into good and bad for each, six times per trial;
-half of that was spent on reading the constraints of every trial, so trials that keep to the feasible region carry none.
-The store's statements are next (a tenth), then what is read again only to be shown (less on an idle machine, as it is
-read by the clock). What grew with the history beyond that was sorting and hiding all of it for each proposal, and the
-findings of all earlier milestones looked up again: both now look at what is new alone.
+Where a driver's CPU goes, by a profile of its thread with six parameters: more than half is the sampler, at 200 trials
+and at 3,000. TPE chooses each parameter alone and splits all trials anew into good and bad for each, six times per
+trial, and reads the constraints of every trial each time; so trials inside the feasible region carry none. SQL comes
+next, then entering new trials into the sampler's memory. What else grew with the history was sorting and hiding all of
+it for each proposal, and judging the findings of all earlier milestones again: both look at what is new alone by now.
+Left is a scan of all trials per proposal for those that belong to the sampler's model, microseconds for each hundred.
 """
 
 
