@@ -101,7 +101,7 @@ def _fits(fits: dict[str, Any]) -> Iterator[str]:
     yield (
         "Slopes of log cost on log size by least squares: 0 is a cost that does not grow, 1 one that grows in "
         "proportion, -1 one that is shared out perfectly. Parts of campaigns count at the geometric mean of "
-        "their ends.\n"
+        "their ends, the first part of each left out.\n"
     )
     rows = [(name, f"{one['exponent']:+.2f} ± {one['stderr']:.2f}", one["points"]) for name, one in fits.items()]
     yield _frame.table(("cost", "exponent ± standard error", "points"), rows)
