@@ -21,7 +21,7 @@ and at 3,000. TPE chooses each parameter alone and splits all trials anew into g
 trial, and reads the constraints of every trial each time; so trials inside the feasible region carry none. SQL comes
 next, then entering new trials into the sampler's memory. What else grew with the history was sorting and hiding all of
 it for each proposal, and judging the findings of all earlier milestones again: both look at what is new alone by now.
-Left is a scan of all trials per proposal for those that belong to the sampler's model, microseconds for each hundred.
+Left is a scan of all trials per proposal for those that belong to the sampler's model.
 """
 
 
