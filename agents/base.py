@@ -88,6 +88,8 @@ class History:
 
     def at(self, number: int) -> History:
         """The history as it was before proposal `number`, under the same lag."""
+        if not self.records or self.records[-1].number < number:
+            return self  # all of it was known; what the lag hid stays hidden
         known = History.before(number, self.records, self.lag)
         return replace(self, records=known.records, _cells={})
 

@@ -179,13 +179,18 @@ class Council:
 
         From the trials alone, so that it does not matter when a driver analysed, or whether it was interrupted.
         """
+        every = self._settings.analyse_every
+        ahead: list[tuple[str, History]] = []
         found: Sequence[Finding] = ()
-        for number in range(self._settings.analyse_every, milestone + 1, self._settings.analyse_every):
+        for number in range(milestone, 0, -every):  # back to the last milestone that was judged under this very history
             seen = history.at(number)
             key = _state(seen)
-            if key not in self._judged:
-                self._judged[key] = self._referee.judge(self._analysed(seen), found, seen)
-            found = self._judged[key]
+            if key in self._judged:
+                found = self._judged[key]
+                break
+            ahead.append((key, seen))
+        for key, seen in reversed(ahead):
+            found = self._judged[key] = self._referee.judge(self._analysed(seen), found, seen)
         return found
 
     def score(self, history: History) -> dict[int, Score]:

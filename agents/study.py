@@ -146,8 +146,11 @@ class ModelStudy:
 
         values = objectives(record)
         if values is not None:
-            trial.set_constraint("kld", values[0] - log10(self._settings.max_kld))
-            trial.set_constraint("bits", values[1] - self._settings.max_bits)
+            # What is kept needs no constraint: Optuna reads every one of every trial several times per ask.
+            excess = {"kld": values[0] - log10(self._settings.max_kld), "bits": values[1] - self._settings.max_bits}
+            for name, over in excess.items():
+                if over > 0:
+                    trial.set_constraint(name, over)
             self.study.tell(trial, values)
         elif record.outcome in OWN_FAULT:
             # The configuration's own fault: pruned and infeasible, so that the sampler keeps away from it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import TYPE_CHECKING
 
-from swarm.agents.base import FINISHED, History
+from swarm.agents.base import FINISHED, History, hide
 from swarm.memory.records import FindingRecord, SummaryRecord, TrialRecord, Verdict
 
 if TYPE_CHECKING:
@@ -62,7 +62,12 @@ class Roster:
 
     def history(self, number: int, lag: int) -> History:
         """What proposal `number` may know; see `History.before`."""
-        return History.before(number, self.records, lag, self.findings, self.summaries)
+        horizon = max(0, number - lag)
+        if self.settled < horizon:
+            return History.before(number, self.records, lag, self.findings, self.summaries)
+        # The usual case: all that the lag shows is finished, so it is copied and not looked at.
+        records = (*self.records[:horizon], *map(hide, self.records[horizon:number]))
+        return History(records, lag, tuple(self.findings), tuple(self.summaries))
 
     def refresh(self, mine: Container[object]) -> list[TrialRecord]:
         """Read what other drivers did; `mine` are ids of trials that only this driver can finish.

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from swarm.agents import council as council_module
 from swarm.agents.base import AgentSettings, History
 from swarm.agents.council import Council
 from swarm.experiments.space import Space
@@ -50,6 +51,22 @@ def test_any_driver_that_resumes_proposes_the_same(finished, make_lab, simulate,
         resumed = Council(Space(infos), infos, AgentSettings(), seed)
         history = History.before(number, run.records, 8)
         assert resumed.propose(number, history).spec == run.records[number].spec
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_findings_go_on_from_the_last_milestone_that_was_judged(
+    finished, make_lab, simulate, infos, seed, monkeypatch
+) -> None:
+    run = run_of(finished, make_lab, simulate, infos, seed)
+    histories = [History.before(number, run.records, 8) for number in (147, 148, 149)]
+    expected = Council(Space(infos), infos, AgentSettings(), seed).desk(149, histories[2]).findings()
+    council, state, looks = Council(Space(infos), infos, AgentSettings(), seed), council_module._state, []
+    monkeypatch.setattr(council_module, "_state", lambda history: looks.append(history) or state(history))
+    for number, history in zip((147, 148, 149), histories, strict=True):
+        looks.clear()
+        found = council.desk(number, history).findings()
+    assert found == expected
+    assert len(looks) == 1
 
 
 def test_results_inside_the_lag_change_nothing(finished, make_lab, simulate, infos) -> None:

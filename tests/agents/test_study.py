@@ -94,6 +94,12 @@ def test_the_feasible_region_is_a_constraint(lab, space, infos) -> None:
     assert sum(c <= 6.0 for c in costs) > sum(lab.cost(r.spec) <= 6.0 for r in records) / 2
 
 
+def test_what_is_feasible_costs_the_sampler_no_constraint(lab, space, infos) -> None:
+    study = fresh(space, infos[0], max_bits=16.0, max_kld=1e9)
+    study.feed(trials(lab, space, infos[0], 20))
+    assert not any(trial.constraints for trial in study.study.trials)
+
+
 def test_other_models_rungs_and_replicates_stay_out(lab, space, infos) -> None:
     records = trials(lab, space, infos[1], 4)
     mine = trials(lab, space, infos[0], 3)

@@ -9,7 +9,7 @@ from swarm.orchestrator import benches
 
 frame = importlib.import_module("benchmarks._frame")
 table = importlib.import_module("benchmarks._table")
-OWN_SCRIPTS = ("encode", "kernels", "store")
+OWN_SCRIPTS = ("kernels",)
 FRAMED = [name for name in benches.names() if name not in OWN_SCRIPTS]
 RECORDED = [name for name in FRAMED if (frame.DOCS / f"{name}.json").exists()]
 
