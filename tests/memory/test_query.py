@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
 
 from swarm.kernels.errors import StoreError, SwarmError, UsageError
-from swarm.memory import export
+from swarm.memory import export, query
 from swarm.memory.store import Store
 
 WRITING = [
@@ -73,6 +75,17 @@ def test_settings_do_not_outlive_a_query(store, run):
     assert store.trials.get(trial.id) == trial
 
 
+RUN = """
+import sys
+from swarm.kernels.errors import UsageError
+from swarm.memory.store import Store
+
+with Store.open(sys.argv[1], readonly=True) as store:
+    try:
+        store.query(sys.argv[2], seconds=0.3)
+    except UsageError as error:
+        print(error)
+"""
 ENDLESS = [
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n",
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n WHERE i < 0",
@@ -115,6 +128,31 @@ def test_giant_values_are_refused(store):
         pytest.skip("PostgreSQL bounds a value by itself")
     with pytest.raises(UsageError, match="bytes"):
         store.query("SELECT zeroblob(1000000000)")
+
+
+def test_a_single_long_instruction_ends_too(store):
+    """SQLite looks at the clock between instructions; this one alone would take hours."""
+    if store.database.path is None:
+        pytest.skip("PostgreSQL interrupts its functions")
+    statement = "SELECT instr(zeroblob(9000000), CAST(zeroblob(4000000) || '1' AS blob))"
+    finished = subprocess.run(
+        [sys.executable, "-c", RUN, str(store.database.path), statement], capture_output=True, text=True, timeout=60
+    )
+    assert "longer than 0.3 s" in finished.stdout, finished.stderr
+
+
+def test_a_giant_answer_is_refused_without_holding_it(store, monkeypatch):
+    monkeypatch.setattr(query, "MAX_ANSWER", 1_000_000)
+    repeated = "hex(zeroblob(50000))" if store.database.path else "repeat('0', 100000)"
+    endless = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i, {repeated} FROM n"
+    with pytest.raises(UsageError, match="first 11 rows"):
+        store.query(endless + " LIMIT 10000")
+    assert len(store.query(endless + " LIMIT 10").rows) == 10
+    assert store.query("SELECT count(*) FROM trials").rows == [(0,)]
+
+
+def test_no_rows_have_columns(store):
+    assert store.query("SELECT 1 AS x, 2 AS y WHERE 1 = 0").columns == ("x", "y")
 
 
 def test_readonly_store_answers(store, url, run):
