@@ -1,8 +1,8 @@
 """Questions in SQL that can read and nothing else, bounded in time and in rows. Knows no tables.
 
 Read-only by construction, not by looking at the text: SQLite opens the file in mode `ro` under an authorizer that
-lets pass reads alone; PostgreSQL runs the text as the query of a cursor in a read-only transaction. Rows are taken one
-by one, so that an answer is never held beyond its limits.
+lets pass reads alone; PostgreSQL runs the text as the query of a cursor in a read-only transaction, unless its plan
+calls a function that acts. Rows are taken one by one, so that an answer is never held beyond its limits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.kernels.errors import StoreError, UsageError
-from swarm.memory import sqlite
+from swarm.memory import plans, sqlite
 from swarm.memory.faults import describe
 
 if TYPE_CHECKING:
@@ -86,7 +86,19 @@ def run(database: Database, sql: str, *, limit: int = 1_000, seconds: float = 10
     else:
         columns, rows = _postgresql(database, sql, limit, seconds)
     took = time.monotonic() - started
-    return Result(tuple(columns), [tuple(map(plain, row)) for row in rows[:limit]], len(rows) > limit, took)
+    return Result(_distinct(columns), [tuple(map(plain, row)) for row in rows[:limit]], len(rows) > limit, took)
+
+
+def _distinct(columns: list[str]) -> tuple[str, ...]:
+    """Column names of which none is twice: the second `kld` is `kld_2`, as a row is also a mapping and a file."""
+    found: list[str] = []
+    for name in columns:
+        number, given = 1, name
+        while given in found or (number > 1 and given in columns):
+            number += 1
+            given = f"{name}_{number}"
+        found.append(given)
+    return tuple(found)
 
 
 def plain(value: Any) -> Any:
@@ -128,7 +140,7 @@ def _sqlite_in_time(path: Path, sql: str, limit: int, seconds: float) -> tuple[l
     def work() -> None:
         try:
             answer.set_result(_sqlite(path, sql, limit, seconds))
-        except BaseException as error:  # noqa: BLE001  whatever it is, the caller raises it
+        except BaseException as error:  # whatever it is, the caller raises it
             answer.set_exception(error)
 
     threading.Thread(target=work, name="swarm-query", daemon=True).start()
@@ -216,7 +228,12 @@ def _fetch(connection: psycopg.Connection[Any], sql: str, limit: int) -> tuple[l
     # The first query takes the snapshot, after which a transaction cannot be made to write any more.
     connection.execute("SELECT 1")
     # A cursor's query can only be a SELECT, VALUES or WITH that reads; prepared, it can only be one statement.
-    cursor = connection.execute(b"DECLARE answer NO SCROLL CURSOR FOR " + sql.encode(), prepare=True)
+    acting = plans.acting(connection, b"DECLARE answer NO SCROLL CURSOR FOR " + sql.encode())
+    if acting is None:
+        raise StoreError("the PostgreSQL server does not show what a query calls.", "Query without a proxy in between.")
+    if acting:
+        raise UsageError(f"the query calls {', '.join(acting)}, which may do something other than read.", _REMEDY)
+    cursor = connection.cursor()
     cursor.execute("FETCH 0 FROM answer")
     if cursor.description is None:
         raise UsageError("the statement gives no rows.", _REMEDY)
@@ -237,6 +254,6 @@ def _postgresql_error(error: psycopg.Error, place: str, seconds: float) -> Store
         return UsageError("the statement does something other than read.", _REMEDY)
     if "multiple commands" in text:
         return UsageError("the query has more than one statement.", _REMEDY)
-    if code[:2] in ("42", "22", "0A", "54"):
+    if code[:2] in ("42", "22", "0A", "54") or code == "08P01":  # the latter: a parameter such as $1
         return UsageError(f"the query is wrong: {text}.", _REMEDY)
     return describe(error, place)
