@@ -48,12 +48,12 @@ def _cell(value: Any) -> str:
 
 def as_json(result: Result) -> str:
     """A JSON array of objects; NaN and infinities become null."""
-    return json.dumps([_finite(row) for row in result.records()], ensure_ascii=False, indent=1)
+    return json.dumps([finite(row) for row in result.records()], ensure_ascii=False, indent=1)
 
 
 def as_jsonl(result: Result) -> str:
     """One JSON object per line."""
-    return "".join(json.dumps(_finite(row), ensure_ascii=False) + "\n" for row in result.records())
+    return "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in result.records())
 
 
 def as_csv(result: Result) -> str:
@@ -63,7 +63,8 @@ def as_csv(result: Result) -> str:
     return buffer.getvalue()
 
 
-def _finite(record: dict[str, Any]) -> dict[str, Any]:
+def finite(record: dict[str, Any]) -> dict[str, Any]:
+    """A record that JSON can hold: NaN and infinities become null."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
 
 
@@ -165,7 +166,7 @@ def _csv_file(path: Path, columns: Sequence[str], rows: Rows) -> None:
 def _jsonl_file(path: Path, columns: Sequence[str], rows: Rows) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            record = row if isinstance(row, dict) else _finite(dict(zip(columns, row, strict=True)))
+            record = row if isinstance(row, dict) else finite(dict(zip(columns, row, strict=True)))
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
@@ -173,7 +174,7 @@ def _json_file(path: Path, columns: Sequence[str], rows: Rows) -> None:
     with path.open("w", encoding="utf-8") as file:
         separator = "[\n"
         for row in rows:
-            file.write(separator + json.dumps(_finite(dict(zip(columns, row, strict=True))), ensure_ascii=False))
+            file.write(separator + json.dumps(finite(dict(zip(columns, row, strict=True))), ensure_ascii=False))
             separator = ",\n"
         file.write("\n]\n" if separator == ",\n" else "[]\n")
 

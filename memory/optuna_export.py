@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarm.kernels.errors import StoreError, UsageError
 from swarm.memory.records import TrialRecord
+from swarm.memory.schema import VERSION_TABLE
 from swarm.memory.store import Store
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def export(store: Store, url: str, campaign_id: int | None = None) -> list[str]:
         campaign_id: the campaign; the latest by default.
 
     Raises:
-        UsageError: the target has a study of that name, or there is nothing to export.
+        UsageError: the target is a store of ours, has a study of that name, or there is nothing to export.
         StoreError: the target cannot be written.
     """
     import optuna
@@ -40,6 +41,7 @@ def export(store: Store, url: str, campaign_id: int | None = None) -> list[str]:
     if not studies:
         raise UsageError(f"campaign {campaign.name!r} has no finished trials with both objectives.", "Let it run.")
     try:
+        _refuse_stores(url)
         for name, records in studies.items():
             study = optuna.create_study(storage=url, study_name=name, directions=["minimize"] * len(OBJECTIVES))
             study.set_metric_names(list(OBJECTIVES))
@@ -47,9 +49,22 @@ def export(store: Store, url: str, campaign_id: int | None = None) -> list[str]:
             study.add_trials(_trials(records))
     except optuna.exceptions.DuplicatedStudyError as error:
         raise UsageError(f"{url} has such a study already ({error}).", "Give a new database.") from error
-    except (SQLAlchemyError, ImportError, ValueError) as error:
-        raise StoreError(f"{url} cannot be written ({error}).", "Give a URL such as sqlite:///optuna.db.") from error
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StoreError(f"{url} cannot be written ({reason}).", "Give a URL such as sqlite:///optuna.db.") from error
     return sorted(studies)
+
+
+def _refuse_stores(url: str) -> None:
+    """Optuna would make its tables beside ours, and some names are the same: neither program could write any more."""
+    from sqlalchemy import create_engine, inspect
+
+    engine = create_engine(url)
+    try:
+        if inspect(engine).has_table(VERSION_TABLE):
+            raise UsageError(f"{url} is a store of kv-swarm.", "Give a database of its own: sqlite:///optuna.db.")
+    finally:
+        engine.dispose()
 
 
 def parameters(record: TrialRecord) -> dict[str, Any]:

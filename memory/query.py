@@ -1,14 +1,18 @@
 """Questions in SQL that can read and nothing else, bounded in time and in rows. Knows no tables.
 
 Read-only by construction, not by looking at the text: SQLite opens the file in mode `ro` under an authorizer that
-lets pass reads alone; PostgreSQL runs the text as the query of a cursor in a read-only transaction.
+lets pass reads alone; PostgreSQL runs the text as the query of a cursor in a read-only transaction, unless its plan
+calls a function that acts. Rows are taken one by one, so that an answer is never held beyond its limits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -16,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.kernels.errors import StoreError, UsageError
-from swarm.memory import sqlite
+from swarm.memory import plans, sqlite
 from swarm.memory.faults import describe
 
 if TYPE_CHECKING:
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 10_000_000
 """Bytes of one value or statement; keeps a query from building giants in memory."""
+MAX_ANSWER = 50 * MAX_TEXT
+"""Bytes of text and binary values in a whole answer."""
 
 _REMEDY = "Queries only read: write one SELECT; `swarm query --help` shows the views."
 _ALLOWED = {
@@ -37,6 +43,8 @@ _ALLOWED = {
 _FORBIDDEN_FUNCTIONS = {"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"}
 _STEPS = 1_000
 """SQLite instructions between two looks at the clock."""
+_GRACE = 1.0
+"""Seconds after which a query is given up that does not look at the clock, being inside one long instruction."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,23 @@ def run(database: Database, sql: str, *, limit: int = 1_000, seconds: float = 10
         raise UsageError("the query is longer than a megabyte.", "Write a shorter one.")
     started = time.monotonic()
     if database.path is not None:
-        columns, rows = _sqlite(database.path, sql, limit, seconds)
+        columns, rows = _sqlite_in_time(database.path, sql, limit, seconds)
     else:
         columns, rows = _postgresql(database, sql, limit, seconds)
     took = time.monotonic() - started
-    return Result(tuple(columns), [tuple(map(plain, row)) for row in rows[:limit]], len(rows) > limit, took)
+    return Result(_distinct(columns), [tuple(map(plain, row)) for row in rows[:limit]], len(rows) > limit, took)
+
+
+def _distinct(columns: list[str]) -> tuple[str, ...]:
+    """Column names of which none is twice: the second `kld` is `kld_2`, as a row is also a mapping and a file."""
+    found: list[str] = []
+    for name in columns:
+        number, given = 1, name
+        while given in found or (number > 1 and given in columns):
+            number += 1
+            given = f"{name}_{number}"
+        found.append(given)
+    return tuple(found)
 
 
 def plain(value: Any) -> Any:
@@ -90,6 +110,44 @@ def plain(value: Any) -> Any:
     if isinstance(value, datetime | date):
         return value.isoformat(sep=" ") if isinstance(value, datetime) else value.isoformat()
     return value
+
+
+def _taken(rows: Iterable[tuple[Any, ...]], limit: int) -> list[tuple[Any, ...]]:
+    """The first rows, and one more to show that there are more."""
+    found: list[tuple[Any, ...]] = []
+    held = 0
+    for row in rows:
+        held += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if held > MAX_ANSWER:
+            raise UsageError(
+                f"the answer has more than {MAX_ANSWER // 1_000_000} MB in its first {len(found) + 1} rows.",
+                "Ask for fewer rows or columns.",
+            )
+        found.append(row)
+        if len(found) > limit:
+            break
+    return found
+
+
+def _sqlite_in_time(path: Path, sql: str, limit: int, seconds: float) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """The answer, or the error that it takes too long, whatever SQLite is busy with.
+
+    SQLite looks at the clock between instructions only, and one call of `instr` or `replace` on megabytes can take
+    hours. So it works in a thread of its own, which a caller that has waited long enough leaves to itself.
+    """
+    answer: Future[tuple[list[str], list[tuple[Any, ...]]]] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(_sqlite(path, sql, limit, seconds))
+        except BaseException as error:  # whatever it is, the caller raises it
+            answer.set_exception(error)
+
+    threading.Thread(target=work, name="swarm-query", daemon=True).start()
+    try:
+        return answer.result(min(seconds + _GRACE, threading.TIMEOUT_MAX))
+    except TimeoutError as error:
+        raise _too_long(seconds) from error
 
 
 def _sqlite(path: Path, sql: str, limit: int, seconds: float) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -110,7 +168,7 @@ def _sqlite(path: Path, sql: str, limit: int, seconds: float) -> tuple[list[str]
         cursor = connection.execute(sql)
         if cursor.description is None:
             raise UsageError("the statement gives no rows.", _REMEDY)
-        return [column[0] for column in cursor.description], cursor.fetchmany(limit + 1)
+        return [column[0] for column in cursor.description], _taken(cursor, limit)
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise _sqlite_error(error, denied, path, seconds) from error
     finally:
@@ -170,12 +228,19 @@ def _fetch(connection: psycopg.Connection[Any], sql: str, limit: int) -> tuple[l
     # The first query takes the snapshot, after which a transaction cannot be made to write any more.
     connection.execute("SELECT 1")
     # A cursor's query can only be a SELECT, VALUES or WITH that reads; prepared, it can only be one statement.
-    cursor = connection.execute(b"DECLARE answer NO SCROLL CURSOR FOR " + sql.encode(), prepare=True)
-    cursor.execute(f"FETCH {limit + 1} FROM answer".encode(), prepare=True)
+    acting = plans.acting(connection, b"DECLARE answer NO SCROLL CURSOR FOR " + sql.encode())
+    if acting is None:
+        raise StoreError("the PostgreSQL server does not show what a query calls.", "Query without a proxy in between.")
+    if acting:
+        raise UsageError(f"the query calls {', '.join(acting)}, which may do something other than read.", _REMEDY)
+    cursor = connection.cursor()
+    cursor.execute("FETCH 0 FROM answer")
     if cursor.description is None:
         raise UsageError("the statement gives no rows.", _REMEDY)
     columns = [column.name for column in cursor.description]
-    rows = cursor.fetchall()
+    # One statement, for the time limit holds for each; its rows come as they are sent.
+    with contextlib.closing(cursor.stream(f"FETCH {limit + 1} FROM answer".encode())) as sent:
+        rows = _taken(sent, limit)
     connection.rollback()
     return columns, rows
 
@@ -189,6 +254,6 @@ def _postgresql_error(error: psycopg.Error, place: str, seconds: float) -> Store
         return UsageError("the statement does something other than read.", _REMEDY)
     if "multiple commands" in text:
         return UsageError("the query has more than one statement.", _REMEDY)
-    if code[:2] in ("42", "22", "0A", "54"):
+    if code[:2] in ("42", "22", "0A", "54") or code == "08P01":  # the latter: a parameter such as $1
         return UsageError(f"the query is wrong: {text}.", _REMEDY)
     return describe(error, place)

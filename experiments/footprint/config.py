@@ -80,8 +80,13 @@ def _positive(config: Config, key: str, name: str) -> int:
 def _layer(config: Config, family: str, name: str, layer: int) -> LayerShape:
     if family in RECURRENT and _is_recurrent(config, layer):
         return _recurrent(config, name)
-    shape = _latent if family in LATENT else _heads
-    return shape(config, name, _window(config, family, layer))
+    window = _window(config, family, layer)
+    if family in LATENT:
+        return _latent(config, name, window)
+    given = config.get("kv_heads_per_layer")
+    if isinstance(given, list) and layer < len(given):
+        return _given_heads(config, name, window, int(given[layer]))
+    return _heads(config, name, window)
 
 
 def _is_recurrent(config: Config, layer: int) -> bool:
@@ -104,16 +109,28 @@ def _heads(config: Config, name: str, window: int | None) -> LayerShape:
     """Plain attention. Gemma 4 has fewer and larger heads in the layers that see everything (`global_*`)."""
     query_heads = _positive(config, "num_attention_heads", name)
     kv_heads = _positive(config, "num_key_value_heads", name) if "num_key_value_heads" in config else query_heads
-    hidden = _positive(config, "hidden_size", name)
-    head_dim = _positive(config, "head_dim", name) if "head_dim" in config else hidden // query_heads
     if window is None:
         kv_heads = int(config.get("num_global_key_value_heads") or kv_heads)
-        head_dim = int(config.get("global_head_dim") or head_dim)
     if query_heads % kv_heads:
         raise ModelError(
             f"{query_heads} query heads of {name} do not divide among {kv_heads} KV heads.", "Correct its config.json."
         )
+    head_dim = _head_dim(config, name, window)
     return LayerShape(kv_heads=kv_heads, key_dim=head_dim, value_dim=head_dim, window=window)
+
+
+def _given_heads(config: Config, name: str, window: int | None, kv_heads: int) -> LayerShape:
+    """A layer of a GGUF file that says the KV heads of each; with none it caches no keys and values."""
+    dim = _head_dim(config, name, window) if kv_heads else 0
+    return LayerShape(kv_heads=kv_heads, key_dim=dim, value_dim=dim, window=window if kv_heads else None)
+
+
+def _head_dim(config: Config, name: str, window: int | None) -> int:
+    if window is None and config.get("global_head_dim"):
+        return int(config["global_head_dim"])
+    if "head_dim" in config:
+        return _positive(config, "head_dim", name)
+    return _positive(config, "hidden_size", name) // _positive(config, "num_attention_heads", name)
 
 
 def _latent(config: Config, name: str, window: int | None) -> LayerShape:

@@ -132,6 +132,8 @@ def config_of_gguf(metadata: dict[str, Any], sizes: dict[str, int]) -> dict[str,
         return max(value, default=None) if isinstance(value, list) else value
 
     n_layers = field("block_count")
+    kv_heads = metadata.get(f"{family}.attention.head_count_kv")
+    local_dim = field("attention.key_length_swa")
     latent = field("attention.kv_lora_rank")
     fields = {
         "model_type": ARCHITECTURES.get(family, family),
@@ -140,7 +142,9 @@ def config_of_gguf(metadata: dict[str, Any], sizes: dict[str, int]) -> dict[str,
         "intermediate_size": field("feed_forward_length"),
         "num_attention_heads": field("attention.head_count"),
         "num_key_value_heads": None if latent else field("attention.head_count_kv"),
-        "head_dim": field("attention.key_length"),
+        "kv_heads_per_layer": kv_heads if isinstance(kv_heads, list) and not latent else None,
+        "head_dim": local_dim or field("attention.key_length"),
+        "global_head_dim": field("attention.key_length") if local_dim else None,
         "max_position_embeddings": field("context_length"),
         "sliding_window": field("attention.sliding_window"),
         "attention_chunk_size": field("attention.chunk_size"),

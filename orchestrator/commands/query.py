@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typing_extensions import TypedDict
 
-from swarm.orchestrator.console import Column, Justify, listing, note, number, say
+from swarm.orchestrator.console import Column, Justify, emit_json, listing, note, number, say
 from swarm.orchestrator.options import Json, StoreUrl
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def command(
     `swarm query "SELECT * FROM best_per_model WHERE limit_from <= 4.6 AND limit_below > 4.6"`
     """
     from swarm.kernels.errors import UsageError
+    from swarm.memory.export import finite
     from swarm.orchestrator.reading import open_store
 
     if views:
@@ -49,9 +50,11 @@ def command(
         _write(answer, out)
     elif csv:
         _csv(answer)
+    elif json:
+        emit_json([finite(record) for record in answer.records()])
     else:
         columns = [Column(name, show=number, justify=_justify(answer, i)) for i, name in enumerate(answer.columns)]
-        listing(answer.records(), columns, as_json=json, empty="No rows.")
+        listing(answer.records(), columns, as_json=False, empty="No rows.")
     if answer.truncated:
         note(f"Only the first {limit} rows are shown; ask for more by --limit.")
 

@@ -23,6 +23,8 @@ HEIGHT = 360
 LONGEST = 60
 FEW = 12
 FEWEST = 3
+# Two ticks closer than this many decades would overlap.
+NEAR = 0.08
 
 
 def label(text: object, longest: int = LONGEST) -> str:
@@ -61,14 +63,19 @@ def _tick(value: float) -> str:
 
 
 def log_ticks(values: Sequence[float]) -> list[float]:
-    """Whole decades, or finer steps where the values span few of them; both ends lie outside."""
+    """Whole decades, or finer steps where the values span few of them; both ends lie outside.
+
+    A single value is a tick itself: around it and its interval there may be no other.
+    """
     if not values:
         return [1.0]
     low, high = math.log10(min(values)), math.log10(max(values))
     steps = (1,) if high - low > 2.2 else (1, 3) if high - low > 1.1 else (1, 2, 5)
     decades = range(math.floor(low), math.ceil(high) + 1)
     ticks = [step * 10.0**decade for decade in decades for step in steps]
-    if sum(min(values) <= tick <= max(values) for tick in ticks) >= FEWEST or low == high:
+    if low == high:
+        return sorted([tick for tick in ticks if abs(math.log10(tick) - low) > NEAR] + [values[0]])
+    if sum(min(values) <= tick <= max(values) for tick in ticks) >= FEWEST:
         return ticks
     step = 10.0 ** math.floor(math.log10((max(values) - min(values)) / 2))
     first, last = math.floor(min(values) / step), math.ceil(max(values) / step)

@@ -170,6 +170,22 @@ def test_windows_of_a_gguf_file(tmp_path):
     assert shape.layers[0].key_dim == 128
 
 
+def test_layers_of_a_gguf_file_that_differ(tmp_path):
+    """Gemma 4: layers with a window have more and smaller heads than those that see everything."""
+    path = tmp_path / "tiny.gguf"
+    sizes = {"attention__key_length": 128, "attention__key_length_swa": 64, "attention__head_count_kv": [2, 2, 1]}
+    windows = {"attention__sliding_window": 32, "attention__sliding_window_pattern": [True, True, False]}
+    gguf_file(path, architecture="gemma4", **{**PLAIN, **sizes, **windows})
+    found = [(layer.kv_heads, layer.key_dim, layer.value_dim, layer.window) for layer in models.find(str(path)).layers]
+    assert found == [(2, 64, 64, 32), (2, 64, 64, 32), (1, 128, 128, None)]
+
+
+def test_layers_of_a_gguf_file_without_heads_cache_nothing(tmp_path):
+    path = tmp_path / "tiny.gguf"
+    gguf_file(path, architecture="lfm2", **{**PLAIN, "attention__head_count_kv": [0, 2, 0]})
+    assert [layer.kv_heads for layer in models.find(str(path)).layers] == [0, 2, 0]
+
+
 def test_all_parts_of_a_split_gguf_are_counted(tmp_path):
     for part in (1, 2):
         gguf_file(tmp_path / f"tiny-0000{part}-of-00002.gguf", tensor=f"part{part}", **PLAIN)

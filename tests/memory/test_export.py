@@ -107,6 +107,26 @@ def test_optuna_opens_it(store, campaign, run, add, tmp_path):
         optuna_export.export(store, url)
 
 
+def test_optuna_stays_out_of_a_store(store, url, campaign, run):
+    """Both have a table `trials`: with Optuna's beside them nothing of ours could be written any more."""
+    trial = run(0.1, 4.5)
+    target = f"sqlite:///{url}" if store.database.path else url
+    with pytest.raises(UsageError, match="store of kv-swarm"):
+        optuna_export.export(store, target)
+    assert store.check() == []
+    assert store.trials.get(trial.id) == trial
+    assert run(0.2, 4.5).state == "complete"
+
+
+def test_what_optuna_cannot_write_is_one_line(store, campaign, run, tmp_path):
+    run(0.1, 4.5)
+    (tmp_path / "notes.db").write_bytes(b"SQLite format 3\x00" + b"x" * 5000)
+    for target in (f"sqlite:///{tmp_path}/notes.db", f"sqlite:///{tmp_path}/no/optuna.db", "nothing://x"):
+        with pytest.raises(StoreError) as caught:
+            optuna_export.export(store, target)
+        assert "\n" not in str(caught.value)
+
+
 def test_nothing_for_optuna(store, campaign, tmp_path):
     with pytest.raises(UsageError):
         optuna_export.export(store, f"sqlite:///{tmp_path}/optuna.db")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
 
 from swarm.kernels.errors import StoreError, SwarmError, UsageError
-from swarm.memory import export
+from swarm.memory import export, query
 from swarm.memory.store import Store
 
 WRITING = [
@@ -61,6 +63,47 @@ def test_writing_is_refused_and_changes_nothing(store, run, statement, tmp_path)
     assert store.check() == []
 
 
+ACTING = [
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
+    "SELECT 1 LIMIT length(pg_notify('a', 'b')::text)",
+    "SELECT count(*) FILTER (WHERE pg_read_file('/etc/hostname') <> '') FROM generate_series(1, 2)",
+    "SELECT * FROM pg_ls_dir('/tmp')",
+    "SELECT lo_export(1, '/tmp/stolen')",
+    "SELECT (SELECT pg_create_physical_replication_slot('stolen'))",
+    "WITH x AS (SELECT pg_advisory_lock(1)) SELECT 1 FROM x",
+    "SELECT set_config('role', 'none', false)",
+    "SELECT query_to_xml('SELECT pg_stat_reset()', true, false, '')",
+    "SELECT rank() OVER (ORDER BY pg_switch_wal()) FROM generate_series(1, 2)",
+]
+
+
+@pytest.mark.parametrize("statement", ACTING)
+def test_functions_that_act_are_refused(store, statement):
+    """A transaction that cannot write lets them pass, and the tests' role may do anything."""
+    if store.database.path is not None:
+        pytest.skip("SQLite's authorizer is tested above")
+    with pytest.raises(UsageError, match="calls"):
+        store.query(statement)
+    assert store.query("SELECT count(*) FROM pg_replication_slots").rows == [(0,)]
+
+
+def test_functions_that_only_read_are_answered(store, run):
+    run()
+    if store.database.path is None:
+        statement = "SELECT random(), now(), pg_relation_size('trials'), lower('A')"
+        assert len(store.query(statement).rows) == 1
+        with pytest.raises(UsageError, match="wrong"):
+            store.query("SELECT $1")
+    assert store.query("SELECT length(':funcid 1598 calls(') FROM trials").rows == [(19,)]
+    assert store.query("SELECT count(*), min(kld), lower(upper('A')) FROM trials").rows[0][2] == "a"
+
+
+def test_columns_of_one_name_keep_their_values(store):
+    answer = store.query("SELECT 1 AS a, 2 AS a, 3 AS a_2, 4 AS a")
+    assert answer.columns == ("a", "a_3", "a_2", "a_4")
+    assert answer.records() == [{"a": 1, "a_3": 2, "a_2": 3, "a_4": 4}]
+
+
 def test_settings_do_not_outlive_a_query(store, run):
     trial = run()
     for statement in ("SELECT set_config('default_transaction_read_only', 'off', false)", "SELECT 1"):
@@ -73,6 +116,17 @@ def test_settings_do_not_outlive_a_query(store, run):
     assert store.trials.get(trial.id) == trial
 
 
+RUN = """
+import sys
+from swarm.kernels.errors import UsageError
+from swarm.memory.store import Store
+
+with Store.open(sys.argv[1], readonly=True) as store:
+    try:
+        store.query(sys.argv[2], seconds=0.3)
+    except UsageError as error:
+        print(error)
+"""
 ENDLESS = [
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n",
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n WHERE i < 0",
@@ -115,6 +169,30 @@ def test_giant_values_are_refused(store):
         pytest.skip("PostgreSQL bounds a value by itself")
     with pytest.raises(UsageError, match="bytes"):
         store.query("SELECT zeroblob(1000000000)")
+
+
+def test_a_single_long_instruction_ends_too(store):
+    """SQLite looks at the clock between instructions; this one alone would take hours."""
+    if store.database.path is None:
+        pytest.skip("PostgreSQL interrupts its functions")
+    statement = "SELECT instr(zeroblob(9000000), CAST(zeroblob(4000000) || '1' AS blob))"
+    command = [sys.executable, "-c", RUN, str(store.database.path), statement]
+    finished = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert "longer than 0.3 s" in finished.stdout, finished.stderr
+
+
+def test_a_giant_answer_is_refused_without_holding_it(store, monkeypatch):
+    monkeypatch.setattr(query, "MAX_ANSWER", 1_000_000)
+    repeated = "hex(zeroblob(50000))" if store.database.path else "repeat('0', 100000)"
+    endless = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i, {repeated} FROM n"
+    with pytest.raises(UsageError, match="first 11 rows"):
+        store.query(endless + " LIMIT 10000")
+    assert len(store.query(endless + " LIMIT 10").rows) == 10
+    assert store.query("SELECT count(*) FROM trials").rows == [(0,)]
+
+
+def test_no_rows_have_columns(store):
+    assert store.query("SELECT 1 AS x, 2 AS y WHERE 1 = 0").columns == ("x", "y")
 
 
 def test_readonly_store_answers(store, url, run):

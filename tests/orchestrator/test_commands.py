@@ -153,6 +153,13 @@ def test_trials_are_exported_and_their_lineage_asked(cli, tmp_path):
     assert json.loads(cli("show", "trial", "1", "--json").out)["number"] == 0
 
 
+def test_infinite_numbers_and_equal_names_are_printed(cli, tmp_path):
+    Store.open(tmp_path / "swarm.db", create=True).close()
+    done = cli("query", "SELECT 9e999 AS x, 1 AS x", "--json")
+    assert json.loads(done.out) == [{"x": None, "x_2": 1}], done.err
+    assert cli("query", "SELECT 2 AS x, 1 AS x").out.split() == ["x", "x_2", "2", "1"]
+
+
 def test_an_answer_goes_into_a_file(cli, tmp_path):
     import pyarrow.parquet
 

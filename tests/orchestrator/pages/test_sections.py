@@ -123,6 +123,13 @@ def test_a_logarithmic_axis_has_ticks_around_its_values(values, least):
         assert ticks[0] <= min(values) <= max(values) <= ticks[-1]
 
 
+@pytest.mark.parametrize("value", [0.00778, 3.0, 0.0101])
+def test_a_single_value_has_a_tick_of_its_own(value):
+    ticks = charts.log_ticks([value, value])
+    assert value in ticks
+    assert all(other == value or abs(other / value - 1) > 0.1 for other in ticks)
+
+
 def test_figures_hold_no_markup():
     trace = charts.points("<a href='javascript:x'>", [1.0, float("nan")], [1.0, 2.0], texts=["<b>", "&"])
     assert trace["name"] == "&lt;a href='javascript:x'&gt;"
