@@ -27,10 +27,13 @@ class Codebook:
 
 @cache
 def sphere(head_dim: int, bits: int) -> Codebook:
-    """The codebook of 2^bits values for one coordinate of a random unit vector in `head_dim` dimensions."""
+    """The codebook of 2^bits float16 values for one coordinate of a random unit vector in `head_dim` dimensions."""
     # The density is negligible beyond 12 standard deviations, and the grid is spent where it is not.
     limit = min(1.0, 12 / np.sqrt(head_dim))
-    return lloyd_max(lambda t: np.maximum(1 - t * t, 0) ** ((head_dim - 3) / 2), -limit, limit, 1 << bits)
+    best = lloyd_max(lambda t: np.maximum(1 - t * t, 0) ** ((head_dim - 3) / 2), -limit, limit, 1 << bits)
+    # Matrix units of GPUs take 16-bit numbers: values that are such mean the same on every back-end.
+    values = best.values.astype(np.float16).astype(np.float32)
+    return Codebook(values, (values[1:] + values[:-1]) / 2, best.distortion)
 
 
 @cache
