@@ -200,7 +200,7 @@ def _campaign(found: Mapping[str, Any]) -> str:
     return (
         f"`swarm launch --budget {found['trials']}` with its defaults, in a new folder, models already converted, no "
         f"captures of earlier campaigns: {found['wall']:.0f} s from start to summary, {found['complete']} of "
-        f"{found['trials']} trials complete, {60 * found['trials'] / found['wall']:.0f} trials per minute. Workers spent "
+        f"{found['trials']} trials complete, {60 * found['trials'] / found['wall']:.0f} a minute. Workers spent "
         f"{inside:.0f} s inside trials, in which the captures are made, "
         f"{inside / found['wall']:.2f} for each second of the campaign.\n\n"
         + _frame.table(("trials", "number", "seconds in all", "each"), rows)
