@@ -5,6 +5,7 @@ Knows configurations, trials and clocks; knows nothing of pages.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -155,6 +156,16 @@ class Swarm:
                     dear[places[proposal.spec.kv, proposal.spec.layers]] = self._run(proposal.spec)
         return cheap, dear
 
+    def full(self, wanted: Sequence[Configuration], laps: Laps) -> list[Answer]:
+        """Answers of the dear rung for all: the work of the careful loop, by our code."""
+        self.runner.prepare(self.info.name, self.template.context, rung=1)
+        laps.ready()
+        answers = []
+        for kv, layers in wanted:
+            answers.append(self._run(self.template.model_copy(update={"kv": kv, "layers": layers, "rung": 1})))
+            laps.lap()
+        return answers
+
     def order(self, wanted: Sequence[Configuration]) -> list[int]:
         """Places of all configurations that ended well, in the order of the cheap rung: by Pareto rank, then by KLD."""
         cells = [cell for cell in evidence.cells(self.records).values() if cell.configuration.rung == 0]
@@ -188,6 +199,12 @@ class Swarm:
             answer = Answer.of(found)
         self.seconds[f"rung {spec.rung}"].append(time.perf_counter() - began)
         return answer
+
+
+def full_fidelity(info: ModelInfo, configurations: Sequence[Configuration], context: int, laps: Laps) -> list[Answer]:
+    """Ours without the cheap rung."""
+    with tempfile.TemporaryDirectory() as folder:
+        return Swarm(info, context, Path(folder)).full(configurations, laps)
 
 
 def plain(answers: Sequence[Answer]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from swarm.experiments.prefill import WINDOWS
 OURS = "swarm"
 CAREFUL = "careful loop"
 ACTIVATIONS = "careful loop, our activations"
+FULL = "swarm, full fidelity for all"
 OUT_OF_THE_BOX = "mlx-lm out of the box"
 ROUNDS = 3
 """Parts that the careful loop is cut into, for the spread of its rate."""
@@ -25,8 +26,9 @@ HAVE = f"""\
   and probabilities kept; all windows as one batch; the head only where it is scored. The cache under test is patched
   in, so attention over it is ours as well (numpy's, faster here than MLX's own). MLX's own activations. One process
   per model and core. KLD by a formula of its own.
-- **{ACTIVATIONS}**: the same with our numpy activations, which are no part of mlx-lm, on the first few configurations:
-  how much of the ratio is due to them.
+- **{ACTIVATIONS}**: the same with our numpy activations, which are no part of mlx-lm, on the first few
+  configurations: how much of the ratio is due to them.
+- **{FULL}**: our runner doing the careful loop's work, on the same few: whether the numbers agree.
 - **{OUT_OF_THE_BOX}**: MLX's own BLAS and 16-bit floats, `QuantizedKVCache` made by `to_quantized`, the logits of all
   positions, the 16-bit run anew for each configuration. It has affine quantization only, the same bits for keys and
   values, on all layers, and none for sliding windows (`RotatingKVCache.to_quantized` is not implemented), so there is
@@ -72,14 +74,16 @@ def compared(found: Mapping[str, list[dict[str, Any]]], places: Sequence[int]) -
     ]
     if len(ours) > 1:
         result["repeats"] = all(run["cheap"] == first["cheap"] and run["dear"] == first["dear"] for run in ours[1:])
-    if ACTIVATIONS in found:
-        run = found[ACTIVATIONS][0]
-        pairs = dict(enumerate(run["answers"]))
-        result["activations"] = {
-            "times": statistics.median(a / b for a, b in zip(careful["wall"], run["wall"], strict=False)),
-            "wall": statistics.fmean(run["wall"]),
-            "agreement": _final.agreement(run["answers"], {k: v for k, v in first["dear"].items() if int(k) in pairs}),
-        }
+    for name in (ACTIVATIONS, FULL):
+        for run in found.get(name, ()):
+            pairs = zip(careful["wall"], run["wall"], strict=False)
+            result[name] = {
+                "times": statistics.median(a / b for a, b in pairs),
+                "agreement": _final.agreement(answers, dict(enumerate(run["answers"]))),
+            }
+    if {ACTIVATIONS, FULL} <= set(found):
+        full = dict(enumerate(found[FULL][0]["answers"]))
+        result["same_activations"] = _final.agreement(found[ACTIVATIONS][0]["answers"], full)
     if OUT_OF_THE_BOX in found:
         run = found[OUT_OF_THE_BOX][0]
         each = [WINDOWS * seconds for seconds in run["wall"]]
@@ -149,14 +153,22 @@ def _rankings(models: Mapping[str, Any]) -> list[str]:
     parts.append(_frame.table(("", "promoted", "tau", "front"), rows))
     rows = []
     for name, found in models.items():
-        same = found["agreement"]
-        if same["n"]:
-            cells = (f"{same[key]:.1e}" for key in ("kld_median", "kld_largest", "same_top1_largest", "bits_largest"))
-            rows.append((name, same["n"], *cells))
+        kinds = {
+            f"{CAREFUL} and what {OURS} promoted": found["agreement"],
+            f"{CAREFUL} and {FULL}": found.get(FULL, {}).get("agreement", {"n": 0}),
+            f"{ACTIVATIONS} and {FULL}": found.get("same_activations", {"n": 0}),
+        }
+        for kind, same in kinds.items():
+            if same["n"]:
+                cells = (
+                    f"{same[key]:.1e}" for key in ("kld_median", "kld_largest", "same_top1_largest", "bits_largest")
+                )
+                rows.append((f"{name}: {kind}", same["n"], *cells))
     if rows:
         parts += [
-            "Where both measured the same (configuration, rung and windows), the numbers differ by so much; KLD "
-            "relatively, the others absolutely. They round differently (activations), which low-bit runs amplify.\n",
+            "Where two measured the same (configuration, rung and windows), the numbers differ by so much; KLD "
+            "relatively, the others absolutely. MLX's activations and ours round differently, which quantized runs "
+            "amplify; the last row shows what is left with the same activations.\n",
             _frame.table(("", "n", "KLD, median", "KLD, largest", "same-top-1, largest", "bits, largest"), rows),
         ]
     for name, found in models.items():
@@ -184,9 +196,11 @@ def _lessons(models: Mapping[str, Any]) -> list[str]:
         rungs = ", ".join(f"{rung} {seconds:.2f} s" for rung, seconds in found["rungs"].items())
         text = f"{name}: ours takes {rungs} each"
         text += f", and {found['setup'][OURS]:.1f} s before; the careful loop {found['setup'][CAREFUL]:.1f} s before."
-        if "activations" in found:
-            extra = found["activations"]
-            text += f" With our activations the careful loop is {extra['times']:.2f} times as fast."
+        for kind in (ACTIVATIONS, FULL):
+            if kind in found:
+                text += (
+                    f" {kind.capitalize()}: {found[kind]['times']:.2f} times the careful loop's rate (set-up left out)."
+                )
         parts.append(text + "\n")
     return parts
 

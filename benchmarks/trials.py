@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import _careful, _frame, _trial_page
-from benchmarks._decided import Answer, Configuration, Laps, Swarm, configurations, plain
-from benchmarks._trial_page import ACTIVATIONS, CAREFUL, OURS, OUT_OF_THE_BOX
+from benchmarks._decided import Answer, Configuration, Laps, Swarm, configurations, full_fidelity, plain
+from benchmarks._trial_page import ACTIVATIONS, CAREFUL, FULL, OURS, OUT_OF_THE_BOX
 
 from swarm.kernels.errors import SwarmError
 from swarm.kernels.spec import KVSpec, QuantSpec
@@ -29,17 +29,18 @@ if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
 
 CONTEXT, SHORT_CONTEXT = 512, 16
-COUNT, SHORT_COUNT = 45, 2
+COUNT, SHORT_COUNT = 42, 2
 BUDGET = 330
-FEW = 6
-"""Configurations for the careful loop with our activations: only its rate is wanted."""
-
+FEW = 5
+"""Configurations for the careful loop with our activations and for ours without the cheap rung: only their rates and
+numbers are compared, no rankings."""
 WALL, CPU = "wall", "cpu"
 
 Contestant = Callable[["ModelInfo", Sequence[Configuration], int, Laps], list[Answer]]
 LOOPS: dict[str, Contestant] = {
     CAREFUL: _careful.careful,
     ACTIVATIONS: _careful.careful_with_our_activations,
+    FULL: full_fidelity,
     OUT_OF_THE_BOX: _careful.out_of_the_box,
 }
 
@@ -60,9 +61,8 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     wanted = {info.name: configurations(info, count, seed=0) for info in infos}
     few = {name: found[: min(FEW, count)] for name, found in wanted.items()}
     packed = {info.name: _mlx_lm_has(short) for info in infos if not any(info.windows)}
-    turns = [(OURS, wanted), (CAREFUL, wanted), (OURS, wanted), (ACTIVATIONS, few), (OUT_OF_THE_BOX, packed)]
-    if short:
-        turns = [turns[0], turns[1], turns[4]]
+    turns = [(OURS, wanted), (CAREFUL, wanted), (OURS, wanted), (ACTIVATIONS, few), (FULL, few)]
+    turns = [*turns[: 2 if short else None], (OUT_OF_THE_BOX, packed)]
     models: dict[str, Any] = {name: {} for name in names}
     for contestant, asked in turns:
         for name, found in _together(contestant, asked, context).items():

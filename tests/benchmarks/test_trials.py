@@ -52,6 +52,15 @@ def test_what_is_promoted_measures_what_the_careful_loop_measures(found):
     assert same["kld_median"] <= same["kld_largest"] < 1e-2
 
 
+def test_ours_at_full_fidelity_agrees_on_what_was_not_promoted(tiny_models, found):
+    info = registry.describe(tiny_models["llama"])
+    wanted = decided.configurations(info, 4, seed=1)
+    full = decided.plain(decided.full_fidelity(info, wanted, CONTEXT, decided.Laps()))
+    same = final.agreement(found[1]["answers"], dict(enumerate(full)))
+    assert same["n"] == 4
+    assert same["kld_largest"] < 1e-2
+
+
 def test_a_run_makes_a_page_whose_goals_are_what_was_found(found):
     ours, loop = found
     compared = report.compared({report.OURS: [ours, ours], report.CAREFUL: [loop]}, [])
