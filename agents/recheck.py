@@ -33,6 +33,13 @@ class Change:
         stood = {"confirmed": 2, "hypothesis": 1, "refuted": 0}
         return self.now is None or stood[self.now.status] < stood[self.record.finding.status]
 
+    @property
+    def effect(self) -> Effect | None:
+        """The effect that the trials of now give; None when they give none: a finding that fell keeps its old one."""
+        if self.now is None or (self.fell and self.now.effect == self.record.finding.effect):
+            return None
+        return self.now.effect
+
 
 def recheck(history: History, infos: Mapping[str, ModelInfo], agenda: Agenda | None = None) -> list[Change]:
     """The stored findings whose status or effect is not what the trials of now give.

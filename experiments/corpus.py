@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Split = Literal["scored", "calibration"]
 SCORED_SHARE = 0.8
 MAX_CHARACTERS = 4_000_000
+TOO_SHORT = "Give a longer text with --corpus, or shorten the context."
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -100,6 +101,20 @@ class Corpus:
             parts[split] = np.array(tokenizer.encode(self.part(split), add_special_tokens=False), np.int32)
         return parts[split]
 
+    def check_length(self, length: int, count: int) -> None:
+        """Refuse a text that is too short for `count` windows of `length` tokens whatever the tokenizer.
+
+        Raises:
+            CorpusError: the scored part has fewer bytes than the windows have tokens.
+        """
+        size = len(self.part("scored").encode())
+        if size < length * count:
+            raise CorpusError(
+                f"{self.source} is too short: its scored part has {size} bytes, {count} windows of {length} tokens "
+                "were wanted.",
+                TOO_SHORT,
+            )
+
     def windows(
         self,
         tokenizer: Tokenizer,
@@ -133,7 +148,7 @@ class Corpus:
             raise CorpusError(
                 f"{self.source} is too short: its {split} part has {len(tokens)} tokens, "
                 f"{count} windows of {length} were wanted.",
-                "Give a longer text with --corpus, or shorten the context.",
+                TOO_SHORT,
             )
         # The last window is left out: room for later rounds to begin at another token.
         per_round = max(slots - 1, count) // count

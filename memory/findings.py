@@ -65,7 +65,7 @@ class Findings:
         with self._database.read() as connection:
             found = _records(connection, connection.execute(select(findings).where(findings.c.id == finding_id)).all())
         if not found:
-            raise UnknownNameError("finding", str(finding_id))
+            raise UnknownNameError("finding", str(finding_id), "what `swarm findings` lists")
         return found[0]
 
     def search(self, words: str, campaign_id: int | None = None, *, limit: int = 50) -> list[FindingRecord]:

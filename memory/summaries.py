@@ -53,7 +53,7 @@ class Summaries:
         with self._database.read() as connection:
             rows = connection.execute(select(summaries).where(summaries.c.id == summary_id)).all()
             if not rows:
-                raise UnknownNameError("summary", str(summary_id))
+                raise UnknownNameError("summary", str(summary_id), "what `swarm review` lists")
             return _records(connection, rows)[0]
 
     def list(self, campaign_id: int | None = None, *, state: ReviewState | None = None) -> list[SummaryRecord]:
@@ -89,7 +89,7 @@ class Summaries:
                 what = {"summary_id": summary_id, "reviewer": row["reviewer"]}
                 record(connection, f"summary.{state}", str(row["note"]), campaign_id=campaign_id, data=what)
         if campaign_id is None:
-            raise UnknownNameError("summary", str(summary_id))
+            raise UnknownNameError("summary", str(summary_id), "what `swarm review` lists")
         return self.get(summary_id)
 
 

@@ -83,7 +83,7 @@ class Trials(Turns):
         with self._database.read() as connection:
             found = reading.records(connection, select(trials).where(trials.c.id == trial_id))
         if not found:
-            raise UnknownNameError("trial", str(trial_id))
+            raise UnknownNameError("trial", str(trial_id), "what `swarm trials` lists")
         return found[0]
 
     def list(

@@ -8,11 +8,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from swarm.kernels.errors import SwarmError
 from swarm.orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from swarm.experiments.models.base import ModelInfo
 
 Status = Literal["ok", "slow", "off", "missing", "failed"]
 MIN_FREE_BYTES = 2 * 2**30
@@ -42,7 +46,7 @@ def run(settings: Settings) -> Iterator[Check]:
         yield _guarded(name, check)
     yield _guarded("store", lambda: _store(settings))
     yield llm(settings)
-    yield from _models()
+    yield from models()
 
 
 def llm(settings: Settings) -> Check:
@@ -142,15 +146,23 @@ def _llm(settings: Settings) -> Check:
     return Check("LLM", "ok", f"{model} at {asked.llm}")
 
 
-def _models() -> Iterator[Check]:
+def models() -> Iterator[Check]:
+    """Whether the bundled models are here and whole; reads every converted weight."""
     from swarm.experiments.models import registry
 
     for info in registry.catalogue():
-        detail = f"{info.family}, {info.n_layers} layers, {info.n_heads}/{info.n_kv_heads} heads of {info.head_dim}"
-        if info.available:
-            yield Check(f"model {info.name}", "ok", detail)
-        else:
-            yield Check(f"model {info.name}", "off", f"{detail}; not installed", _remedy(info.name))
+        yield _guarded(f"model {info.name}", partial(_model, info))
+
+
+def _model(info: ModelInfo) -> Check:
+    from swarm.experiments.models import registry
+
+    name = f"model {info.name}"
+    detail = f"{info.family}, {info.n_layers} layers, {info.n_heads}/{info.n_kv_heads} heads of {info.head_dim}"
+    if not info.available:
+        return Check(name, "off", f"{detail}; not installed", _remedy(info.name))
+    registry.check(info.name)
+    return Check(name, "ok", detail)
 
 
 def _remedy(name: str) -> str:

@@ -7,7 +7,8 @@ import inspect
 import os
 import sys
 from collections.abc import Iterator, MutableMapping
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -84,9 +85,13 @@ def build(name: str) -> Any:
     )
     built = typer.main.get_command(single)
     unknown = sorted(set(context["default_map"]) - {param.name for param in built.params})
-    if unknown:
-        raise UsageError(f"unknown key {unknown[0]!r} in [{name}] of {toml.FILE}.", f"See `swarm {name} --help`.")
+    if unknown:  # refused when the command runs: its help, which says what is known, stays
+        built.callback = partial(_refuse, f"unknown key {unknown[0]!r} in [{name}] of {toml.FILE}.", name)
     return built
+
+
+def _refuse(problem: str, command: str, **_: object) -> None:
+    raise UsageError(problem, f"See `swarm {command} --help`.")
 
 
 def _version(wanted: bool) -> None:
@@ -147,12 +152,20 @@ def run(args: list[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         console.fail("interrupted.", "", 130)
     except BrokenPipeError:
-        # The reader of our pipe went away, as `head` does: not an error. The null device keeps the exit quiet.
-        sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115
-        sys.exit(0)
+        _leave_quietly()
+    except SystemExit as ending:
+        if isinstance(ending.__context__, BrokenPipeError):  # click met it first
+            _leave_quietly()
+        raise
     except Exception as error:
         console.fail_with(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave_quietly() -> NoReturn:
+    """The reader of our pipe went away, as `head` does: not an error. The null device keeps the exit quiet."""
+    sys.stdout = open("/dev/null", "w")  # noqa: PTH123, SIM115
+    sys.exit(0)
 
 
 def _leave_if_ray_lingers(code: int) -> None:

@@ -102,10 +102,12 @@ def cast(settings: Settings) -> Cast:
     from swarm.agents.agenda import document
     from swarm.agents.council import Council
     from swarm.experiments.corpus import Corpus
+    from swarm.experiments.decode import WINDOWS
     from swarm.experiments.space import Space, SpaceSettings
 
-    infos = _models(settings.models)
     corpus = Corpus.open(Path(settings.corpus) if settings.corpus else None)
+    corpus.check_length(settings.context + 1, 2 * WINDOWS)
+    infos = _models(settings.models)
     kind = device_of(settings)
     space = Space(infos, SpaceSettings(context=settings.context), corpus_digest=corpus.digest, device=kind)
     agenda = document.load(settings.agenda) if settings.agenda is not None else None

@@ -1,4 +1,7 @@
-"""One HTTP call to an OpenAI-compatible endpoint, and what its failures mean. Knows no roles and no money."""
+"""One HTTP call to an OpenAI-compatible endpoint, and what its failures mean. Knows no roles and no money.
+
+Servers are not trusted: answers are bounded, and neither prompts nor the key go where nobody sent them.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from swarm.agents.llm.dialect import Dialect
 from swarm.agents.llm.endpoints import OPENAI, Endpoint
 from swarm.agents.llm.errors import CallError
 from swarm.agents.llm.patience import retry_after
+from swarm.memory.text import clean
 
 if TYPE_CHECKING:
     import openai
@@ -25,6 +29,18 @@ Message = dict[str, Any]
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 MAX_ANSWER = 200_000
 """Characters of an answer that are looked at."""
+
+MOST_CALLS = 4
+"""Tool calls of one answer that are looked at; the rest is dropped."""
+
+MAX_ARGUMENTS = 8_000
+"""Characters of a tool call's arguments; longer ones count as none."""
+
+MOST_TOKENS = 1_000_000_000
+"""What a server may say that one call has cost."""
+
+# What reading JSON of any shape can raise.
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -67,15 +83,20 @@ class Client:
     def _openai(self) -> openai.OpenAI:
         import openai
 
+        from swarm.agents.llm.transport import guard
+
         if self._server is not None:
             self._server.wait()
         # A server on this machine is not looked for behind a proxy.
-        transport = openai.DefaultHttpxClient(trust_env=not self.endpoint.loopback)
+        transport = openai.DefaultHttpxClient(
+            trust_env=not self.endpoint.loopback, follow_redirects=False, event_hooks=guard(self._timeout)
+        )
         client = openai.OpenAI(
             base_url=self.endpoint.url,
             api_key=self.endpoint.key or "none",
             timeout=self._timeout,
             max_retries=0,
+            default_headers={"accept-encoding": "identity"},
             http_client=transport,
         )
         if self.endpoint.url != OPENAI:
@@ -114,7 +135,7 @@ class Client:
             return [model.id for model in self._openai.models.list().data]
         except openai.OpenAIError as error:
             raise _explain(error, self.endpoint) from error
-        except (AttributeError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             raise _not_ours(self.endpoint, error) from error
 
     def complete(
@@ -139,15 +160,15 @@ class Client:
             try:
                 prompt: Any = list(messages)
                 found = self._openai.chat.completions.create(model=self.model, messages=prompt, **arguments)
+                return _reply(found, time.monotonic() - started, self.endpoint)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if not self.dialect.degrade(str(error)):
                     raise _explain(error, self.endpoint) from error
                 continue
             except openai.OpenAIError as error:
                 raise _explain(error, self.endpoint) from error
-            except (ValueError, TypeError) as error:
+            except _UNREADABLE as error:
                 raise _not_ours(self.endpoint, error) from error
-            return _reply(found, time.monotonic() - started, self.endpoint)
 
     def close(self) -> None:
         """Drop the connections, so that a call in flight fails, and end a server of ours."""
@@ -164,29 +185,42 @@ def _reply(found: Any, seconds: float, endpoint: Endpoint) -> Reply:
         raise _not_ours(endpoint, "no choices")
     message = getattr(choices[0], "message", None)
     usage = getattr(found, "usage", None)
-    calls = getattr(message, "tool_calls", None) or ()
-    text = getattr(message, "content", None)
+    content = getattr(message, "content", None)
+    text = clean(endpoint.without_key(content), MAX_ANSWER) if isinstance(content, str) else ""
+    tools = _tools(getattr(message, "tool_calls", None) or (), endpoint)
+    silent = not content and not tools
     return Reply(
-        text=text[:MAX_ANSWER] if isinstance(text, str) else "",
-        tools=tuple(
-            ToolCall(str(call.id), str(call.function.name), str(call.function.arguments))
-            for call in calls
-            if getattr(call, "function", None) is not None
-        ),
-        tokens_in=_count(getattr(usage, "prompt_tokens", None)),
-        tokens_out=_count(getattr(usage, "completion_tokens", None)),
+        text=text,
+        tools=tools,
+        # No prompt is of no tokens, and no words are: a zero is a server that does not count.
+        tokens_in=_count(getattr(usage, "prompt_tokens", None), 1),
+        tokens_out=_count(getattr(usage, "completion_tokens", None), 0 if silent else 1),
         seconds=seconds,
-        finish=str(getattr(choices[0], "finish_reason", "") or ""),
+        finish=str(getattr(choices[0], "finish_reason", "") or "")[:64],
     )
 
 
-def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+def _tools(calls: Any, endpoint: Endpoint) -> tuple[ToolCall, ...]:
+    """The first tool calls, fit to be answered and to be sent back."""
+    found = []
+    for call in list(calls)[:MOST_CALLS]:
+        function = getattr(call, "function", None)
+        if function is not None:
+            parts = (call.id, function.name, function.arguments)
+            identity, name, arguments = (clean(endpoint.without_key(str(part)), MAX_ANSWER) for part in parts)
+            found.append(ToolCall(identity[:64], name[:64], arguments if len(arguments) <= MAX_ARGUMENTS else "{}"))
+    return tuple(found)
+
+
+def _count(value: object, least: int) -> int | None:
+    if not isinstance(value, int) or value < least:
+        return None
+    return min(value, MOST_TOKENS)
 
 
 def _not_ours(endpoint: Endpoint, reason: object) -> CallError:
     return CallError(
-        f"{endpoint.url} did not answer like an OpenAI-compatible server ({str(reason)[:120]}).",
+        f"{endpoint.url} did not answer like an OpenAI-compatible server ({endpoint.without_key(str(reason))[:120]}).",
         "Check the URL; it usually ends in /v1.",
         outcome="garbled",
         retry=True,
@@ -205,7 +239,7 @@ def _explain(error: openai.OpenAIError, endpoint: Endpoint) -> CallError:
         # Refused before anything was sent: nothing can have been counted.
         refused = type(cause).__name__ == "ConnectError"
         return CallError(
-            f"no connection to {where} ({str(cause)[:120]}).",
+            f"no connection to {where} ({endpoint.without_key(str(cause))[:120]}).",
             "Is the server running?",
             outcome="connection",
             retry=True,
@@ -214,13 +248,21 @@ def _explain(error: openai.OpenAIError, endpoint: Endpoint) -> CallError:
     if isinstance(error, openai.APIResponseValidationError):
         return _not_ours(endpoint, error)
     if isinstance(error, openai.APIStatusError):
-        return _of_status(error, where, endpoint.model)
-    return CallError(f"{where}: {str(error)[:200]}", outcome="garbled", retry=True, billed=True)
+        return _of_status(error, endpoint)
+    return CallError(f"{where}: {endpoint.without_key(str(error))[:200]}", outcome="garbled", retry=True, billed=True)
 
 
-def _of_status(error: openai.APIStatusError, where: str, model: str) -> CallError:
-    status = error.status_code
+def _of_status(error: openai.APIStatusError, endpoint: Endpoint) -> CallError:
+    where, model, status = endpoint.url, endpoint.model, error.status_code
     outcome = f"http_{status}"
+    if 300 <= status < 400:
+        target = clean(endpoint.without_key(error.response.headers.get("location", "elsewhere")), 160)
+        return CallError(
+            f"{where} redirects to {target} ({status}), where nothing is sent unasked.",
+            "Give --llm the address that answers.",
+            outcome=outcome,
+            fatal=True,
+        )
     if status in (401, 403):
         return CallError(f"{where} refuses the key ({status}).", "Check the key.", outcome=outcome, fatal=True)
     if status == 404:
@@ -233,7 +275,7 @@ def _of_status(error: openai.APIStatusError, where: str, model: str) -> CallErro
     if "insufficient_quota" in str(error.body):
         return CallError(f"the account at {where} has no credit left.", outcome="quota", fatal=True)
     return CallError(
-        f"{where} answers {status}: {str(error.message)[:160]}",
+        f"{where} answers {status}: {endpoint.without_key(str(error.message))[:160]}",
         outcome=outcome,
         retry=status in RETRIED or status >= 500,
         retry_after=retry_after(error.response.headers.get("retry-after")),

@@ -37,6 +37,10 @@ class Endpoint:
         except ValueError:
             return False
 
+    def without_key(self, text: str) -> str:
+        """Text of the server's without the key, should it repeat it."""
+        return text.replace(self.key, "[key]") if self.key else text
+
 
 def endpoint(settings: LlmSettings, environment: Mapping[str, str] = os.environ) -> Endpoint:
     """The endpoint of `--llm openai` or `--llm URL`.

@@ -62,7 +62,7 @@ class Tools:
             given = json.loads(arguments)
             (value,) = given.values()
             answer = known[name](str(value))
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             return f"error: the arguments cannot be read ({str(error)[:100]})."
         except SwarmError as error:
             return f"error: {error}"

@@ -86,6 +86,18 @@ def load(name: str, progress: Progress | None = None) -> LoadedModel:
     return LoadedModel(model, info, read_tokenizer, partial(_digest.of_tokenizer, folder))
 
 
+def check(name: str) -> None:
+    """Read the files of a bundled model that was converted before; one that was not has nothing to check.
+
+    Raises:
+        WeightsError: weights that are missing, truncated or altered.
+    """
+    model = bundled()[name]
+    folder = _store.folder_of(model)
+    if folder.exists():
+        _store.verify(folder, model.digest)
+
+
 def _bundled_info(model: type[BundledModel]) -> ModelInfo:
     present = _store.folder_of(model).is_dir() or _parts.installed(model)
     return model.info().model_copy(update={"available": present})

@@ -41,6 +41,6 @@ def extremes(xp: Namespace, x: Array) -> Array:
         return xp.take_along_axis(x, at, axis=0)[0]
     high, low = x.max(axis=0), x.min(axis=0)
     values = np.where(high >= -low, high, low)
-    tied = np.flatnonzero((high == -low) & (high > 0))
+    tied = np.flatnonzero(high == -low)  # all zeros too: they have signs
     values[tied] = x[np.abs(x[:, tied]).argmax(axis=0), tied]
     return values

@@ -74,7 +74,7 @@ def _check(campaign: str | None, store: str | None, json: bool) -> int:
             "stored": change.record.finding.status,
             "now": "gone" if change.now is None else change.now.status,
             "effect_stored": interval(change.record.finding.effect),
-            "effect_now": None if change.now is None else interval(change.now.effect),
+            "effect_now": interval(change.effect),
             "fell": change.fell,
             "statement": change.record.finding.statement,
         }

@@ -34,12 +34,18 @@ def command(
 
     Examples: `swarm trials --best 10 --max-bits 4.6 --model gemma3-270m`, `swarm trials --pareto`
     """
+    from swarm.experiments.protocols.base import PACKAGE as PROTOCOLS
+    from swarm.kernels import plugins
     from swarm.kernels.errors import UnknownNameError
     from swarm.orchestrator.reading import open_campaign
 
     if state is not None and state not in STATES:
         raise UnknownNameError("state", state, ", ".join(STATES))
+    if protocol is not None and protocol not in (known := plugins.names(PROTOCOLS)):
+        raise UnknownNameError("protocol", protocol, ", ".join(known))
     with open_campaign(store, campaign) as (opened, found):
+        if model is not None and model not in found.settings.get("models", [model]):
+            raise UnknownNameError("model", model, f"{', '.join(found.settings['models'])} in campaign {found.name}")
         records = _chosen(opened, found, model, protocol, state, ranked=best is not None, pareto=pareto)
     if max_bits is not None:
         records = [

@@ -75,6 +75,7 @@ def test_findings_stand_on_their_measurements_and_fall_with_them(path, capsys) -
     fell = {row["id"]: row for row in told["changed"] if row["fell"]}
     assert fell[contrast.id]["stored"] == "confirmed"
     assert fell[contrast.id]["now"] in ("hypothesis", "refuted")
+    assert fell[contrast.id]["effect_now"] != fell[contrast.id]["effect_stored"]
     assert not fell.keys() & unharmed
     with Store.open(path, readonly=True) as store:  # it was a question: nothing is changed
         assert store.findings.get(contrast.id) == contrast

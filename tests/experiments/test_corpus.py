@@ -133,3 +133,11 @@ def test_too_short_a_text_is_refused_with_numbers() -> None:
     with pytest.raises(CorpusError, match=r"short\.txt is too short.* 4 windows of 512") as caught:
         corpus.windows(Positions(), 512, 4)
     assert caught.value.exit_code == 2
+
+
+def test_a_text_too_short_for_any_tokenizer_is_told_by_its_bytes() -> None:
+    corpus = Corpus("a few words\n" * 10, "short.txt")
+    corpus.check_length(24, 4)
+    with pytest.raises(CorpusError, match=r"short\.txt is too short.* 96 bytes, 4 windows of 25") as caught:
+        corpus.check_length(25, 4)
+    assert caught.value.exit_code == 2

@@ -27,6 +27,7 @@ def hard_values(seed, shape, exponent):
     flat[2] = np.tile([0.25, -0.75, 1.25, -1.75, 2.5, -3.5, 5, -6], shape[-1] // 8)
     flat[3] = np.tile([4, -4, 2, -2, 1, -1, 0.5, -0.0], shape[-1] // 8)
     flat[4] = np.round(flat[4] / np.abs(flat[4]).max() * 127) / 2
+    flat[5] = np.copysign(0, flat[5])
     return x
 
 

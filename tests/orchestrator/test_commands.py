@@ -116,6 +116,37 @@ def test_doctor_fails_when_something_needs_attention(cli, tmp_path):
     assert found["store"]["remedy"]
 
 
+def test_an_unknown_key_in_a_table_is_an_error_that_leaves_the_help(cli, tmp_path):
+    (tmp_path / "swarm.toml").write_text("[query]\nlimti = 1\n")
+    done = cli("query", "SELECT 1")
+    assert (done.code, "'limti' in [query]" in done.err) == (2, True)
+    for line in (["--help"], ["query", "--help"], ["methods"]):
+        assert cli(*line).code == 0
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path):
+    command = [sys.executable, "-c", "from swarm.orchestrator.cli import main; main()", "methods", "--json"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        done = subprocess.run(command, cwd=tmp_path, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_doctor_looks_into_the_weights(monkeypatch, tmp_path):
+    from swarm.experiments.models import registry
+
+    damaged = next(iter(registry.bundled().values()))
+    monkeypatch.setenv("SWARM_CACHE", str(tmp_path))
+    folder = tmp_path / "models" / f"{damaged.name}-{damaged.digest[:12]}"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text('{"files": {"model.safetensors": "0"}}')
+    (folder / "model.safetensors").write_bytes(b"cut short")
+    found = {check.name: check for check in checks.models()}
+    assert found[f"model {damaged.name}"].status == "failed"
+    assert str(folder) in found[f"model {damaged.name}"].remedy
+
+
 def test_options_of_a_command_come_from_its_table_and_its_variables(cli, tmp_path, monkeypatch):
     (tmp_path / "swarm.toml").write_text("[query]\nlimit = 1\n")
     Store.open(tmp_path / "swarm.db", create=True).close()

@@ -15,6 +15,12 @@ from swarm.memory.store import Store
         (["launch", "--budget", "0"], 2, "--budget"),
         (["launch", "--budget", "-3"], 2, "--budget"),
         (["launch", "--budget", "many"], 2, "--budget"),
+        (["launch", "--budget", "1" + "0" * 30], 2, "--budget"),
+        (["launch", "--seed", "1" + "0" * 30], 2, "--seed"),
+        (["launch", "--context", "1" + "0" * 30], 2, "--context"),
+        (["launch", "--max-tokens", "1" + "0" * 30], 2, "--max-tokens"),
+        (["launch", "--max-usd", "1e300"], 2, "--max-usd"),
+        (["launch", "--trial-timeout", "1" + "0" * 30], 2, "--trial-timeout"),
         (["launch", "--workers", "0"], 2, "--workers"),
         (["launch", "--control-share", "1.5"], 2, "--control-share"),
         (["launch", "--time-limit", "soon"], 2, "--time-limit"),
@@ -30,6 +36,7 @@ from swarm.memory.store import Store
         (["resume"], 1, "swarm.db"),
         (["trials"], 1, "swarm.db"),
         (["trials", "--state", "odd"], 2, "odd"),
+        (["trials", "--protocol", "odd"], 2, "quality"),
         (["show", "thing", "1"], 2, "thing"),
         (["show", "trial", "one"], 2, "ID"),
         (["query"], 2, "--views"),
@@ -120,6 +127,18 @@ def test_an_unknown_campaign_names_those_there_are(cli, full):
     assert done.code == 2
     assert "'two'" in done.err
     assert "one" in done.err
+
+
+def test_a_model_that_took_no_part_names_those_that_did(cli, tmp_path):
+    from swarm.memory.records import Budget
+
+    with Store.open(tmp_path / "swarm.db", create=True) as store:
+        store.campaigns.create("one", {"models": ["this", "that"]}, Budget(trials=3), 0)
+    done = cli("trials", "--model", "other")
+    assert done.code == 2
+    assert "'other'" in done.err
+    assert "this, that in campaign one" in done.err
+    assert cli("trials", "--model", "that").code == 0
 
 
 def test_an_unforeseen_error_is_one_line_and_a_traceback_on_request(swarm, full, tmp_path):

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as settle
 from hypothesis import strategies as st
 
 from swarm.kernels.errors import UsageError
@@ -84,6 +85,7 @@ def test_tables_of_commands_are_not_settings(folder):
     assert settings.load().budget == 5
 
 
+@settle(deadline=None)
 @given(
     budget=st.integers(1, 10_000),
     seed=st.integers(0, 2**31),
