@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from swarm.kernels.view import StoredView
 
 COLUMNS = 1024  # columns unpacked at a time
+FEW = 32  # rows of queries: about those of one token
 SCORES = 1 << 20  # scores of one tile of queries and one head group: what stays in the processor's cache
 
 
@@ -127,16 +128,24 @@ def _scores(side: SideView, keys: list[_Form], tile: _Tile, columns: tuple[int, 
     for low, high, half, packed in keys:
         where = scores[..., low - columns[0] : high - columns[0]]
         if packed is not None:
-            np.matmul(tile.framed, packed.swapaxes(-1, -2), out=where)
+            _products(tile.framed, packed, where)
             if side.part is not None:
                 where += tile.known @ side.part.table(np, low, high).T
         if half is not None:
-            product = tile.plain @ half.swapaxes(-1, -2)
             if packed is None:
-                where[...] = product
+                _products(tile.plain, half, where)
             else:
+                product = tile.plain @ half.swapaxes(-1, -2)
                 np.copyto(where, product, where=_share(side, tile, low, high) == 0)
     return scores
+
+
+def _products(queries: np.ndarray, keys: np.ndarray, out: np.ndarray) -> None:
+    """Every query with every key, into `out`. A BLAS is twice as fast when a few rows are the second factor."""
+    if queries.shape[-2] > FEW:
+        np.matmul(queries, keys.swapaxes(-1, -2), out=out)
+    else:
+        out[...] = (keys @ queries.swapaxes(-1, -2)).swapaxes(-1, -2)
 
 
 def _share(side: SideView, tile: _Tile, low: int, high: int) -> np.ndarray:

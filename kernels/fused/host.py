@@ -64,12 +64,10 @@ class Signature:
 
     def text(self) -> str:
         """The generated entry point around the kernel's statements."""
-        lines = [f"namespace {self.symbol}_scope {{"]
-        for name, value in self.template:
-            lines.append(
-                f"typedef {value} {name};" if not value.lstrip("-").isdigit() else f"constexpr int {name} = {value};"
-            )
-        lines.append("static void run(void* argument) {")
+        kinds = ", ".join(f"{'int' if _is_number(value) else 'typename'} {name}" for name, value in self.template)
+        values = ", ".join(value for _, value in self.template)
+        # A template, as MLX makes of a kernel on Metal: what needs `typename` or `template` there needs it here.
+        lines = [f"namespace {self.symbol}_scope {{", f"template <{kinds}>", "void run(void* argument) {"]
         lines.append("const kv::host::Arguments& arguments = *static_cast<kv::host::Arguments*>(argument);")
         for i, (name, dtype) in enumerate(self.inputs):
             lines.append(f"const auto {name} = arguments.pointer<const {dtype}>({i});")
@@ -81,8 +79,8 @@ class Signature:
         lines.append(
             f'extern "C" int {self.symbol}(const kv::host::Buffer* buffers, int count, const unsigned* groups, '
             "int threads, unsigned seed, char* message, size_t room) {\n"
-            f"return kv::host::launch({self.symbol}_scope::run, buffers, count, groups, threads, seed, message, "
-            "room);\n}"
+            f"return kv::host::launch({self.symbol}_scope::run<{values}>, buffers, count, groups, threads, seed, "
+            "message, room);\n}"
         )
         return "\n".join(lines)
 
@@ -149,6 +147,10 @@ def translation_unit(signatures: Sequence[Signature]) -> str:
     parts.append("#pragma GCC poison thread device constant threadgroup kernel vertex fragment ray_data half")
     parts += [sources.read(f"{name}.h") for name in dict.fromkeys(n for e in entries for n in sources.BODIES[e])]
     return "\n".join([*parts, *(signature.text() for signature in signatures)])
+
+
+def _is_number(value: str) -> bool:
+    return value.lstrip("-").isdigit()
 
 
 def _type_name(dtype: Any) -> str:

@@ -131,7 +131,9 @@ def test_one_part_is_written_as_the_output(layout, matrix):
         assert host.entries == entries
 
 
-@pytest.mark.parametrize(("scale", "spread"), [(1.0, 1.0), (0.01, 1e-3), (0.5, 30.0), (1e-4, 3e4)])
+@pytest.mark.parametrize(
+    ("scale", "spread"), [(1.0, 1.0), (0.0, 1.0), (-0.3, 1.0), (0.01, 1e-3), (0.5, 30.0), (1e-4, 3e4)]
+)
 def test_scale_is_an_argument_and_queries_may_have_any_size(scale, spread):
     for matrix in (True, False):
         check(Case(scale=scale, spread=spread, matrix=matrix, group=2))
