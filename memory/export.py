@@ -1,9 +1,8 @@
-"""Turns rows into text and files: tables, JSON, JSON lines, CSV, Parquet. Knows formats; asks no questions itself."""
+"""Writes rows to files: JSON, JSON lines, CSV, Parquet. Knows formats; asks no questions but for all trials."""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,74 +12,17 @@ from typing import Any
 from sqlalchemy import text as sql
 
 from swarm.kernels.errors import StoreError, UsageError
-from swarm.memory import text
-from swarm.memory.query import Result, plain
+from swarm.memory.query import plain
 from swarm.memory.store import Store
 
 _CHUNK = 5_000
-_MAX_CELL = 60
 
 Rows = Iterable[Sequence[Any]]
-
-
-def table(result: Result) -> str:
-    """Aligned columns for a terminal; long cells are cut, numbers are right-aligned, control characters dropped."""
-    cells = [[_cell(value) for value in row] for row in result.rows]
-    widths = [max(map(len, column)) for column in zip(result.columns, *cells, strict=True)]
-    right = [all(isinstance(row[i], int | float | None) for row in result.rows) for i in range(len(widths))]
-
-    def line(row: Sequence[str]) -> str:
-        padded = (cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True))
-        return "  ".join(padded).rstrip()
-
-    lines = [line(result.columns), line(["-" * width for width in widths]), *map(line, cells)]
-    if result.truncated:
-        lines.append(f"... more than {len(result.rows)} rows; raise the limit to see them")
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    shown = f"{value:.6g}" if isinstance(value, float) else text.name(str(value), 4 * _MAX_CELL)
-    return shown if len(shown) <= _MAX_CELL else shown[: _MAX_CELL - 3] + "..."
-
-
-def as_json(result: Result) -> str:
-    """A JSON array of objects; NaN and infinities become null."""
-    return json.dumps([finite(row) for row in result.records()], ensure_ascii=False, indent=1)
-
-
-def as_jsonl(result: Result) -> str:
-    """One JSON object per line."""
-    return "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in result.records())
-
-
-def as_csv(result: Result) -> str:
-    """CSV with a header (RFC 4180)."""
-    buffer = io.StringIO()
-    _write_csv(buffer, result.columns, result.rows)
-    return buffer.getvalue()
 
 
 def finite(record: dict[str, Any]) -> dict[str, Any]:
     """A record that JSON can hold: NaN and infinities become null."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-
-
-TEXTS: dict[str, Callable[[Result], str]] = {"table": table, "json": as_json, "jsonl": as_jsonl, "csv": as_csv}
-"""What `swarm query --format` prints."""
-
-
-def render(result: Result, form: str) -> str:
-    """The answer to a query as text.
-
-    Raises:
-        UsageError: an unknown format.
-    """
-    if form not in TEXTS:
-        raise UsageError(f"unknown format {form!r}.", f"Known: {', '.join(TEXTS)}.")
-    return TEXTS[form](result)
 
 
 def write(columns: Sequence[str], rows: Rows, path: Path) -> int:

@@ -7,7 +7,7 @@ from functools import cache
 import mlx.core as mx
 import numpy as np
 import pytest
-from emulated import Emulated
+from emulated import Emulated, MlxOperations
 
 from swarm.experiments.models import registry
 from swarm.kernels import attention
@@ -150,4 +150,5 @@ def test_greedy_decode_of_256_tokens(model, name):
     tokens = prompt(loaded)
     fused = greedy(loaded.model, FORMATS[name], backend, tokens, 256)
     assert backend.taken == 255 * len(loaded.model.layers)
-    assert fused == greedy(loaded.model, FORMATS[name], Cpu(), tokens, 256)
+    # Over the same operations until the first token: another order of sums while reading the prompt flips codes.
+    assert fused == greedy(loaded.model, FORMATS[name], MlxOperations(), tokens, 256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import time
 import pytest
 
 from swarm.kernels.errors import StoreError, SwarmError, UsageError
-from swarm.memory import export, query
+from swarm.memory import query
 from swarm.memory.store import Store
 
 WRITING = [
@@ -214,7 +215,7 @@ def test_values_are_plain(store, campaign):
     assert record["name"] == campaign.name
     assert record["created_at"].startswith(f"{campaign.created_at:%Y-%m-%d %H:%M}")
     assert (record["x"], record["i"], record["n"]) == (1.5, 2, None)
-    export.as_json(store.query("SELECT * FROM campaigns"))
+    json.dumps(store.query("SELECT * FROM campaigns").records())
 
 
 def test_broken_store_is_one_line(store, tmp_path):
