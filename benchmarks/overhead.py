@@ -23,7 +23,7 @@ from swarm.kernels.errors import SwarmError, UsageError
 ROUNDS = {330: 3, 3_300: 1}
 """Rounds by number of trials."""
 WORKERS = 2
-PATIENCE = 240.0
+PATIENCE = 90.0
 """Seconds that one contestant gets for one size; what it has done by then is what counts."""
 GOALS = {330: 0.015, 3_300: 0.030}
 OURS = "swarm"

@@ -41,7 +41,7 @@ class Sizes:
 FULL = Sizes(
     trials={330: 3, 3_300: 1, 33_000: 1},
     bounds=(0, 100, 330, 1_000, 3_300, 10_000, 33_000),
-    patience=240.0,
+    patience=120.0,
     models=(1, 2, 4, 8),
     layers=(8, 32, 128),
     proposals=120,

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
 
 CONTEXT, SHORT_CONTEXT = 512, 16
-COUNT, SHORT_COUNT = 42, 2
+COUNT, SHORT_COUNT = 36, 2
 BUDGET = 330
-FEW = 5
+FEW = 4
 """Configurations for the careful loop with our activations and for ours without the cheap rung: only their rates and
 numbers are compared, no rankings."""
 WALL, CPU = "wall", "cpu"
