@@ -64,10 +64,11 @@ class Signature:
 
     def text(self) -> str:
         """The generated entry point around the kernel's statements."""
+        # A template, as MLX makes of a kernel on Metal: what needs `typename` or `template` there needs it here.
         kinds = ", ".join(f"{'int' if _is_number(value) else 'typename'} {name}" for name, value in self.template)
         values = ", ".join(value for _, value in self.template)
-        # A template, as MLX makes of a kernel on Metal: what needs `typename` or `template` there needs it here.
-        lines = [f"namespace {self.symbol}_scope {{", f"template <{kinds}>", "void run(void* argument) {"]
+        head, call = (f"template <{kinds}>", f"run<{values}>") if self.template else ("static", "run")
+        lines = [f"namespace {self.symbol}_scope {{", head, "void run(void* argument) {"]
         lines.append("const kv::host::Arguments& arguments = *static_cast<kv::host::Arguments*>(argument);")
         for i, (name, dtype) in enumerate(self.inputs):
             lines.append(f"const auto {name} = arguments.pointer<const {dtype}>({i});")
@@ -79,7 +80,7 @@ class Signature:
         lines.append(
             f'extern "C" int {self.symbol}(const kv::host::Buffer* buffers, int count, const unsigned* groups, '
             "int threads, unsigned seed, char* message, size_t room) {\n"
-            f"return kv::host::launch({self.symbol}_scope::run<{values}>, buffers, count, groups, threads, seed, "
+            f"return kv::host::launch({self.symbol}_scope::{call}, buffers, count, groups, threads, seed, "
             "message, room);\n}"
         )
         return "\n".join(lines)

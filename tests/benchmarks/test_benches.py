@@ -11,6 +11,7 @@ frame = importlib.import_module("benchmarks._frame")
 table = importlib.import_module("benchmarks._table")
 OWN_SCRIPTS = ("kernels",)
 FRAMED = [name for name in benches.names() if name not in OWN_SCRIPTS]
+ON_RAY = ("overhead", "scale")
 RECORDED = [name for name in FRAMED if (frame.DOCS / f"{name}.json").exists()]
 
 
@@ -31,7 +32,9 @@ def test_an_installed_copy_says_that_it_has_no_benchmarks(tmp_path, monkeypatch)
         benches.names()
 
 
-@pytest.mark.parametrize("name", FRAMED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.cluster) if name in ON_RAY else name for name in FRAMED]
+)
 def test_the_short_form_runs_and_its_record_makes_a_page(name, capfd):
     if name == "search" and not table.FILE.exists():
         pytest.skip(f"{table.FILE} was not made yet")
