@@ -7,7 +7,7 @@ study is thrown away and replayed whenever the history is not a continuation of 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from math import isfinite, log10
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ import numpy as np
 
 from swarm.agents.base import AgentSettings
 from swarm.agents.pareto import front
+from swarm.agents.questions import Asked, Told
 from swarm.agents.seeds import derive, generator
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SpecError
@@ -61,7 +62,7 @@ class ModelStudy:
         self._info = info
         self._settings = settings
         self._seed = seed
-        self._fed: dict[int, tuple[str, optuna.Trial | None]] = {}
+        self._fed: dict[int, tuple[str, int | None]] = {}
         self._chosen: dict[int, list[int]] = {}
 
     @cached_property
@@ -70,9 +71,13 @@ class ModelStudy:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        return optuna.create_study(
-            directions=["minimize", "minimize"], sampler=self._sampler(0), storage=optuna.storages.InMemoryStorage()
-        )
+        return optuna.create_study(directions=["minimize", "minimize"], sampler=self._sampler(0), storage=self._storage)
+
+    @cached_property
+    def _storage(self) -> optuna.storages.BaseStorage:
+        import optuna
+
+        return optuna.storages.InMemoryStorage()
 
     def _sampler(self, *path: int) -> optuna.samplers.BaseSampler:
         import optuna
@@ -84,14 +89,15 @@ class ModelStudy:
         wanted = self._thinned([r for r in records if self._belongs(r)])
         if not self._continues(wanted):
             self._fed.clear()
-            self.__dict__.pop("study", None)
+            for name in ("study", "_storage"):
+                self.__dict__.pop(name, None)
         for record in wanted:
-            state, trial = self._fed.get(record.number, ("", None))
+            state, number = self._fed.get(record.number, ("", None))
             if not state:
-                trial = self._enter(record)
-            if trial is not None and state in ("", "running") and record.state != "running":
-                self._finish(trial, record)
-            self._fed[record.number] = (record.state, trial)
+                number = self._enter(record)
+            if number is not None and state in ("", "running") and record.state != "running":
+                self._finish(number, record)
+            self._fed[record.number] = (record.state, number)
 
     def _belongs(self, record: TrialRecord) -> bool:
         spec = record.spec
@@ -127,51 +133,54 @@ class ModelStudy:
         settled = all(number in now and state in ("running", now[number]) for number, (state, _) in known)
         return settled and list(now)[: len(known)] == list(self._fed)
 
-    def _enter(self, record: TrialRecord) -> optuna.Trial | None:
-        """Add a trial with the parameters of its specification; None when the space cannot express it."""
+    def _enter(self, record: TrialRecord) -> int | None:
+        """Add a trial with the parameters of its specification; its number, None when the space cannot express it."""
+        import optuna
+
         try:
-            params = self._space.params(record.spec)
+            given = Told(self._space.params(record.spec))
+            self._space.suggest(given, self._info, PROTOCOL)
         except SpecError:
             return None
-        self.study.sampler = self._sampler(record.number, 0)
-        self.study.enqueue_trial(params)
-        trial = self.study.ask()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._space.suggest(trial, self._info, PROTOCOL)
-        return trial
+        running = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING, params=given.params, distributions=given.distributions
+        )
+        self.study.add_trial(running)
+        return sum(number is not None for _, number in self._fed.values())
 
-    def _finish(self, trial: optuna.Trial, record: TrialRecord) -> None:
+    def _finish(self, number: int, record: TrialRecord) -> None:
         import optuna
 
         values = objectives(record)
         if values is not None:
             # What is kept needs no constraint: Optuna reads every one of every trial several times per ask.
             excess = {"kld": values[0] - log10(self._settings.max_kld), "bits": values[1] - self._settings.max_bits}
-            for name, over in excess.items():
-                if over > 0:
-                    trial.set_constraint(name, over)
-            self.study.tell(trial, values)
+            self._constrain(number, {name: over for name, over in excess.items() if over > 0})
+            self.study.tell(number, values)
         elif record.outcome in OWN_FAULT:
             # The configuration's own fault: pruned and infeasible, so that the sampler keeps away from it.
-            trial.set_constraint("failed", 1.0)
-            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            self._constrain(number, {"failed": 1.0})
+            self.study.tell(number, state=optuna.trial.TrialState.PRUNED)
         else:
-            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self.study.tell(number, state=optuna.trial.TrialState.FAIL)
+
+    def _constrain(self, number: int, excess: Mapping[str, float]) -> None:
+        import optuna
+
+        if not excess:
+            return
+        study_id = self._storage.get_study_id_from_name(self.study.study_name)
+        trial = optuna.Trial(self.study, self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
+        for name, over in excess.items():
+            trial.set_constraint(name, over)
 
     def ask(self, number: int, attempt: int = 0) -> TrialSpec:
         """The sampler's configuration for a trial number; other attempts give other answers.
 
         Nothing stays behind: what was asked counts only when it comes back as a record.
         """
-        import optuna
-
-        self.study.sampler = self._sampler(number, 1, attempt)
-        trial = self.study.ask()
-        try:
-            return self._space.suggest(trial, self._info, PROTOCOL)
-        finally:
-            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        asked = Asked(self.study.study_name, self._storage, self._sampler(number, 1, attempt))
+        return self._space.suggest(asked, self._info, PROTOCOL)
 
     def importances(self, least: int = 8) -> dict[str, float]:
         """Optuna's importance of each parameter for log KLD beyond what its bits explain; they sum to 1.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import log10, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ from swarm.agents.base import AgentSettings, History
 from swarm.agents.council import Council
 from swarm.agents.seeds import derive, generator
 from swarm.agents.slots.base import choosers
-from swarm.agents.study import ModelStudy
+from swarm.agents.study import ModelStudy, objectives
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.memory.records import TrialRecord
 
@@ -145,21 +145,50 @@ class Tpe(Seeded):
         return self.study.ask(len(records), attempt)
 
 
-class Nsga2(Tpe):
-    """Optuna's NSGA-II after the defaults, as it comes."""
+class Nsga2(Seeded):
+    """Optuna's NSGA-II after the defaults, as it comes: asked and told through a study of its own."""
 
     def __init__(self, ground: Ground, seed: int) -> None:
         super().__init__(ground, seed)
-        self.study = _Nsga2Study(self.grid, self.info, SETTINGS, seed)
-
-
-class _Nsga2Study(ModelStudy):
-    """The same study under another sampler."""
-
-    def _sampler(self, *path: int) -> optuna.samplers.BaseSampler:
         import optuna
 
-        return optuna.samplers.NSGAIISampler(seed=derive(self._seed, *path))
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        sampler = optuna.samplers.NSGAIISampler(seed=derive(seed, "nsga2"))
+        self.study = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
+        self.asked: tuple[TrialSpec, optuna.Trial] | None = None
+        self.told = 0
+
+    def suggest(self, records: Sequence[TrialRecord], attempt: int) -> TrialSpec:  # noqa: ARG002
+        """What NSGA-II says; an answer that was not taken fails."""
+        for record in records[self.told :]:
+            self._tell(record)
+        self.told = len(records)
+        self._drop()
+        trial = self.study.ask()
+        self.asked = self.grid.suggest(trial, self.info), trial
+        return self.asked[0]
+
+    def _tell(self, record: TrialRecord) -> None:
+        values = objectives(record)
+        if values is None:
+            return
+        if self.asked is not None and self.asked[0].kv == record.spec.kv and self.asked[0].layers == record.spec.layers:
+            (_, trial), self.asked = self.asked, None
+        else:  # a default, or a random one in place of a repetition
+            self._drop()
+            self.study.enqueue_trial(self.grid.params(record.spec))
+            trial = self.study.ask()
+            self.grid.suggest(trial, self.info)
+        trial.set_constraint("kld", values[0] - log10(SETTINGS.max_kld))
+        trial.set_constraint("bits", values[1] - SETTINGS.max_bits)
+        self.study.tell(trial, values)
+
+    def _drop(self) -> None:
+        import optuna
+
+        if self.asked is not None:
+            self.study.tell(self.asked[1], state=optuna.trial.TrialState.FAIL)
+            self.asked = None
 
 
 class Swarm(Strategy):

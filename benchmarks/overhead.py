@@ -163,6 +163,11 @@ def tasks(count: int, seed: int, folder: Path, clock: Clock) -> None:
     clock.stop()
 
 
+def _space(trial: Any) -> None:
+    """What Ray Tune searches; at the top of the module, as Ray Tune pickles it into its checkpoints."""
+    _six.choose(trial)
+
+
 def ray_tune(count: int, seed: int, folder: Path, clock: Clock) -> None:
     """Ray Tune with Optuna's sampler."""
     (folder / "empty").mkdir()
@@ -182,10 +187,7 @@ def ray_tune(count: int, seed: int, folder: Path, clock: Clock) -> None:
         def on_trial_complete(self, *_: Any, **__: Any) -> None:
             clock.tick()
 
-    def space(trial: Any) -> None:
-        _six.choose(trial)
-
-    search = OptunaSearch(space=space, metric=["kld", "bits"], mode=["min", "min"], sampler=_six.sampler(seed))
+    search = OptunaSearch(space=_space, metric=["kld", "bits"], mode=["min", "min"], sampler=_six.sampler(seed))
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(search_alg=ConcurrencyLimiter(search, max_concurrent=WORKERS), num_samples=count),
