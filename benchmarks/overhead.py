@@ -191,7 +191,11 @@ def ray_tune(count: int, seed: int, folder: Path, clock: Clock) -> None:
     search = OptunaSearch(space=_space, metric=["kld", "bits"], mode=["min", "min"], sampler=_six.sampler(seed))
     tuner = tune.Tuner(
         trainable,
-        tune_config=tune.TuneConfig(search_alg=ConcurrencyLimiter(search, max_concurrent=WORKERS), num_samples=count),
+        tune_config=tune.TuneConfig(
+            search_alg=ConcurrencyLimiter(search, max_concurrent=WORKERS),
+            num_samples=count,
+            time_budget_s=clock.patience,
+        ),
         run_config=tune.RunConfig(storage_path=str(folder), verbose=0, callbacks=[Ticking()]),
     )
     clock.start()
