@@ -44,11 +44,13 @@ def test_chunked_prefill_is_token_by_token(name, family, tiny, logits):
     model, text = tiny(family, seed=1), tokens(1, 60, seed=1)
     kv = kv_of(name) if name == "none" else kv_of(name, sink_tokens=2, residual_window=9)
     runs = [logits(model, make_cache(model, kv, seed=4), text, cuts) for cuts in ([60], [1] * 60, [33, 1, 26])]
-    spread = np.abs(runs[0]).max()
+    plain = logits(model, make_cache(model), text, [60])
+    # Rounding in the model's own products moves a few values over a code's edge, which is little beside what
+    # quantization does; a token that reads a wrong form of what is stored is off by as much.
+    bound = 0.2 * np.abs(runs[0] - plain).mean() if name != "none" else 1e-3 * np.abs(plain).max()
     for other in runs[1:]:
-        # Rounding in the model's own products moves a few values over a code's edge.
-        assert np.abs(other - runs[0]).mean() < 4e-3 * spread
-        assert np.median(np.abs(other - runs[0])) < 2e-3 * spread
+        assert np.abs(other - runs[0]).mean() < bound
+        assert np.median(np.abs(other - runs[0])) < bound / 2
 
 
 def test_generation_goes_through_mlx_lm(family, tiny):
