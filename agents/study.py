@@ -71,7 +71,7 @@ class ModelStudy:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        return optuna.create_study(directions=["minimize", "minimize"], sampler=self._sampler(0), storage=self._storage)
+        return optuna.create_study(directions=["minimize", "minimize"], storage=self._storage)
 
     @cached_property
     def _storage(self) -> optuna.storages.BaseStorage:

@@ -21,6 +21,7 @@ CAPTURED = (
     "experiments/noise.py",
     "experiments/prefill.py",
     "experiments/forward.py",
+    "experiments/tokenized.py",
     "kernels/arrays.py",
     "kernels/attention.py",
     "kernels/backends",
