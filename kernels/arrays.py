@@ -32,6 +32,13 @@ def is_host(xp: Namespace) -> bool:
     return xp is np
 
 
+def stream(xp: Namespace) -> Any:
+    """Where MLX is to compute for a namespace: on the CPU for numpy, as MLX's GPUs round some quotients otherwise."""
+    import mlx.core as mx
+
+    return mx.cpu if xp is np else None
+
+
 def namespace(x: Array) -> Namespace:
     """The library of an array: numpy, or mlx.core."""
     return np if isinstance(x, np.ndarray) else sys.modules["mlx.core"]

@@ -13,6 +13,8 @@ from swarm.kernels.fused.rates import Timing
 if TYPE_CHECKING:
     from swarm.kernels.fused.rates import Effort
 
+TORCH = "torch SDPA 16 bit"
+
 
 def timings(shape: Shape, context: int, effort: Effort) -> list[Timing]:
     """16-bit attention of torch, where it sees a GPU: the faster of its two ways to share KV heads."""
@@ -45,7 +47,7 @@ def timings(shape: Shape, context: int, effort: Effort) -> list[Timing]:
             found.append(_time(way, q, sets, effort.repeats))
         except torch.OutOfMemoryError:  # where torch has no kernel it writes out copies of K and V per query head
             torch.cuda.empty_cache()
-    return [Timing("torch SDPA 16 bit", *min(found), nbytes)] if found else []
+    return [Timing(TORCH, *min(found), nbytes)] if found else []
 
 
 def _time(way: Callable[..., Any], q: Any, sets: list[list[Any]], repeats: int) -> tuple[float, float, float]:

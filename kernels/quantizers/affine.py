@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from swarm.kernels import arrays, bits
 from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers.base import Choices, Quantizer
@@ -36,10 +34,9 @@ class Affine(Quantizer):
         """Quantize the 16-bit form of x, so that scale and bias are 16 bit."""
         import mlx.core as mx
 
-        values = arrays.half(xp, x)
-        parts = mx.quantize(mx.array(values) if xp is np else values, group_size=self.group, bits=self.bits)
-        held = [arrays.to_numpy(part) for part in parts] if xp is np else list(parts)
-        return dict(zip(("codes", "scales", "biases"), held, strict=True))
+        values = arrays.to_mlx(arrays.half(xp, x))
+        parts = mx.quantize(values, group_size=self.group, bits=self.bits, stream=arrays.stream(xp))
+        return {name: arrays.held(xp, part) for name, part in zip(("codes", "scales", "biases"), parts, strict=True)}
 
     def unpack(self, xp: Namespace, packed: Packed) -> Array:
         """Decode to float32: scale * code + bias."""

@@ -34,7 +34,8 @@ class Mxfp8(_mx.Microscaled):
         """MLX's own encoder."""
         import mlx.core as mx
 
-        parts = mx.quantize(arrays.to_mlx(arrays.single(xp, x)), group_size=self.group, bits=8, mode="mxfp8")
+        values = arrays.to_mlx(arrays.single(xp, x))
+        parts = mx.quantize(values, group_size=self.group, bits=8, mode="mxfp8", stream=arrays.stream(xp))
         return {"codes": arrays.held(xp, parts[0]), "scales": arrays.held(xp, parts[1])}
 
     def values(self, xp: Namespace, codes: Array) -> Array:

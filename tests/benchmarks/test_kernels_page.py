@@ -1,6 +1,7 @@
 """The Apple table of docs/kernels.md: its predictions are computed, and a Mac's run fills in its own row."""
 
 import importlib
+import json
 
 import pytest
 from emulated import Emulated
@@ -54,6 +55,26 @@ def test_a_machine_without_a_gpu_is_told_what_to_install(capsys, monkeypatch):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    "path", sorted((kernels.DOCS / "benchmarks").glob("kernels-*.json")), ids=lambda path: path.stem
+)
+def test_the_page_in_the_docs_is_the_one_that_its_record_makes(path):
+    made = importlib.import_module("benchmarks._kernel_page").page(json.loads(path.read_text()), path)
+    assert path.with_suffix(".md").read_text() == made
+
+
+def test_a_page_says_which_goals_a_device_misses(tmp_path):
+    path = sorted((kernels.DOCS / "benchmarks").glob("kernels-*.json"))[0]
+    page = importlib.import_module("benchmarks._kernel_page").page
+    slow = json.loads(path.read_text())
+    for row in slow["timings"]:
+        if row["path"] == "fused":
+            row |= {"median": 4 * row["median"], "share": row["share"] / 4}
+    said = page(slow, path)
+    assert said.count("not met") == 4
+    assert "30x faster than mlx-lm" in said
+
+
 def test_encoders_are_checked_byte_for_byte():
     """In the host emulation, for the formats that are timed; a back-end that packs other codes is caught."""
     checks = importlib.import_module("benchmarks._kernel_checks")
@@ -64,4 +85,4 @@ def test_encoders_are_checked_byte_for_byte():
         def pack(self, quantizer, x):
             return super().pack(quantizer, 1.01 * x)
 
-    assert all(row["error"] > checks.LIMIT for row in checks.encode(formats, Wrong()))
+    assert all(row["error"] > row["limit"] for row in checks.encode(formats, Wrong()))

@@ -1,0 +1,52 @@
+"""Times quantize-and-pack on this device: our kernel against MLX's operations for the same bytes. Prints a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from swarm.kernels.fused.rates import BENCHMARK, time_chain
+from swarm.kernels.quantizers import base
+
+if TYPE_CHECKING:
+    from swarm.kernels.backends.base import Backend
+    from swarm.kernels.spec import QuantSpec
+
+TOKENS = (1, 4096)
+KV_HEADS, HEAD_DIM = 8, 128
+SETS = 8
+
+
+def table(backend: Backend, formats: Sequence[QuantSpec]) -> list[dict[str, Any]]:
+    """Print microseconds of encoding one side's new tokens of one layer, already rotated, and return the numbers.
+
+    The peer is `mx.quantize` where the format is its own, else the method written in MLX's operations.
+    """
+    import mlx.core as mx
+
+    print(f"Encoding {KV_HEADS} KV heads, d = {HEAD_DIM}: the kernel, and MLX's operations for the same bytes")
+    print("| format | tokens | kernel, us | spread | MLX, us | spread | kernel is faster |")
+    print("|---|---|---|---|---|---|---|")
+    rows = []
+    for spec in formats:
+        quantizer = base.build(spec, HEAD_DIM)
+        for tokens in TOKENS:
+            xs = [mx.random.normal((1, KV_HEADS, tokens, HEAD_DIM)).astype(mx.float16) for _ in range(SETS)]
+            mx.eval(xs)
+            ours = time_chain(_chain(lambda x, q=quantizer: backend.pack(q, x), xs), BENCHMARK)
+            theirs = time_chain(_chain(lambda x, q=quantizer: q.pack(mx, x), xs), BENCHMARK)
+            spreads = [f"{low:.1f} to {high:.1f}" for _, low, high in (ours, theirs)]
+            speed = theirs[0] / ours[0]
+            print(
+                f"| {spec.label} | {tokens} | {ours[0]:.1f} | {spreads[0]} | {theirs[0]:.1f} | {spreads[1]} "
+                f"| {speed:.1f}x |",
+                flush=True,
+            )
+            rows.append({"format": spec.label, "tokens": tokens, "kernel": ours, "mlx": theirs})
+    print()
+    return rows
+
+
+def _chain(pack: Callable[[Any], dict[str, Any]], xs: Sequence[Any]) -> Callable[[int], Any]:
+    """Launches that do not wait for each other's results, as layers of a step do."""
+    return lambda steps: [list(pack(xs[i % len(xs)]).values()) for i in range(steps)]

@@ -1,0 +1,93 @@
+"""The page of one GPU's record of kernels: tables, and how the goals fared. Knows the record; measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _frame
+
+from swarm.kernels.fused.paths import DEQUANTIZE, FUSED, QUANTIZED, SDPA
+from swarm.kernels.fused.torch_sdpa import TORCH
+
+PATHS = (FUSED, SDPA, DEQUANTIZE, QUANTIZED, TORCH)
+SHARE = 0.7
+GOALS = {TORCH: 2, DEQUANTIZE: 10, QUANTIZED: 30}
+"""The share of copy bandwidth, and how many times faster than a path, at the longest context of the first shape."""
+
+Row = dict[str, Any]
+
+
+def page(record: dict[str, Any], path: Path) -> str:
+    """Markdown of a record that lies at `path`."""
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    rows: list[Row] = record["timings"]
+    first = rows[0]
+    parts = [
+        f"# Kernels on {record['device']}\n",
+        f"Made from `docs/benchmarks/{path.name}`, which `python -m benchmarks.kernels` wrote on {record['date']}: "
+        f"{record['device']}, Python {record['python']}.\n{versions}.\n",
+        "Microseconds per decode step of one layer: median of nine evaluations of up to 400 dependent launches, buffers"
+        f" rotating beyond every cache. A copy moved {record['copy_bandwidth']:.0f} GB/s in this run; `of copy` counts"
+        " each packed byte of keys and values once.\n",
+    ]
+    for shape in dict.fromkeys(row["shape"] for row in rows):
+        here = [row for row in rows if (row["shape"], row["format"]) == (shape, first["format"])]
+        parts += [f"## {shape}, {first['format']}\n", _table("tokens", "context", here)]
+    longest = [row for row in rows if row["shape"] == first["shape"] and row["context"] == first["context"]]
+    if len({row["format"] for row in longest}) > 1:
+        parts += [f"## {first['shape']}, {first['context']:,} tokens\n", _table("format", "format", longest)]
+    if record.get("encoding"):
+        parts += ["## Encoding the new tokens of one side\n", _encoding(record["encoding"])]
+    return "\n".join((*parts, _verdict(longest, first["format"], record.get("checks", []))))
+
+
+def _table(title: str, key: str, rows: Sequence[Row]) -> str:
+    lines = []
+    for value in sorted(
+        {row[key] for row in rows}, key=lambda v: (isinstance(v, int) and v, [r[key] for r in rows].index(v))
+    ):
+        found = {row["path"]: row for row in rows if row[key] == value}
+        times = [f"{found[path]['median']:,.1f}" if path in found else "-" for path in PATHS]
+        ours = found[FUSED]
+        spread = f"{ours['low']:.1f} to {ours['high']:.1f}"
+        lines.append(
+            (f"{value:,}" if isinstance(value, int) else value, times[0], spread, f"{ours['share']:.0%}", *times[1:])
+        )
+    return _frame.table((title, FUSED, "spread", "of copy", *PATHS[1:]), lines)
+
+
+def _encoding(rows: Sequence[Row]) -> str:
+    lines = [
+        (
+            row["format"],
+            f"{row['tokens']:,}",
+            *(f"{row[who][0]:.1f}" for who in ("kernel", "mlx")),
+            f"{row['mlx'][0] / row['kernel'][0]:.1f}x",
+        )
+        for row in rows
+    ]
+    return _frame.table(("format", "tokens", "kernel, us", "MLX operations, us", "kernel is faster"), lines)
+
+
+def _verdict(rows: Sequence[Row], label: str, checks: Sequence[Row]) -> str:
+    found = {row["path"]: row for row in rows if row["format"] == label}
+    ours = found[FUSED]
+    lines = [f"- at least {SHARE:.0%} of copy bandwidth: {ours['share']:.1%}, {_said(ours['share'] >= SHARE)}"]
+    for path, goal in GOALS.items():
+        if path in found:
+            times = found[path]["median"] / ours["median"]
+            lines.append(f"- at least {goal}x faster than {path}: {times:.1f}x, {_said(times >= goal)}")
+    if checks:
+        decode = [row["error"] for row in checks if not row.get("encoder")]
+        codes = [row["error"] for row in checks if row.get("encoder")]
+        lines.append(
+            f"- {len(decode)} kernels against float64 on fresh tensors: largest relative error {max(decode):.1e},"
+            f" output in float16\n- {len(codes)} encoders against the methods' own: {max(codes):.2%} of bytes differ"
+        )
+    return "## The goals, and the checks of the same run\n\n" + "\n".join(lines) + "\n"
+
+
+def _said(met: bool) -> str:
+    return "met" if met else "not met"
