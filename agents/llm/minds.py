@@ -84,7 +84,8 @@ class Minds:
         if len(desk.history.completed) < LEAST_TRIALS:
             return
         with self._changed:
-            due = [name for name in self._roles if self._is_due(name, desk)]
+            # Whoever was asked least comes first: where one call at a time is all there is, everybody gets a turn.
+            due = sorted(filter(lambda name: self._is_due(name, desk), self._roles), key=self._turns)
         for name in due:
             with self._changed:
                 if self._over or not self._has_room() or self._posts[name].busy:
@@ -95,6 +96,9 @@ class Minds:
     def _has_room(self) -> bool:
         """Whether the endpoint may get one more question at the same time."""
         return sum(post.busy for post in self._posts.values()) < self._conversation.settings.concurrency
+
+    def _turns(self, name: str) -> int:
+        return self._posts[name].asked
 
     def _is_due(self, name: str, desk: Desk) -> bool:
         post = self._posts[name]

@@ -13,7 +13,7 @@ from swarm.agents.desk import Desk
 from swarm.agents.evidence import Configuration
 from swarm.agents.llm.conversation import Used
 from swarm.agents.roles.base import MAX_REASON, Contribution, Role, Shape, author
-from swarm.agents.roles.scout import pair, reason
+from swarm.agents.roles.scout import comparable, pair, reason
 from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Finding, Prediction, Proposal, TrialRecord
 
@@ -47,7 +47,7 @@ class CrossReferencer(Role[Questions]):
 
     def task(self, desk: Desk) -> Mapping[str, Any]:
         """What to look for."""
-        return {"ask": MOST, "metric": "kld", "models": list(desk.infos)}
+        return {"ask": MOST, "metric": "kld", "models": list(desk.infos), "trials": comparable(desk)}
 
     def use(self, answer: Questions, desk: Desk) -> Used[Contribution]:
         """Findings that the data bears out, and trials for what is not measured yet."""

@@ -19,6 +19,7 @@ from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Finding, TrialRecord
 
 MOST = 5
+MOST_IDS = 12
 
 
 class Observation(Shape):
@@ -44,7 +45,8 @@ class Scout(Role[Observations]):
 
     def task(self, desk: Desk) -> Mapping[str, Any]:
         """What to look for."""
-        return {"observe": MOST, "metric": "kld", "known": [f.statement for f in desk.findings()][:MOST]}
+        known = [f.statement for f in desk.findings()][:MOST]
+        return {"observe": MOST, "metric": "kld", "trials": comparable(desk), "known": known}
 
     def use(self, answer: Observations, desk: Desk) -> Used[Contribution]:
         """The observations that the paired windows bear out."""
@@ -82,6 +84,15 @@ class Scout(Role[Observations]):
         )
 
 
+def comparable(desk: Desk) -> dict[str, list[int]]:
+    """Ids of the latest trials of each model that may be set against each other."""
+    found: dict[str, list[int]] = {name: [] for name in desk.infos}
+    for record in desk.history.completed:
+        if record.spec.protocol == "quality" and "kld" in record.metrics and record.spec.model in found:
+            found[record.spec.model].append(record.id)
+    return {name: ids[-MOST_IDS:] for name, ids in found.items()}
+
+
 def pair(better: int, worse: int, desk: Desk) -> tuple[TrialRecord, TrialRecord]:
     """Two finished quality trials of one model.
 
@@ -90,7 +101,8 @@ def pair(better: int, worse: int, desk: Desk) -> tuple[TrialRecord, TrialRecord]
     """
     found = list(_records((better, worse), desk))
     if found[0].spec.model != found[1].spec.model:
-        raise SwarmError("the two trials are of different models.")
+        models = " and ".join(f"trial {r.id} is of {r.spec.model}" for r in found)
+        raise SwarmError(f"the two trials are of different models: {models}.")
     configurations = [Configuration.of(r.spec) for r in found]
     if configurations[0] == configurations[1]:
         raise SwarmError("the two trials have the same configuration.")
@@ -102,7 +114,8 @@ def _records(ids: tuple[int, ...], desk: Desk) -> Iterator[TrialRecord]:
     for identity in ids:
         record = known.get(identity)
         if record is None:
-            raise SwarmError(f"there is no finished trial {identity}.")
+            lists = (f"{', '.join(map(str, ids))} of {model}" for model, ids in comparable(desk).items() if ids)
+            raise SwarmError(f"there is no finished trial {identity}; there are {'; '.join(lists) or 'none'}.")
         if record.spec.protocol != "quality" or "kld" not in record.metrics:
             raise SwarmError(f"trial {identity} is no quality trial.")
         yield record

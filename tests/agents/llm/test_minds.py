@@ -247,6 +247,37 @@ def test_useless_answers_cost_little_and_harm_nothing(server, store, make_lab, i
     assert len(server.bodies) < 60
 
 
+def test_where_one_call_at_a_time_is_all_there_is_every_role_gets_its_turn(
+    server, store, make_lab, infos, hire, weather
+) -> None:
+    server.plan = [weather.says("I would try rotation.")]
+    minds = hire(llm_concurrency=1)
+    drive(make_lab(law=law), infos, minds, 60)
+    asked = [minds.status()[role]["asked"] for role in ROLES.values()]
+    assert min(asked) >= 1
+    assert max(asked) <= min(asked) + 2
+
+
+def test_a_pair_that_cannot_be_compared_is_answered_with_those_that_can(
+    server, store, make_lab, infos, hire, weather
+) -> None:
+    def wrong(body) -> str:
+        trials = data_of(body)["task"].get("trials", {"alpha": [1], "beta": [2]})
+        pairs = [(trials["alpha"][0], trials["beta"][0]), (99_999, trials["alpha"][0])]
+        rows = [{"better_trial": a, "worse_trial": b, "other_model": "beta"} for a, b in pairs]
+        return json.dumps({"observations": rows, "questions": rows})
+
+    server.plan = [weather.says(wrong)]
+    drive(make_lab(law=law), infos, hire(), 30)
+    for role in ("scout", "cross_referencer"):
+        messages = [row.call.message for row in store.agent_calls.list(role=role)]
+        assert messages
+        assert all(
+            "is of alpha and trial" in m and "there is no finished trial 99999; there are" in m for m in messages
+        )
+        assert all(" of alpha" in m and " of beta" in m for m in messages)
+
+
 def test_endless_repetition_of_one_proposal(server, store, make_lab, infos, hire, weather) -> None:
     one = {
         "model": "alpha",
