@@ -80,9 +80,9 @@ class ModelStudy:
         return optuna.storages.InMemoryStorage()
 
     def _sampler(self, *path: int) -> optuna.samplers.BaseSampler:
-        import optuna
+        from swarm.agents.tpe import OneTrialTPE
 
-        return optuna.samplers.TPESampler(seed=derive(self._seed, *path), n_startup_trials=STARTUP_TRIALS)
+        return OneTrialTPE(seed=derive(self._seed, *path), n_startup_trials=STARTUP_TRIALS)
 
     def feed(self, records: Iterable[TrialRecord]) -> None:
         """Bring the study up to date with the trials of this model, in order; running ones count as pending."""

@@ -5,7 +5,7 @@ import pytest
 from swarm.agents import study as study_module
 from swarm.agents.base import AgentSettings, History
 from swarm.agents.pareto import front
-from swarm.agents.seeds import generator
+from swarm.agents.seeds import derive, generator
 from swarm.agents.study import ModelStudy, objectives
 from swarm.experiments.space import Space
 from swarm.memory.records import Proposal
@@ -44,6 +44,29 @@ def test_answer_is_a_pure_function_of_seed_number_and_trials(lab, space, infos, 
     for number in (41, 50, 41):
         assert at_once.ask(number) == stepwise.ask(number)
     assert len({at_once.ask(41, attempt).fingerprint() for attempt in range(6)}) > 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("settings", [{}, {"max_kld": 0.05, "max_bits": 5.0}], ids=["wide", "narrow"])
+def test_sorting_trials_once_per_trial_gives_the_answers_of_optuna(
+    lab, space, infos, seed, settings, monkeypatch
+) -> None:
+    import optuna
+
+    records = trials(lab, space, infos[0], 60, seed)
+    records = [r.model_copy(update={"state": "failed", "outcome": "nan"}) if r.number % 9 == 5 else r for r in records]
+    ours = fresh(space, infos[0], seed, **settings)
+    theirs = fresh(space, infos[0], seed, **settings)
+    startup = study_module.STARTUP_TRIALS
+    monkeypatch.setattr(
+        theirs,
+        "_sampler",
+        lambda *path: optuna.samplers.TPESampler(seed=derive(seed, *path), n_startup_trials=startup),
+    )
+    for count in (5, 12, 60):
+        for study in (ours, theirs):
+            study.feed(records[:count])
+        assert [ours.ask(count, k) for k in range(5)] == [theirs.ask(count, k) for k in range(5)]
 
 
 def test_a_history_that_is_no_continuation_is_replayed(lab, space, infos) -> None:
