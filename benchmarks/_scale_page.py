@@ -16,11 +16,12 @@ WORKERS, SECONDS = 1_000, 5.0
 INLINE = 100 * 1024
 """Bytes up to which Ray carries a value inside a message instead of through its object store."""
 LESSON = """\
-Where a driver's CPU goes, by a profile of its thread with six parameters: more than half is the sampler, at 200 trials
-and at 3,000. TPE chooses each parameter alone and splits all trials anew into good and bad for each, six times per
-trial, and reads the constraints of every trial each time; so trials inside the feasible region carry none. SQL comes
-next, then entering new trials into the sampler's memory. What else grew with the history was sorting and hiding all of
-it for each proposal, and judging the findings of all earlier milestones again: both look at what is new alone by now.
+Where a driver's CPU goes, by a profile of its thread with six parameters: half of it is the sampler, at 200 trials
+and at 3,000. Optuna's TPE chooses each parameter alone and splits all trials anew into good and bad for each, which
+the peer pays six times per trial and ours once (`agents/tpe.py`); it reads the constraints of every trial each time,
+so trials inside the feasible region carry none. SQL comes next, then entering new trials into the sampler's memory.
+Beyond 450 trials ours thins what the sampler reads. What else grew with the history was sorting and hiding all of it
+for each proposal, and judging the findings of all earlier milestones again: both look at what is new alone by now.
 Left is a scan of all trials per proposal for those that belong to the sampler's model.
 """
 
@@ -72,7 +73,8 @@ def _agents(results: _frame.Results) -> Iterator[str]:
     yield (
         f"CPU milliseconds of the council (all built-in agents) per proposal and per analysis (every ten trials), over "
         f"the second half of simulated campaigns of {results['simulated_trials']} trials; models of 12 layers, or two "
-        f"models of more.\n"
+        f"models of more. Every model's default configurations come first and cost no thought, so with many models few "
+        f"of these trials are proposals.\n"
     )
     for axis in ("models", "layers"):
         rows = [(count, _spread(one["proposal"]), _spread(one["analysis"])) for count, one in results[axis].items()]
