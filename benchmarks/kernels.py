@@ -58,7 +58,10 @@ def main() -> int:
     parser.add_argument("--page", type=Path, metavar="FILE", help="run nothing: write the page of this record")
     options = parser.parse_args()
     if options.page:
-        return write_page(options.page, json.loads(options.page.read_text()))
+        try:
+            return write_page(options.page, json.loads(options.page.read_text()))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            parser.error(f"{options.page} is no record of kernels ({error}); write one with --out")
     try:
         backend = timing.backend_of_this_machine()
     except SwarmError as error:

@@ -111,6 +111,8 @@ class _Hadamard:
 
     def __call__(self, x: Array) -> Array:
         xp = arrays.namespace(x)
+        if 0 in x.shape:
+            return arrays.single(xp, x)
         signed = _signed(xp, arrays.single(xp, x), self._before)
         blocks = signed.reshape(*x.shape[:-1], -1, self._order)
         mapped = self._by_products(blocks) if xp is np else xp.hadamard_transform(blocks, scale=self._order**-0.5)

@@ -75,6 +75,17 @@ def test_a_page_says_which_goals_a_device_misses(tmp_path):
     assert "30x faster than mlx-lm" in said
 
 
+def test_what_is_no_record_is_named(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "record.json"
+    for text in (None, "{", "{}"):
+        if text is not None:
+            path.write_text(text)
+        monkeypatch.setattr("sys.argv", ["kernels", "--page", str(path)])
+        with pytest.raises(SystemExit):
+            kernels.main()
+        assert f"{path} is no record of kernels" in capsys.readouterr().err
+
+
 def test_encoders_are_checked_byte_for_byte():
     """In the host emulation, for the formats that are timed; a back-end that packs other codes is caught."""
     checks = importlib.import_module("benchmarks._kernel_checks")

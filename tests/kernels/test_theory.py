@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -164,6 +165,20 @@ def test_rotations_keep_scores_and_norms(kind, seed, head_dim):
     if kind == "hadamard":
         np.testing.assert_allclose(np.abs(full[~off]), block**-0.5, atol=1e-12)
     assert not np.array_equal(full, matrix(kind, head_dim, seed + 1))
+
+
+@pytest.mark.parametrize("kind", ["hadamard", "random"])
+@pytest.mark.parametrize("head_dim", [8, 40, *HEAD_SIZES, 512])
+def test_mlx_and_numpy_turn_alike_whatever_the_shape(kind, head_dim):
+    rotation = Rotation(kind, head_dim, 5)
+    exact = matrix(kind, head_dim, 5)
+    for shape in ((1, 2, 7, head_dim), (3, head_dim), (2, 1, 0, head_dim)):
+        x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+        for turn, by in ((rotation.forward, exact), (rotation.inverse, exact.T)):
+            found = turn(mx.array(x))
+            assert found.dtype == mx.float32
+            np.testing.assert_allclose(np.array(found), x @ by, atol=2e-5)
+            np.testing.assert_allclose(turn(x), x @ by, atol=2e-5)
 
 
 def test_rotating_helps_where_channels_stick_out():
