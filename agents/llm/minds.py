@@ -97,8 +97,8 @@ class Minds:
         """Whether the endpoint may get one more question at the same time."""
         return sum(post.busy for post in self._posts.values()) < self._conversation.settings.concurrency
 
-    def _turns(self, name: str) -> int:
-        return self._posts[name].asked
+    def _turns(self, name: str) -> tuple[int, int]:
+        return self._posts[name].asked, -self._roles[name].urgency
 
     def _is_due(self, name: str, desk: Desk) -> bool:
         post = self._posts[name]

@@ -42,6 +42,8 @@ class Role(ABC, Generic[Answer]):
     name: ClassVar[str]
     job: ClassVar[str]
     answer: type[Answer]
+    urgency: ClassVar[int] = 0
+    """Who is asked first of those that were asked equally often: the highest. A slow LLM gets to few of them."""
 
     @abstractmethod
     def task(self, desk: Desk) -> Mapping[str, Any]:

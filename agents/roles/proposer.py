@@ -73,6 +73,7 @@ class Proposer(Role[Ideas]):
 
     name = "proposer"
     job = "propose configurations, with a rationale and a prediction"
+    urgency = 1
     answer = Ideas
 
     def task(self, desk: Desk) -> Mapping[str, Any]:

@@ -253,6 +253,7 @@ def test_where_one_call_at_a_time_is_all_there_is_every_role_gets_its_turn(
     server.plan = [weather.says("I would try rotation.")]
     minds = hire(llm_concurrency=1)
     drive(make_lab(law=law), infos, minds, 60)
+    assert role_of(server.bodies[0]) == "proposer"
     asked = [minds.status()[role]["asked"] for role in ROLES.values()]
     assert min(asked) >= 1
     assert max(asked) <= min(asked) + 2
