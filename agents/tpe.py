@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
-_READ = (TrialState.COMPLETE, TrialState.PRUNED)
+_READ = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+"""Running trials count as bad ones, as Optuna's "constant liar" has it: nobody else shall be sent where they are."""
 
 
 class OneTrialTPE(TPESampler):
@@ -31,12 +32,14 @@ class OneTrialTPE(TPESampler):
     def _sample(
         self,
         study: Study,
-        trial: FrozenTrial,  # noqa: ARG002
+        trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         if self._parts is None:
             trials = study._get_trials(deepcopy=False, states=_READ, use_cache=True)
-            self._parts = _split_trials(study, trials, default_gamma_multiobjective(len(trials)))
+            trials = [other for other in trials if other.number != trial.number]
+            ended = sum(other.state != TrialState.RUNNING for other in trials)
+            self._parts = _split_trials(study, trials, default_gamma_multiobjective(ended))
         below, above = self._parts
         good = self._build_parzen_estimator(study, search_space, below, handle_below=True)
         bad = self._build_parzen_estimator(study, search_space, above, handle_below=False)
