@@ -118,7 +118,7 @@ class _Hadamard:
         mapped = self._by_products(blocks) if xp is np else xp.hadamard_transform(blocks, scale=self._order**-0.5)
         return _signed(xp, mapped.reshape(x.shape), self._after)
 
-    def _by_products(self, blocks: np.ndarray) -> np.ndarray:
+    def _by_products(self, blocks: np.ndarray) -> Array:
         values = self._block(blocks.reshape(-1, self._inner)).reshape(-1, self._order // self._inner, self._inner)
         span = 1
         while span < values.shape[1]:
