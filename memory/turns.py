@@ -51,10 +51,9 @@ class Turns(Results):
         Raises:
             BudgetError: all trials of the budget are proposed.
         """
-        if not self._database.in_batch:  # whoever waits asks often, and needs no write lock for it
-            with self._database.read() as connection:
-                if self._may_propose(connection, campaign_id, lag) is None:
-                    return None
+        with self._database.read() as connection:  # whoever waits asks often, and needs no write lock for it
+            if self._may_propose(connection, campaign_id, lag) is None:
+                return None
         now = epoch_now()
         with self._database.write() as connection:
             ledger.lock(connection, campaign_id)
