@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from swarm.experiments.spec import TrialSpec
 
 START_TIMEOUT = 180.0
-START_ATTEMPTS = 3
+START_ATTEMPTS = 8
+"""Starts in a row that may fail: something else can end workers as they come up, a full machine or a lost node."""
 LOST = "lost"
 """Outcome of a trial that never ended through no fault of its own, because its node went away."""
 EVICTED = "evicted"
