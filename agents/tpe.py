@@ -24,7 +24,7 @@ _READ = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 class OneTrialTPE(TPESampler):
     """`TPESampler` for several objectives, to be asked about one trial only.
 
-    Source: arXiv 2304.11127; Optuna's `TPESampler._sample`, on which a fifth to a third of an ask's time is saved.
+    Source: arXiv 2304.11127; Optuna's `TPESampler._sample`. What it saves is in docs/benchmarks/overhead.md.
     """
 
     _parts: tuple[list[FrozenTrial], list[FrozenTrial]] | None = None

@@ -155,3 +155,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def times(found: dict[str, float]) -> str:
     """A ratio with its spread, e.g. `5.2x (4.8 to 5.5)`."""
     return f"{found['ratio']:.3g}x ({found['low']:.3g} to {found['high']:.3g})"
+
+
+def said(goal: str, met: bool, value: str) -> str:
+    """How a goal fared, with what was measured, e.g. 330 trials: at most 15 ms: met (10.3 ms)."""
+    return f"{goal}: {'met' if met else 'not met'} ({value})."

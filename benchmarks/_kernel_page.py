@@ -34,7 +34,8 @@ def page(record: dict[str, Any], path: Path) -> str:
     ]
     for shape in dict.fromkeys(row["shape"] for row in rows):
         here = [row for row in rows if (row["shape"], row["format"]) == (shape, first["format"])]
-        parts += [f"## {shape}, {first['format']}\n", _table("tokens", "context", here)]
+        ordered = sorted(here, key=lambda row: row["context"])
+        parts += [f"## {shape}, {first['format']}\n", _table("tokens", "context", ordered)]
     longest = [row for row in rows if row["shape"] == first["shape"] and row["context"] == first["context"]]
     if len({row["format"] for row in longest}) > 1:
         parts += [f"## {first['shape']}, {first['context']:,} tokens\n", _table("format", "format", longest)]
@@ -45,9 +46,7 @@ def page(record: dict[str, Any], path: Path) -> str:
 
 def _table(title: str, key: str, rows: Sequence[Row]) -> str:
     lines = []
-    for value in sorted(
-        {row[key] for row in rows}, key=lambda v: (isinstance(v, int) and v, [r[key] for r in rows].index(v))
-    ):
+    for value in dict.fromkeys(row[key] for row in rows):
         found = {row["path"]: row for row in rows if row[key] == value}
         times = [f"{found[path]['median']:,.1f}" if path in found else "-" for path in PATHS]
         ours = found[FUSED]
@@ -74,11 +73,13 @@ def _encoding(rows: Sequence[Row]) -> str:
 def _verdict(rows: Sequence[Row], label: str, checks: Sequence[Row]) -> str:
     found = {row["path"]: row for row in rows if row["format"] == label}
     ours = found[FUSED]
-    lines = [f"- at least {SHARE:.0%} of copy bandwidth: {ours['share']:.1%}, {_said(ours['share'] >= SHARE)}"]
+    said = _frame.said(f"at least {SHARE:.0%} of copy bandwidth", ours["share"] >= SHARE, f"{ours['share']:.1%}")
+    lines = [f"- {said}"]
     for path, goal in GOALS.items():
         if path in found:
             times = found[path]["median"] / ours["median"]
-            lines.append(f"- at least {goal}x faster than {path}: {times:.1f}x, {_said(times >= goal)}")
+            said = _frame.said(f"at least {goal}x faster than {path}", times >= goal, f"{times:.1f}x")
+            lines.append(f"- {said}")
     if checks:
         decode = [row["error"] for row in checks if not row.get("encoder")]
         codes = [row["error"] for row in checks if row.get("encoder")]
@@ -87,7 +88,3 @@ def _verdict(rows: Sequence[Row], label: str, checks: Sequence[Row]) -> str:
             f" output in float16\n- {len(codes)} encoders against the methods' own: {max(codes):.2%} of bytes differ"
         )
     return "## The goals, and the checks of the same run\n\n" + "\n".join(lines) + "\n"
-
-
-def _said(met: bool) -> str:
-    return "met" if met else "not met"

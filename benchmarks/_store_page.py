@@ -99,17 +99,13 @@ def _spread(values: Sequence[float]) -> str:
 def _goals(results: _frame.Results) -> Iterator[str]:
     ours: dict[str, Any] = results["databases"]["SQLite"]
     rate = median(ours["batched"]["results"])
-    yield _said(f"at least {RATE:,} results/s batched on SQLite", rate >= RATE, f"{rate:,.0f}")
+    yield _frame.said(f"at least {RATE:,} results/s batched on SQLite", rate >= RATE, f"{rate:,.0f}")
     for name, found in results["databases"].items():
         claims = found["claims"]
         said = f"{claims['processes']} processes claiming {claims['offered']:,} trials end with exactly as many, {name}"
-        yield _said(said, claims["claims"] == claims["offered"], f"{claims['claims']:,}")
+        yield _frame.said(said, claims["claims"] == claims["offered"], f"{claims['claims']:,}")
     large = max(ours["growth"], key=int)
     for name in QUICK:
         took = median(ours["growth"][large]["queries_ms"][name])
         said = f"{name} at {int(large):,} trials within {QUICK_MS:.0f} ms"
-        yield _said(said, took <= QUICK_MS, f"{took:.1f} ms")
-
-
-def _said(goal: str, met: bool, value: str) -> str:
-    return f"{goal}: {'met' if met else 'not met'} ({value})."
+        yield _frame.said(said, took <= QUICK_MS, f"{took:.1f} ms")

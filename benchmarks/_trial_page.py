@@ -239,4 +239,4 @@ def _verdict(results: _frame.Results) -> str:
 
 
 def _said(goal: str, met: bool, value: str) -> str:
-    return f"- {goal}: {'met' if met else 'not met'} ({value})."
+    return f"- {_frame.said(goal, met, value)}"

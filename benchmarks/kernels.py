@@ -59,9 +59,10 @@ def main() -> int:
     options = parser.parse_args()
     if options.page:
         try:
-            return write_page(options.page, json.loads(options.page.read_text()))
+            write_page(options.page, json.loads(options.page.read_text()))
         except (OSError, ValueError, KeyError, TypeError) as error:
             parser.error(f"{options.page} is no record of kernels ({error}); write one with --out")
+        return 0
     try:
         backend = timing.backend_of_this_machine()
     except SwarmError as error:
@@ -90,11 +91,10 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def write_page(path: Path, record: dict) -> int:
+def write_page(path: Path, record: dict) -> None:
     """The page of a record, beside it."""
     path.with_suffix(".md").write_text(_kernel_page.page(record, path))
     print(f"wrote {path.with_suffix('.md')}")
-    return 0
 
 
 def tables(backend: Backend, quick: bool) -> dict:
@@ -105,11 +105,11 @@ def tables(backend: Backend, quick: bool) -> dict:
     rows = []
     for shape in SHAPES[:1] if quick else SHAPES:
         rows += table(backend, shape, [AFFINE4], CONTEXTS if shape.window is None else CONTEXTS[::3], bandwidth)
-    found = {"copy_bandwidth": bandwidth, "matrix_tflops": roof.flops, "timings": rows}
-    if not quick:
-        rows += table(backend, LLAMA, FORMATS[1:], CONTEXTS[-1:], bandwidth)
-        found["encoding"] = _kernel_encode.table(backend, FORMATS)
-    return found
+    found = {"copy_bandwidth": bandwidth, "matrix_tflops": roof.flops}
+    if quick:
+        return found | {"timings": rows}
+    rows += table(backend, LLAMA, FORMATS[1:], CONTEXTS[-1:], bandwidth)
+    return found | {"timings": rows, "encoding": _kernel_encode.table(backend, FORMATS)}
 
 
 def record_path(record: dict) -> Path:

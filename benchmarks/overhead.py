@@ -1,9 +1,9 @@
 """What a trial costs besides itself: our driver against Ray Tune, Optuna's storages and plain Ray tasks.
 
 Every contestant runs the same search: six categorical parameters, two objectives, Optuna's TPE as sampler, trials that
-sleep 2 ms, two workers. Starting Ray and its workers is not counted. The profile's lesson: half of a trial was TPE
-sorting all earlier trials into good and bad, once for each parameter. Ours sorts once per trial and gives the same
-answers (`agents/tpe.py`); peers have Optuna's own.
+sleep 2 ms, two workers. Starting Ray and its workers is not counted. The profile's lesson: half of a trial was TPE,
+and nearly half of that sorting all earlier trials into good and bad, once for each parameter. Ours sorts once per trial
+and gives the same answers (`agents/tpe.py`); peers have Optuna's own.
 """
 
 from __future__ import annotations
@@ -311,7 +311,7 @@ def _verdict(results: _frame.Results) -> str:
 
 
 def _said(goal: str, met: bool, value: str) -> str:
-    return f"- {goal}: {'met' if met else 'not met'} ({value})."
+    return f"- {_frame.said(goal, met, value)}"
 
 
 BENCHMARK = _frame.Benchmark("overhead", measure, page)

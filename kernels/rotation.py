@@ -105,8 +105,8 @@ class _Hadamard:
         # The first row and column of a Hadamard matrix are positive, so signs can be read off there.
         starts = np.arange(0, len(full), order).repeat(order)
         channels = np.arange(len(full))
-        self._before = np.sign(full[channels, starts]).astype(np.float32)
-        self._after = np.sign(full[starts, channels] * full[starts, starts]).astype(np.float32)
+        self._before = _signs(full[channels, starts])
+        self._after = _signs(full[starts, channels] * full[starts, starts])
         self._block = Linear(hadamard(self._inner) * np.sqrt(self._inner / order))
 
     def __call__(self, x: Array) -> Array:
@@ -129,5 +129,10 @@ class _Hadamard:
         return values
 
 
-def _signed(xp: Namespace, x: Array, signs: np.ndarray) -> Array:
-    return x if (signs > 0).all() else x * arrays.constant(xp, signs)
+def _signs(values: np.ndarray) -> np.ndarray | None:
+    """The signs of values in float32; None where all are positive."""
+    return None if (values > 0).all() else np.sign(values).astype(np.float32)
+
+
+def _signed(xp: Namespace, x: Array, signs: np.ndarray | None) -> Array:
+    return x if signs is None else x * arrays.constant(xp, signs)

@@ -85,7 +85,7 @@ class Minds:
             return
         with self._changed:
             # Whoever was asked least comes first: where one call at a time is all there is, everybody gets a turn.
-            due = sorted(filter(lambda name: self._is_due(name, desk), self._roles), key=self._turns)
+            due = sorted((name for name in self._roles if self._is_due(name, desk)), key=self._turns)
         for name in due:
             with self._changed:
                 if self._over or not self._has_room() or self._posts[name].busy:

@@ -86,11 +86,8 @@ class Scout(Role[Observations]):
 
 def comparable(desk: Desk) -> dict[str, list[int]]:
     """Ids of the latest trials of each model that may be set against each other."""
-    found: dict[str, list[int]] = {name: [] for name in desk.infos}
-    for record in desk.history.completed:
-        if record.spec.protocol == "quality" and "kld" in record.metrics and record.spec.model in found:
-            found[record.spec.model].append(record.id)
-    return {name: ids[-MOST_IDS:] for name, ids in found.items()}
+    trials = {name: desk.history.select(model=name, protocol="quality") for name in desk.infos}
+    return {name: [r.id for r in records if "kld" in r.metrics][-MOST_IDS:] for name, records in trials.items()}
 
 
 def pair(better: int, worse: int, desk: Desk) -> tuple[TrialRecord, TrialRecord]:
@@ -114,7 +111,7 @@ def _records(ids: tuple[int, ...], desk: Desk) -> Iterator[TrialRecord]:
     for identity in ids:
         record = known.get(identity)
         if record is None:
-            lists = (f"{', '.join(map(str, ids))} of {model}" for model, ids in comparable(desk).items() if ids)
+            lists = (f"{', '.join(map(str, some))} of {model}" for model, some in comparable(desk).items() if some)
             raise SwarmError(f"there is no finished trial {identity}; there are {'; '.join(lists) or 'none'}.")
         if record.spec.protocol != "quality" or "kld" not in record.metrics:
             raise SwarmError(f"trial {identity} is no quality trial.")
