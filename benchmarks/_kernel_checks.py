@@ -22,9 +22,15 @@ if TYPE_CHECKING:
     from swarm.kernels.backends.base import Backend
     from swarm.kernels.spec import QuantSpec
 
-# KV heads, query heads of each, packed tokens, 16-bit tokens before and behind them
-CASES = ((2, 8, 1003, 4, 37), (1, 3, 77, 0, 0), (1, 16, 260, 2, 130))
-LIMIT = 2e-3  # relative error of float16 output
+# type of queries and output, KV heads, query heads of each, packed tokens, 16-bit tokens before and behind them
+Case = tuple[str, int, int, int, int, int]
+CASES: tuple[Case, ...] = (
+    ("float16", 2, 8, 1003, 4, 37),
+    ("float16", 1, 3, 77, 0, 0),
+    ("float16", 1, 16, 260, 2, 130),
+    ("float32", 1, 8, 203, 0, 0),
+)
+LIMITS = {"float16": 2e-3, "float32": 1e-5}  # relative errors
 
 
 def decode(formats: Sequence[QuantSpec], jobs: int) -> list[dict]:
@@ -37,7 +43,15 @@ def decode(formats: Sequence[QuantSpec], jobs: int) -> list[dict]:
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=own_kernel_cache) as pool:
         errors = list(pool.map(error_of, *zip(*cases, strict=True), range(len(cases))))
     return [
-        {"format": spec.label, "head_dim": dim, "group": case[1], "tokens": case[2], "error": error, "limit": LIMIT}
+        {
+            "format": spec.label,
+            "head_dim": dim,
+            "type": case[0],
+            "group": case[2],
+            "tokens": case[3],
+            "error": error,
+            "limit": LIMITS[case[0]],
+        }
         for (spec, dim, case), error in zip(cases, errors, strict=True)
     ]
 
@@ -56,14 +70,14 @@ def fits(spec: QuantSpec, dim: int) -> bool:
     return True
 
 
-def error_of(spec: QuantSpec, dim: int, case: tuple[int, ...], seed: int) -> float:
+def error_of(spec: QuantSpec, dim: int, case: Case, seed: int) -> float:
     """Relative error of one case on fresh tensors."""
     import mlx.core as mx
 
     fused = timing.backend_of_this_machine().fused
     if fused is None:
         raise TypeError("a GPU without kernels")
-    heads, group, tokens, head, tail = case
+    kind, heads, group, tokens, head, tail = case
     rng = np.random.default_rng(seed)
 
     def vectors(*shape: int) -> mx.array:
@@ -84,7 +98,7 @@ def error_of(spec: QuantSpec, dim: int, case: tuple[int, ...], seed: int) -> flo
             for column, x in zip(columns, pair, strict=True):
                 column.append(wide(x))
     k, v = (np.concatenate(column, axis=2) for column in columns)
-    q = vectors(2, heads * group, 1, dim)
+    q = vectors(2, heads * group, 1, dim).astype(getattr(mx, kind))
     groups = dim // scale_group(quantizer, dim)
     attention = DecodeAttention(fused.launcher, fused.device_of(dim, groups, group))
     out, _ = attention(q, 0.1, runs["packed"], head=runs.get("head"), tail=runs.get("tail"))

@@ -81,10 +81,12 @@ def _verdict(rows: Sequence[Row], label: str, checks: Sequence[Row]) -> str:
             said = _frame.said(f"at least {goal}x faster than {path}", times >= goal, f"{times:.1f}x")
             lines.append(f"- {said}")
     if checks:
-        decode = [row["error"] for row in checks if not row.get("encoder")]
         codes = [row["error"] for row in checks if row.get("encoder")]
-        lines.append(
-            f"- {len(decode)} kernels against float64 on fresh tensors: largest relative error {max(decode):.1e},"
-            f" output in float16\n- {len(codes)} encoders against the methods' own: {max(codes):.2%} of bytes differ"
-        )
+        for kind in dict.fromkeys(row["type"] for row in checks if not row.get("encoder")):
+            errors = [row["error"] for row in checks if row.get("type") == kind]
+            lines.append(
+                f"- {len(errors)} kernels against float64 on fresh tensors: largest relative error {max(errors):.1e},"
+                f" queries and output in {kind}"
+            )
+        lines.append(f"- {len(codes)} encoders against the methods' own: {max(codes):.2%} of bytes differ")
     return "## The goals, and the checks of the same run\n\n" + "\n".join(lines) + "\n"

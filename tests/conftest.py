@@ -8,6 +8,8 @@ from collections.abc import Iterator
 # Bit-identical results need one thread, and the number is read when numpy is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Read by MLX with its first product: on NVIDIA, float32 would mean TF32.
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
 # Read when Ray is imported, by whichever test module is first: under `uv run` its workers would build their own env.
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 

@@ -13,7 +13,7 @@ from swarm.kernels.fused.plan import Device
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
 
-LIMITS = {mx.float32: 1e-3, mx.float16: 2e-3, mx.bfloat16: 2e-3}
+LIMITS = {mx.float32: 1e-5, mx.float16: 2e-3, mx.bfloat16: 2e-3}
 
 A4 = QuantSpec(method="affine", bits=4, group_size=64)
 FORMATS = {

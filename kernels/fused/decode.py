@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HEAD_DIMS = (64, 80, 96, 128, 256, 512)
 MAX_GROUP = 16
 MAX_TOKENS = 1 << 30
+_QUERY_HALVES = 8192  # float16 numbers of queries in threadgroup memory, at most: half of it
 _MERGE_SIMDGROUPS = 8
 _MERGE_CHANNELS = 128  # of a threadgroup
 
@@ -99,8 +100,8 @@ class DecodeAttention:
                 f"{q_heads} query heads over {kv_heads} KV heads do not suit the fused kernel.",
                 f"It takes groups of 1 to {MAX_GROUP}.",
             )
-        matrix_fits = packed is None or _codes_fit_matrix(packed)
-        chosen = plan(self.device, counts=counts, rows=batch * kv_heads, group=group, matrix_fits=matrix_fits)
+        terms = 0 if packed is None else _terms(packed, q, group)
+        chosen = plan(self.device, counts=counts, rows=batch * kv_heads, group=group, terms=terms)
         wide = q if framed is None else q.astype(framed.dtype)  # mapped queries keep their precision
         out = _float32() if apart else q.dtype
         call = self.call(wide, wide if framed is None else framed, scale, runs, chosen, group, out)
@@ -132,7 +133,7 @@ class DecodeAttention:
             ("DIM", dim),
             ("Q", q.dtype),
             ("GQA", group),
-            ("MATRIX", int(chosen.matrix and chosen.packed_parts > 0)),
+            ("MATRIX", chosen.terms),
             ("SIMDS", self.device.simdgroups),
             ("AHEAD", self.device.ahead),
         ]
@@ -205,9 +206,17 @@ def _count(run: Run | None) -> int:
     return 0 if run is None else run.count
 
 
-def _codes_fit_matrix(run: Run) -> bool:
-    """Whether keys and values have codes that float16 tiles hold exactly; 16-bit values need not."""
-    return isinstance(run.key, PackedSide) and isinstance(run.value, PackedSide)
+def _terms(run: Run, q: Array, group: int) -> int:
+    """How many float16 terms hold a query: one for 16-bit types, two for float32; 0 where tiles cannot be.
+
+    Tiles hold codes exactly, but not bfloat16 values; and queries must leave room in threadgroup memory.
+    """
+    import mlx.core as mx
+
+    terms = 2 if q.dtype == mx.float32 else 1
+    heads = 8 if group <= 8 else 16
+    tiles = isinstance(run.key, PackedSide) and isinstance(run.value, PackedSide)
+    return terms if tiles and terms * heads * q.shape[-1] <= _QUERY_HALVES else 0
 
 
 def _arrays_of(run: Run) -> list[Array]:

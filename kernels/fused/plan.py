@@ -34,9 +34,12 @@ class Device:
 
 @dataclass(frozen=True)
 class Plan:
-    """Parts that the packed tokens, the 16-bit tokens before and those behind them are cut into, and the body."""
+    """Parts that the packed tokens, the 16-bit tokens before and those behind them are cut into, and the body.
 
-    matrix: bool
+    `terms`: float16 numbers whose sum is a query or a weight in the matrix body, or 0 for the scalar body.
+    """
+
+    terms: int
     packed_parts: int
     head_parts: int
     tail_parts: int
@@ -47,16 +50,17 @@ class Plan:
         return self.packed_parts + self.head_parts + self.tail_parts
 
 
-def plan(device: Device, *, counts: tuple[int, int, int], rows: int, group: int, matrix_fits: bool = True) -> Plan:
+def plan(device: Device, *, counts: tuple[int, int, int], rows: int, group: int, terms: int = 1) -> Plan:
     """The plan for `counts` = packed, head and tail tokens of each of `rows` = batch * KV heads.
 
-    16-bit tokens get a part per few tokens; packed tokens as many parts as finish first.
+    16-bit tokens get a part per few tokens; packed tokens as many parts as finish first. `terms` are those that the
+    matrix body would need, 0 where it cannot be.
     """
     packed, head, tail = counts
     most = max(1, device.threadgroups // rows)
     head_parts, tail_parts = (min(-(-count // DENSE_TOKENS), most) for count in (head, tail))
     packed_parts = _packed_parts(device, packed, rows, head_parts + tail_parts)
-    return Plan(group > device.scalar_heads and matrix_fits, packed_parts, head_parts, tail_parts)
+    return Plan(terms if group > device.scalar_heads else 0, packed_parts, head_parts, tail_parts)
 
 
 @lru_cache(maxsize=4096)

@@ -99,10 +99,10 @@ def check_exact(call):
     assert not re.findall(r"\bfma\.|\bmad\.(?:rn|f32)|\.approx|\.ftz|\.full", ptx)
 
 
-def check_residence(dim, group_size, group):
+def check_residence(dim, group_size, group, dtype=mx.float16):
     device = devices.cuda(dim, dim // group_size, group)
     spec = QuantSpec(method="affine", bits=4, group_size=group_size)
-    rest = {"simdgroups": device.simdgroups, "ahead": device.ahead, "threadgroups": 64, "dtype": mx.float16}
+    rest = {"simdgroups": device.simdgroups, "ahead": device.ahead, "threadgroups": 64, "dtype": dtype}
     call = decoding(spec=spec, dim=dim, group=group, packed=600, **rest)["decode_packed"]
     found = compiled(call)
     resident = device.threadgroups // devices.multiprocessors()
@@ -112,12 +112,13 @@ def check_residence(dim, group_size, group):
 
 @toolkit
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", [mx.float16, mx.float32], ids=str)
 @pytest.mark.parametrize("group", [1, 4, 8, 16])
 @pytest.mark.parametrize("group_size", [32, 64, 128])
 @pytest.mark.parametrize("dim", [64, 128, 256, 512])
-def test_plans_assume_no_more_threadgroups_than_registers_hold(dim, group_size, group):
+def test_plans_assume_no_more_threadgroups_than_registers_hold(dim, group_size, group, dtype):
     if group_size <= dim:
-        assert check_residence(dim, group_size, group).spilled <= 256
+        assert check_residence(dim, group_size, group, dtype).spilled <= 400
 
 
 @toolkit

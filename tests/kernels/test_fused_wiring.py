@@ -104,7 +104,7 @@ def test_parts_fill_a_device_and_are_never_empty(tokens, rows, threadgroups):
     chosen = plan(device, counts=(tokens, 4, 128), rows=rows, group=8)
     tiles = -(-tokens // 16)
     assert 1 <= chosen.packed_parts <= tiles
-    assert chosen.matrix
+    assert chosen.terms == 1
     assert chosen.head_parts == 1
     assert 1 <= chosen.tail_parts <= 2
     if tiles >= 100 * threadgroups:
@@ -115,4 +115,4 @@ def test_parts_fill_a_device_and_are_never_empty(tokens, rows, threadgroups):
 
 def test_no_parts_for_what_is_not_there():
     chosen = plan(Device(64, 2, 4, 0), counts=(0, 0, 5), rows=2, group=2)
-    assert (chosen.packed_parts, chosen.head_parts, chosen.tail_parts, chosen.matrix) == (0, 0, 1, False)
+    assert (chosen.packed_parts, chosen.head_parts, chosen.tail_parts) == (0, 0, 1)

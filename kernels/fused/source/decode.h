@@ -15,7 +15,8 @@ struct Deal {
   KV_CONST int slots = SIMDS / stripes;
 };
 
-// Sizes that follow from the template arguments of a kernel. K and V are formats.
+// Sizes that follow from the template arguments of a kernel. K and V are formats; MATRIX is 0 for the scalar body, or the
+// number of float16 terms by which the matrix body holds a query or a weight.
 template <typename K, typename V, int GQA, int MATRIX, int SIMDS>
 struct Decode {
   KV_CONST int dim = K::dim;
@@ -23,7 +24,7 @@ struct Decode {
   KV_CONST int packed_heads = MATRIX ? 8 * tiles : least(least(GQA, 4), most(1, 512 / dim));
   KV_CONST int dense_heads = least(GQA, dim <= 64 ? 2 : 1);  // few registers: this body must not be the larger one
   typedef Deal<GQA, packed_heads, SIMDS> Dealt;
-  typedef MatrixQuery<K, GQA, tiles, Dealt::chunks, SIMDS> Query;
+  typedef MatrixQuery<K, GQA, tiles, most(1, MATRIX), Dealt::chunks, SIMDS> Query;
   KV_CONST int room = MATRIX && !Query::held ? 2048 : 4096;  // floats through which output passes
   typedef Publish<packed_heads, dim / 16, SIMDS, room> PackedPublish;
   typedef Publish<dense_heads, dim / 16, SIMDS, room> DensePublish;

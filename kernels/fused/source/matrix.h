@@ -10,6 +10,7 @@ struct MatrixBody {
   typedef Slices<V, 8> ValueCut;
   KV_CONST int steps_per_word = most(1, KeyCut::codes / 4);
   KV_CONST int TILES = Query::tiles;
+  KV_CONST int TERMS = Query::terms;
   KV_CONST int output_tiles = V::dim / 16;
   // Small slices are loaded before they are needed; large ones would not leave registers for the output.
   KV_CONST bool early_keys = KeyCut::units * KeyCut::words <= 16;
@@ -107,8 +108,10 @@ struct MatrixBody {
             TileA a;
             KV_UNROLL for (int e = 0; e < 4; ++e)
               a.v[e] = pair_at<K>(codes.keys[e & 1][early_keys ? u : 0].w[w], 2 * i + (e >> 1), stored.key_book);
-            KV_UNROLL for (int t = 0; t < TILES; ++t)
-              multiply_add(dot[t], a, queries.at(step, t, lane));
+            KV_UNROLL for (int t = 0; t < TILES; ++t) {
+              KV_UNROLL for (int term = 0; term < TERMS; ++term)
+                multiply_add(dot[t], a, queries.at(step, t, term, lane));
+            }
           }
         }
       }
@@ -178,10 +181,15 @@ struct MatrixBody {
           }
         }
       }
-      TileB weights[TILES];
+      TileB weights[TILES][TERMS];
       const float upper = scale[0] * lift, lower = scale[1] * lift;
-      KV_UNROLL for (int t = 0; t < TILES; ++t)
-        weights[t] = tile_b_from_c(p[t].v[0] * upper, p[t].v[1] * upper, p[t].v[2] * lower, p[t].v[3] * lower);
+      KV_UNROLL for (int t = 0; t < TILES; ++t) {
+        float w[4] = {p[t].v[0] * upper, p[t].v[1] * upper, p[t].v[2] * lower, p[t].v[3] * lower};
+        KV_UNROLL for (int term = 0; term < TERMS; ++term) {
+          weights[t][term] = tile_b_from_c(w[0], w[1], w[2], w[3]);
+          KV_UNROLL for (int e = 0; e < 4; ++e) w[e] = half_rest(w[e]);
+        }
+      }
       KV_UNROLL for (int uu = 0; uu < ValueCut::units_per_group; ++uu) {
         const int u = g * ValueCut::units_per_group + uu;
         const int slot = early_values ? u : u % 2;
@@ -199,8 +207,10 @@ struct MatrixBody {
               a.v[2 * k] = pair_at<V>(lower_codes[k], i, stored.value_book);
               a.v[2 * k + 1] = pair_at<V>(upper_codes[k], i, stored.value_book);
             }
-            KV_UNROLL for (int t = 0; t < TILES; ++t)
-              multiply_add(out[t][(u * ValueCut::words + w) * ValueCut::pairs + i], a, weights[t]);
+            KV_UNROLL for (int t = 0; t < TILES; ++t) {
+              KV_UNROLL for (int term = 0; term < TERMS; ++term)
+                multiply_add(out[t][(u * ValueCut::words + w) * ValueCut::pairs + i], a, weights[t][term]);
+            }
           }
         }
       }

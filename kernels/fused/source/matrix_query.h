@@ -1,4 +1,5 @@
 // Queries as the matrix body wants them: float16 tiles scaled by a power of two per head, and their sums per group.
+// A float32 number is the sum of two float16 terms, to 22 bits.
 // Loops stay loops here: code that runs once is paid for by fetching it, not by running it.
 
 namespace kv {
@@ -19,15 +20,20 @@ struct KeyOrder {
   }
 };
 
+// What rounding x to float16 leaves.
+KV_FUNC float half_rest(float x) { return x - to_float(Convert<half_t>::from(x)); }
+
 // TILES times 8 query heads of one KV head, that one simdgroup works on; heads beyond GQA are zero. The tiles of all
-// CHUNKS sets of heads lie in threadgroup memory; few are held in registers as well.
-template <typename K, int GQA, int TILES, int CHUNKS, int SIMDS>
+// CHUNKS sets of heads lie in threadgroup memory; a few of one term are held in registers as well.
+template <typename K, int GQA, int TILES, int TERMS, int CHUNKS, int SIMDS>
 struct MatrixQuery {
   KV_CONST int steps = K::dim / 16;
   KV_CONST int tiles = TILES;
-  KV_CONST bool held = TILES * steps <= 16;
+  KV_CONST int terms = TERMS;
+  KV_CONST bool held = TERMS == 1 && TILES * steps <= 16;
   KV_CONST int heads = CHUNKS * TILES * 8;
-  KV_CONST int halves = heads * K::dim;
+  KV_CONST int term_halves = heads * K::dim;
+  KV_CONST int halves = TERMS * term_halves;
   KV_CONST int floats = heads * (1 + (held ? 0 : K::groups));
 
   TileB tile[held ? TILES * steps : 1];
@@ -49,10 +55,14 @@ struct MatrixQuery {
       const float raise = exponent == 0u ? 1.0f : bits_float((254u - exponent) << 23);
       if (place.lane == 0) float_memory[h] = scale * (exponent == 0u ? 1.0f : bits_float(exponent << 23));
       KV_UNROLL_4 for (int position = place.lane; position < K::dim; position += 32) {
-        const float x = h < GQA ? q.at(h, K::channel(position)) * raise : 0.0f;
+        float x = h < GQA ? q.at(h, K::channel(position)) * raise : 0.0f;
         const int k = KeyOrder<K>::row(position), column = h & 7;
         const int cell = ((h >> 3) * steps + KeyOrder<K>::step(position)) * 32 + tile_b_lane(k, column);
-        half_memory[4 * cell + 2 * (k >> 3) + tile_b_half(k, column)] = Convert<half_t>::from(x);
+        const int at = 4 * cell + 2 * (k >> 3) + tile_b_half(k, column);
+        KV_UNROLL for (int term = 0; term < TERMS; ++term) {
+          half_memory[term * term_halves + at] = Convert<half_t>::from(x);
+          x = half_rest(x);
+        }
       }
     }
     group_sync();
@@ -62,7 +72,7 @@ struct MatrixQuery {
       KV_UNROLL for (int j = 0; j < 2; ++j)
         factor[t][j] = float_memory[(chunk * TILES + t) * 8 + 2 * lane_quad(place.lane) + j];
       if (held) {
-        KV_UNROLL for (int s = 0; s < steps; ++s) tile[t * steps + s] = load(s, t, place.lane);
+        KV_UNROLL for (int s = 0; s < steps; ++s) tile[t * steps + s] = load(s, t, 0, place.lane);
       }
     }
     if (K::meta == META_BIAS) add_up(place.lane, share, shares);
@@ -86,8 +96,10 @@ struct MatrixQuery {
     }
     KV_UNROLL_1 for (int i = share; i < TILES * K::groups; i += shares) {
       TileC sum = tile_c_zero();
-      KV_UNROLL_4 for (int s = 0; s < steps / K::groups; ++s)
-        multiply_add(sum, ones, load(i / TILES * (steps / K::groups) + s, i % TILES, lane));
+      KV_UNROLL_4 for (int s = 0; s < steps / K::groups; ++s) {
+        KV_UNROLL for (int term = 0; term < TERMS; ++term)
+          multiply_add(sum, ones, load(i / TILES * (steps / K::groups) + s, i % TILES, term, lane));
+      }
       if (lane_row(lane) == 0) {
         sum_memory[8 * i + 2 * lane_quad(lane)] = sum.v[0];
         sum_memory[8 * i + 2 * lane_quad(lane) + 1] = sum.v[1];
@@ -96,12 +108,14 @@ struct MatrixQuery {
     group_sync();
   }
 
-  KV_FUNC TileB load(int step, int t, int lane) const {
+  KV_FUNC TileB load(int step, int t, int term, int lane) const {
     TileB b;
-    load_tile_b(tile_memory + ((t * steps + step) * 32 + lane) * 4, b);
+    load_tile_b(tile_memory + term * term_halves + ((t * steps + step) * 32 + lane) * 4, b);
     return b;
   }
-  KV_FUNC TileB at(int step, int t, int lane) const { return held ? tile[t * steps + step] : load(step, t, lane); }
+  KV_FUNC TileB at(int step, int t, int term, int lane) const {
+    return held ? tile[t * steps + step] : load(step, t, term, lane);
+  }
   KV_FUNC float sum_at(int group, int t, int j, int quad) const {
     return held ? sums[group][t][j] : float(sum_memory[8 * (group * TILES + t) + 2 * quad + j]);
   }
