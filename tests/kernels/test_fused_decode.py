@@ -81,8 +81,10 @@ def test_query_groups_by_the_scalar_body(group):
     check(Case(group=group, heads=2, packed=20, matrix=False))
 
 
-def test_sixteen_heads_of_512_channels_share_a_threadgroup():
-    check(Case(dim=512, group=16, packed=33))
+@pytest.mark.parametrize("dtype", [mx.float16, mx.float32], ids=str)
+def test_sixteen_heads_of_512_channels_share_a_threadgroup(dtype):
+    """By the matrix body in 16 bit; two terms of each query would not leave room there, so float32 is scalar."""
+    check(Case(dim=512, group=16, packed=33, dtype=dtype))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_scores_that_grow_along_the_context_do_not_overflow(layout):
     scores = 0.7 * keys[0, 0].sum(axis=-1)
     shares = np.exp(scores - scores.max())
     expected = (shares / shares.sum()) @ values[0, 0]
-    assert np.linalg.norm(np.array(out)[0, 0, 0] - expected) / np.linalg.norm(expected) < 1e-3
+    assert np.linalg.norm(np.array(out)[0, 0, 0] - expected) / np.linalg.norm(expected) < LIMITS[mx.float32]
 
 
 @pytest.mark.slow
