@@ -158,5 +158,5 @@ def times(found: dict[str, float]) -> str:
 
 
 def said(goal: str, met: bool, value: str) -> str:
-    """How a goal fared, with what was measured, e.g. 330 trials: at most 15 ms: met (10.3 ms)."""
-    return f"{goal}: {'met' if met else 'not met'} ({value})."
+    """A list's line on how a goal fared, e.g. - 330 trials: at most 15 ms: met (10.3 ms)."""
+    return f"- {goal}: {'met' if met else 'not met'} ({value})."

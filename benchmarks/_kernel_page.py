@@ -73,13 +73,11 @@ def _encoding(rows: Sequence[Row]) -> str:
 def _verdict(rows: Sequence[Row], label: str, checks: Sequence[Row]) -> str:
     found = {row["path"]: row for row in rows if row["format"] == label}
     ours = found[FUSED]
-    said = _frame.said(f"at least {SHARE:.0%} of copy bandwidth", ours["share"] >= SHARE, f"{ours['share']:.1%}")
-    lines = [f"- {said}"]
+    lines = [_frame.said(f"at least {SHARE:.0%} of copy bandwidth", ours["share"] >= SHARE, f"{ours['share']:.1%}")]
     for path, goal in GOALS.items():
         if path in found:
             times = found[path]["median"] / ours["median"]
-            said = _frame.said(f"at least {goal}x faster than {path}", times >= goal, f"{times:.1f}x")
-            lines.append(f"- {said}")
+            lines.append(_frame.said(f"at least {goal}x faster than {path}", times >= goal, f"{times:.1f}x"))
     if checks:
         codes = [row["error"] for row in checks if row.get("encoder")]
         for kind in dict.fromkeys(row["type"] for row in checks if not row.get("encoder")):

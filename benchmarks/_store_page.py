@@ -37,7 +37,7 @@ def page(record: _frame.Results) -> str:
     ]
     for name, found in results["databases"].items():
         parts += [f"## {name}\n", *_database(results["batch"], found)]
-    return "\n".join((*parts, "## The goals\n", "\n".join(f"- {line}" for line in _goals(results)) + "\n"))
+    return "\n".join((*parts, "## The goals\n", "\n".join(_goals(results)) + "\n"))
 
 
 def _beside(results: _frame.Results) -> str:

@@ -225,18 +225,18 @@ def _verdict(results: _frame.Results) -> str:
     lines = []
     for name, found in results["models"].items():
         ratio, tau = found["wall"]["ratio"], found["tau"]
-        lines.append(_said(f"{name}: 5 times the careful loop", ratio["ratio"] >= GOALS["ratio"], _frame.times(ratio)))
+        lines.append(
+            _frame.said(f"{name}: 5 times the careful loop", ratio["ratio"] >= GOALS["ratio"], _frame.times(ratio))
+        )
         if found["top"] == _final.TOP:
             lines.append(
-                _said(f"{name}: Kendall's tau at least 0.9 on the top {_final.TOP}", tau >= GOALS["tau"], f"{tau:.3f}")
+                _frame.said(
+                    f"{name}: Kendall's tau at least 0.9 on the top {_final.TOP}", tau >= GOALS["tau"], f"{tau:.3f}"
+                )
             )
     if results["campaign"]:
         minutes = results["campaign"]["wall"] / 60
         whole = results["campaign"]["complete"] == results["campaign"]["trials"]
         met = whole and minutes <= GOALS["minutes"]
-        lines.append(_said("330 trials in at most 4 minutes on 2 cores", met, f"{minutes:.1f} minutes"))
+        lines.append(_frame.said("330 trials in at most 4 minutes on 2 cores", met, f"{minutes:.1f} minutes"))
     return "## The goals\n\n" + "\n".join(lines) + "\n"
-
-
-def _said(goal: str, met: bool, value: str) -> str:
-    return f"- {_frame.said(goal, met, value)}"

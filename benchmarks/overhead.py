@@ -298,20 +298,18 @@ def _verdict(results: _frame.Results) -> str:
         goal = GOALS.get(int(size))
         if goal is not None:
             lines.append(
-                _said(f"{size} trials: at most {1e3 * goal:.0f} ms", wall[OURS] <= goal, f"{1e3 * wall[OURS]:.1f} ms")
+                _frame.said(
+                    f"{size} trials: at most {1e3 * goal:.0f} ms", wall[OURS] <= goal, f"{1e3 * wall[OURS]:.1f} ms"
+                )
             )
         if RAY_TUNE in wall:
             times = wall[RAY_TUNE] / wall[OURS]
-            lines.append(_said(f"{size} trials: 200 times under Ray Tune", times >= 200, f"{times:.0f} times"))
+            lines.append(_frame.said(f"{size} trials: 200 times under Ray Tune", times >= 200, f"{times:.0f} times"))
         best = min(wall[name] for name in STORAGES)
         lines.append(
-            _said(f"{size} trials: faster than every Optuna storage", wall[OURS] < best, f"{1e3 * best:.1f} ms")
+            _frame.said(f"{size} trials: faster than every Optuna storage", wall[OURS] < best, f"{1e3 * best:.1f} ms")
         )
     return "## The goals\n\n" + "\n".join(lines) + "\n"
-
-
-def _said(goal: str, met: bool, value: str) -> str:
-    return f"- {_frame.said(goal, met, value)}"
 
 
 BENCHMARK = _frame.Benchmark("overhead", measure, page)

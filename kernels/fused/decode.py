@@ -214,7 +214,7 @@ def _terms(run: Run, q: Array, group: int) -> int:
     import mlx.core as mx
 
     terms = 2 if q.dtype == mx.float32 else 1
-    heads = 8 if group <= 8 else 16
+    heads = -(-group // 8) * 8
     tiles = isinstance(run.key, PackedSide) and isinstance(run.value, PackedSide)
     return terms if tiles and terms * heads * q.shape[-1] <= _QUERY_HALVES else 0
 

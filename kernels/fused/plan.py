@@ -54,13 +54,13 @@ def plan(device: Device, *, counts: tuple[int, int, int], rows: int, group: int,
     """The plan for `counts` = packed, head and tail tokens of each of `rows` = batch * KV heads.
 
     16-bit tokens get a part per few tokens; packed tokens as many parts as finish first. `terms` are those that the
-    matrix body would need, 0 where it cannot be.
+    matrix body would need for packed tokens, 0 where it cannot be.
     """
     packed, head, tail = counts
     most = max(1, device.threadgroups // rows)
     head_parts, tail_parts = (min(-(-count // DENSE_TOKENS), most) for count in (head, tail))
     packed_parts = _packed_parts(device, packed, rows, head_parts + tail_parts)
-    return Plan(terms if group > device.scalar_heads else 0, packed_parts, head_parts, tail_parts)
+    return Plan(terms if packed_parts and group > device.scalar_heads else 0, packed_parts, head_parts, tail_parts)
 
 
 @lru_cache(maxsize=4096)

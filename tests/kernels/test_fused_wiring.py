@@ -115,4 +115,6 @@ def test_parts_fill_a_device_and_are_never_empty(tokens, rows, threadgroups):
 
 def test_no_parts_for_what_is_not_there():
     chosen = plan(Device(64, 2, 4, 0), counts=(0, 0, 5), rows=2, group=2)
-    assert (chosen.packed_parts, chosen.head_parts, chosen.tail_parts) == (0, 0, 1)
+    assert (chosen.packed_parts, chosen.head_parts, chosen.tail_parts, chosen.terms) == (0, 0, 1, 0)
+    chosen = plan(Device(64, 2, 4, 0), counts=(0, 0, 5), rows=2, group=8)
+    assert chosen.terms == 0
