@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from swarm.agents.base import History
-from swarm.agents.evidence import Configuration
+from swarm.agents.analysis.results import Configuration
+from swarm.agents.history import History
 from swarm.memory.records import TrialRecord
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks._decided import Answer, Configuration, Laps
 from numpy.typing import NDArray
 
-from swarm.experiments.prefill import CHUNK, WINDOWS, scored_positions
+from swarm.experiments.measurement.prefill import CHUNK, WINDOWS, scored_positions
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -58,8 +58,8 @@ def _text(info: ModelInfo, context: int) -> NDArray[np.int32]:
     """The windows that the dear trial reads [W, context]."""
     from mlx_lm.tokenizer_utils import load
 
-    from swarm.experiments.corpus import Corpus
     from swarm.experiments.models import registry
+    from swarm.experiments.text import Corpus
 
     tokenizer = load(registry.ensure(info.name))
     return Corpus.open().windows(tokenizer, context + 1, 2 * WINDOWS, bos=info.bos)[1::2, :-1]

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swarm.agents import evidence, pareto
-from swarm.agents.base import AgentSettings, History
-from swarm.agents.seeds import generator
+from swarm.agents.analysis import pareto, results
+from swarm.agents.generation.seeds import generator
+from swarm.agents.history import AgentSettings, History
 from swarm.kernels.spec import KVSpec
 
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
-    from swarm.experiments.scopes import Layers
+    from swarm.experiments.space.scopes import Layers
     from swarm.experiments.spec import Measurement, TrialSpec
     from swarm.memory.records import TrialRecord
 
@@ -84,7 +84,7 @@ def configurations(info: ModelInfo, count: int, seed: int) -> list[Configuration
     Only what a campaign may promote counts (at most so many bits/value), and no learned scaling: fitting it costs
     everybody the same.
     """
-    from swarm.experiments.space import Space
+    from swarm.experiments.space.search_space import Space
 
     space, rng = Space([info]), generator(seed, "trials", info.name)
     found: dict[Configuration, None] = {}
@@ -119,10 +119,10 @@ class Swarm:
     """
 
     def __init__(self, info: ModelInfo, context: int, folder: Path) -> None:
-        from swarm.agents.council import Council
-        from swarm.agents.slots.base import choosers
-        from swarm.experiments.runner import Runner
-        from swarm.experiments.space import Space, SpaceSettings
+        from swarm.agents.generation.nodes.base import choosers
+        from swarm.agents.generation.strategy import Council
+        from swarm.experiments.measurement.runner import Runner
+        from swarm.experiments.space.search_space import Space, SpaceSettings
 
         self.runner = Runner(cache_dir=folder, threads=1)
         self.info = info
@@ -168,7 +168,7 @@ class Swarm:
 
     def order(self, wanted: Sequence[Configuration]) -> list[int]:
         """Places of all configurations that ended well, in the order of the cheap rung: by Pareto rank, then by KLD."""
-        cells = [cell for cell in evidence.cells(self.records).values() if cell.configuration.rung == 0]
+        cells = [cell for cell in results.cells(self.records).values() if cell.configuration.rung == 0]
         places = {configuration: place for place, configuration in enumerate(wanted)}
         ranked = sorted(zip(pareto.ranks(cells), cells, strict=True), key=lambda entry: (entry[0], entry[1].level))
         return [places[cell.configuration.kv, cell.configuration.layers] for _, cell in ranked]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.agents.evidence import FLOOR
+from swarm.agents.analysis.results import FLOOR
 
 TOP = 30
 SHARES = (0.0, 1 / 8, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0)
@@ -63,7 +63,7 @@ def agreement(careful: Answers, dear: Mapping[int, Mapping[str, Any]]) -> dict[s
 
 def best(answers: Answers) -> list[int]:
     """Places on the true Pareto front of KLD and bits/value."""
-    from swarm.agents.pareto import front
+    from swarm.agents.analysis.pareto import front
 
     return front([(float(level), a["bits"]) for level, a in zip(levels(answers), answers, strict=True)])
 

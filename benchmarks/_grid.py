@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from swarm.experiments.ends import Ends
-from swarm.experiments.scopes import All, Layers, Scope
-from swarm.experiments.sides import Side
-from swarm.experiments.space import Space, SpaceSettings
+from swarm.experiments.space.ends import Ends
+from swarm.experiments.space.scopes import All, Layers, Scope
+from swarm.experiments.space.search_space import Space, SpaceSettings
+from swarm.experiments.space.sides import Side
+from swarm.experiments.space.suggest import Params, Trial
 from swarm.experiments.spec import TrialSpec
-from swarm.experiments.suggest import Params, Trial
 from swarm.kernels.errors import SpecError
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec

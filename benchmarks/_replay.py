@@ -15,11 +15,11 @@ import numpy as np
 from benchmarks import _grid
 from benchmarks._table import CONTEXT, SERIES, Table
 
-from swarm.agents.base import AgentSettings, History
-from swarm.agents.council import Council
-from swarm.agents.seeds import derive, generator
-from swarm.agents.slots.base import choosers
-from swarm.agents.study import ModelStudy, objectives
+from swarm.agents.generation.nodes.base import choosers
+from swarm.agents.generation.seeds import derive, generator
+from swarm.agents.generation.strategy import Council
+from swarm.agents.history import AgentSettings, History
+from swarm.agents.samplers.optuna_bridge.study import ModelStudy, objectives
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.memory.records import TrialRecord
 

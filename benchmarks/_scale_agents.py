@@ -12,9 +12,9 @@ from typing import Any
 
 from benchmarks import _from_tests
 
-from swarm.agents.base import AgentSettings, History
-from swarm.agents.council import Council
-from swarm.experiments.space import Space
+from swarm.agents.generation.strategy import Council
+from swarm.agents.history import AgentSettings, History
+from swarm.experiments.space.search_space import Space
 from swarm.memory.records import FindingRecord, TrialRecord
 
 LAG = 8

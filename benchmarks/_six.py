@@ -9,12 +9,12 @@ import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from swarm.agents.base import AgentSettings
-from swarm.agents.study import STARTUP_TRIALS, ModelStudy
+from swarm.agents.history import AgentSettings
+from swarm.agents.samplers.optuna_bridge.study import STARTUP_TRIALS, ModelStudy
 from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.protocols.noop import FAULTS, instruct
+from swarm.experiments.space.suggest import Params, Trial
 from swarm.experiments.spec import TrialSpec
-from swarm.experiments.suggest import Params, Trial
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Proposal, TrialRecord
 from swarm.orchestrator.rehearsal import MODELS, Rehearsal
@@ -22,7 +22,7 @@ from swarm.orchestrator.rehearsal import MODELS, Rehearsal
 if TYPE_CHECKING:
     import optuna
 
-    from swarm.agents.base import History
+    from swarm.agents.history import History
 
 SECONDS = 0.002
 """How long a trial sleeps."""

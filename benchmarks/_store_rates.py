@@ -19,7 +19,7 @@ from benchmarks._store_trials import METRICS, SERIES, measurement, proposal
 
 from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Budget
-from swarm.memory.results import Ended
+from swarm.memory.result_writer import Ended
 from swarm.memory.store import Store
 
 if TYPE_CHECKING:

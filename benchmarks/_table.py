@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import _grid
 
-from swarm.experiments.scopes import Layers
+from swarm.experiments.space.scopes import Layers
 from swarm.kernels.errors import TrialError, UsageError
 from swarm.kernels.spec import KVSpec
 
@@ -54,10 +54,10 @@ def measure(model: str, folder: Path, tell: Callable[[str], None], limit: int | 
         tell: told about progress.
         limit: most configurations in the file; None means all.
     """
-    from swarm.experiments import decode
     from swarm.experiments.environment import environment
+    from swarm.experiments.measurement import decode
+    from swarm.experiments.measurement.runner import Runner
     from swarm.experiments.models import registry
-    from swarm.experiments.runner import Runner
     from swarm.experiments.spec import TrialSpec
 
     decode.TAIL = TAIL  # part of the captures' key, so that no campaign reads them

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import _final, _frame
 
-from swarm.experiments.prefill import WINDOWS
+from swarm.experiments.measurement.prefill import WINDOWS
 
 OURS = "swarm"
 CAREFUL = "careful loop"

@@ -28,8 +28,8 @@ from swarm.experiments import paths
 from swarm.kernels import blas
 
 if TYPE_CHECKING:
+    from swarm.experiments.measurement.runner import Runner
     from swarm.experiments.models.base import ModelInfo
-    from swarm.experiments.runner import Runner
     from swarm.experiments.spec import TrialSpec
 
 REPLICATES = {"quality": 2, "attention": 1}
@@ -46,7 +46,7 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     models = [info.name for info in registry.catalogue() if info.bundled and info.available][: 1 if short else None]
     for name in models:
         registry.ensure(name)
-    from swarm.experiments.decode import tail_tokens
+    from swarm.experiments.measurement.decode import tail_tokens
     from swarm.experiments.spec import TrialSpec
 
     context = SHORT_CONTEXT if short else TrialSpec(model="any").context
@@ -64,8 +64,8 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
 
 def of_model(name: str, short: bool) -> _frame.Results:
     """The rows of one model, and what fitting learned scaling costs there."""
+    from swarm.experiments.measurement.runner import Runner
     from swarm.experiments.models import registry
-    from swarm.experiments.runner import Runner
 
     runner, info = Runner(), registry.describe(name)
     wanted = rows(info.head_dim, key_bias=info.key_bias)
@@ -154,9 +154,9 @@ def _pooled(runs: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
 
 def fitting_cost(spec: TrialSpec) -> dict[str, float]:
     """CPU seconds of reading the calibration text, and of fitting keys and values of one specification."""
-    from swarm.experiments import fitting
-    from swarm.experiments.calibration import CalibrationSet, plain
-    from swarm.experiments.runner import Runner
+    from swarm.experiments.measurement import learned_scaling
+    from swarm.experiments.measurement.calibration import CalibrationSet, plain
+    from swarm.experiments.measurement.runner import Runner
 
     with tempfile.TemporaryDirectory() as folder:
         subject = Runner(cache_dir=Path(folder)).subject(spec.model)
@@ -164,7 +164,7 @@ def fitting_cost(spec: TrialSpec) -> dict[str, float]:
         times = [time.process_time()]
         subject.shared(CalibrationSet.of, plain(spec, subject))
         times.append(time.process_time())
-        fitting.learned(spec, subject)
+        learned_scaling.learned(spec, subject)
         times.append(time.process_time())
     return {"calibration_cpu_seconds": times[1] - times[0], "fitting_cpu_seconds": times[2] - times[1]}
 

@@ -3,7 +3,7 @@
 Every contestant runs the same search: six categorical parameters, two objectives, Optuna's TPE as sampler, trials that
 sleep 2 ms, two workers. Starting Ray and its workers is not counted. The profile's lesson: half of a trial was TPE,
 and nearly half of that sorting all earlier trials into good and bad, once for each parameter. Ours sorts once per trial
-and gives the same answers (`agents/tpe.py`); peers have Optuna's own.
+and gives the same answers (`agents/samplers/optuna_bridge/one_trial_tpe.py`); peers have Optuna's own.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from benchmarks import _frame, _replay, _table
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from swarm.agents.pareto import Point
+    from swarm.agents.analysis.pareto import Point
     from swarm.memory.records import TrialRecord
 
 BUDGET = 330
@@ -87,8 +87,8 @@ def replay(job: tuple[str, str, int, int]) -> dict[str, dict[str, list[float]]]:
 
 
 def _curve(records: Sequence[TrialRecord], budget: int, model: str) -> dict[str, list[float]]:
-    from swarm.agents.credit import box
-    from swarm.agents.pareto import front, hypervolume
+    from swarm.agents.analysis.pareto import front, hypervolume
+    from swarm.agents.generation.bandit import box
 
     reference, area = box(_replay.SETTINGS)
     best = hypervolume(_optimum(model), reference)
@@ -113,8 +113,8 @@ def _optimum(model: str) -> tuple[Point, ...]:
 
 
 def _point(record: TrialRecord) -> Point:
-    from swarm.agents.credit import LOWEST
-    from swarm.agents.study import objectives
+    from swarm.agents.generation.bandit import LOWEST
+    from swarm.agents.samplers.optuna_bridge.study import objectives
 
     found = objectives(record)
     return (float("inf"),) * 2 if found is None else (max(found[0], LOWEST), found[1])

@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from swarm.experiments import sources
+from swarm.experiments import identity
 from swarm.kernels.errors import NonFiniteError, SpecError
 from swarm.kernels.spec import FrozenModel, KVSpec
 
@@ -59,7 +59,7 @@ class TrialSpec(FrozenModel):
 @cache
 def code_version() -> str:
     """SHA-256 over every source file that can change a measurement: the packages kernels and experiments."""
-    return sources.digest(sources.ROOTS)
+    return identity.digest(identity.ROOTS)
 
 
 TIMED_UNITS = frozenset({"us", "GB/s", "of copy bandwidth", "of roofline"})

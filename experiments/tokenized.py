@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.experiments import sources
+from swarm.experiments import identity
 from swarm.experiments.environment import version
 
 if TYPE_CHECKING:
-    from swarm.experiments.captures import Capture, CaptureStore, Draft
+    from swarm.experiments.artifacts import Capture, CaptureStore, Draft
     from swarm.experiments.models.base import LoadedModel
 
 KIND = "tokens"
@@ -57,7 +57,7 @@ class TokenizedTexts:
             "model": self._loaded.info.name,
             "tokenizer": self._loaded.tokenizer_digest(),
             "texts": sha256("\0".join(self._texts).encode()).hexdigest(),
-            "code": sources.captured(),
+            "code": identity.captured(),
             "transformers": version("transformers"),
         }
         return self._captures.get(KIND, key, self._write)

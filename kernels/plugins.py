@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 @cache
 def names(package: str) -> tuple[str, ...]:
-    """Sorted plug-in names of a dotted package; modules called `base` or starting with `_` are not plug-ins."""
+    """Sorted plug-in names of a dotted package: its modules, but `base` and those that start with `_`."""
     path = importlib.import_module(package).__path__
-    found = (module.name for module in pkgutil.iter_modules(path))
+    found = (module.name for module in pkgutil.iter_modules(path) if not module.ispkg)
     return tuple(sorted(name for name in found if name != "base" and not name.startswith("_")))
 
 

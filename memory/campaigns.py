@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Row, func, insert, select, update
 from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.memory import ledger, text
 from swarm.memory.database import Database
+from swarm.memory.errors import ConflictError
 from swarm.memory.events import record
-from swarm.memory.faults import ConflictError
 from swarm.memory.records import Budget, CampaignRecord, CampaignState
 from swarm.memory.tables import campaigns
 from swarm.memory.types import utc_now

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 
 from swarm.kernels.errors import StoreError, UsageError
 from swarm.memory import postgresql, sqlite
-from swarm.memory.faults import StoreFullError, translated
+from swarm.memory.errors import StoreFullError, translated
 
 
 class Database:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarm.kernels.errors import StoreError, UsageError
 from swarm.memory import plans, sqlite
-from swarm.memory.faults import describe
+from swarm.memory.errors import describe
 
 if TYPE_CHECKING:
     import psycopg

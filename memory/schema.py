@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from swarm.kernels.errors import ForeignStoreError, NewerStoreError, StoreError
 from swarm.memory import database, sqlite, views
 from swarm.memory.database import Database
-from swarm.memory.faults import translated
+from swarm.memory.errors import translated
 
 VERSION_TABLE = "kv_swarm_version"
 _VERSION = table(VERSION_TABLE, column("version_num"))

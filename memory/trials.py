@@ -11,10 +11,10 @@ from sqlalchemy import Select, insert, select
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.memory import ledger, proposals, reading, text
-from swarm.memory.faults import ConflictError, DuplicateTrialError
+from swarm.memory.errors import ConflictError, DuplicateTrialError
+from swarm.memory.proposal_lock import Turns
 from swarm.memory.records import Proposal, TrialRecord, TrialState, Turn
 from swarm.memory.tables import trials
-from swarm.memory.turns import Turns
 
 _INSERT = insert(trials).returning(trials.c.id, trials.c.created_at)
 

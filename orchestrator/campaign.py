@@ -11,21 +11,21 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from swarm.agents.base import FINISHED, History
+from swarm.agents.history import FINISHED, History
 from swarm.kernels.errors import BudgetError, LeaseLostError, SwarmError
 from swarm.memory.records import CampaignState, Finding, Lease, Proposal, Summary, TrialRecord
+from swarm.orchestrator.campaign_state import Roster
 from swarm.orchestrator.recorder import Recorder
-from swarm.orchestrator.roster import Roster
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from swarm.agents.referee import Score
+    from swarm.agents.analysis.judge import Score
     from swarm.memory.records import CampaignRecord, Turn
     from swarm.memory.store import Store
     from swarm.orchestrator.leases import Leases
+    from swarm.orchestrator.monitor.progress import View
     from swarm.orchestrator.pool import Pool, Result
-    from swarm.orchestrator.progress import View
     from swarm.orchestrator.stop import Stop
     from swarm.orchestrator.wallclock import WallClock
 

@@ -124,18 +124,18 @@ def _store(settings: Settings) -> Check:
 
 
 def _llm(settings: Settings) -> Check:
-    from swarm.agents.llm import endpoints, hiring
+    from swarm.agents.llm import endpoint, factory
     from swarm.agents.llm.client import Client
 
     asked = settings.for_llm()
     if asked.llm == "none":
-        hint = endpoints.hint(asked)
+        hint = endpoint.hint(asked)
         return Check("LLM", "off", "none: the agents use the built-in statistics" + (f". {hint}" if hint else ""))
-    hiring.check(asked, capped=settings.max_usd is not None)
-    local = endpoints.local_model(asked)
+    factory.check(asked, capped=settings.max_usd is not None)
+    local = endpoint.local_model(asked)
     if local is not None:
         return Check("LLM", "ok", f"{local} on this machine")
-    client = Client(endpoints.endpoint(asked), LLM_PATIENCE)
+    client = Client(endpoint.endpoint(asked), LLM_PATIENCE)
     try:
         names, model = client.models(), client.model
     finally:

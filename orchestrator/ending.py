@@ -47,7 +47,7 @@ def tell(store: Store, campaign: CampaignRecord, state: CampaignState) -> None:
 
 
 def _tell_llm(store: Store, campaign: CampaignRecord) -> None:
-    from swarm.agents.llm.journal import in_words, report
+    from swarm.agents.llm.telemetry import in_words, report
 
     llm = report(store, campaign.id)
     if llm is not None:

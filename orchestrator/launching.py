@@ -19,7 +19,7 @@ from swarm.orchestrator.rehearsal import MODELS, Rehearsal
 from swarm.orchestrator.settings import Settings
 
 if TYPE_CHECKING:
-    from swarm.agents.llm.minds import Minds
+    from swarm.agents.llm.runner import Minds
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.spec import Device
     from swarm.memory.store import Store
@@ -68,19 +68,19 @@ def check(settings: Settings) -> None:
 
 
 def _check_minds(settings: Settings) -> None:
-    from swarm.agents.agenda import document
-    from swarm.agents.llm import hiring
+    from swarm.agents.llm import factory
+    from swarm.agents.published_claims import schema
 
     if settings.rehearsal is not None and (settings.llm != "none" or settings.agenda is not None):
         raise UsageError("--rehearsal has no agents, so --llm and --agenda mean nothing.", "Leave them out.")
-    hiring.check(settings.for_llm(), capped=settings.max_usd is not None)
+    factory.check(settings.for_llm(), capped=settings.max_usd is not None)
     if settings.agenda is not None:
-        document.load(settings.agenda)
+        schema.load(settings.agenda)
 
 
 def _check_subjects(settings: Settings) -> None:
-    from swarm.experiments.corpus import Corpus
     from swarm.experiments.models import registry
+    from swarm.experiments.text import Corpus
 
     Corpus.open(Path(settings.corpus) if settings.corpus else None)
     for name in settings.models or ():
@@ -99,18 +99,18 @@ def cast(settings: Settings) -> Cast:
     from swarm.kernels import blas
 
     blas.use_openblas(1)
-    from swarm.agents.agenda import document
-    from swarm.agents.council import Council
-    from swarm.experiments.corpus import Corpus
-    from swarm.experiments.decode import WINDOWS
-    from swarm.experiments.space import Space, SpaceSettings
+    from swarm.agents.generation.strategy import Council
+    from swarm.agents.published_claims import schema
+    from swarm.experiments.measurement.decode import WINDOWS
+    from swarm.experiments.space.search_space import Space, SpaceSettings
+    from swarm.experiments.text import Corpus
 
     corpus = Corpus.open(Path(settings.corpus) if settings.corpus else None)
     corpus.check_length(settings.context + 1, 2 * WINDOWS)
     infos = _models(settings.models)
     kind = device_of(settings)
     space = Space(infos, SpaceSettings(context=settings.context), corpus_digest=corpus.digest, device=kind)
-    agenda = document.load(settings.agenda) if settings.agenda is not None else None
+    agenda = schema.load(settings.agenda) if settings.agenda is not None else None
     identity = {"models": {info.name: info.digest for info in infos}, "corpus": corpus.digest, "device": kind}
     if agenda is not None:
         identity["agenda"] = agenda.digest
@@ -128,13 +128,13 @@ def minds(settings: Settings, store: Store, campaign: CampaignRecord) -> Iterato
     Raises:
         UsageError: an LLM that cannot be asked as it is told.
     """
-    from swarm.agents.llm import endpoints, hiring
+    from swarm.agents.llm import endpoint, factory
 
     asked = settings.for_llm()
-    hint = endpoints.hint(asked)
+    hint = endpoint.hint(asked)
     if hint:
         note(hint)
-    hired = hiring.hire(asked, store, campaign.id, every=settings.analyse_every)
+    hired = factory.hire(asked, store, campaign.id, every=settings.analyse_every)
     try:
         yield hired
     finally:
@@ -183,8 +183,8 @@ def make_pool(settings: Settings, stop: Stop) -> Pool:
 
 def make_plan(settings: Settings) -> Plan:
     """What the workers are told."""
-    from swarm.experiments.corpus import Corpus
     from swarm.experiments.models import registry
+    from swarm.experiments.text import Corpus
     from swarm.orchestrator.cluster import hidden_paths
     from swarm.orchestrator.worker import Plan
 
@@ -250,8 +250,8 @@ def drive(
     """Run a campaign until it is complete or stopped, and show it; returns the state it was left in."""
     from swarm.orchestrator.campaign import Driver
     from swarm.orchestrator.leases import Leases, owner_name
+    from swarm.orchestrator.monitor.watching import following
     from swarm.orchestrator.wallclock import WallClock
-    from swarm.orchestrator.watching import following
 
     with minds(settings, store, campaign) as hired, following(store, campaign) as shown, Leases(store) as leases:
         stop.defer(_waking(pool, hired))

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from swarm.agents.references import PATTERN, Resolver
+from swarm.agents.writing.references import PATTERN, Resolver
 
 if TYPE_CHECKING:
-    from swarm.agents.base import History
+    from swarm.agents.history import History
 
 
 @dataclass(frozen=True)

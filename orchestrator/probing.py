@@ -10,8 +10,8 @@ from swarm.memory.records import Budget, CampaignRecord, Proposal
 from swarm.orchestrator.leases import owner_name
 
 if TYPE_CHECKING:
-    from swarm.experiments.probe.endpoint import Endpoint
-    from swarm.experiments.probe.scenarios import Probed, ProbeSettings
+    from swarm.experiments.engines.probe.endpoint import Endpoint
+    from swarm.experiments.engines.probe.scenarios import Probed, ProbeSettings
     from swarm.memory.store import Store
 
 REFUSED = "refused"

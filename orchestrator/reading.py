@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from swarm.agents.base import History
-    from swarm.agents.recheck import Change
-    from swarm.agents.references import Resolver
+    from swarm.agents.analysis.verify import Change
+    from swarm.agents.history import History
+    from swarm.agents.writing.references import Resolver
     from swarm.memory.records import CampaignRecord
     from swarm.memory.store import Store
 
@@ -42,7 +42,7 @@ def open_campaign(flag: str | None, campaign: str | None) -> Iterator[tuple[Stor
 
 def everything(store: Store, campaign: CampaignRecord) -> History:
     """All that is known of a campaign, nothing hidden."""
-    from swarm.agents.base import History
+    from swarm.agents.history import History
 
     records = store.trials.list(campaign.id)
     findings, summaries = store.findings.list(campaign.id), store.summaries.list(campaign.id)
@@ -51,8 +51,8 @@ def everything(store: Store, campaign: CampaignRecord) -> History:
 
 def resolver(store: Store, campaign: CampaignRecord) -> Resolver:
     """What resolves the references of a campaign's texts, from the store as it is now."""
-    from swarm.agents.base import AgentSettings
-    from swarm.agents.references import Resolver
+    from swarm.agents.history import AgentSettings
+    from swarm.agents.writing.references import Resolver
 
     known = {key: value for key, value in campaign.settings.items() if key in AgentSettings.model_fields}
     return Resolver(everything(store, campaign), AgentSettings.model_validate(known))
@@ -69,8 +69,8 @@ def changes(store: Store, campaign: CampaignRecord) -> list[Change]:
     Raises:
         UsageError: the campaign's agenda cannot be read any more.
     """
-    from swarm.agents.agenda import document
-    from swarm.agents.recheck import recheck
+    from swarm.agents.analysis.verify import recheck
+    from swarm.agents.published_claims import schema
     from swarm.experiments.models.base import ModelInfo
 
     names = campaign.settings.get("models", ())
@@ -79,5 +79,5 @@ def changes(store: Store, campaign: CampaignRecord) -> list[Change]:
     return recheck(
         everything(store, campaign),
         {name: known[name] for name in names if name in known},
-        document.load(agenda) if agenda else None,
+        schema.load(agenda) if agenda else None,
     )

@@ -9,9 +9,9 @@ from swarm.kernels.errors import SwarmError, UsageError
 from swarm.orchestrator.console import note
 
 if TYPE_CHECKING:
-    from swarm.experiments.factors import StoredFactors
+    from swarm.experiments.deploy.recipe import Recipe
+    from swarm.experiments.measurement.factors import StoredFactors
     from swarm.experiments.models.base import LoadedModel
-    from swarm.experiments.recipe import Recipe
     from swarm.memory.records import TrialRecord
 
 
@@ -31,8 +31,8 @@ def of_trial(record: TrialRecord, campaign: str, corpus: Path | None = None) -> 
         UsageError: the trial measured no divergence of a whole model, or changed the model itself.
         FactorsError: other factors than the measured ones come out of fitting here.
     """
-    from swarm.experiments.factors import digest
-    from swarm.experiments.recipe import Evidence, Recipe, plan
+    from swarm.experiments.deploy.recipe import Evidence, Recipe, plan
+    from swarm.experiments.measurement.factors import digest
 
     spec, environment = record.spec, record.environment
     if record.state != "complete":
@@ -76,16 +76,16 @@ def of_trial(record: TrialRecord, campaign: str, corpus: Path | None = None) -> 
 
 def _learned(record: TrialRecord, corpus: Path | None) -> tuple[StoredFactors, ...]:
     """The learned factors of a trial, from this machine's cache or fitted again on the same calibration text."""
-    from swarm.experiments.recipe import learns
+    from swarm.experiments.deploy.recipe import learns
 
     if not learns(record.spec.kv):
         return ()
-    from swarm.experiments import fitting
-    from swarm.experiments.factors import speaks_of, stored
-    from swarm.experiments.runner import Runner, outcomes
+    from swarm.experiments.measurement import learned_scaling
+    from swarm.experiments.measurement.factors import speaks_of, stored
+    from swarm.experiments.measurement.runner import Runner, outcomes
 
     with outcomes():
-        factors = stored(fitting.learned(record.spec, Runner(corpus=corpus).subject(record.spec.model)) or {})
+        factors = stored(learned_scaling.learned(record.spec, Runner(corpus=corpus).subject(record.spec.model)) or {})
     if factors and not speaks_of(record.notes, factors):
         raise FactorsError(
             f"the learned factors that fitting gives here are not those that trial {record.id} was measured with.",
@@ -106,8 +106,8 @@ def choose(model: str | None, path: Path | None, method: str | None) -> tuple[st
         UsageError: both or neither are given, or there is no model.
         RecipeError: the file is no recipe.
     """
-    from swarm.experiments.footprint.method import parse
-    from swarm.experiments.recipe import Recipe, plan
+    from swarm.experiments.deploy.recipe import Recipe, plan
+    from swarm.experiments.sizing.method import parse
 
     if (path is None) == (method is None):
         raise UsageError("what the cache stores is not clear.", "Give --recipe or --kv, one of them.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from swarm.kernels.errors import LeaseLostError
 from swarm.memory.records import Lease, TrialRecord, TrialState
-from swarm.memory.results import Ended
+from swarm.memory.result_writer import Ended
 from swarm.orchestrator.pool import EVICTED, LOST
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from swarm.experiments.spec import Measurement
     from swarm.memory.store import Store
+    from swarm.orchestrator.campaign_state import Roster
     from swarm.orchestrator.leases import Leases
     from swarm.orchestrator.pool import Result
-    from swarm.orchestrator.roster import Roster
     from swarm.orchestrator.worker import Outcome
 
 

@@ -15,8 +15,8 @@ from swarm.kernels.errors import UsageError
 from swarm.memory.records import Finding, Proposal, Summary
 
 if TYPE_CHECKING:
-    from swarm.agents.base import History
-    from swarm.agents.referee import Score
+    from swarm.agents.analysis.judge import Score
+    from swarm.agents.history import History
     from swarm.experiments.spec import Device
 
 MODELS = ("noop-a", "noop-b")

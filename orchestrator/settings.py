@@ -20,7 +20,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from swarm.agents.base import AgentSettings
+from swarm.agents.history import AgentSettings
 from swarm.agents.llm.settings import LlmSettings
 from swarm.experiments.spec import Device
 from swarm.kernels.errors import UsageError

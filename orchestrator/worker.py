@@ -59,7 +59,7 @@ class Worker:
 
     def __init__(self, plan: Plan) -> None:
         sys.path[:] = [path for path in sys.path if path not in plan.hidden]
-        from swarm.experiments.runner import Runner
+        from swarm.experiments.measurement.runner import Runner
 
         self._plan = plan
         self._lacks = ""

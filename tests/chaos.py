@@ -38,7 +38,7 @@ HASTE = 0.05
 NODE = {"num_cpus": 4, "object_store_memory": 80 << 20, "include_dashboard": False}
 CONTEXT = multiprocessing.get_context("forkserver")
 # Not Ray itself: forked after its import, two drivers would draw the same identities.
-CONTEXT.set_forkserver_preload(["optuna", "swarm.orchestrator.campaign", "swarm.agents.council", "chaos"])
+CONTEXT.set_forkserver_preload(["optuna", "swarm.orchestrator.campaign", "swarm.agents.generation.strategy", "chaos"])
 
 
 def drive(arguments: list[str], folder: str, log: str) -> None:

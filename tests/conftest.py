@@ -17,8 +17,8 @@ import pytest
 from postgres_server import NoServerError, PostgresServer
 from tiny_models import FAMILIES, write_tiny_model
 
+from swarm.experiments.measurement.runner import Runner
 from swarm.experiments.models.base import ModelInfo
-from swarm.experiments.runner import Runner
 from swarm.kernels import blas
 
 # Before any test module imports MLX: with the reference BLAS the real models take minutes.

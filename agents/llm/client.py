@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from swarm.agents.llm.dialect import Dialect
-from swarm.agents.llm.endpoints import OPENAI, Endpoint
+from swarm.agents.llm.endpoint import OPENAI, Endpoint
 from swarm.agents.llm.errors import CallError
-from swarm.agents.llm.patience import retry_after
+from swarm.agents.llm.retry import retry_after
 from swarm.memory.text import clean
 
 if TYPE_CHECKING:

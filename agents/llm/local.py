@@ -13,7 +13,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from swarm.agents.llm.endpoints import Endpoint
+from swarm.agents.llm.endpoint import Endpoint
 from swarm.agents.llm.errors import CallError
 
 HOST = "127.0.0.1"
@@ -36,7 +36,7 @@ class LocalServer:
         self._port = _free_port()
         self._lock = threading.Lock()
         self._ready = False
-        command = [sys.executable, "-m", "swarm.agents.llm.local_server", model, str(self._port), str(os.getpid())]
+        command = [sys.executable, "-m", "swarm.agents.llm.server", model, str(self._port), str(os.getpid())]
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C is for the campaign, which ends the server when it is done with it.
             self._process = subprocess.Popen(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swarm.experiments import heap
+from swarm.experiments.measurement import heap
 from swarm.kernels import blas, elementwise
 from swarm.kernels.errors import ModelError, WeightsError
 

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from swarm.experiments import divergence, factors, kernel_time, storage
-from swarm.experiments.attention_error import FIELDS, LayerErrors, layer_errors
-from swarm.experiments.decode import DecodeSet, gained_caches
 from swarm.experiments.environment import environment
+from swarm.experiments.measurement import (
+    divergence,
+    factors,
+    kernel_time,
+    storage,
+)
+from swarm.experiments.measurement.attention_error import FIELDS, LayerErrors, layer_errors
+from swarm.experiments.measurement.decode import DecodeSet, gained_caches
 from swarm.experiments.protocols.base import Protocol
-from swarm.experiments.scopes import All, Scope, Single
+from swarm.experiments.space.scopes import All, Scope, Single
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
 
 if TYPE_CHECKING:
-    from swarm.experiments.subject import Subject
+    from swarm.experiments.measurement.model_under_test import Subject
 
 UNITS = {"attention_kl": "nat", "g": "logit"}
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
-from swarm.experiments.scopes import Scope
+from swarm.experiments.space.scopes import Scope
 from swarm.experiments.spec import Measurement, TrialSpec
 from swarm.kernels import plugins
 from swarm.kernels.errors import SpecError
 
 if TYPE_CHECKING:
+    from swarm.experiments.measurement.model_under_test import Subject
     from swarm.experiments.models.base import ModelInfo
-    from swarm.experiments.subject import Subject
 
 PACKAGE = "swarm.experiments.protocols"
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.experiments import divergence, factors, storage
-from swarm.experiments.decode import DecodeSet
 from swarm.experiments.environment import environment
+from swarm.experiments.measurement import divergence, factors, storage
+from swarm.experiments.measurement.decode import DecodeSet
 from swarm.experiments.protocols.base import Protocol
-from swarm.experiments.scopes import Scope, Single, Upto
+from swarm.experiments.space.scopes import Scope, Single, Upto
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
 from swarm.kernels import arrays
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
-    from swarm.experiments.subject import Subject
+    from swarm.experiments.measurement.model_under_test import Subject
 
 
 class Depth(Protocol):

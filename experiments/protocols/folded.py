@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, ClassVar
 
-from swarm.experiments import divergence, factors, storage
-from swarm.experiments.decode import DecodeSet
 from swarm.experiments.environment import environment
-from swarm.experiments.folding import folded
+from swarm.experiments.measurement import divergence, factors, storage
+from swarm.experiments.measurement.decode import DecodeSet
+from swarm.experiments.measurement.folding import folded
 from swarm.experiments.protocols.base import Protocol
 from swarm.experiments.spec import Measurement, TrialSpec
 
 if TYPE_CHECKING:
-    from swarm.experiments.subject import Subject
+    from swarm.experiments.measurement.model_under_test import Subject
 
 
 class Folded(Protocol):

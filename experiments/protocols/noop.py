@@ -20,7 +20,7 @@ from swarm.experiments.spec import Measurement, Metric, TrialSpec
 from swarm.kernels.errors import TrialError
 
 if TYPE_CHECKING:
-    from swarm.experiments.subject import Subject
+    from swarm.experiments.measurement.model_under_test import Subject
 
 FAULTS = 8
 CRASH_STATUS = 86

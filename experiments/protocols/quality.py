@@ -6,16 +6,21 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
-from swarm.experiments import divergence, factors, storage
-from swarm.experiments.decode import DecodeSet
 from swarm.experiments.environment import environment
-from swarm.experiments.prefill import PrefillSet
+from swarm.experiments.measurement import divergence, factors, storage
+from swarm.experiments.measurement.decode import DecodeSet
+from swarm.experiments.measurement.prefill import PrefillSet
 from swarm.experiments.protocols.base import Protocol
-from swarm.experiments.scopes import All, Band, Protect, Scope
+from swarm.experiments.space.scopes import (
+    All,
+    Band,
+    Protect,
+    Scope,
+)
 from swarm.experiments.spec import Measurement, TrialSpec
 
 if TYPE_CHECKING:
-    from swarm.experiments.subject import Subject
+    from swarm.experiments.measurement.model_under_test import Subject
 
 SETS: tuple[Callable[[TrialSpec, Subject], DecodeSet | PrefillSet], ...] = (DecodeSet.of, PrefillSet.of)
 

@@ -38,7 +38,7 @@ def command(
 
     Examples: `swarm findings --status confirmed`, `swarm findings --search "rotation gemma"`, `swarm findings --check`
     """
-    from swarm.agents.ranking import ranked
+    from swarm.agents.analysis.ranking import ranked
     from swarm.kernels.errors import UnknownNameError
     from swarm.orchestrator.reading import open_campaign
 

@@ -13,7 +13,7 @@ from swarm.orchestrator.console import Column, clean, emit_json, listing, note, 
 from swarm.orchestrator.options import Json, KVMethod, RecipeFile
 
 if TYPE_CHECKING:
-    from swarm.experiments.generation import Generated
+    from swarm.experiments.deploy.generation import Generated
 
 PANEL = "Use"
 
@@ -41,7 +41,7 @@ def command(
     Examples: `swarm generate --recipe best.json "Name three planets."`,
     `swarm generate --model gemma3-270m --kv q8_0,q4_0 < notes.txt`
     """
-    from swarm.experiments import generation
+    from swarm.experiments.deploy import generation
     from swarm.experiments.models import registry
     from swarm.kernels.errors import UsageError
     from swarm.orchestrator.recipes import check, choose
@@ -81,7 +81,7 @@ def _report(model: str, runs: dict[str, Generated], json: bool) -> None:
     if json:
         emit_json({"model": model, "text": first.text, "runs": rows, "same_tokens": agreement})
         return
-    from swarm.experiments.footprint.units import size
+    from swarm.experiments.sizing.units import size
 
     say("\n")
     right: Any = "right"

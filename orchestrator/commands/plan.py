@@ -10,10 +10,10 @@ from swarm.orchestrator.console import Column, emit_json, listing, say
 from swarm.orchestrator.options import Json
 
 if TYPE_CHECKING:
-    from swarm.experiments.footprint.machines import Machine
-    from swarm.experiments.footprint.method import KVMethod
-    from swarm.experiments.footprint.plan import Cost, MethodPlan, Plan
-    from swarm.experiments.footprint.shape import ModelShape
+    from swarm.experiments.sizing.machines import Machine
+    from swarm.experiments.sizing.method import KVMethod
+    from swarm.experiments.sizing.plan import Cost, MethodPlan, Plan
+    from swarm.experiments.sizing.shape import ModelShape
 
 PANEL = "Methods and models"
 TOO_LARGE, BEYOND = "*", "~"
@@ -57,8 +57,8 @@ def command(
     Examples: `swarm plan --model "llama 3.1 8b" --machine "m4 max" --memory 64`,
     `swarm plan --model ./config.json --memory 24 --kv affine --context 128K`
     """
-    from swarm.experiments.footprint import models, plan
-    from swarm.experiments.footprint.units import parse_tokens
+    from swarm.experiments.sizing import models, plan
+    from swarm.experiments.sizing.units import parse_tokens
 
     shape = models.find(model)
     report = plan.make(
@@ -76,8 +76,8 @@ def command(
 
 
 def _machine(name: str | None, memory: str | None, bandwidth: float | None) -> Machine:
-    from swarm.experiments.footprint import machines
-    from swarm.experiments.footprint.units import parse_gigabytes
+    from swarm.experiments.sizing import machines
+    from swarm.experiments.sizing.units import parse_gigabytes
 
     size = None if memory is None else parse_gigabytes(memory)
     if name is not None:
@@ -87,7 +87,7 @@ def _machine(name: str | None, memory: str | None, bandwidth: float | None) -> M
 
 def _methods(shape: ModelShape, wanted: list[str], sinks: int, recent: int) -> list[KVMethod]:
     """16 bit for comparison, and what was asked for: a bare method name means all its bits and groups."""
-    from swarm.experiments.footprint import method
+    from swarm.experiments.sizing import method
     from swarm.kernels import plugins
     from swarm.kernels.quantizers import base
 
@@ -104,7 +104,7 @@ def _methods(shape: ModelShape, wanted: list[str], sinks: int, recent: int) -> l
 
 
 def _show(report: Plan) -> None:
-    from swarm.experiments.footprint.units import size, tokens
+    from swarm.experiments.sizing.units import size, tokens
 
     model, weights = report.model, report.weights
     count = f"{model.parameters / 1e9:.3g}B weights, " if model.parameters else ""
@@ -133,7 +133,7 @@ def _show(report: Plan) -> None:
 
 
 def _memory_columns(report: Plan) -> list[Column]:
-    from swarm.experiments.footprint.units import tokens
+    from swarm.experiments.sizing.units import tokens
 
     right: Any = "right"
     contexts = [cost.context for cost in report.methods[0].costs]
@@ -147,7 +147,7 @@ def _memory_columns(report: Plan) -> list[Column]:
 
 
 def _speed_columns(report: Plan) -> list[Column]:
-    from swarm.experiments.footprint.units import tokens
+    from swarm.experiments.sizing.units import tokens
 
     right: Any = "right"
     contexts = [cost.context for cost in report.methods[0].costs]
@@ -157,7 +157,7 @@ def _speed_columns(report: Plan) -> list[Column]:
 
 def _size(n_bytes: float) -> str:
     """A size without its space, where a narrow table would break it."""
-    from swarm.experiments.footprint.units import size
+    from swarm.experiments.sizing.units import size
 
     return size(n_bytes).replace(" ", "")
 
@@ -180,7 +180,7 @@ def _kv(cost: Cost) -> str:
 
 
 def _largest(row: MethodPlan) -> str:
-    from swarm.experiments.footprint.units import tokens
+    from swarm.experiments.sizing.units import tokens
 
     if row.unlimited:
         return "any"
@@ -190,7 +190,7 @@ def _largest(row: MethodPlan) -> str:
 
 
 def _legend(report: Plan) -> None:
-    from swarm.experiments.footprint.units import tokens
+    from swarm.experiments.sizing.units import tokens
 
     costs = [cost for row in report.methods for cost in row.costs]
     if any(cost.fits is False for cost in costs):
@@ -206,8 +206,8 @@ def output() -> object:
     """What `--json` prints: the plan, with layers that are alike counted together."""
     from pydantic import Field
 
-    from swarm.experiments.footprint.plan import Plan
-    from swarm.experiments.footprint.shape import LayerShape, ModelShape
+    from swarm.experiments.sizing.plan import Plan
+    from swarm.experiments.sizing.shape import LayerShape, ModelShape
 
     class LayerGroup(LayerShape):
         count: int

@@ -11,8 +11,8 @@ from swarm.orchestrator.console import Column, emit_json, listing, note, say
 from swarm.orchestrator.options import Json, StoreUrl
 
 if TYPE_CHECKING:
-    from swarm.experiments.probe.endpoint import Endpoint
-    from swarm.experiments.probe.scenarios import Probed, ProbeSettings
+    from swarm.experiments.engines.probe.endpoint import Endpoint
+    from swarm.experiments.engines.probe.scenarios import Probed, ProbeSettings
 
 PANEL = "Use"
 
@@ -44,10 +44,10 @@ def command(
     """
     from pathlib import Path
 
-    from swarm.experiments.corpus import Corpus
-    from swarm.experiments.footprint.units import parse_tokens
-    from swarm.experiments.probe.endpoint import Endpoint
-    from swarm.experiments.probe.scenarios import ProbeSettings
+    from swarm.experiments.engines.probe.endpoint import Endpoint
+    from swarm.experiments.engines.probe.scenarios import ProbeSettings
+    from swarm.experiments.sizing.units import parse_tokens
+    from swarm.experiments.text import Corpus
 
     lengths = tuple(parse_tokens(part) for part in contexts.split(","))
     settings = ProbeSettings(contexts=lengths, max_tokens=tokens, repeats=repeats, clients=clients)
@@ -98,7 +98,7 @@ def output() -> object:
 def _measure(
     subject: Endpoint, settings: ProbeSettings, text: str, store: str | None
 ) -> tuple[list[dict[str, Any]], str]:
-    from swarm.experiments.probe import scenarios
+    from swarm.experiments.engines.probe import scenarios
     from swarm.memory.store import Store
     from swarm.orchestrator.probing import keeping
     from swarm.orchestrator.settings import store_url
@@ -116,7 +116,7 @@ def _row(found: Probed, trial: int) -> dict[str, Any]:
 
 
 def _show(subject: Endpoint, settings: ProbeSettings, rows: list[dict[str, Any]]) -> None:
-    from swarm.experiments.footprint.units import tokens
+    from swarm.experiments.sizing.units import tokens
 
     say(f"{subject.engine.title} at {subject.name}, model {subject.model}", style="bold")
     values = [
@@ -150,7 +150,7 @@ def _column(name: str, heading: str) -> Column:
 
 
 def _bytes(value: float) -> str:
-    from swarm.experiments.footprint.units import size
+    from swarm.experiments.sizing.units import size
 
     return size(value)
 

@@ -22,7 +22,7 @@ def command(
 
     `swarm generate` and `swarm serve` use it, and so does any mlx-lm script:
     `generate(model, tokenizer, prompt, prompt_cache=Recipe.read("best.json").caches(model))`
-    with `from swarm.experiments.recipe import Recipe`.
+    with `from swarm.experiments.deploy.recipe import Recipe`.
 
     Example: `swarm recipe 12 > best.json`
     """

@@ -27,7 +27,7 @@ def command(
 
     Example: `swarm serve --recipe best.json`, then `swarm probe --endpoint http://localhost:8080`
     """
-    from swarm.experiments import serving
+    from swarm.experiments.deploy import serving
     from swarm.experiments.models import registry
     from swarm.orchestrator.recipes import check, choose
     from swarm.orchestrator.stop import Stop

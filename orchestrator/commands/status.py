@@ -29,9 +29,9 @@ def command(
     Examples: `swarm status`, `swarm status --watch`
     """
     from swarm.kernels.errors import UsageError
+    from swarm.orchestrator.monitor.watching import follow
     from swarm.orchestrator.reading import open_store
     from swarm.orchestrator.stop import Stop
-    from swarm.orchestrator.watching import follow
 
     if watch and json:
         raise UsageError("--watch has no JSON form.", "Call `swarm status --json` again and again instead.")
@@ -107,7 +107,7 @@ def output() -> object:
 
 def state(store: Store, campaign: CampaignRecord) -> Status:
     """How a campaign stands, as JSON."""
-    from swarm.agents.llm.journal import report
+    from swarm.agents.llm.telemetry import report
 
     accounts = store.ledger.totals(campaign.id).values()
     pending = [s.id for s in store.summaries.list(campaign.id, state="pending")]
@@ -135,7 +135,7 @@ def state(store: Store, campaign: CampaignRecord) -> Status:
 
 
 def _best(store: Store, campaign: CampaignRecord) -> list[BestRow]:
-    from swarm.orchestrator.news import TARGET_BITS
+    from swarm.orchestrator.monitor.news import TARGET_BITS
 
     found: Any = store.query(
         f"""SELECT model, rung, trial_id, configuration, kld, bits_per_value, proposer FROM best_per_model
@@ -186,7 +186,7 @@ def _tell(store: Store, state: Status) -> None:
 
 
 def _tell_llm(state: Status) -> None:
-    from swarm.agents.llm.journal import in_words
+    from swarm.agents.llm.telemetry import in_words
 
     asked, spend, llm = state["settings"].get("llm", "none"), state["spend"], state["llm"]
     if llm is None:

@@ -11,8 +11,8 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 from pydantic import Field
 
-from swarm.agents.roles.base import MAX_REASON
-from swarm.agents.roles.proposer import Guess, Idea, Side
+from swarm.agents.llm.roles.base import MAX_REASON
+from swarm.agents.llm.roles.proposer import Guess, Idea, Side
 from swarm.kernels.errors import SwarmError
 from swarm.orchestrator.mcp.reading import MOST_ROWS, Kind, Library
 from swarm.orchestrator.mcp.writing import Contributor

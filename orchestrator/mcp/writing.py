@@ -8,16 +8,21 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from swarm.agents.roles.cross_referencer import CrossReferencer, Question, Questions
-from swarm.agents.roles.proposer import Guess, Idea, Ideas, Proposer
-from swarm.agents.roles.scout import Observation, Observations, Scout
+from swarm.agents.llm.roles.cross_referencer import CrossReferencer, Question, Questions
+from swarm.agents.llm.roles.proposer import (
+    Guess,
+    Idea,
+    Ideas,
+    Proposer,
+)
+from swarm.agents.llm.roles.scout import Observation, Observations, Scout
 from swarm.kernels.errors import SwarmError, UsageError
 from swarm.memory.records import Finding, Proposal
 
 if TYPE_CHECKING:
-    from swarm.agents.council import Council
-    from swarm.agents.desk import Desk
-    from swarm.agents.roles.base import Contribution
+    from swarm.agents.generation.context import Desk
+    from swarm.agents.generation.strategy import Council
+    from swarm.agents.llm.roles.base import Contribution
     from swarm.memory.records import CampaignRecord
     from swarm.memory.store import Store
 
@@ -163,7 +168,7 @@ class Contributor:
 
     def _desk(self, store: Store, campaign: CampaignRecord) -> Desk:
         """What lies before whoever proposes now, results of all finished trials included."""
-        from swarm.agents.base import History
+        from swarm.agents.history import History
 
         records = store.trials.list(campaign.id)
         findings, summaries = store.findings.list(campaign.id), store.summaries.list(campaign.id)
@@ -172,10 +177,10 @@ class Contributor:
 
     def _council(self, store: Store, campaign: CampaignRecord) -> Council:
         """The campaign's agents as they were told what there is; no model has to be on this machine."""
-        from swarm.agents.base import AgentSettings
-        from swarm.agents.council import Council
+        from swarm.agents.generation.strategy import Council
+        from swarm.agents.history import AgentSettings
         from swarm.experiments.models.base import ModelInfo
-        from swarm.experiments.space import Space, SpaceSettings
+        from swarm.experiments.space.search_space import Space, SpaceSettings
 
         told = campaign.settings
         if told.get("rehearsal") is not None or "identity" not in told:

@@ -9,7 +9,7 @@ from swarm.orchestrator.pages.blocks import Interval
 
 def of(value: float, stderr: float | None, n: int | None, unit: str = "") -> Interval:
     """The 95% interval of a mean over `n` windows; of no width when nothing is known of its error."""
-    from swarm.agents.statistics import Estimate
+    from swarm.agents.analysis.statistics import Estimate
 
     if stderr is None or n is None or n < 2:
         return Interval(value, value, value, unit)

@@ -18,7 +18,7 @@ from swarm.orchestrator.pages.blocks import Cell, Prose, Ref
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-    from swarm.agents.references import Resolver
+    from swarm.agents.writing.references import Resolver
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _PLACE = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
@@ -37,7 +37,7 @@ FACTS = {
 
 def resolved(text: str, resolver: Resolver, campaign: int) -> Prose:
     """The text with each reference as a cell: a number linked to its trial or finding, or to where it is shown."""
-    from swarm.agents.references import PATTERN
+    from swarm.agents.writing.references import PATTERN
 
     inserts: list[Cell] = []
 
@@ -55,7 +55,7 @@ def unresolved(text: str) -> Prose:
 
 
 def _cell(reference: str, resolver: Resolver, campaign: int) -> Cell:
-    from swarm.agents.references import UnresolvedError
+    from swarm.agents.writing.references import UnresolvedError
 
     try:
         shown = resolver.text(reference)

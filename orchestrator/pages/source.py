@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from swarm.kernels.errors import SwarmError, UsageError
 
 if TYPE_CHECKING:
-    from swarm.agents.base import AgentSettings, History
-    from swarm.agents.references import Resolver
+    from swarm.agents.history import AgentSettings, History
+    from swarm.agents.writing.references import Resolver
     from swarm.memory.records import CampaignRecord, FindingRecord, SummaryRecord, TrialRecord, TrialState
     from swarm.memory.store import Store
 
@@ -116,7 +116,7 @@ class Source:
     @cached_property
     def settings(self) -> AgentSettings:
         """The settings that the agents read."""
-        from swarm.agents.base import AgentSettings
+        from swarm.agents.history import AgentSettings
 
         known = {key: value for key, value in self.campaign.settings.items() if key in AgentSettings.model_fields}
         return AgentSettings.model_validate(known)
@@ -128,7 +128,7 @@ class Source:
         Raises:
             TooMuchError: there are too many for a page.
         """
-        from swarm.agents.base import History
+        from swarm.agents.history import History
 
         if self.total > self.bounds.trials:
             raise TooMuchError(
@@ -141,6 +141,6 @@ class Source:
     @cached_property
     def resolver(self) -> Resolver:
         """Resolves the references in texts."""
-        from swarm.agents.references import Resolver
+        from swarm.agents.writing.references import Resolver
 
         return Resolver(self.history, self.settings)

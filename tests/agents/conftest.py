@@ -10,10 +10,10 @@ from math import exp, log
 import numpy as np
 import pytest
 
-from swarm.agents.base import AgentSettings, History
-from swarm.agents.council import Council
+from swarm.agents.generation.strategy import Council
+from swarm.agents.history import AgentSettings, History
 from swarm.experiments.models.base import ModelInfo
-from swarm.experiments.space import Space
+from swarm.experiments.space.search_space import Space
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.kernels.spec import QuantSpec
 from swarm.memory.records import Finding, FindingRecord, Proposal, TrialRecord

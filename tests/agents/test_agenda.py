@@ -5,15 +5,15 @@ from math import log
 
 import pytest
 
-from swarm.agents.agenda import document
-from swarm.agents.agenda.document import AgendaError, Claim
-from swarm.agents.agenda.kinds import base
-from swarm.agents.agenda.programme import Programme, verdict
-from swarm.agents.base import AgentSettings, History
-from swarm.agents.council import Council
-from swarm.agents.references import Resolver
-from swarm.agents.scribe import accept
-from swarm.experiments.space import Space
+from swarm.agents.generation.strategy import Council
+from swarm.agents.history import AgentSettings, History
+from swarm.agents.published_claims import schema
+from swarm.agents.published_claims.kinds import base
+from swarm.agents.published_claims.plan import Programme, verdict
+from swarm.agents.published_claims.schema import AgendaError, Claim
+from swarm.agents.writing.references import Resolver
+from swarm.agents.writing.summary import accept
+from swarm.experiments.space.search_space import Space
 from swarm.experiments.spec import Metric
 from swarm.kernels import plugins
 from swarm.kernels.errors import UnknownNameError
@@ -32,11 +32,11 @@ def models(make_info):
 
 def published(models, text: str | None = None, tmp_path=None) -> Programme:
     if text is None:
-        agenda = document.load("open-tq-metal")
+        agenda = schema.load("open-tq-metal")
     else:
         path = tmp_path / "mine.toml"
         path.write_text(text)
-        agenda = document.load(str(path))
+        agenda = schema.load(str(path))
     space = Space(models)
     return Programme(agenda, {i.name: i for i in models}, {i.name: space.defaults(i)[0] for i in models})
 
@@ -72,9 +72,9 @@ def verdicts(programme, history) -> dict[tuple[str, tuple[str, ...]], str]:
     return {(f.key.split(":")[2], f.models): f.status for f in programme.findings(history)}
 
 
-@pytest.mark.parametrize("name", document.names())
+@pytest.mark.parametrize("name", schema.names())
 def test_shipped_agendas_are_lawful_and_can_be_run(name, models) -> None:
-    agenda = document.load(name)
+    agenda = schema.load(name)
     space = Space(models)
     programme = Programme(agenda, {i.name: i for i in models}, {i.name: space.defaults(i)[0] for i in models})
     assert programme.untestable == {}
@@ -90,7 +90,7 @@ def test_every_kind_of_test_says_what_it_is(name) -> None:
     kind = base.kind(name)
     assert kind.name == name
     assert kind.summary
-    assert any(claim.test == name for claim in document.load("open-tq-metal").claim)
+    assert any(claim.test == name for claim in schema.load("open-tq-metal").claim)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -169,7 +169,7 @@ def test_verdicts_follow_the_whole_interval(comparator, low, high, status) -> No
         id="x",
         says="s",
         test="pair",
-        a=document.Setup(both=document.Half(method="none")),
+        a=schema.Setup(both=schema.Half(method="none")),
         comparator=comparator,
         threshold=1.5,
     )
@@ -196,7 +196,7 @@ def test_bad_agendas_are_refused_with_the_place(models, tmp_path, text, words) -
 
 def test_unknown_agendas_and_unfit_methods() -> None:
     with pytest.raises(UnknownNameError, match="open-tq-metal"):
-        document.load("open-tq-mental")
+        schema.load("open-tq-mental")
 
 
 def test_a_method_that_does_not_fit_a_model_is_said(models, tmp_path) -> None:
@@ -212,7 +212,7 @@ def test_a_method_that_does_not_fit_a_model_is_said(models, tmp_path) -> None:
 def test_a_campaign_with_an_agenda_spends_its_budget_on_it(make_lab, make_info, models, seed) -> None:
     lab = make_lab(seed=seed)
     lab.n_layers = {i.name: i.n_layers for i in models}
-    agenda = document.load("open-tq-metal")
+    agenda = schema.load("open-tq-metal")
     council = Council(Space(models[:2]), models[:2], AgentSettings(), seed, agenda=agenda)
     records = []
     for number in range(120):

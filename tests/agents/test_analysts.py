@@ -8,8 +8,8 @@ from math import log
 import numpy as np
 import pytest
 
-from swarm.agents.base import Analyst, History, analysts
-from swarm.agents.claims import Claim, tokened
+from swarm.agents.analysis.claims import Claim, tokened
+from swarm.agents.history import Analyst, History, analysts
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import FindingRecord, Proposal

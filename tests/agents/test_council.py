@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from swarm.agents import council as council_module
-from swarm.agents.base import AgentSettings, History
-from swarm.agents.council import Council
-from swarm.experiments.space import Space
+from swarm.agents.generation import strategy as council_module
+from swarm.agents.generation.strategy import Council
+from swarm.agents.history import AgentSettings, History
+from swarm.experiments.space.search_space import Space
 from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.memory.records import TrialRecord
 

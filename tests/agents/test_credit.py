@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from swarm.agents import credit
-from swarm.agents.base import AgentSettings
-from swarm.agents.ranking import mixed, ranked, weight
+from swarm.agents.analysis.ranking import mixed, ranked, weight
+from swarm.agents.generation import bandit
+from swarm.agents.history import AgentSettings
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Effect, Finding, FindingRecord, Proposal
@@ -30,7 +30,7 @@ def turns(make_lab, *, good: str, widths=(2, 3, 4, 5, 6, 8)) -> dict[str, float]
             records.append(lab.run(len(records), Proposal(spec=trial, proposer=name)))
     rng = np.random.default_rng(0)
     desk = SimpleNamespace(history=SimpleNamespace(records=records), settings=AgentSettings(), rng=rng)
-    first = Counter(credit.draw([GUEST, "sampler"], desk)[0] for _ in range(400))  # type: ignore[arg-type]
+    first = Counter(bandit.draw([GUEST, "sampler"], desk)[0] for _ in range(400))  # type: ignore[arg-type]
     return {name: count / 400 for name, count in first.items()}
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.agents import evidence, pareto
+from swarm.agents.analysis import pareto, results
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Proposal
@@ -35,7 +35,7 @@ def test_another_point_never_shrinks_the_volume(found: list[tuple[float, float]]
 
 def cells_of(lab, kvs):
     records = [lab.run(n, Proposal(spec=TrialSpec(model="alpha", kv=kv), proposer="test")) for n, kv in enumerate(kvs)]
-    return list(evidence.cells(records).values())
+    return list(results.cells(records).values())
 
 
 def affine(bits: int, **fields) -> KVSpec:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.agents.base import AgentSettings, History
-from swarm.agents.council import Council
-from swarm.agents.roles.proposer import Idea, specification
-from swarm.experiments.space import Space
+from swarm.agents.generation.strategy import Council
+from swarm.agents.history import AgentSettings, History
+from swarm.agents.llm.roles.proposer import Idea, specification
+from swarm.experiments.space.search_space import Space
 from swarm.kernels.errors import SwarmError
 
 

@@ -8,8 +8,8 @@ import sqlite3
 import pytest
 from samples import ENVIRONMENT
 
-from swarm.agents.base import History, analysts
-from swarm.agents.referee import Referee
+from swarm.agents.analysis.judge import Referee
+from swarm.agents.history import History, analysts
 from swarm.experiments.spec import Measurement, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Budget, Proposal

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.agents.schedule import Schedule, Stride
-from swarm.agents.slots.base import choosers, weights
+from swarm.agents.generation.nodes.base import choosers, weights
+from swarm.agents.generation.schedule import Schedule, Stride
 from swarm.kernels.errors import UnknownNameError
 
 KINDS = {"agents": {"quality": 0.5, "depth": 0.3, "attention": 0.2}, "control": {"tpe": 1.0, "random_search": 1.0}}

@@ -3,10 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from swarm.agents import scribe
-from swarm.agents.base import AgentSettings, History
-from swarm.agents.references import PATTERN, Resolver, UnresolvedError, shown
-from swarm.agents.validation import problems
+from swarm.agents.history import AgentSettings, History
+from swarm.agents.writing import summary as scribe
+from swarm.agents.writing.checks import problems
+from swarm.agents.writing.references import (
+    PATTERN,
+    Resolver,
+    UnresolvedError,
+    shown,
+)
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Effect, Finding, FindingRecord, Proposal

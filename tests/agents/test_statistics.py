@@ -6,8 +6,8 @@ import scipy.stats
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from swarm.agents import statistics
-from swarm.agents.statistics import Estimate
+from swarm.agents.analysis import statistics
+from swarm.agents.analysis.statistics import Estimate
 
 samples = st.lists(st.floats(-100, 100), min_size=2, max_size=30)
 

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.agents import study as study_module
-from swarm.agents.base import AgentSettings, History
-from swarm.agents.pareto import front
-from swarm.agents.seeds import derive, generator
-from swarm.agents.study import ModelStudy, objectives
-from swarm.experiments.space import Space
+from swarm.agents.analysis.pareto import front
+from swarm.agents.generation.seeds import derive, generator
+from swarm.agents.history import AgentSettings, History
+from swarm.agents.samplers.optuna_bridge import study as study_module
+from swarm.agents.samplers.optuna_bridge.study import ModelStudy, objectives
+from swarm.experiments.space.search_space import Space
 from swarm.memory.records import Proposal
 
 

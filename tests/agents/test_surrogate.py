@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from swarm.agents.base import AgentSettings, History
-from swarm.agents.council import Council
-from swarm.agents.proposers import surrogate
-from swarm.agents.seeds import generator
-from swarm.agents.study import objectives
-from swarm.experiments.space import Space
+from swarm.agents.generation.seeds import generator
+from swarm.agents.generation.strategy import Council
+from swarm.agents.history import AgentSettings, History
+from swarm.agents.samplers import surrogate
+from swarm.agents.samplers.optuna_bridge.study import objectives
+from swarm.experiments.space.search_space import Space
 from swarm.memory.records import Proposal
 
 
@@ -74,8 +74,8 @@ def test_the_expected_gain_is_the_mean_gain_of_draws(infos) -> None:
     known = np.array([(-1.0, 6.0), (-0.5, 4.0), (-2.0, 12.0)])
     mean, deviation, bits = np.array([-1.0, -0.2, -3.0]), np.array([0.3, 0.1, 0.5]), np.array([5.0, 3.0, 8.0])
     found = surrogate._gain(known, mean, deviation, bits, desk)
-    from swarm.agents.credit import box
-    from swarm.agents.pareto import hypervolume
+    from swarm.agents.analysis.pareto import hypervolume
+    from swarm.agents.generation.bandit import box
 
     reference, _ = box(desk.settings)
     points = [tuple(point) for point in known]

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from swarm.experiments.captures import CaptureStore, Draft
+from swarm.experiments.artifacts import CaptureStore, Draft
 from swarm.experiments.paths import CacheError
 from swarm.kernels.errors import DiskFullError
 

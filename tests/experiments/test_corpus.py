@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from swarm.experiments.corpus import Corpus, CorpusError
+from swarm.experiments.text import Corpus, CorpusError
 
 
 class Positions:
@@ -96,7 +96,7 @@ def test_files_are_read_as_text(tmp_path) -> None:
 
 
 def test_long_files_are_cut_at_a_character(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("swarm.experiments.corpus.MAX_CHARACTERS", 10)
+    monkeypatch.setattr("swarm.experiments.text.MAX_CHARACTERS", 10)
     for shift in range(4):
         path = tmp_path / "text.txt"
         path.write_text("x" * shift + "漢🎉" * 100, encoding="utf-8")

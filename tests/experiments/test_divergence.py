@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, rel_entr
 
-from swarm.experiments import divergence
+from swarm.experiments.measurement import divergence
 from swarm.kernels.errors import NonFiniteError
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from swarm.experiments import fitting
-from swarm.experiments.attention_error import LayerInputs, attend
-from swarm.experiments.calibration import CalibrationSet
-from swarm.experiments.runner import Runner
-from swarm.experiments.sides import Side
+from swarm.experiments.measurement import learned_scaling
+from swarm.experiments.measurement.attention_error import LayerInputs, attend
+from swarm.experiments.measurement.calibration import CalibrationSet
+from swarm.experiments.measurement.runner import Runner
+from swarm.experiments.space.sides import Side
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.codec import Factors
@@ -44,17 +44,17 @@ def test_trials_with_learned_scaling_run_and_count_their_factors(runner, tiny_mo
 def test_only_quantized_layers_and_learned_sides_get_factors(subject, tiny_models):
     model = tiny_models["llama"]
     spec = trial(model, learned(side="key", bits=4, group_size=32), layers=(1, 3))
-    found = fitting.learned(spec, subject("llama"))
+    found = learned_scaling.learned(spec, subject("llama"))
     assert {layer: set(sides) for layer, sides in found.items()} == {1: {"key"}, 3: {"key"}}
-    assert fitting.learned(trial(model, KVSpec()), subject("llama")) is None
+    assert learned_scaling.learned(trial(model, KVSpec()), subject("llama")) is None
 
 
 def test_factors_are_the_same_in_another_process_and_for_other_contexts(tmp_path, tiny_models, subject):
     kv = learned(bits=3, group_size=32)
     name = tiny_models["qwen2"]
-    first = fitting.learned(trial(name, kv), subject("qwen2"))
+    first = learned_scaling.learned(trial(name, kv), subject("qwen2"))
     fresh = Runner(cache_dir=tmp_path).subject(name)
-    again = fitting.learned(trial(name, kv, context=48, replicate=2, logit_gain=2.0), fresh)
+    again = learned_scaling.learned(trial(name, kv, context=48, replicate=2, logit_gain=2.0), fresh)
     assert first.keys() == again.keys()
     for layer, sides in first.items():
         for side, factors in sides.items():
@@ -89,7 +89,7 @@ def test_fitting_pays_where_queries_ignore_the_channels_with_outliers(seed):
         out = attend(given, PackedKVCache(kv, factors={"key": Factors(channel)}))
         return np.linalg.norm(out - exact) / np.linalg.norm(exact)
 
-    errors = [error(fitting.powers("key", given, *exponents)) for exponents in fitting.POWERS["key"]]
+    errors = [error(learned_scaling.powers("key", given, *exponents)) for exponents in learned_scaling.POWERS["key"]]
     assert min(errors) < errors[0] / 3
 
 
@@ -105,6 +105,6 @@ def test_real_models_gain_or_keep_on_the_calibration_text(runner):
     spec = TrialSpec(model="smollm2-135m", kv=learned(side="key", bits=3, group_size=32))
     subject = runner.subject("smollm2-135m")
     fixed = TrialSpec(model="smollm2-135m", kv=KVSpec(key=QuantSpec(method="affine", bits=3, group_size=32)))
-    factors = fitting.learned(spec, subject)
+    factors = learned_scaling.learned(spec, subject)
     assert any((sides["key"].channel != 1).any() or sides["key"].clip < 1 for sides in factors.values())
     assert runner.run(spec)["kld"] < 1.2 * runner.run(fixed)["kld"]

@@ -9,9 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarm.experiments.footprint import machines, method, models, plan
-from swarm.experiments.footprint.shape import LayerShape, ModelShape
-from swarm.experiments.footprint.units import size
+from swarm.experiments.sizing import (
+    machines,
+    method,
+    models,
+    plan,
+)
+from swarm.experiments.sizing.shape import LayerShape, ModelShape
+from swarm.experiments.sizing.units import size
 from swarm.kernels import plugins
 from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.errors import SpecError, UsageError

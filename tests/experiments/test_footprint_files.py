@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from swarm.experiments.footprint import machines, models
-from swarm.experiments.footprint.units import parse_gigabytes, parse_tokens, tokens
+from swarm.experiments.sizing import machines, models
+from swarm.experiments.sizing.units import parse_gigabytes, parse_tokens, tokens
 from swarm.kernels.errors import ModelError, SwarmError, UnknownNameError, UsageError
 
 LLAMA = {

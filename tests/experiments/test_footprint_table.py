@@ -9,9 +9,9 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from swarm.experiments.footprint import built, models
-from swarm.experiments.footprint.method import parse
-from swarm.experiments.footprint.plan import per_token
+from swarm.experiments.sizing import built, models
+from swarm.experiments.sizing.method import parse
+from swarm.experiments.sizing.plan import per_token
 from swarm.kernels import elementwise
 
 # Fields without influence on cache and weights that mlx-lm's configuration classes insist on.
@@ -54,7 +54,7 @@ KEEPS_MORE = {"gemma2", "mistral", "phi3", "deepseek_v2"}
 
 
 def rows() -> list[dict[str, Any]]:
-    folder = resources.files("swarm.experiments.footprint").joinpath("shapes")
+    folder = resources.files("swarm.experiments.sizing").joinpath("shapes")
     files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda entry: entry.name)
     return [row for entry in files for row in tomllib.loads(entry.read_text())["model"]]
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from tiny_models import FAMILIES
 
-from swarm.experiments.forward import Entry, ForwardPass
+from swarm.experiments.measurement.forward import Entry, ForwardPass
 from swarm.experiments.models import registry
 from swarm.kernels.cache import make_cache
 from swarm.kernels.errors import ModelError

@@ -6,7 +6,7 @@ import pytest
 from conftest import model_info
 from emulated import Emulated
 
-from swarm.experiments import kernel_time
+from swarm.experiments.measurement import kernel_time
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.kernels.backends.cpu import Cpu
 from swarm.kernels.fused.rates import Effort, Roof

@@ -9,11 +9,18 @@ import pytest
 from engine_server import FakeEngine, MlxServer, events
 from tiny_models import write_tiny_model
 
-from swarm.experiments.corpus import Corpus
-from swarm.experiments.probe import scenarios
-from swarm.experiments.probe.endpoint import Endpoint, Exchange, ProbeError, TooLongError, normalise, public
-from swarm.experiments.probe.engines import base
-from swarm.experiments.probe.prompts import PromptMaker
+from swarm.experiments.engines import base
+from swarm.experiments.engines.probe import scenarios
+from swarm.experiments.engines.probe.endpoint import (
+    Endpoint,
+    Exchange,
+    ProbeError,
+    TooLongError,
+    normalise,
+    public,
+)
+from swarm.experiments.engines.probe.prompts import PromptMaker
+from swarm.experiments.text import Corpus
 from swarm.kernels import plugins
 from swarm.kernels.errors import UsageError
 

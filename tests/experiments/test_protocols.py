@@ -8,9 +8,9 @@ import pytest
 from scipy.special import log_softmax
 from tiny_models import FAMILIES
 
-from swarm.experiments import prefill
-from swarm.experiments.captures import Capture
-from swarm.experiments.decode import WINDOWS, tail_tokens
+from swarm.experiments.artifacts import Capture
+from swarm.experiments.measurement import prefill
+from swarm.experiments.measurement.decode import WINDOWS, tail_tokens
 from swarm.experiments.models import registry
 from swarm.experiments.protocols import base as protocols
 from swarm.experiments.spec import TrialSpec

@@ -8,11 +8,22 @@ import numpy as np
 import pytest
 from tiny_models import write_tiny_model
 
-from swarm.experiments import generation
-from swarm.experiments.factors import digest, noted, speaks_of, stored
+from swarm.experiments.deploy import generation
+from swarm.experiments.deploy.recipe import (
+    LayerPlan,
+    Recipe,
+    RecipeError,
+    plan,
+    ranges,
+)
+from swarm.experiments.deploy.serving import plug_in
+from swarm.experiments.measurement.factors import (
+    digest,
+    noted,
+    speaks_of,
+    stored,
+)
 from swarm.experiments.models import registry
-from swarm.experiments.recipe import LayerPlan, Recipe, RecipeError, plan, ranges
-from swarm.experiments.serving import plug_in
 from swarm.kernels.codec import Factors
 from swarm.kernels.errors import SpecError, UsageError
 from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec

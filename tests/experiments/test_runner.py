@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_models import write_tiny_model
 
+from swarm.experiments.measurement.runner import Runner, outcomes
 from swarm.experiments.protocols.noop import CRASH_STATUS, Fault, instruct
-from swarm.experiments.runner import Runner, outcomes
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import (
     DiskFullError,
@@ -88,13 +88,13 @@ def python(code, **environment):
 
 
 def test_a_crash_ends_the_process():
-    code = "from swarm.experiments.runner import Runner; from swarm.experiments.protocols.noop import *\n"
+    code = "from swarm.experiments.measurement.runner import Runner; from swarm.experiments.protocols.noop import *\n"
     done = python(code + "Runner().run(instruct(0, Fault.CRASH))")
     assert done.returncode == CRASH_STATUS, done.stderr
 
 
 def test_a_hang_hangs():
-    code = "from swarm.experiments.runner import Runner; from swarm.experiments.protocols.noop import *\n"
+    code = "from swarm.experiments.measurement.runner import Runner; from swarm.experiments.protocols.noop import *\n"
     process = subprocess.Popen(
         [sys.executable, "-c", code + "r = Runner(); print('ready', flush=True); r.run(instruct(0, Fault.HANG))"],
         stdout=subprocess.PIPE,
@@ -112,7 +112,7 @@ def test_a_hang_hangs():
 MEASURE = """
 import json, sys
 from pathlib import Path
-from swarm.experiments.runner import Runner
+from swarm.experiments.measurement.runner import Runner
 from swarm.experiments.spec import TrialSpec
 runner = Runner(cache_dir=Path(sys.argv[1]))
 for text in sys.argv[2:]:
@@ -205,7 +205,7 @@ def test_a_damaged_capture_is_made_again(tmp_path, tiny_models):
 
 
 def test_a_full_disk_is_an_outcome(tmp_path, tiny_models, monkeypatch):
-    from swarm.experiments.captures import Draft
+    from swarm.experiments.artifacts import Draft
 
     def full(self, *_, **__):
         raise OSError(28, "No space left on device")

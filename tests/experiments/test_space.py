@@ -4,11 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.experiments.protocols import base as protocols
-from swarm.experiments.scopes import All, Band, Protect, Single, Upto
-from swarm.experiments.sides import side
-from swarm.experiments.space import Space, SpaceSettings
+from swarm.experiments.space.scopes import (
+    All,
+    Band,
+    Protect,
+    Single,
+    Upto,
+)
+from swarm.experiments.space.search_space import Space, SpaceSettings
+from swarm.experiments.space.sides import side
+from swarm.experiments.space.suggest import GivenTrial, RandomTrial
 from swarm.experiments.spec import TrialSpec
-from swarm.experiments.suggest import GivenTrial, RandomTrial
 from swarm.kernels import plugins
 from swarm.kernels.errors import SpecError, UnknownNameError
 from swarm.kernels.quantizers import base

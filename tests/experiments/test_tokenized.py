@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_models import write_tiny_model
 
-from swarm.experiments.captures import CaptureStore
+from swarm.experiments.artifacts import CaptureStore
 from swarm.experiments.models import registry
 from swarm.experiments.tokenized import TokenizedTexts
 

@@ -11,7 +11,7 @@ from samples import measurement, proposal
 from sqlalchemy import event
 
 from swarm.kernels.errors import DiskFullError, LeaseLostError, StoreError
-from swarm.memory.faults import DuplicateTrialError, StoreBusyError
+from swarm.memory.errors import DuplicateTrialError, StoreBusyError
 from swarm.memory.store import Store
 
 

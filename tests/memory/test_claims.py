@@ -9,7 +9,7 @@ from sqlalchemy import text
 from swarm.kernels.errors import BudgetError, LeaseLostError, UsageError
 from swarm.memory import dialects
 from swarm.memory.records import Budget
-from swarm.memory.results import MAX_CRASHES, Ended
+from swarm.memory.result_writer import MAX_CRASHES, Ended
 
 
 def test_a_claimed_trial_is_nobody_elses(store, add):

@@ -21,7 +21,7 @@ from samples import measurement, proposal
 from sqlalchemy import text
 
 from swarm.kernels.errors import BudgetError, LeaseLostError
-from swarm.memory.faults import DuplicateTrialError
+from swarm.memory.errors import DuplicateTrialError
 from swarm.memory.records import Budget, TrialState
 
 TTL = 100.0

@@ -6,7 +6,7 @@ import pytest
 from samples import measurement, proposal
 
 from swarm.kernels.errors import BudgetError, LeaseLostError, UnknownNameError, UsageError
-from swarm.memory.faults import DuplicateTrialError
+from swarm.memory.errors import DuplicateTrialError
 from swarm.memory.records import Budget
 
 

@@ -15,12 +15,12 @@ import pytest
 
 from swarm.memory.records import Budget, CampaignRecord, CampaignState
 from swarm.memory.store import Store
-from swarm.orchestrator.board import Board
 from swarm.orchestrator.campaign import Agents, Driver
 from swarm.orchestrator.cluster import hidden_paths
 from swarm.orchestrator.leases import Leases, owner_name
+from swarm.orchestrator.monitor.board import Board
+from swarm.orchestrator.monitor.progress import PlainView
 from swarm.orchestrator.pool import Pool
-from swarm.orchestrator.progress import PlainView
 from swarm.orchestrator.stop import Stop
 from swarm.orchestrator.wallclock import WallClock
 from swarm.orchestrator.worker import Plan

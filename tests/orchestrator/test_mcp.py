@@ -13,9 +13,9 @@ from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from samples import measurement
 
-from swarm.agents.base import AgentSettings, History
-from swarm.agents.council import Council
-from swarm.experiments.space import Space, SpaceSettings
+from swarm.agents.generation.strategy import Council
+from swarm.agents.history import AgentSettings, History
+from swarm.experiments.space.search_space import Space, SpaceSettings
 from swarm.memory.records import Budget
 from swarm.memory.store import Store
 from swarm.orchestrator.mcp.reading import Library

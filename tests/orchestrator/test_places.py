@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from swarm.experiments.corpus import Corpus
+from swarm.experiments.text import Corpus
 from swarm.kernels.errors import UsageError
 from swarm.orchestrator import joining, places
 from swarm.orchestrator.worker import Plan, lacks

@@ -3,11 +3,11 @@
 import pytest
 from ray.exceptions import OutOfMemoryError
 
+from swarm.orchestrator.campaign_state import Roster
 from swarm.orchestrator.leases import Leases
 from swarm.orchestrator.pool import EVICTED, LOST, Result, _why_lost
 from swarm.orchestrator.recorder import Recorder
 from swarm.orchestrator.rehearsal import Rehearsal
-from swarm.orchestrator.roster import Roster
 from swarm.orchestrator.worker import Outcome
 
 

@@ -4,10 +4,10 @@ from random import Random
 
 import pytest
 
-from swarm.agents.base import History
+from swarm.agents.history import History
 from swarm.memory.records import TrialRecord
+from swarm.orchestrator.campaign_state import Roster
 from swarm.orchestrator.rehearsal import Rehearsal
-from swarm.orchestrator.roster import Roster
 
 STATES = ("complete", "failed", "pruned", "quarantined", "running", "waiting")
 

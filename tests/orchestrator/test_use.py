@@ -15,9 +15,9 @@ import samples
 from engine_server import free_port, wait_until_up
 from tiny_models import write_tiny_model
 
-from swarm.experiments.probe.endpoint import Endpoint
-from swarm.experiments.recipe import Recipe
-from swarm.experiments.runner import Runner
+from swarm.experiments.deploy.recipe import Recipe
+from swarm.experiments.engines.probe.endpoint import Endpoint
+from swarm.experiments.measurement.runner import Runner
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Budget
 from swarm.memory.store import Store

@@ -18,11 +18,11 @@ from samples import finding, measurement, proposal
 
 from swarm.memory.records import Budget, Prediction
 from swarm.memory.store import Store
-from swarm.orchestrator import news, panel
-from swarm.orchestrator.board import Board
-from swarm.orchestrator.progress import PlainView
+from swarm.orchestrator.monitor import news, panel
+from swarm.orchestrator.monitor.board import Board
+from swarm.orchestrator.monitor.progress import PlainView
+from swarm.orchestrator.monitor.watching import Watch
 from swarm.orchestrator.sketch import sketch
-from swarm.orchestrator.watching import Watch
 
 from .conftest import SWARM, environment
 

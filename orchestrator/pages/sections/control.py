@@ -9,7 +9,7 @@ from math import log10
 from statistics import fmean
 from typing import Any, ClassVar
 
-from swarm.orchestrator.board import TARGET_BITS
+from swarm.orchestrator.monitor.board import TARGET_BITS
 from swarm.orchestrator.pages import charts
 from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Block, Cell, Chart, Charts, Column, Paragraph, Ref, Table
@@ -66,14 +66,16 @@ class Control(Section):
 
 
 def _gain(source: Source) -> Paragraph:
-    from swarm.agents import control
+    from swarm.agents.analysis import control_arm
 
     try:
-        effect = control.gain(source.history.records, source.settings)
+        effect = control_arm.gain(source.history.records, source.settings)
     except TooMuchError as error:
         return Paragraph(str(error), "warn")
     if effect is None:
-        return Paragraph(f"Too few trials in one of the arms to compare them: {control.LEAST} per model are needed.")
+        return Paragraph(
+            f"Too few trials in one of the arms to compare them: {control_arm.LEAST} per model are needed."
+        )
     verdict = "nothing that can be told from chance"
     if effect.low > 0:
         verdict = "the agents added to what the control arm found"
@@ -88,8 +90,8 @@ def _gain(source: Source) -> Paragraph:
 
 def _runs(rows: Sequence[dict[str, Any]], source: Source) -> dict[tuple[str, str], Run]:
     """The runs of the arms by model and arm; each starts from the default configurations."""
-    from swarm.agents.credit import LOWEST, box
-    from swarm.agents.pareto import front, hypervolume
+    from swarm.agents.analysis.pareto import front, hypervolume
+    from swarm.agents.generation.bandit import LOWEST, box
 
     reference, area = box(source.settings)
     found: dict[tuple[str, str], Run] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from swarm.experiments.footprint.units import tokens
+from swarm.experiments.sizing.units import tokens
 from swarm.orchestrator.pages import charts
 from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Block, Chart, Charts, Column, Paragraph, Ref, Table

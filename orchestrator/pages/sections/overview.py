@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from swarm.orchestrator.board import TARGET_BITS
 from swarm.orchestrator.console import duration
+from swarm.orchestrator.monitor.board import TARGET_BITS
 from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Bar, Block, Cell, Column, Ref, Table, Tag, Tiles, Tone
 from swarm.orchestrator.pages.cells import moment

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from llm_server import Server, breaks_off, completion, hangs, raw, says, serving, status, waits
 
+from swarm.agents.llm.budget import Purse
 from swarm.agents.llm.client import Client
-from swarm.agents.llm.conversation import Conversation
-from swarm.agents.llm.endpoints import Endpoint
+from swarm.agents.llm.dialogue import Conversation
+from swarm.agents.llm.endpoint import Endpoint
 from swarm.agents.llm.prices import Price
-from swarm.agents.llm.purse import Purse
 from swarm.agents.llm.settings import LlmSettings
 from swarm.agents.llm.tools import Tools
 from swarm.memory.records import Budget

@@ -7,9 +7,9 @@ import time
 import pytest
 from pydantic import BaseModel
 
-from swarm.agents.llm import patience
+from swarm.agents.llm import retry
 from swarm.agents.llm.breaker import Breaker
-from swarm.agents.llm.conversation import Used
+from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.errors import BreakerOpenError, CallError
 from swarm.agents.llm.prices import Price
 from swarm.agents.llm.prompts import Prompt
@@ -32,7 +32,7 @@ def keep(answer: Thing) -> Used[Thing]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch) -> None:
-    monkeypatch.setattr(patience, "BASE", 0.01)
+    monkeypatch.setattr(retry, "BASE", 0.01)
 
 
 def ask(conversation):
@@ -359,9 +359,9 @@ def test_retry_after_comes_in_two_forms() -> None:
     from datetime import UTC, datetime
 
     now = datetime(2025, 1, 1, 12, 0, 0, tzinfo=UTC)
-    assert patience.retry_after("7") == 7
-    assert patience.retry_after("-3") == 0
-    assert patience.retry_after("Wed, 01 Jan 2025 12:00:30 GMT", now) == 30
-    assert patience.retry_after("Wed, 01 Jan 2020 12:00:30 GMT", now) == 0
-    assert patience.retry_after("soon") is None
-    assert patience.retry_after(None) is None
+    assert retry.retry_after("7") == 7
+    assert retry.retry_after("-3") == 0
+    assert retry.retry_after("Wed, 01 Jan 2025 12:00:30 GMT", now) == 30
+    assert retry.retry_after("Wed, 01 Jan 2020 12:00:30 GMT", now) == 0
+    assert retry.retry_after("soon") is None
+    assert retry.retry_after(None) is None

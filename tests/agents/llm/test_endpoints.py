@@ -7,16 +7,21 @@ import time
 
 import pytest
 
-from swarm.agents.llm import hiring
+from swarm.agents.llm import factory
 from swarm.agents.llm.client import Client
 from swarm.agents.llm.dialect import Dialect, strict_schema
-from swarm.agents.llm.endpoints import Endpoint, endpoint, hint, local_model
+from swarm.agents.llm.endpoint import (
+    Endpoint,
+    endpoint,
+    hint,
+    local_model,
+)
 from swarm.agents.llm.errors import CallError
 from swarm.agents.llm.local import LocalServer
 from swarm.agents.llm.prices import FREE, Price, price
 from swarm.agents.llm.prompts import prompt
+from swarm.agents.llm.roles.base import roles
 from swarm.agents.llm.settings import LlmSettings
-from swarm.agents.roles.base import roles
 from swarm.kernels.errors import UnknownNameError, UsageError
 
 
@@ -51,7 +56,7 @@ def test_a_key_alone_is_a_hint_and_no_licence() -> None:
     assert "--llm" in hint(settings("none"), {"OPENAI_API_KEY": "x"})
     assert hint(settings("none"), {}) == ""
     assert hint(settings("openai"), {"OPENAI_API_KEY": "x"}) == ""
-    assert hiring.hire(settings("none"), None, 1) is None  # type: ignore[arg-type]
+    assert factory.hire(settings("none"), None, 1) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -164,12 +169,12 @@ def test_closing_a_local_server_ends_its_process() -> None:
 
 
 def test_minds_are_hired_from_settings(server, store, new_campaign) -> None:
-    minds = hiring.hire(settings(server.url), store, new_campaign(usd=1.0))
+    minds = factory.hire(settings(server.url), store, new_campaign(usd=1.0))
     assert minds is not None
     assert minds.status()["endpoint"]["breaker"] == "closed"
     minds.close()
     with pytest.raises(UsageError, match="cannot be kept"):
-        hiring.hire(settings("https://example.org/v1", llm_model="m"), store, new_campaign(usd=1.0))
+        factory.hire(settings("https://example.org/v1", llm_model="m"), store, new_campaign(usd=1.0))
 
 
 def test_a_local_server_is_gone_with_whoever_started_it(tiny_models) -> None:

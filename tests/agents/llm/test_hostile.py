@@ -11,8 +11,8 @@ import pytest
 from llm_server import completion, serving
 from pydantic import BaseModel
 
-from swarm.agents.llm import patience, transport
-from swarm.agents.llm.conversation import Used
+from swarm.agents.llm import retry, transport
+from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.errors import CallError
 from swarm.agents.llm.prompts import Prompt
 
@@ -30,7 +30,7 @@ GOOD = json.dumps({"name": "x", "size": 3})
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch) -> None:
-    monkeypatch.setattr(patience, "BASE", 0.01)
+    monkeypatch.setattr(retry, "BASE", 0.01)
 
 
 def ask(conversation):

@@ -9,13 +9,13 @@ from collections import Counter
 
 import pytest
 
-from swarm.agents.base import AgentSettings, History
-from swarm.agents.council import Council
-from swarm.agents.llm import patience
-from swarm.agents.llm.minds import Minds
-from swarm.agents.references import Resolver
-from swarm.agents.validation import problems
-from swarm.experiments.space import Space
+from swarm.agents.generation.strategy import Council
+from swarm.agents.history import AgentSettings, History
+from swarm.agents.llm import retry
+from swarm.agents.llm.runner import Minds
+from swarm.agents.writing.checks import problems
+from swarm.agents.writing.references import Resolver
+from swarm.experiments.space.search_space import Space
 from swarm.memory.records import Summary, SummaryRecord
 
 ROLES = {
@@ -28,7 +28,7 @@ ROLES = {
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch) -> None:
-    monkeypatch.setattr(patience, "BASE", 0.01)
+    monkeypatch.setattr(retry, "BASE", 0.01)
 
 
 def role_of(body) -> str:
@@ -366,7 +366,7 @@ def test_injected_instructions_stay_data(server, store, make_lab, infos, hire, w
 
 
 def test_reasons_that_state_numbers_or_compare_are_left_out(server, make_lab, infos, simulate) -> None:
-    from swarm.agents.roles.scout import reason
+    from swarm.agents.llm.roles.scout import reason
 
     run = simulate(make_lab(), infos, 30)
     desk = run.council.desk(30, run.history)

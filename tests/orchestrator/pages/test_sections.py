@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from swarm.agents.references import PATTERN
+from swarm.agents.writing.references import PATTERN
 from swarm.memory.records import Budget
 from swarm.memory.store import Store
 from swarm.orchestrator.pages import base, charts, markup, render

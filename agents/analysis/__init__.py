@@ -1,0 +1,1 @@
+"""Reads results: statistics, comparisons, claims and their verdicts."""

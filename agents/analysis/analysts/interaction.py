@@ -1,0 +1,126 @@
+"""Interactions: one change that helps a model more than another, or helps one and harms the other."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from swarm.agents.analysis import results, statistics
+from swarm.agents.analysis.claims import NEGLIGIBLE, token
+from swarm.agents.analysis.pairs import Pair, controlled
+from swarm.agents.analysis.statistics import Estimate
+from swarm.agents.history import Analyst, History
+from swarm.memory.records import Finding
+
+if TYPE_CHECKING:
+    from swarm.experiments.models.base import ModelInfo
+
+LEAST = 2
+"""Pairs that an effect on a model rests on, at least."""
+
+SHOWN = 2
+"""Pairs of each model that stand as evidence, and are replicated."""
+
+Change = tuple[str, str, str]
+"""Factor, and its two levels."""
+
+
+class Interaction(Analyst):
+    """Averages each change over its controlled pairs on every model, and compares models, at 5% family-wise (Holm).
+
+    An effect's error covers both the text windows and how much the pairs disagree, whichever is larger.
+    """
+
+    name = "interaction"
+    summary = "a change that helps one model and not another"
+
+    def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
+        """Changes whose effect differs between models."""
+        effects = {model: self._effects(model, history) for model in infos}
+        tested: list[tuple[Change, str, str, Estimate]] = []
+        for first, second in combinations(infos, 2):
+            for change in effects[first].keys() & effects[second].keys():
+                difference = effects[first][change][1] - effects[second][change][1]
+                tested.append((change, first, second, difference))
+        tested.sort(key=lambda entry: entry[:3])
+        firm = statistics.moderate([entry[3] for entry in tested])
+        kept = statistics.holm([estimate.p for estimate in firm])
+        return [
+            self._finding(change, first, second, difference, effects)
+            for (change, first, second, _), difference, keep in zip(tested, firm, kept, strict=True)
+            if keep and abs(difference.mean) > NEGLIGIBLE
+        ]
+
+    @staticmethod
+    def _effects(model: str, history: History) -> dict[Change, tuple[list[Pair], Estimate]]:
+        cells = [
+            cell
+            for (name, _), cell in history.cells().items()
+            if name == model and cell.configuration.layers is None and not cell.configuration.rung
+        ]
+        grouped: dict[Change, list[Pair]] = defaultdict(list)
+        for pair in controlled(cells):
+            grouped[pair.factor, pair.low, pair.high].append(pair)
+        effects = {}
+        for change, pairs in grouped.items():
+            estimate = effect(pairs)
+            if len(pairs) >= LEAST and estimate is not None:
+                effects[change] = (pairs, estimate)
+        return effects
+
+    def _finding(
+        self,
+        change: Change,
+        first: str,
+        second: str,
+        difference: Estimate,
+        effects: Mapping[str, Mapping[Change, tuple[list[Pair], Estimate]]],
+    ) -> Finding:
+        if difference.mean > 0:
+            first, second = second, first
+            difference = Estimate(-difference.mean, difference.stderr, difference.df, difference.n)
+        factor, low, high = change
+        here, there = effects[first][change], effects[second][change]
+        text = f"{factor[0].upper()}{factor[1:]}: {low} instead of {high} "
+        if here[1].interval()[1] < 0 < there[1].interval()[0]:
+            text += f"lowers the KLD on {first} and raises it on {second}."
+        else:
+            text += f"does more good (or less harm) on {first} than on {second}."
+        used = [pair for pairs, _ in (here, there) for pair in _clearest(pairs)]
+        ids = dict.fromkeys(record.id for pair in used for cell in (pair.a, pair.b) for record in cell.records)
+        return Finding(
+            kind="contrast",
+            key=f"interaction:kld:{_word(factor)}:{_word(low)}:{_word(high)}:{token(first)}:{token(second)}"[:200],
+            statement=text,
+            models=(first, second),
+            effect=results.ratio("ratio of the KLD ratios", difference),
+            evidence=tuple(ids),
+            author=self.name,
+        )
+
+
+def effect(pairs: Sequence[Pair]) -> Estimate | None:
+    """Mean ln(a / b) over the pairs; None without two shared windows."""
+    over_pairs = []
+    by_window: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for pair in pairs:
+        left, right = pair.a.samples(), pair.b.samples()
+        shared = left.keys() & right.keys()
+        if shared:
+            over_pairs.append(sum(left[w] - right[w] for w in shared) / len(shared))
+        for window in shared:
+            by_window[window].append(left[window] - right[window])
+    candidates = [statistics.mean(over_pairs), statistics.mean([sum(v) / len(v) for v in by_window.values()])]
+    found = [estimate for estimate in candidates if estimate is not None]
+    return max(found, key=lambda e: e.interval()[1] - e.interval()[0]) if len(found) == len(candidates) else None
+
+
+def _clearest(pairs: Sequence[Pair]) -> Iterator[Pair]:
+    """The pairs with the fewest bits: errors are largest there and cost the least to measure again."""
+    yield from sorted(pairs, key=lambda pair: (pair.a.bits or 0.0, pair.a.configuration.key))[:SHOWN]
+
+
+def _word(text: str) -> str:
+    return text.replace(":", "-").replace(" ", "-")

@@ -1,0 +1,128 @@
+"""Plateaus: where the recent trials of a model have not improved an objective by more than the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import log
+from typing import TYPE_CHECKING
+
+from swarm.agents.analysis import results
+from swarm.agents.analysis.claims import token
+from swarm.agents.analysis.results import Cell
+from swarm.agents.history import Analyst, History
+from swarm.memory.records import Effect, Finding
+
+if TYPE_CHECKING:
+    from swarm.experiments.models.base import ModelInfo
+
+BUDGETS = (3.5, 4.6, 6.6, 8.6)
+"""Bits per value up to which the best KLD is looked at: a 3, 4, 6 and 8-bit cache with metadata."""
+
+LEVELS = (0.2, 0.05, 0.01)
+"""KLD in nats up to which the fewest bits are looked at."""
+
+NEAR = 4.0
+"""A KLD within this factor of a level was an attempt at it."""
+
+PATIENCE = 12
+SHARE = 0.4
+WORTH = log(1.05)
+SPARED = 0.05
+"""Bits per value that count as an improvement."""
+
+
+class Plateau(Analyst):
+    """Compares the best of the latest trials with the best before them.
+
+    The latest are 40% of the trials that could have improved the objective, 12 at least. It is a plateau when even
+    the optimistic end of the interval of their best is no improvement worth having (5% of KLD, 0.05 bits).
+    """
+
+    name = "plateau"
+    summary = "recent trials have not improved the best KLD, or the fewest bits, of a model"
+
+    def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
+        """One finding per model and objective that stands still."""
+        pooled = {place: cell for place, cell in history.cells().items() if not cell.configuration.rung}
+        return [
+            finding
+            for model in infos
+            for finding in self._of_model(model, [cell for (name, _), cell in pooled.items() if name == model])
+        ]
+
+    def _of_model(self, model: str, cells: Sequence[Cell]) -> Iterator[Finding]:
+        for low, bits in zip((0.0, *BUDGETS), BUDGETS, strict=False):
+            # Far cheaper configurations were no attempt at this budget.
+            tried = [c for c in cells if c.bits is not None and low < c.bits <= bits]
+            finding = self._best_kld(model, bits, tried)
+            if finding is not None:
+                yield finding
+        for level in LEVELS:
+            tried = [c for c in cells if c.bits is not None and c.interval[0] <= NEAR * level]
+            finding = self._fewest_bits(model, level, tried)
+            if finding is not None:
+                yield finding
+
+    def _best_kld(self, model: str, bits: float, tried: Sequence[Cell]) -> Finding | None:
+        split = _split(tried)
+        if split is None:
+            return None
+        best, latest = min(split[0], key=lambda c: c.level), min(split[1], key=lambda c: c.level)
+        difference = results.compare(latest, best)
+        if difference is None or difference.interval()[0] <= -WORTH:
+            return None
+        return Finding(
+            kind="plateau",
+            key=f"plateau:kld:{bits:g}:{token(model)}",
+            statement=(
+                f"On {model} the best KLD at no more than {bits:g} bits/value stands still: "
+                f"{best.configuration.label} is not beaten by the latest {len(split[1])} of {len(tried)} attempts."
+            ),
+            models=(model,),
+            effect=results.ratio("best of the latest / best before", difference),
+            evidence=(best.records[0].id, latest.records[0].id),
+            author=self.name,
+        )
+
+    def _fewest_bits(self, model: str, level: float, tried: Sequence[Cell]) -> Finding | None:
+        split = _split(tried)
+        if split is None:
+            return None
+        sure = [c for c in split[0] if c.interval[1] <= level]
+        hopeful = [c for c in split[1] if c.interval[0] <= level]
+        if not sure or not hopeful:
+            return None
+        best = min(sure, key=lambda c: c.bits or 0.0)
+        cheapest = min(hopeful, key=lambda c: c.bits or 0.0)
+        certain = [c for c in split[1] if c.interval[1] <= level] or [cheapest]
+        spared = (cheapest.bits or 0.0) - (best.bits or 0.0)
+        if spared < -SPARED:
+            return None
+        high = min(c.bits or 0.0 for c in certain) - (best.bits or 0.0)
+        return Finding(
+            kind="plateau",
+            key=f"plateau:bits:{level:g}:{token(model)}",
+            statement=(
+                f"On {model} the fewest bits/value at a KLD of no more than {level:g} stand still: "
+                f"{best.configuration.label} is not undercut by the latest {len(split[1])} of {len(tried)} attempts."
+            ),
+            models=(model,),
+            effect=Effect(
+                name="fewest of the latest - fewest before",
+                value=(spared + high) / 2,
+                low=spared,
+                high=high,
+                unit="bits/value",
+            ),
+            evidence=(best.records[0].id, cheapest.records[0].id),
+            author=self.name,
+        )
+
+
+def _split(tried: Sequence[Cell]) -> tuple[Sequence[Cell], Sequence[Cell]] | None:
+    """Earlier and latest attempts; None while there are too few."""
+    latest = max(PATIENCE, round(SHARE * len(tried)))
+    if len(tried) < latest + PATIENCE // 2:
+        return None
+    ordered = sorted(tried, key=lambda c: c.records[0].number)
+    return ordered[:-latest], ordered[-latest:]

@@ -1,0 +1,66 @@
+"""What the agents added over the control arm, with an interval, also when the answer is nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from swarm.agents.analysis import statistics
+from swarm.agents.analysis.pareto import Point, hypervolume
+from swarm.agents.generation.bandit import LOWEST, box
+from swarm.agents.history import AgentSettings
+from swarm.agents.samplers.optuna_bridge.study import objectives
+from swarm.memory.records import Arm, Effect, TrialRecord
+
+ROUNDS = 400
+LEAST = 5
+"""Trials that each arm needs on a model before they are compared."""
+
+
+def gain(records: Iterable[TrialRecord], settings: AgentSettings, seed: int = 0) -> Effect | None:
+    """Hypervolume of the agents' arm less that of the control arm, as a share of the feasible box.
+
+    Both arms start from the default configurations and count the same number of first-rung quality trials: as many
+    as the smaller arm has. Bootstrap over the trials, averaged over the models; None while an arm has too few.
+
+    Args:
+        records: trials of a campaign.
+        settings: the feasible region.
+        seed: seed of the bootstrap.
+    """
+    trials = [r for r in records if r.spec.protocol == "quality" and not r.spec.rung and not r.spec.replicate]
+    arms = [_arms(trials, model) for model in sorted({r.spec.model for r in trials})]
+    usable = [(base, agents, control) for base, agents, control in arms if min(len(agents), len(control)) >= LEAST]
+    if not usable:
+        return None
+    reference, area = box(settings)
+    draws: list[float] = []
+
+    def once(rng: np.random.Generator) -> float:
+        differences = []
+        for base, agents, control in usable:
+            size = min(len(agents), len(control))
+            volumes = [
+                hypervolume([*base, *(arm[i] for i in rng.integers(len(arm), size=size))], reference)
+                for arm in (agents, control)
+            ]
+            differences.append((volumes[0] - volumes[1]) / area)
+        draws.append(float(np.mean(differences)))
+        return draws[-1]
+
+    low, high = statistics.bootstrap(once, seed=seed, rounds=ROUNDS)
+    return Effect(
+        name="hypervolume, agents - control", value=float(np.mean(draws)), low=low, high=high, unit="share of the box"
+    )
+
+
+def _arms(trials: Sequence[TrialRecord], model: str) -> tuple[list[Point], list[Point], list[Point]]:
+    """Points of the defaults, of the agents and of the control arm; failed trials are points that gain nothing."""
+    points: dict[Arm, list[Point]] = {"defaults": [], "agents": [], "control": []}
+    for trial in trials:
+        if trial.spec.model != model or trial.state not in ("complete", "failed"):
+            continue
+        found = objectives(trial)
+        points[trial.arm].append((float("inf"),) * 2 if found is None else (max(found[0], LOWEST), found[1]))
+    return points["defaults"], points["agents"], points["control"]

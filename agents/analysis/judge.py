@@ -1,0 +1,215 @@
+"""Judges by code alone: scores predictions, promotes and demotes findings, says what must be replicated.
+
+A pure function of the history, so that a measurement that changes changes its findings with it. Knows no LLM.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import log
+from typing import TYPE_CHECKING
+
+from swarm.agents.analysis import results
+from swarm.agents.analysis.claims import Claim, tokened
+from swarm.agents.analysis.results import Cell, Cells, Configuration
+from swarm.agents.analysis.statistics import CONFIDENCE, Estimate
+from swarm.agents.history import Analyst, History
+from swarm.experiments.spec import TrialSpec
+from swarm.memory.records import Finding, FindingStatus, Prediction, TrialRecord, Verdict
+
+if TYPE_CHECKING:
+    from swarm.experiments.models.base import ModelInfo
+
+ALPHA = 1 - CONFIDENCE
+ENOUGH = 3
+"""Replications after which a claim that still is not confirmed counts as refuted."""
+
+NOT_REPLICATED = ("plateau", "failure")
+"""Kinds about the search itself, which no other text windows could decide."""
+
+
+@dataclass(frozen=True)
+class Referee:
+    """Judges findings against the trials of a history.
+
+    Discovery and confirmation are kept apart: a finding is confirmed by replications alone, that is by trials on
+    text windows and seeds that nobody had looked at when the claim was made.
+    """
+
+    analysts: Sequence[Analyst]
+    infos: Mapping[str, ModelInfo]
+
+    def judge(self, found: Iterable[Finding], known: Iterable[Finding], history: History) -> list[Finding]:
+        """Findings with the status that the data gives them, those that have lost their support included.
+
+        Args:
+            found: what the analysts find in the history now.
+            known: what was found before.
+            history: the trials.
+        """
+        current = {finding.key: finding for finding in found}
+        before = {finding.key: finding for finding in known}
+        cells = tokened(history.cells())
+        again = self._replicated(history)
+        tainted = {record.id for record in history.completed if not results.is_consistent(record)}
+        judged = []
+        for key, finding in (before | current).items():
+            claim = Claim.parse(key)
+            if claim is not None:
+                now = _judge_claim(finding, claim, cells)
+            else:
+                now = finding.model_copy(update={"status": _status(finding, key in current, again.get(key))})
+            ground = {*now.evidence, *(before[key].evidence if key in before else ())}
+            # What rests on a measurement that contradicts itself may be seen again, but is not confirmed by it.
+            spoilt = now.status == "confirmed" and ground & tainted
+            judged.append(now.model_copy(update={"status": "hypothesis"}) if spoilt else now)
+        return judged
+
+    def _replicated(self, history: History) -> dict[str, Finding]:
+        """What the analysts find in the replications alone."""
+        fresh = tuple(r for r in history.records if r.spec.replicate > 0)
+        if not fresh:
+            return {}
+        alone = replace(history, records=fresh, findings=(), _cells={})
+        return {f.key: f for analyst in self.analysts for f in analyst.analyse(alone, self.infos)}
+
+    def replications(self, findings: Iterable[Finding], history: History) -> Iterator[tuple[Finding, TrialSpec]]:
+        """Trials that would help to decide open findings.
+
+        Kinds with the fewest confirmed findings come first, in a kind the clearest effect for the fewest trials.
+        """
+        by_id = {record.id: record for record in history.records}
+        present = {(r.spec.model, Configuration.of(r.spec).key, r.spec.replicate) for r in history.records}
+        findings = list(findings)
+        done = Counter(f.kind for f in findings if f.status == "confirmed")
+        ordered = sorted(
+            (f for f in findings if f.status == "hypothesis" and f.kind not in NOT_REPLICATED),
+            key=lambda f: (done[f.kind], -_clarity(f) / (1 + len(f.evidence)), f.key),
+        )
+        for finding in ordered:
+            specs = {
+                (by_id[i].spec.model, Configuration.of(by_id[i].spec).key): by_id[i].spec
+                for i in _tested(finding, by_id)
+            }
+            for replicate in range(1, ENOUGH + 1):
+                missing = [spec for place, spec in specs.items() if (*place, replicate) not in present]
+                for spec in missing:
+                    yield (
+                        finding,
+                        spec.model_copy(
+                            update={"replicate": replicate, "seed": spec.seed + replicate - spec.replicate}
+                        ),
+                    )
+                if missing:
+                    break
+
+
+def _tested(finding: Finding, by_id: Mapping[int, TrialRecord]) -> list[int]:
+    """The evidence whose repetition decides: of a transfer only the trials on the target model."""
+    claim = Claim.parse(finding.key)
+    known = [i for i in finding.evidence if i in by_id]
+    if claim is None or claim.relation != "transfer":
+        return known
+    return [i for i in known if by_id[i].spec.model == finding.models[-1]]
+
+
+def _clarity(finding: Finding) -> float:
+    """How many interval widths an effect is away from nothing."""
+    effect = finding.effect
+    if effect is None:
+        return 0.0
+    if effect.unit == "ratio" and effect.low > 0:
+        width = log(effect.high) - log(effect.low)
+        return abs(log(effect.value)) / max(width, 1e-9)
+    return abs(effect.value) / max(effect.high - effect.low, 1e-9)
+
+
+def _judge_claim(finding: Finding, claim: Claim, cells: Cells) -> Finding:
+    pooled = claim.estimate(cells)
+    if pooled is None:
+        return finding.model_copy(update={"status": "refuted"})
+    replicates = {r for place in claim.needs() if place in cells for r in cells[place].replicates if r > 0}
+    fresh = claim.estimate(cells, replicates)
+    status: FindingStatus = "hypothesis"
+    if pooled.interval()[1] >= 0 or (fresh is not None and _opposes(fresh)):
+        status = "refuted"
+    elif fresh is not None and fresh.below(0.0) < ALPHA:
+        status = "confirmed"
+    elif fresh is not None and len(replicates) >= ENOUGH:
+        status = "refuted"
+    effect = finding.effect and results.ratio(finding.effect.name, pooled)
+    ids = tuple(dict.fromkeys((*finding.evidence, *(i for place in claim.needs() for i in cells[place].ids))))
+    return finding.model_copy(update={"status": status, "effect": effect, "evidence": ids})
+
+
+def _opposes(fresh: Estimate) -> bool:
+    return fresh.mean > 0 and fresh.p < ALPHA
+
+
+def _status(finding: Finding, supported: bool, again: Finding | None) -> FindingStatus:
+    if not supported:
+        return "refuted"
+    if again is None or again.effect is None or finding.effect is None:
+        return "hypothesis"
+    neutral = 1.0 if finding.effect.unit == "ratio" else 0.0
+    same_side = (again.effect.value - neutral) * (finding.effect.value - neutral) > 0
+    return "confirmed" if same_side else "refuted"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a registered prediction came out: `observed` is what the threshold bounds, with its interval."""
+
+    verdict: Verdict
+    observed: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def score(record: TrialRecord, history: History) -> Score | None:
+    """The score of a trial's registered prediction; None when it has none, `open` while it cannot be scored.
+
+    Confirmed or refuted only when the whole interval lies on one side of the threshold, else inconclusive.
+    """
+    prediction = record.prediction
+    if prediction is None:
+        return None
+    if record.state in ("waiting", "running"):
+        return Score("open")
+    found = _observed(record, prediction, history) if record.state == "complete" else None
+    if found is None:
+        return Score("inconclusive")
+    observed, low, high = found
+    if prediction.comparator == "<=":
+        right, wrong = high <= prediction.threshold, low > prediction.threshold
+    else:
+        right, wrong = low >= prediction.threshold, high < prediction.threshold
+    return Score("confirmed" if right else "refuted" if wrong else "inconclusive", observed, low, high)
+
+
+def _observed(record: TrialRecord, prediction: Prediction, history: History) -> tuple[float, float, float] | None:
+    """Value, low and high of what the threshold bounds: the metric, or its ratio to the reference trial."""
+    if prediction.metric not in record.metrics or not results.is_consistent(record):
+        return None
+    own = _cell(record, prediction.metric)
+    value = record.metrics[prediction.metric].value
+    if prediction.reference is None:
+        return value, *own.interval
+    reference = next((r for r in history.completed if r.id == prediction.reference), None)
+    if reference is None or prediction.metric not in reference.metrics or not results.is_consistent(reference):
+        return None
+    other = _cell(reference, prediction.metric)
+    ratio = results.compare(own, other)
+    if ratio is not None:
+        effect = results.ratio("", ratio)
+        return effect.value, effect.low, effect.high
+    (low, high), (base_low, base_high) = own.interval, other.interval
+    if base_low <= 0:
+        return None
+    return value / reference.metrics[prediction.metric].value, low / base_high, high / base_low
+
+
+def _cell(record: TrialRecord, metric: str) -> Cell:
+    return next(iter(results.cells([record], metric, record.spec.protocol).values()))

@@ -1,0 +1,86 @@
+"""Pareto ranks and hypervolume of (log KLD, bits/value), aware of the noise of shared windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swarm.agents.analysis.results import Cell
+
+Point = tuple[float, float]
+
+DOUBT = 0.01
+"""A cell is dominated only when the paired test leaves less doubt than this."""
+
+
+def dominance(cells: Sequence[Cell]) -> NDArray[np.bool_]:
+    """Matrix of who dominates whom: [i, j] is true when i costs no more bits than j and is really better.
+
+    Better means: by more than the noise of the windows that both share (one-sided paired t test). Without two shared
+    windows the plain means decide.
+    """
+    from scipy.special import stdtr
+
+    columns = {window: k for k, window in enumerate(sorted({w for cell in cells for w in cell.samples()}))}
+    x = np.full((len(cells), len(columns)), np.nan)
+    for i, cell in enumerate(cells):
+        for window, value in cell.samples().items():
+            x[i, columns[window]] = value
+    bits = np.array([np.inf if cell.bits is None else cell.bits for cell in cells])
+    difference = x[:, None, :] - x[None, :, :]
+    seen = np.isfinite(difference)
+    n = seen.sum(axis=2)
+    total = np.where(seen, difference, 0.0)
+    mean = total.sum(axis=2) / np.maximum(n, 1)
+    spread = np.where(seen, difference - mean[:, :, None], 0.0)
+    stderr = np.sqrt((spread**2).sum(axis=2) / np.maximum(n - 1, 1) / np.maximum(n, 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        doubt = stdtr(np.maximum(n - 1, 1), mean / stderr)
+    level = np.array([cell.level for cell in cells])
+    plain = level[:, None] < level[None, :]
+    exact = (stderr == 0) & (mean < 0)
+    better = np.where(n < 2, plain, exact | ((stderr > 0) & (doubt < DOUBT)))
+    result: NDArray[np.bool_] = better & (bits[:, None] <= bits[None, :] + 1e-9)
+    return result
+
+
+def ranks(cells: Sequence[Cell]) -> list[int]:
+    """Pareto rank of each cell: 0 for those that nothing dominates, 1 for those that only rank 0 dominates, ..."""
+    by = dominance(cells)
+    left = np.ones(len(cells), dtype=bool)
+    result = np.zeros(len(cells), dtype=int)
+    rank = 0
+    while left.any():
+        # Noisy dominance is not transitive: a cycle is broken by taking those that the fewest dominate.
+        count = np.where(left, by[left].sum(axis=0), np.iinfo(int).max)
+        layer = left & (count == count[left].min())
+        result[layer] = rank
+        left &= ~layer
+        rank += 1
+    return [int(r) for r in result]
+
+
+def front(points: Sequence[Point]) -> list[int]:
+    """Indices of the points that no other point beats in both objectives, by rising second objective."""
+    order = sorted(range(len(points)), key=lambda i: (points[i][1], points[i][0], i))
+    best = float("inf")
+    kept = []
+    for i in order:
+        if points[i][0] < best:
+            best = points[i][0]
+            kept.append(i)
+    return kept
+
+
+def hypervolume(points: Sequence[Point], reference: Point) -> float:
+    """Area that the points dominate, up to the reference; both objectives are minimised."""
+    inside = [p for p in points if p[0] < reference[0] and p[1] < reference[1]]
+    area = 0.0
+    ceiling = reference[0]
+    for i in front(inside):
+        value, cost = inside[i]
+        area += (ceiling - value) * (reference[1] - cost)
+        ceiling = value
+    return area

@@ -1,0 +1,21 @@
+"""Proposals from outside: what other agents and people have left for the campaign."""
+
+from __future__ import annotations
+
+from swarm.agents.generation.context import Desk
+from swarm.agents.generation.nodes.base import Chooser
+from swarm.agents.generation.schedule import Slot
+from swarm.memory.records import Proposal
+
+NAME = "offered"
+
+
+class Offered(Chooser):
+    """Takes the oldest offer that is still new, on the next turn of the agents' arm. Has no turns of its own."""
+
+    name = NAME
+    summary = "proposals that other agents and people have left"
+
+    def choose(self, slot: Slot, desk: Desk) -> Proposal | None:  # noqa: ARG002
+        """An offer; None while nobody has left one."""
+        return next((proposal for proposal in desk.offers() if desk.is_new(proposal.spec)), None)

@@ -1,0 +1,177 @@
+"""Proposer: configurations worth a trial, each with a rationale and a prediction that is registered before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from swarm.agents.generation.context import Desk
+from swarm.agents.llm.dialogue import Used
+from swarm.agents.llm.roles.base import (
+    MAX_REASON,
+    Contribution,
+    Role,
+    Shape,
+    author,
+)
+from swarm.experiments.spec import TrialSpec
+from swarm.kernels.errors import SwarmError
+from swarm.memory.records import Prediction, Proposal
+
+BATCH = 6
+
+
+class Side(Shape):
+    """Keys or values; what is left out is the method's default."""
+
+    method: str
+    bits: int | None = None
+    group_size: int | None = None
+    axis: str | None = None
+    rotation: str | None = None
+    scaling: str | None = None
+
+
+class Ends(Shape):
+    """Other bits for so many layers at both ends; 16 means 16 bit, None as elsewhere."""
+
+    first: int = Field(default=0, ge=0)
+    last: int = Field(default=0, ge=0)
+    key_bits: int | None = None
+    value_bits: int | None = None
+
+
+class Guess(Shape):
+    """What the trial will show: the metric, or its ratio to a reference trial's."""
+
+    metric: str = "kld"
+    comparator: Literal["<=", ">="] = "<="
+    threshold: float
+    reference_trial: int | None = None
+
+
+class Idea(Shape):
+    """One configuration."""
+
+    model: str
+    key: Side
+    value: Side
+    sink_tokens: int = 0
+    residual_window: int = 0
+    key_bias: Literal["keep", "subtract"] = "keep"
+    first_layer: int | None = None
+    last_layer: int | None = None
+    ends: Ends | None = None
+    rationale: str = Field(default="")
+    prediction: Guess | None = None
+
+
+class Ideas(Shape):
+    """The answer of the proposer."""
+
+    proposals: list[Idea]
+
+
+class Proposer(Role[Ideas]):
+    """Configurations with reasons; what is unlawful, outside the space or already tried is refused with its reason."""
+
+    name = "proposer"
+    job = "propose configurations, with a rationale and a prediction"
+    urgency = 1
+    answer = Ideas
+
+    def task(self, desk: Desk) -> Mapping[str, Any]:
+        """How many, for which models, and what counts as good."""
+        settings = desk.settings
+        return {
+            "propose": BATCH,
+            "models": list(desk.infos),
+            "goal": "lower kld at equal bits/value, or fewer bits/value at equal kld",
+            "at_most": {"kld": settings.max_kld, "bits_per_value": settings.max_bits},
+            "sink_tokens": list(desk.space.settings.sink_tokens),
+            "residual_window": list(desk.space.settings.residual_window),
+        }
+
+    def use(self, answer: Ideas, desk: Desk) -> Used[Contribution]:
+        """The lawful new ideas."""
+        kept: dict[str, Proposal] = {}
+        reasons = []
+        for number, idea in enumerate(answer.proposals[: 2 * BATCH]):
+            try:
+                proposal = self._proposal(idea, desk)
+                identity = proposal.spec.fingerprint()
+                if identity in kept:
+                    raise SwarmError("it is in the list twice.")
+                kept[identity] = proposal
+            except SwarmError as error:
+                reasons.append(f"proposal {number}: {error.problem}")
+            except ValidationError as error:
+                reasons.append(f"proposal {number}: {error.errors(include_url=False)[0]['msg']}")
+        if not answer.proposals:
+            reasons.append("the list of proposals is empty")
+        return Used(Contribution(proposals=tuple(kept.values())) if kept else None, tuple(reasons))
+
+    def _proposal(self, idea: Idea, desk: Desk) -> Proposal:
+        spec = specification(idea, desk)
+        if not desk.is_new(spec):
+            raise SwarmError("this experiment has been proposed before.")
+        return Proposal(
+            spec=spec,
+            proposer=author(self.name),
+            rationale=idea.rationale[:MAX_REASON],
+            prediction=registered(idea.prediction, spec, desk),
+        )
+
+
+def specification(idea: Idea, desk: Desk) -> TrialSpec:
+    """The trial of an idea.
+
+    Raises:
+        SwarmError: an unknown model, or a configuration that is unlawful or outside the space.
+        ValidationError: a field with an impossible value.
+    """
+    if idea.model not in desk.templates:
+        raise SwarmError(f"model {idea.model[:80]!r} is not part of this campaign.")
+    layers = None
+    if idea.first_layer is not None or idea.last_layer is not None:
+        n = desk.infos[idea.model].n_layers
+        first = idea.first_layer or 0
+        last = n - 1 if idea.last_layer is None else idea.last_layer
+        if not 0 <= first <= last < n:
+            raise SwarmError(f"layers {first} to {last} are not layers of {idea.model}, which has 0 to {n - 1}.")
+        layers = None if (first, last) == (0, n - 1) else list(range(first, last + 1))
+    data = desk.templates[idea.model].model_dump() | {
+        "kv": {
+            "key": idea.key.model_dump(exclude_none=True),
+            "value": idea.value.model_dump(exclude_none=True),
+            "sink_tokens": idea.sink_tokens,
+            "residual_window": idea.residual_window,
+            "key_bias": idea.key_bias,
+        },
+        "layers": layers,
+    }
+    spec = TrialSpec.model_validate(data)
+    if idea.ends is not None:
+        spec = desk.space.with_ends(spec, **idea.ends.model_dump())
+    desk.space.params(spec)
+    return spec
+
+
+def registered(guess: Guess | None, spec: TrialSpec, desk: Desk) -> Prediction | None:
+    """The prediction as it is registered; one that could never be scored is left out."""
+    if guess is None or not guess.threshold > 0:
+        return None
+    reference = None
+    if guess.reference_trial is not None:
+        known = next((r for r in desk.history.completed if r.id == guess.reference_trial), None)
+        if known is None or known.spec.model != spec.model or guess.metric not in known.metrics:
+            return None
+        reference = known.id
+    try:
+        return Prediction(
+            metric=guess.metric, comparator=guess.comparator, threshold=guess.threshold, reference=reference
+        )
+    except ValidationError:
+        return None

@@ -1,0 +1,245 @@
+"""The LLM minds at work: asks roles in the background, keeps what stood up, never keeps the campaign waiting.
+
+Knows when to ask whom; how to ask is `conversation`, what to ask and what to believe is `roles`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from swarm.agents.generation.context import Desk
+from swarm.agents.llm.briefing import brief
+from swarm.agents.llm.dialogue import Conversation, Used
+from swarm.agents.llm.errors import CallError
+from swarm.agents.llm.prompts import prompt
+from swarm.agents.llm.roles.base import (
+    Contribution,
+    Role,
+    author,
+    roles,
+)
+from swarm.agents.llm.telemetry import Journal
+from swarm.agents.samplers.base import Proposer
+from swarm.kernels.errors import BudgetError, StoreError
+from swarm.memory.records import Finding, Proposal
+
+ENOUGH = 4
+"""Proposals in store per model, from which on no more are asked for."""
+
+LEAST_TRIALS = 8
+"""Finished trials that the roles need to say anything."""
+
+LONGEST_PAUSE = 64
+"""Trials that a role whose answers are useless is left alone, at most."""
+
+PARTING = 2.0
+"""Seconds that calls in flight get to be recorded when everything ends."""
+
+GLANCE = 0.1
+"""Seconds between two looks at whether the wait is still wanted."""
+
+
+@dataclass
+class Post:
+    """One role's state: the trial number from which it may be asked again, and how it did."""
+
+    due: int = 0
+    misses: int = 0
+    busy: bool = False
+    asked: int = 0
+    useful: int = 0
+    trouble: str = ""
+
+
+class Minds:
+    """Runs the roles in daemon threads; everything that it hands over was checked against the data.
+
+    Args:
+        conversation: how to ask.
+        every: trials between two turns of a role.
+        journal: is told how the turns end.
+    """
+
+    def __init__(self, conversation: Conversation, every: int = 10, journal: Journal | None = None) -> None:
+        self._conversation = conversation
+        self._every = every
+        self._journal = journal
+        self._roles = roles()
+        self._posts = {name: Post() for name in self._roles}
+        self._changed = threading.Condition()
+        self._inbox: dict[tuple[str, str], deque[Proposal]] = {}
+        self._findings: dict[str, Finding] = {}
+        self._text = ""
+        self._over = False
+        self._hurried = False
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the end of a campaign may wait for the scribe."""
+        return self._conversation.settings.llm_patience
+
+    def tick(self, desk: Desk) -> None:
+        """Start what is due, at most so many calls at once; returns at once."""
+        if len(desk.history.completed) < LEAST_TRIALS:
+            return
+        with self._changed:
+            # Whoever was asked least comes first: where one call at a time is all there is, everybody gets a turn.
+            due = sorted((name for name in self._roles if self._is_due(name, desk)), key=self._turns)
+        for name in due:
+            with self._changed:
+                if self._over or not self._has_room() or self._posts[name].busy:
+                    continue
+                self._posts[name].busy = True
+            self._start(name, desk)
+
+    def _has_room(self) -> bool:
+        """Whether the endpoint may get one more question at the same time."""
+        return sum(post.busy for post in self._posts.values()) < self._conversation.settings.concurrency
+
+    def _turns(self, name: str) -> tuple[int, int]:
+        return self._posts[name].asked, -self._roles[name].urgency
+
+    def _is_due(self, name: str, desk: Desk) -> bool:
+        post = self._posts[name]
+        if self._over or post.busy or desk.number < post.due:
+            return False
+        mine = [len(box) for (role, _), box in self._inbox.items() if role == author(name)]
+        return sum(mine) < ENOUGH * len(desk.infos)
+
+    def _start(self, name: str, desk: Desk) -> None:
+        # A snapshot: findings are worked out here, so that the thread shares no cache with the campaign.
+        findings = tuple(desk.findings())
+        frozen = replace(desk, findings=lambda: findings, history=replace(desk.history, _cells={}))
+        thread = threading.Thread(target=self._work, args=(name, frozen), name=f"llm-{name}", daemon=True)
+        self._threads = [other for other in self._threads if other.is_alive()] + [thread]
+        thread.start()
+
+    def _work(self, name: str, desk: Desk) -> None:
+        role, post = self._roles[name], self._posts[name]
+        found: Contribution | None = None
+        trouble = ""
+        try:
+            used = self._ask(role, desk)
+            found, trouble = used.kept, "; ".join(used.reasons) if used.kept is None else ""
+        except BudgetError as error:
+            trouble, self._over = error.problem, True
+        except CallError as error:
+            trouble = error.problem
+            self._over = self._over or error.fatal
+        except StoreError as error:
+            # The store went away under a call that is over: the campaign itself will meet it and say so.
+            trouble, self._over = error.problem, True
+        except Exception as error:  # a defect in one role must not reach the campaign
+            trouble = f"{type(error).__name__}: {error}"[:200]
+        finally:
+            with self._changed:
+                post.busy = False
+                post.asked += 1
+                post.trouble = trouble
+                post.useful += found is not None
+                post.misses = 0 if found is not None else post.misses + 1
+                post.due = desk.number + min(LONGEST_PAUSE, self._every * 2**post.misses // 2)
+                if found is not None:
+                    self._keep(found)
+                self._changed.notify_all()
+            if self._journal is not None and not self._conversation.closed.is_set():
+                self._journal.turn(name, self._conversation.breaker.state, None if found is not None else trouble)
+
+    def _ask(self, role: Role[Any], desk: Desk) -> Used[Contribution]:
+        settings = self._conversation.settings
+        text = brief(desk, role.task(desk), settings.prompt_chars)
+        return self._conversation.ask(prompt(role.name), text, role.answer, lambda answer: role.use(answer, desk))
+
+    def _keep(self, found: Contribution) -> None:
+        for proposal in found.proposals:
+            place = (proposal.proposer, proposal.spec.model)
+            self._inbox.setdefault(place, deque(maxlen=2 * ENOUGH)).append(proposal)
+        self._findings |= {finding.key: finding for finding in found.findings}
+        self._text = found.text or self._text
+
+    def guests(self) -> dict[str, Proposer]:
+        """The LLM's proposals as proposers that are drawn by credit like the built-in ones."""
+        with self._changed:
+            names = sorted({name for name, _ in self._inbox})
+        return {name: _Guest(self, name) for name in names}
+
+    def take(self, name: str, desk: Desk, model: str) -> Proposal | None:
+        """The next proposal of a role for a model that is still new."""
+        with self._changed:
+            box = self._inbox.get((name, model))
+            while box:
+                proposal = box.popleft()
+                if desk.is_new(proposal.spec):
+                    return proposal
+        return None
+
+    def findings(self) -> Sequence[Finding]:
+        """What roles have claimed and the data bore out at that time."""
+        with self._changed:
+            return tuple(self._findings.values())
+
+    def text(self, desk: Desk, *, wait: float = 0.0) -> str:
+        """The scribe's latest text; with `wait`, a fresh one is asked for and waited for that many seconds."""
+        if wait > 0 and len(desk.history.completed) >= LEAST_TRIALS:
+            self._await_scribe(desk, time.monotonic() + wait)
+        with self._changed:
+            return self._text
+
+    def _await_scribe(self, desk: Desk, deadline: float) -> None:
+        post = self._posts["scribe"]
+        with self._changed:
+            self._wait(lambda: not post.busy and self._has_room(), deadline)
+            if self._over or self._hurried or post.busy or not self._has_room():
+                return
+            post.busy = True
+        self._start("scribe", desk)
+        with self._changed:
+            self._wait(lambda: not post.busy, deadline)
+
+    def _wait(self, until: Callable[[], bool], deadline: float) -> None:
+        """Wait with the lock held, in glances: a signal handler can take no lock to end the wait."""
+        while not (until() or self._over or self._hurried) and time.monotonic() < deadline:
+            self._changed.wait(GLANCE)
+
+    def hurry(self) -> None:
+        """Wait for nothing from now on. May be called in a signal handler."""
+        self._hurried = True
+
+    def status(self) -> dict[str, dict[str, int | str]]:
+        """Per role: whether it is being asked, how often it was, how often usefully, and its last trouble."""
+        with self._changed:
+            found: dict[str, dict[str, int | str]] = {
+                name: {"busy": post.busy, "asked": post.asked, "useful": post.useful, "trouble": post.trouble}
+                for name, post in self._posts.items()
+            }
+        return found | {"endpoint": {"breaker": self._conversation.breaker.state}}
+
+    def close(self) -> None:
+        """Start nothing more, end all waits and drop the connections."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+        self._conversation.close()
+        deadline = time.monotonic() + PARTING
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+class _Guest(Proposer):
+    """A role's inbox in the place of a built-in proposer."""
+
+    summary = "proposals of an LLM"
+
+    def __init__(self, minds: Minds, name: str) -> None:
+        self._minds = minds
+        self._name = name
+
+    def propose(self, model: str, desk: Desk) -> Proposal | None:
+        """The next one for the model that nobody has proposed in the meantime."""
+        return self._minds.take(self._name, desk, model)

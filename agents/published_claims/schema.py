@@ -1,0 +1,202 @@
+"""An agenda as a file: claims with the trials that decide them. Knows no results.
+
+See `agents/published_claims/agendas/open-tq-metal.toml` for the form; `--agenda` takes a name from there, or a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+import swarm.agents.published_claims.agendas
+from swarm.experiments.protocols import base as protocols
+from swarm.experiments.space.sides import side
+from swarm.experiments.spec import TrialSpec
+from swarm.kernels.errors import SpecError, SwarmError, UnknownNameError, UsageError
+from swarm.kernels.spec import FrozenModel, KVSpec, QuantSpec
+
+if TYPE_CHECKING:
+    from swarm.experiments.models.base import ModelInfo
+
+Selector = Literal["all", "learned", "fixed", "key_bias", "no_key_bias"]
+Comparator = Literal["<=", ">=", "within"]
+
+
+class AgendaError(UsageError):
+    """An agenda that cannot be read, or that asks for what does not exist."""
+
+
+class Half(FrozenModel):
+    """How keys or values are quantized; what is left out is the first that fits the model."""
+
+    method: str
+    bits: int | None = None
+    group_size: int | None = None
+    axis: str | None = None
+    rotation: str | None = None
+    scaling: str | None = None
+
+    def of(self, name: Literal["key", "value"], head_dim: int) -> QuantSpec:
+        """The specification at a head size.
+
+        Raises:
+            SpecError: no such specification fits.
+        """
+        wanted = self.model_dump(exclude={"method"}, exclude_none=True)
+        # Unasked-for rotation is none: a claim is about what it names.
+        found = side(name, head_dim).default(self.method, **({"rotation": "none"} | wanted)) or side(
+            name, head_dim
+        ).default(self.method, **wanted)
+        if found is None:
+            raise SpecError(f"{self.method} for {name}s does not fit head size {head_dim} with {wanted}.")
+        return found
+
+
+class Setup(FrozenModel):
+    """One side of a comparison: a cache configuration and how it is measured."""
+
+    both: Half | None = None
+    key: Half | None = None
+    value: Half | None = None
+    sink_tokens: int = 0
+    residual_window: int = 0
+    key_bias: Literal["keep", "subtract"] = "keep"
+    protocol: str = "quality"
+    rung: int = 0
+    logit_gain: float = 1.0
+
+    @model_validator(mode="after")
+    def _check_sides(self) -> Self:
+        if (self.both is None) == (self.key is None and self.value is None):
+            raise AgendaError("a setup needs `both`, or `key` and `value`.", "Give one or the other.")
+        if self.rung >= len(protocols.protocol(self.protocol).rungs):
+            raise AgendaError(f"protocol {self.protocol} has no rung {self.rung}.", "Choose a lower one.")
+        return self
+
+    def spec(self, template: TrialSpec, info: ModelInfo) -> TrialSpec:
+        """The trial of this setup on a model.
+
+        Raises:
+            SpecError: the model cannot run it.
+        """
+        none = Half(method="none")
+        halves = [self.both or self.key or none, self.both or self.value or none]
+        kv = KVSpec(
+            key=halves[0].of("key", info.head_dim),
+            value=halves[1].of("value", info.head_dim),
+            sink_tokens=self.sink_tokens,
+            residual_window=self.residual_window,
+            key_bias=self.key_bias,
+        )
+        changes = {"kv": kv, "protocol": self.protocol, "rung": self.rung, "logit_gain": self.logit_gain}
+        return template.model_copy(update=changes)
+
+
+class Claim(FrozenModel):
+    """A hypothesis: a test of `agents.agenda` with its arguments, the models it is about, and the threshold.
+
+    For `within`, the interval must lie between `low` and `high` (left out: 1/threshold and threshold).
+    """
+
+    id: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
+    says: str = Field(max_length=300)
+    source: str = ""
+    test: str
+    a: Setup
+    b: Setup | None = None
+    metric: str = "kld"
+    on: Selector = "all"
+    against: Selector | None = None
+    comparator: Comparator
+    threshold: float | None = Field(default=None, gt=0)
+    low: float | None = None
+    high: float | None = None
+    depths: tuple[float, ...] = ()
+    gains: tuple[float, ...] = ()
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Where the claim is true: the effect lies between these."""
+        if self.comparator == "within":
+            low = self.low if self.low is not None else 1 / (self.threshold or 1.0)
+            return low, self.high if self.high is not None else (self.threshold or 1.0)
+        limit = self.threshold if self.threshold is not None else 1.0
+        return (limit, float("inf")) if self.comparator == ">=" else (float("-inf"), limit)
+
+
+class Agenda(FrozenModel):
+    """A list of claims; each trial is repeated on `replicates` sets of text windows, with as many seeds."""
+
+    name: str
+    title: str
+    source: str = ""
+    replicates: int = Field(default=3, ge=2, le=20)
+    claim: tuple[Claim, ...] = Field(min_length=1)
+
+    @property
+    def digest(self) -> str:
+        """What identifies its claims: a campaign that goes on must go on with the same."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+def names() -> list[str]:
+    """The agendas that come with the project."""
+    return sorted(path.stem for path in _folder().glob("*.toml"))
+
+
+def load(name_or_path: str) -> Agenda:
+    """Read an agenda.
+
+    Raises:
+        UnknownNameError: neither an agenda's name nor a file.
+        AgendaError: the file is no agenda, with the place.
+    """
+    path = _folder() / f"{name_or_path}.toml"
+    if not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        raise UnknownNameError("agenda", name_or_path, f"{', '.join(names())}, or the path of a TOML file")
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+        agenda = Agenda.model_validate({"name": path.stem, **document})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AgendaError(f"{path} is not TOML: {error}.", "Correct the file.") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise AgendaError(f"{path}: {where}: {first['msg']}.", "See open-tq-metal for the form.") from error
+    except SwarmError as error:
+        raise AgendaError(f"{path}: {error.problem}", error.remedy) from error
+    _check(agenda, path)
+    return agenda
+
+
+def _check(agenda: Agenda, path: Path) -> None:
+    from swarm.agents.published_claims.kinds import base
+
+    ids = [claim.id for claim in agenda.claim]
+    if len(set(ids)) != len(ids):
+        raise AgendaError(f"{path}: two claims have the same id.", "Give each its own.")
+    for claim in agenda.claim:
+        base.kind(claim.test).check(claim)
+
+
+def _folder() -> Path:
+    return Path(swarm.agents.published_claims.agendas.__file__).parent
+
+
+def selected(selector: Selector, infos: Mapping[str, ModelInfo]) -> list[str]:
+    """The models that a selector means."""
+    chosen: dict[Selector, Any] = {
+        "all": lambda _: True,
+        "learned": lambda info: info.scale_kind == "learned",
+        "fixed": lambda info: info.scale_kind == "fixed",
+        "key_bias": lambda info: info.key_bias,
+        "no_key_bias": lambda info: not info.key_bias,
+    }
+    return [name for name, info in infos.items() if chosen[selector](info)]

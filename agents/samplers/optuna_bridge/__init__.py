@@ -1,0 +1,1 @@
+"""Optuna behind the samplers: one in-memory study per model, rebuilt from the store."""

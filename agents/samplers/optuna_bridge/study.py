@@ -1,0 +1,216 @@
+"""One Optuna study of one model, in memory: rebuilt from the history, asked for the next configuration.
+
+Knows parameters and objectives; knows nothing of findings, schedules or other models. The store is the truth: a
+study is thrown away and replayed whenever the history is not a continuation of what it has seen.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from math import isfinite, log10
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from swarm.agents.analysis.pareto import front
+from swarm.agents.generation.seeds import derive, generator
+from swarm.agents.history import AgentSettings
+from swarm.agents.samplers.optuna_bridge.questions import Asked, Told
+from swarm.experiments.spec import TrialSpec
+from swarm.kernels.errors import SpecError
+from swarm.memory.records import TrialRecord
+
+if TYPE_CHECKING:
+    import optuna
+
+    from swarm.experiments.models.base import ModelInfo
+    from swarm.experiments.space.search_space import Space
+
+PROTOCOL = "quality"
+FLOOR = 1e-7
+STARTUP_TRIALS = 10
+STEP = 200
+"""Beyond twice as many trials, all but the latest are thinned to so many: an ask costs TPE time for each it reads."""
+BEST = 50
+"""Of those, how many are the best; the others are drawn at random, so that what is bad keeps its density."""
+RECENT = 50
+"""Trials that are never thinned: the last ones may still run."""
+NOISE = ("PedAnova", "Some regimes for parameter", "Target and region quantiles", "The number of trials is too small")
+"""What Optuna warns of and nobody can change: few trials, and that low values are the good ones."""
+
+OWN_FAULT = frozenset({"nan", "oom", "timeout"})
+
+
+class ModelStudy:
+    """Multi-objective TPE (minimise log10 KLD and bits/value) over the configurations of one model.
+
+    Optuna's `TPESampler` (arXiv 2304.11127) with constraints for the feasible region. Every ask gets a sampler of
+    its own, seeded by campaign seed and trial number, so that the answer is a pure function of seed, number and the
+    trials fed so far.
+
+    Args:
+        space: the search space.
+        info: the model.
+        settings: the feasible region.
+        seed: seed of the campaign.
+    """
+
+    def __init__(self, space: Space, info: ModelInfo, settings: AgentSettings, seed: int) -> None:
+        self._space = space
+        self._info = info
+        self._settings = settings
+        self._seed = seed
+        self._fed: dict[int, tuple[str, int | None]] = {}
+        self._chosen: dict[int, list[int]] = {}
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """The Optuna study with everything fed so far."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        return optuna.create_study(directions=["minimize", "minimize"], storage=self._storage)
+
+    @cached_property
+    def _storage(self) -> optuna.storages.BaseStorage:
+        import optuna
+
+        return optuna.storages.InMemoryStorage()
+
+    def _sampler(self, *path: int) -> optuna.samplers.BaseSampler:
+        from swarm.agents.samplers.optuna_bridge.one_trial_tpe import OneTrialTPE
+
+        return OneTrialTPE(seed=derive(self._seed, *path), n_startup_trials=STARTUP_TRIALS)
+
+    def feed(self, records: Iterable[TrialRecord]) -> None:
+        """Bring the study up to date with the trials of this model, in order; running ones count as pending."""
+        wanted = self._thinned([r for r in records if self._belongs(r)])
+        if not self._continues(wanted):
+            self._fed.clear()
+            for name in ("study", "_storage"):
+                self.__dict__.pop(name, None)
+        for record in wanted:
+            state, number = self._fed.get(record.number, ("", None))
+            if not state:
+                number = self._enter(record)
+            if number is not None and state in ("", "running") and record.state != "running":
+                self._finish(number, record)
+            self._fed[record.number] = (record.state, number)
+
+    def _belongs(self, record: TrialRecord) -> bool:
+        spec = record.spec
+        return spec.model == self._info.name and spec.protocol == PROTOCOL and not (spec.rung or spec.replicate)
+
+    def _thinned(self, records: list[TrialRecord]) -> list[TrialRecord]:
+        """What the sampler reads of many trials; the choice changes every `STEP` trials."""
+        old = max(0, len(records) - RECENT) // STEP * STEP
+        if old < 2 * STEP:
+            return records
+        state = hash(tuple((r.number, r.state) for r in records[:old]))
+        if state not in self._chosen:
+            self._chosen = {state: self._choice(records[:old])}
+        return [*(records[i] for i in self._chosen[state]), *records[old:]]
+
+    def _choice(self, records: list[TrialRecord]) -> list[int]:
+        """Places of the best by Pareto rank, and of a random sample of the others."""
+        points = {i: found for i, r in enumerate(records) if (found := objectives(r)) is not None}
+        best: list[int] = []
+        while points and len(best) < BEST:
+            left = list(points)
+            layer = [left[k] for k in front([points[i] for i in left])]
+            best += layer[: BEST - len(best)]
+            for i in layer:
+                del points[i]
+        others = sorted(set(range(len(records))) - set(best))
+        drawn = generator(self._seed, "thin", len(records)).choice(others, STEP - len(best), replace=False)
+        return sorted([*best, *map(int, drawn)])
+
+    def _continues(self, wanted: list[TrialRecord]) -> bool:
+        now = {r.number: r.state for r in wanted}
+        known = list(self._fed.items())
+        settled = all(number in now and state in ("running", now[number]) for number, (state, _) in known)
+        return settled and list(now)[: len(known)] == list(self._fed)
+
+    def _enter(self, record: TrialRecord) -> int | None:
+        """Add a trial with the parameters of its specification; its number, None when the space cannot express it."""
+        import optuna
+
+        try:
+            given = Told(self._space.params(record.spec))
+            self._space.suggest(given, self._info, PROTOCOL)
+        except SpecError:
+            return None
+        running = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING, params=given.params, distributions=given.distributions
+        )
+        self.study.add_trial(running)
+        return sum(number is not None for _, number in self._fed.values())
+
+    def _finish(self, number: int, record: TrialRecord) -> None:
+        import optuna
+
+        values = objectives(record)
+        if values is not None:
+            # What is kept needs no constraint: Optuna reads every one of every trial several times per ask.
+            excess = {"kld": values[0] - log10(self._settings.max_kld), "bits": values[1] - self._settings.max_bits}
+            self._constrain(number, {name: over for name, over in excess.items() if over > 0})
+            self.study.tell(number, values)
+        elif record.outcome in OWN_FAULT:
+            # The configuration's own fault: pruned and infeasible, so that the sampler keeps away from it.
+            self._constrain(number, {"failed": 1.0})
+            self.study.tell(number, state=optuna.trial.TrialState.PRUNED)
+        else:
+            self.study.tell(number, state=optuna.trial.TrialState.FAIL)
+
+    def _constrain(self, number: int, excess: Mapping[str, float]) -> None:
+        import optuna
+
+        if not excess:
+            return
+        study_id = self._storage.get_study_id_from_name(self.study.study_name)
+        trial = optuna.Trial(self.study, self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
+        for name, over in excess.items():
+            trial.set_constraint(name, over)
+
+    def ask(self, number: int, attempt: int = 0) -> TrialSpec:
+        """The sampler's configuration for a trial number; other attempts give other answers.
+
+        Nothing stays behind: what was asked counts only when it comes back as a record.
+        """
+        asked = Asked(self.study.study_name, self._storage, self._sampler(number, 1, attempt))
+        return self._space.suggest(asked, self._info, PROTOCOL)
+
+    def importances(self, least: int = 8) -> dict[str, float]:
+        """Optuna's importance of each parameter for log KLD beyond what its bits explain; they sum to 1.
+
+        PED-ANOVA (arXiv 2304.10255): what sets the best tenth apart from all. Empty for fewer than `least` completed
+        trials.
+        """
+        import optuna
+
+        done = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        if len(done) < least:
+            return {}
+        slope, level = np.polyfit([t.values[1] for t in done], [t.values[0] for t in done], 1)
+        for text in NOISE:
+            warnings.filterwarnings("ignore", message=text)
+        found = optuna.importance.get_param_importances(
+            self.study,
+            evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+            target=lambda t: float(t.values[0] - level - slope * t.values[1]),
+        )
+        return {name: float(value) for name, value in found.items() if isfinite(value)}
+
+
+def objectives(record: TrialRecord) -> tuple[float, float] | None:
+    """(log10 KLD, bits/value) of a completed trial; None when it has no such measurement.
+
+    KLD below the measured noise floor counts as the floor: differences down there are not real.
+    """
+    metrics = record.metrics
+    if record.state != "complete" or "kld" not in metrics or "bits_per_value" not in metrics:
+        return None
+    noise = metrics["noise_kld"].value if "noise_kld" in metrics else 0.0
+    return log10(max(metrics["kld"].value, noise, FLOOR)), metrics["bits_per_value"].value

@@ -1,0 +1,1 @@
+"""Writes summaries in which every number is a reference to the store."""

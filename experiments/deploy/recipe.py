@@ -1,0 +1,155 @@
+"""A recipe: a cache configuration that was measured, written down so that others can use it and check it.
+
+Knows the file format and how caches are made from it; knows no stores.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from swarm.experiments.measurement.factors import StoredFactors, digest, restored
+from swarm.experiments.spec import Metric
+from swarm.kernels.errors import SwarmError, UsageError
+from swarm.kernels.spec import FrozenModel, KVSpec
+
+if TYPE_CHECKING:
+    from swarm.kernels.cache import PackedKVCache
+
+REST = "all others"
+NUMBERS = re.compile(r"\[\s+((?:\d+,\s+)*\d+)\s+\]")
+
+
+class RecipeError(UsageError):
+    """A file that is no recipe, or one that cannot be used here."""
+
+
+class LayerPlan(FrozenModel):
+    """How some layers store keys and values, in words. Made from the configuration; for people only."""
+
+    layers: str
+    keys: str
+    values: str
+
+
+class Evidence(FrozenModel):
+    """The trial that speaks for a recipe."""
+
+    trial: int
+    campaign: str
+    fingerprint: str
+    protocol: str
+    rung: int
+    context: int
+    notes: str
+    metrics: dict[str, Metric]
+    device: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+    code_version: str = ""
+
+
+class Recipe(FrozenModel):
+    """A configuration of a model's KV cache with its evidence.
+
+    `layers` are the quantized layers (None: all); `seed` decides random rotations; `factors` are the learned ones and
+    `factors_digest` their SHA-256, empty when nothing was learned. `model_digest` pins the weights that were measured.
+    """
+
+    format: Literal["kv-swarm recipe 1"] = "kv-swarm recipe 1"
+    model: str
+    model_digest: str = ""
+    kv: KVSpec
+    layers: tuple[int, ...] | None = None
+    seed: int = Field(default=0, ge=0)
+    factors_digest: str = ""
+    plan: tuple[LayerPlan, ...] = ()
+    evidence: Evidence | None = None
+    factors: tuple[StoredFactors, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_factors(self) -> Self:
+        if digest(self.factors) != self.factors_digest:
+            raise RecipeError("its learned factors are not those of its factors_digest.", _MAKE)
+        if learns(self.kv) and not self.factors:
+            raise RecipeError("it needs learned factors and has none.", _MAKE)
+        return self
+
+    @property
+    def label(self) -> str:
+        """The configuration in short."""
+        only = "" if self.layers is None else f" on {len(self.layers)} layers"
+        return self.kv.label + only
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """The recipe in a file.
+
+        Raises:
+            RecipeError: the file cannot be read, or is no recipe.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise RecipeError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{path} is not a text file.", _MAKE) from error
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise RecipeError(f"{path} is no recipe: {where or 'JSON'}: {first['msg']}.", _MAKE) from error
+        except SwarmError as error:
+            raise RecipeError(f"{path} is no recipe: {error.problem}", error.remedy) from error
+
+    def text(self) -> str:
+        """The content of a recipe's file: indented, lists of numbers on one line."""
+        indented = self.model_dump_json(indent=2, exclude_none=True)
+        return NUMBERS.sub(lambda found: "[" + ", ".join(found[1].replace(",", " ").split()) + "]", indented) + "\n"
+
+    def caches(self, model: Any) -> list[PackedKVCache]:
+        """Caches for an mlx-lm model, one per layer: pass them as `prompt_cache`.
+
+        Raises:
+            SpecError: the configuration or its learned factors do not fit the model.
+            ModelError: the model's cache cannot be packed.
+        """
+        from swarm.kernels.cache import make_cache
+
+        return make_cache(model, self.kv, self.layers, seed=self.seed, factors=restored(self.factors))
+
+
+def learns(kv: KVSpec) -> bool:
+    """Whether any side of any layer has learned scaling."""
+    specs = [kv.key, kv.value, *(spec for one in kv.overrides for spec in (one.key, one.value))]
+    return any(spec is not None and spec.scaling == "learned" for spec in specs)
+
+
+def plan(kv: KVSpec, layers: tuple[int, ...] | None) -> tuple[LayerPlan, ...]:
+    """The configuration layer by layer, as far as layers differ."""
+    overridden = sorted({layer for override in kv.overrides for layer in override.layers})
+    chosen = overridden if layers is None else sorted(layers)
+    by_label: dict[tuple[str, str], list[int]] = {}
+    for layer in chosen:
+        spec = kv.at(layer)
+        by_label.setdefault((spec.key.label, spec.value.label), []).append(layer)
+    named = [LayerPlan(layers=ranges(found), keys=keys, values=values) for (keys, values), found in by_label.items()]
+    rest = KVSpec() if layers is not None else kv
+    return (*named, LayerPlan(layers=REST if named else "all", keys=rest.key.label, values=rest.value.label))
+
+
+def ranges(layers: list[int]) -> str:
+    """Sorted layer numbers in short: `0-3,7`."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+_MAKE = "Make one with `swarm recipe TRIAL > best.json`."

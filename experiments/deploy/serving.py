@@ -1,0 +1,148 @@
+"""mlx_lm's OpenAI-compatible server with other caches plugged in. Its code stays untouched: caches are what differs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from http.server import ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+from swarm.kernels.errors import SwarmError
+
+if TYPE_CHECKING:
+    from swarm.experiments.deploy.recipe import Recipe
+    from swarm.experiments.models.base import LoadedModel
+    from swarm.kernels.cache import PackedKVCache
+
+PROMPT_CACHES = 10
+PREFILL_STEP = 512
+
+
+class ServingError(SwarmError):
+    """The server cannot be started."""
+
+
+def plug_in(model: Any, template: Sequence[PackedKVCache]) -> None:
+    """Let an mlx-lm model make caches like these ones whenever somebody asks it for its caches."""
+    model.make_cache = lambda: [_empty(cache) for cache in template]
+
+
+def _empty(cache: PackedKVCache) -> PackedKVCache:
+    """A cache like the given one, with nothing in it."""
+    return type(cache)(
+        cache.kv,
+        window=cache.window,
+        layer=cache.layer,
+        seed=cache.seed,
+        factors=cache.factors,
+        key_bias=cache.key_bias,
+        family=cache.family,
+    )
+
+
+def serve(loaded: LoadedModel, recipe: Recipe | None, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve a model until interrupted.
+
+    Args:
+        loaded: the model.
+        recipe: what its cache stores; None leaves mlx-lm's own cache.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
+        ready: told the URL when the server listens.
+
+    Raises:
+        ServingError: the address cannot be used.
+        SpecError, ModelError: the recipe does not fit the model.
+    """
+    from mlx_lm import server
+
+    if recipe is not None:
+        plug_in(loaded.model, recipe.caches(loaded.model))
+    httpd = _bind(host, port)
+    provider = _provider(server, loaded)
+    answers = server.ResponseGenerator(provider, server.LRUPromptCache(PROMPT_CACHES))
+    httpd.RequestHandlerClass = _handler(server, loaded.info.name, answers)
+    shown = f"[{host}]" if ":" in host else host
+    try:
+        ready(f"http://{shown}:{httpd.server_port}/v1")
+        httpd.serve_forever()
+    finally:
+        httpd.server_close()
+        answers.stop_and_join()
+
+
+def _bind(host: str, port: int) -> ThreadingHTTPServer:
+    import socket
+    from http.server import BaseHTTPRequestHandler
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            # A client that leaves early is no error of the server.
+            if not isinstance(sys.exception(), ConnectionError):
+                super().handle_error(request, client_address)
+
+    try:
+        return Server((host, port), BaseHTTPRequestHandler)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ServingError(f"cannot listen on {host}:{port}: {reason}.", "Give another --host or --port.") from error
+
+
+def _handler(server: Any, model: str, answers: Any) -> Any:
+    """mlx_lm's request handler; models are listed from what is served here, not from the Hugging Face cache."""
+    signature = server.get_system_fingerprint()
+
+    class Handler(server.APIHandler):  # type: ignore[misc]
+        def __init__(self, *args: Any) -> None:
+            super().__init__(answers, *args, system_fingerprint=signature)
+
+        def handle_models_request(self) -> None:
+            listed = {"id": model, "object": "model", "created": self.created, "owned_by": "kv-swarm"}
+            self._set_completion_headers(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"object": "list", "data": [listed]}).encode())
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            logging.debug(format, *args)
+
+    return Handler
+
+
+def _provider(server: Any, loaded: LoadedModel) -> Any:
+    """What mlx_lm's server asks for models: there is one, it is loaded, and no other is fetched."""
+
+    class OneModel(server.ModelProvider):  # type: ignore[misc]
+        def _load(self, model_path: Any, adapter_path: Any = None, draft_model_path: Any = None) -> None:
+            if adapter_path is not None or draft_model_path is not None:
+                raise ValueError("this server takes neither adapters nor draft models")
+            self.model_key = (model_path, None, None)
+            self.model, self.tokenizer = loaded.model, loaded.tokenizer
+            # Batches need mlx-lm's own caches; packed ones are served one request after another.
+            self.is_batchable = False
+
+        def load(self, model_path: Any, adapter_path: Any = None, draft_model_path: Any = None) -> Any:
+            if model_path not in ("default_model", loaded.info.name):
+                raise ValueError(f"this server has one model: {loaded.info.name}")
+            return super().load("default_model", adapter_path, draft_model_path)
+
+    return OneModel(_arguments(loaded))
+
+
+def _arguments(loaded: LoadedModel) -> argparse.Namespace:
+    """What mlx_lm's own command line would have parsed."""
+    logging.getLogger().setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="mlx_lm.server is not recommended")
+    return argparse.Namespace(
+        model=loaded.info.name, adapter_path=None, draft_model=None, num_draft_tokens=3, trust_remote_code=False,
+        chat_template="", use_default_chat_template=False, temp=0.0, top_p=1.0, top_k=0, min_p=0.0, max_tokens=512,
+        chat_template_args={}, decode_concurrency=1, prompt_concurrency=1, prefill_step_size=PREFILL_STEP,
+        prompt_cache_size=PROMPT_CACHES, prompt_cache_bytes=None, kv_bits=None, kv_group_size=64, quantized_kv_start=0,
+        allowed_origins=[], pipeline=False,
+    )  # fmt: skip

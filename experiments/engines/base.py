@@ -1,0 +1,113 @@
+"""The seam of engines: how one is recognised, what it tells about memory and time, and what it has to be asked.
+
+An engine that nobody recognises is measured all the same: everything but these extras is the common protocol.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from swarm.kernels import plugins
+
+PACKAGE = "swarm.experiments.engines"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to a GET request: status 0 means that nothing came back."""
+
+    status: int
+    text: str = ""
+    server: str = ""
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON; an empty mapping when it is none."""
+        try:
+            return json.loads(self.text)
+        except ValueError:
+            return {}
+
+    def field(self, key: str) -> Any:
+        """A field of a JSON object; None when there is none."""
+        return self.json.get(key) if isinstance(self.json, dict) else None
+
+    def entries(self, key: str) -> list[dict[str, Any]]:
+        """The objects in a list that is a field of a JSON object; none when there is no such list."""
+        found = self.field(key)
+        return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+    def entry(self, key: str, **wanted: str) -> dict[str, Any]:
+        """The first of `entries` in which any of the fields has its wanted value; an empty one when there is none."""
+        return next(
+            (entry for entry in self.entries(key) if any(entry.get(name) == value for name, value in wanted.items())),
+            {},
+        )
+
+
+class Host(ABC):
+    """Where the engine runs: answers plain GET requests on paths beside the OpenAI protocol."""
+
+    @abstractmethod
+    def get(self, path: str) -> Reply:
+        """GET a path such as `/props`; never raises."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an engine says of itself: version, the longest context it takes, bytes of memory by kind."""
+
+    version: str = ""
+    max_context: int | None = None
+    memory: Mapping[str, int] = field(default_factory=dict)
+
+
+class Engine(ABC):
+    """One engine. `name` is the module's; `fallback_model` stands for the loaded model when none is listed.
+
+    `extra_body` goes with every request: what makes the engine generate as many tokens as asked for.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    fallback_model: ClassVar[str | None] = None
+    extra_body: ClassVar[Mapping[str, Any]] = {}
+
+    @abstractmethod
+    def recognises(self, host: Host) -> bool:
+        """Whether the engine at the host is this one."""
+
+    def told(self, host: Host, model: str) -> Told:
+        """What it says about itself and a model; called while the model is loaded."""
+        del host, model
+        return Told()
+
+    def timings(self, extra: Mapping[str, Any]) -> dict[str, float]:
+        """Its own `prefill_tokens_per_second` and `decode_tokens_per_second` in the last chunk of a stream, if any."""
+        del extra
+        return {}
+
+
+class UnknownEngine(Engine):
+    """Any server that speaks the protocol."""
+
+    name = "unknown"
+    title = "an OpenAI-compatible server"
+
+    def recognises(self, host: Host) -> bool:
+        """Always: the last resort."""
+        del host
+        return True
+
+
+def recognise(host: Host) -> Engine:
+    """The engine that runs at a host."""
+    for name in plugins.names(PACKAGE):
+        engine = plugins.load(PACKAGE, Engine, name)()  # type: ignore[type-abstract]
+        if engine.recognises(host):
+            return engine
+    return UnknownEngine()

@@ -1,0 +1,196 @@
+"""Errors of one layer's attention over a quantized cache. Knows arrays and a cache; knows no models and no files.
+
+G = s |q| |k| sqrt(relMSE / d), for logits s <q, k>, is the size of the error that quantized keys bring into a logit
+when it points in no particular direction; the divergence of attention is about G^2 / 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swarm.experiments.measurement.halves import from_file, single
+from swarm.kernels import arrays
+from swarm.kernels.errors import NonFiniteError
+
+if TYPE_CHECKING:
+    from swarm.kernels.cache import PackedKVCache
+    from swarm.kernels.side import Side
+
+Floats = NDArray[np.float32]
+FIELDS = ("logit_rel_error", "output_rel_error", "attention_kl", "g", "key_rel_mse", "value_rel_mse")
+UNSEEN = -1e30
+
+
+@dataclass(frozen=True)
+class LayerInputs:
+    """What one layer's attention was given in the 16-bit run.
+
+    `keys`, `values` [W, H, T, D] are 16 bit, as a file holds them: T prefix tokens; `tail_keys`, `tail_values`
+    [W, H, P, D] those behind them, whose `queries` float32 [W, Hq, P, D] attend; logits are `scale` times <q, k>.
+    """
+
+    keys: NDArray[np.generic]
+    values: NDArray[np.generic]
+    tail_keys: NDArray[np.generic]
+    tail_values: NDArray[np.generic]
+    queries: Floats
+    scale: float
+
+
+@dataclass(frozen=True)
+class LayerErrors:
+    """Errors of one layer, float64 [W] per window; `head_g` [Hq] is G per query head over all windows.
+
+    Attributes:
+        logit_rel_error: |logits - logits16| / |logits16| over what each query sees.
+        output_rel_error: the same of the attention output, through the deployed attention.
+        attention_kl: mean divergence of the attention weights from the 16-bit ones, nats.
+        g: mean of G over query heads.
+        key_rel_mse: |k - k16|^2 / |k16|^2 over the packed keys; 0 if none is packed.
+        value_rel_mse: the same of the values.
+    """
+
+    logit_rel_error: NDArray[np.float64]
+    output_rel_error: NDArray[np.float64]
+    attention_kl: NDArray[np.float64]
+    g: NDArray[np.float64]
+    key_rel_mse: NDArray[np.float64]
+    value_rel_mse: NDArray[np.float64]
+    head_g: NDArray[np.float64]
+
+
+def layer_errors(given: LayerInputs, cache: PackedKVCache) -> LayerErrors:
+    """Attend over a cache as a model would, and compare with 16 bit.
+
+    Args:
+        given: what the layer's attention was given.
+        cache: the layer's cache, empty; it is filled. Its logit gain multiplies the logits.
+
+    Raises:
+        NonFiniteError: an error is NaN or Inf.
+    """
+    out = attend(given, cache)
+    gained = given.scale * cache.logit_gain
+    key, value = (
+        _Stored(side, np.concatenate([single(old), single(new)], axis=2), cache)
+        for side, old, new in zip(
+            cache.sides, (given.keys, given.values), (given.tail_keys, given.tail_values), strict=True
+        )
+    )
+    queries = given.queries * np.float32(gained)
+    seen, packed = _forms(cache, given.queries.shape[2])
+    exact = _grouped(queries, key.exact.swapaxes(-1, -2))
+    quantized = exact.copy()
+    columns = key.packed
+    np.copyto(quantized[..., columns], _grouped(queries, key.decoded.swapaxes(-1, -2)), where=packed[:, columns])
+    p_log, q_log = _log_weights(exact, seen), _log_weights(quantized, seen)
+    p = np.exp(p_log)
+    expected = _grouped(p, value.exact)
+    head_g = _g(given.queries, key, gained)
+    errors = LayerErrors(
+        logit_rel_error=_norm((quantized - exact) * seen) / _norm(exact * seen),
+        output_rel_error=_norm(out - expected) / _norm(expected),
+        attention_kl=np.maximum(np.vecdot(p, p_log - q_log), 0).mean((1, 2), dtype=np.float64),
+        g=head_g.mean(1),
+        key_rel_mse=key.rel_mse.mean(1),
+        value_rel_mse=value.rel_mse.mean(1),
+        head_g=head_g.mean(0),
+    )
+    if not all(np.isfinite(getattr(errors, name)).all() for name in FIELDS):
+        raise NonFiniteError(f"attention of layer {cache.layer} is not finite.", "Use a milder configuration.")
+    return errors
+
+
+class _Stored:
+    """One side of a filled cache in the original frame.
+
+    `exact` float32 [W, H, C, D] all columns; `decoded` [W, H, n, D] what decoding gives for the columns `packed`;
+    `rel_mse` [W, H] over these.
+    """
+
+    def __init__(self, side: Side, exact: Floats, cache: PackedKVCache) -> None:
+        self.exact = exact
+        self.packed = slice(side.packed_first, side.encoded)
+        vectors = exact[:, :, self.packed]
+        self.decoded = _decode(side, cache) if vectors.shape[2] else vectors
+        self.rel_mse = _squares(self.decoded - vectors, 2) / np.maximum(_squares(vectors, 2), np.finfo(float).tiny)
+
+
+def _decode(side: Side, cache: PackedKVCache) -> Floats:
+    """The packed columns in the original frame. Every method's query map is linear, so its matrix undoes the frame."""
+    xp, codec = cache.backend.xp, side.codec
+    vectors = np.asarray(arrays.to_numpy(codec.unpack(xp, side.store.read(0, side.store.blocks))))
+    if not codec.identity:
+        heads, dim = vectors.shape[1], codec.head_dim
+        if codec.side == "key":
+            unit = np.ascontiguousarray(np.broadcast_to(np.eye(dim, dtype=np.float32), (1, heads, dim, dim)))
+            vectors = vectors @ np.asarray(arrays.to_numpy(codec.query(unit))).swapaxes(-1, -2)
+        else:
+            vectors = np.asarray(arrays.to_numpy(codec.output(vectors)))
+    if side.part is not None:
+        vectors = vectors + side.part.keys(np, side.packed_first, side.encoded)
+    return vectors
+
+
+def attend(given: LayerInputs, cache: PackedKVCache) -> Floats:
+    """Attention output float32 [W, Hq, P, D] through the function that models call; fills the empty cache."""
+    import mlx.core as mx
+    from mlx_lm.models.base import scaled_dot_product_attention
+
+    cache.append(from_file(given.keys), from_file(given.values))
+    mask = cache.make_mask(given.queries.shape[2])
+    view, _ = cache.update_and_fetch(from_file(given.tail_keys), from_file(given.tail_values))
+    queries = mx.array(given.queries)
+    out = scaled_dot_product_attention(queries, view, view, cache=cache, scale=given.scale, mask=mask)
+    found: Floats = arrays.single(np, arrays.to_numpy(out))
+    return found
+
+
+def _forms(cache: PackedKVCache, count: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which columns each of the last `count` tokens sees, and of which it reads the packed key: two [P, C]."""
+    side = cache.sides[0]
+    positions = np.arange(cache.offset - count, cache.offset)[:, None]
+    columns = np.arange(cache.offset)[None]
+    seen = columns <= positions
+    if cache.window is not None:
+        seen &= columns > positions - cache.window
+    until = np.array([side.encoded_after(int(position) + 1) for position in positions[:, 0]])
+    return seen, (columns >= side.sinks) & (columns < until[:, None])
+
+
+def _g(queries: Floats, key: _Stored, scale: float) -> NDArray[np.float64]:
+    """G per window and query head [W, Hq]."""
+    q = np.linalg.norm(queries, axis=-1).mean(-1)
+    k = np.linalg.norm(key.exact[:, :, key.packed], axis=-1).sum(-1) / max(1, key.packed.stop - key.packed.start)
+    per_head = k * np.sqrt(key.rel_mse / queries.shape[-1])
+    return np.asarray(scale * q * np.repeat(per_head, q.shape[1] // per_head.shape[1], axis=1), np.float64)
+
+
+def _grouped(left: Floats, right: Floats) -> Floats:
+    """Left [W, Hq, P, n] times right [W, H, n, m], where Hq / H query heads share a head."""
+    windows, q_heads, rows, n = left.shape
+    heads = right.shape[1]
+    product = left.reshape(windows, heads, q_heads // heads * rows, n) @ right
+    return product.reshape(windows, q_heads, rows, -1)
+
+
+def _log_weights(logits: Floats, seen: NDArray[np.bool_]) -> Floats:
+    """Logarithms of the softmax over the seen columns; very low elsewhere."""
+    hidden: Floats = np.where(seen, logits, np.float32(UNSEEN))
+    hidden -= hidden.max(-1, keepdims=True)
+    hidden -= np.log(np.exp(hidden).sum(-1, keepdims=True))
+    return hidden
+
+
+def _norm(x: Floats) -> NDArray[np.float64]:
+    return np.sqrt(_squares(x, 1))
+
+
+def _squares(x: Floats, axes: int) -> NDArray[np.float64]:
+    """Sum of squares over all but the first axes."""
+    flat = x.reshape(*x.shape[:axes], -1)
+    return np.asarray(np.vecdot(flat, flat), np.float64)

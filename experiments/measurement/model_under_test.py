@@ -1,0 +1,125 @@
+"""What a protocol measures: one model with its text and its captures. Loads the model only when it is needed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from swarm.experiments import identity
+from swarm.experiments.environment import arithmetic
+from swarm.experiments.measurement import heap
+from swarm.experiments.tokenized import TokenizedTexts
+from swarm.kernels.errors import SpecError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from swarm.experiments.artifacts import CaptureStore
+    from swarm.experiments.measurement.forward import ForwardPass
+    from swarm.experiments.models.base import LoadedModel, ModelInfo
+    from swarm.experiments.spec import TrialSpec
+    from swarm.experiments.text import Corpus, Split
+
+S = TypeVar("S")
+KEPT_SETS = 4
+
+
+class Subject:
+    """One model as an experiment sees it.
+
+    Args:
+        name: the model.
+        describe: gives the facts about it without loading it.
+        load: loads it, or hands out the one in memory.
+        corpus: the text that is read.
+        captures: where what all trials share is kept.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        describe: Callable[[str], ModelInfo],
+        load: Callable[[str], LoadedModel],
+        corpus: Corpus,
+        captures: CaptureStore,
+    ) -> None:
+        self.name = name
+        self.corpus = corpus
+        self.captures = captures
+        self._describe = describe
+        self._load = load
+        self._forward: ForwardPass | None = None
+        self._tokens: TokenizedTexts | None = None
+        self._sets: OrderedDict[tuple[object, ...], object] = OrderedDict()
+
+    @cached_property
+    def info(self) -> ModelInfo:
+        """Facts about the model. A model whose weights are not on this machine yet is fetched, for its digest."""
+        found = self._describe(self.name)
+        return found if found.digest else self.loaded.info
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model in memory."""
+        return self._load(self.name)
+
+    @property
+    def forward(self) -> ForwardPass:
+        """The forward pass of the model in memory."""
+        from swarm.experiments.measurement.forward import ForwardPass
+
+        model = self.loaded.model
+        if self._forward is None or self._forward.model is not model:
+            self._forward = ForwardPass(model)
+        return self._forward
+
+    def windows(self, spec: TrialSpec, length: int, count: int, split: Split = "scored") -> NDArray[np.int32]:
+        """Text windows of the trial's replicate from one part of the text: token ids [count, length].
+
+        Raises:
+            CorpusError: the text is too short.
+        """
+        if self._tokens is None:
+            texts = self.corpus.part("scored"), self.corpus.part("calibration")
+            self._tokens = TokenizedTexts(self.loaded, texts, self.captures)
+        return self.corpus.windows(self._tokens, length, count, spec.replicate, split=split, bos=self.info.bos)
+
+    def shared(self, kind: Callable[[TrialSpec, Subject], S], spec: TrialSpec) -> S:
+        """What trials on the same text have in common, as `kind(spec, subject)` makes it; a few stay open."""
+        slot = (kind, *sorted(self.key(spec).items()))
+        if slot not in self._sets:
+            self._sets[slot] = kind(spec, self)
+            heap.give_back()
+            while len(self._sets) > KEPT_SETS:
+                self._sets.popitem(last=False)
+        self._sets.move_to_end(slot)
+        return self._sets[slot]  # type: ignore[return-value]
+
+    def key(self, spec: TrialSpec) -> dict[str, str | int | float]:
+        """Everything that a 16-bit run of the trial's text depends on.
+
+        Raises:
+            SpecError: the trial was made for other weights or another text.
+        """
+        for what, wanted, here in (
+            ("weights", spec.model_digest, self.info.digest),
+            ("text", spec.corpus_digest, self.corpus.digest),
+        ):
+            if wanted and wanted != here:
+                raise SpecError(
+                    f"the trial was made for other {what}: digest {wanted[:12]}, here {here[:12] or 'none'}.",
+                    f"Run it with the {what} that it names.",
+                )
+        return {
+            "model": self.info.name,
+            "weights": self.info.digest,
+            "corpus": self.corpus.digest,
+            "context": spec.context,
+            "replicate": spec.replicate,
+            "logit_gain": spec.logit_gain,
+            "arithmetic": arithmetic(),
+            "code": identity.captured(),
+        }

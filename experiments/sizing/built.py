@@ -1,0 +1,151 @@
+"""Reads a model's shape off the model itself: builds it in mlx-lm without weights and looks at its caches.
+
+MLX arrays are lazy, so that even the largest model costs milliseconds: shapes are known, nothing is computed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from swarm.experiments.sizing.config import flatten
+from swarm.experiments.sizing.shape import LayerShape, ModelShape
+from swarm.kernels import elementwise
+from swarm.kernels.errors import ModelError
+
+EXPERT = re.compile(r"(switch_mlp|experts)\b|_exps\b")
+EMBEDDING = re.compile(r"(embed_tokens|tok_embeddings|wte|word_embeddings|embeddings|token_embd)\.weight$")
+PER_LAYER_EMBEDDING = re.compile(r"embed_tokens_per_layer|per_layer_token_embd")
+# Two prompt lengths more than one allocation step (256 tokens) apart: what differs between them grows with the context.
+PROBED = (3, 300)
+
+
+def count(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Parameters of the model, and those that one token reads.
+
+    Raises:
+        ModelError: mlx-lm does not know the family or refuses the configuration.
+    """
+    sizes = _sizes(_build(config), flatten(config))
+    return sum(sizes.values()), active(sizes, config)
+
+
+def active(sizes: Mapping[str, int], config: Mapping[str, Any]) -> int:
+    """Weights that one token reads, from the sizes of the named arrays: no unrouted experts, no embedding table.
+
+    A table that is also the output matrix is read in full.
+    """
+    flat = flatten(config)
+    routed = flat.get("num_experts_per_tok") or flat.get("top_k_experts") or flat.get("moe_topk")
+    experts = (
+        flat.get("num_local_experts")
+        or flat.get("n_routed_experts")
+        or flat.get("num_experts")
+        or flat.get("moe_num_experts")
+    )
+    total = sum(size for name, size in sizes.items() if not PER_LAYER_EMBEDDING.search(name))
+    if routed and experts:
+        idle = 1 - min(1.0, int(routed) / int(experts))
+        total -= round(idle * sum(size for name, size in sizes.items() if EXPERT.search(name)))
+    has_head = any("lm_head" in name or name.startswith("output.") for name in sizes)
+    if has_head:
+        total -= sum(size for name, size in sizes.items() if EMBEDDING.search(name))
+    return total
+
+
+def read(config: Mapping[str, Any], name: str) -> ModelShape:
+    """The shape of the model that mlx-lm builds from a config.json.
+
+    Raises:
+        ModelError: mlx-lm does not know the family or refuses the configuration.
+    """
+    from mlx_lm.models.cache import make_prompt_cache
+
+    model = _build(config)
+    flat = flatten(config)
+    try:
+        caches = [make_prompt_cache(model) for _ in PROBED]
+        with elementwise.suspended():
+            held = [_held(model, cache, length) for cache, length in zip(caches, PROBED, strict=True)]
+        layers = tuple(
+            layer for cache, short, long in zip(caches[0], *held, strict=True) for layer in _layers(cache, short, long)
+        )
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError) as error:
+        raise ModelError(f"mlx-lm cannot run {name}: {error}.", "Check its config.json.") from error
+    sizes = _sizes(model, flat)
+    return ModelShape(
+        name=name,
+        family=str(flat.get("model_type")),
+        layers=layers,
+        query_heads=int(flat.get("num_attention_heads") or 1),
+        hidden_size=int(flat.get("hidden_size") or 1),
+        intermediate_size=int(flat.get("intermediate_size") or 0),
+        max_context=int(flat["max_position_embeddings"]) if flat.get("max_position_embeddings") else None,
+        parameters=sum(sizes.values()),
+        active_parameters=active(sizes, config),
+        notes=("shape read from the model that mlx-lm builds",),
+    )
+
+
+def _build(config: Mapping[str, Any]) -> Any:
+    from mlx_lm.utils import _get_classes
+
+    family = config.get("model_type")
+    try:
+        kind, arguments = _get_classes(dict(config))
+        return kind(arguments.from_dict(dict(config)))
+    except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as error:
+        raise ModelError(
+            f"mlx-lm cannot build a model of family {family!r}: {error}.", "Check its config.json."
+        ) from error
+
+
+def _sizes(model: Any, config: Mapping[str, Any]) -> dict[str, int]:
+    """Values in every weight; a separate output matrix that the checkpoint ties to the embedding is not counted."""
+    from mlx.utils import tree_flatten
+
+    tied = config.get("tie_word_embeddings", str(config.get("model_type")).startswith("gemma"))
+    arrays = dict(tree_flatten(model.parameters()))
+    return {name: int(array.size) for name, array in arrays.items() if not (tied and "lm_head" in name)}
+
+
+def _held(model: Any, caches: list[Any], length: int) -> list[list[list[tuple[int, ...]]]]:
+    """Per layer, per part of its cache, the shapes of the arrays held after `length` tokens."""
+    import mlx.core as mx
+
+    model(mx.zeros((1, length), mx.int32), cache=caches)
+    return [[[array.shape for array in _arrays(part)] for part in _parts(cache)] for cache in caches]
+
+
+def _parts(cache: Any) -> list[Any]:
+    """A cache, or the caches of a layer that has several."""
+    from mlx_lm.models.cache import CacheList
+
+    return list(cache.caches) if isinstance(cache, CacheList) else [cache]
+
+
+def _arrays(cache: Any) -> Iterator[Any]:
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    for _, leaf in tree_flatten(list(cache.state)):
+        if isinstance(leaf, mx.array) and leaf.ndim >= 3:
+            yield leaf
+
+
+def _layers(cache: Any, short: list[list[tuple[int, ...]]], long: list[list[tuple[int, ...]]]) -> Iterator[LayerShape]:
+    for part, before, after in zip(_parts(cache), short, long, strict=True):
+        growing = [shape for old, shape in zip(before, after, strict=True) if len(shape) == 4 and old != shape]
+        fixed = sum(math.prod(shape) for old, shape in zip(before, after, strict=True) if old == shape)
+        key, value = (growing + [(0, 0, 0, 0)] * 2)[:2]
+        heads = key[1] or value[1]
+        # Recurrent states are kept in float32.
+        yield LayerShape(
+            kv_heads=heads,
+            key_dim=key[3],
+            value_dim=value[3],
+            window=getattr(part, "max_size", None) or getattr(part, "chunk_size", None),
+            state_bytes=4 * fixed,
+        )

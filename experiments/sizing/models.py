@@ -1,0 +1,86 @@
+"""Finds the shape of a model by name: a file, the local Hugging Face cache, or the bundled table `shapes/*.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from swarm.experiments.sizing import config, files, naming
+from swarm.experiments.sizing.shape import ModelShape
+from swarm.kernels.errors import ModelError, UnknownNameError
+
+
+@cache
+def table() -> dict[str, ModelShape]:
+    """The bundled shapes by name; a model that goes by several names appears under each."""
+    found: dict[str, ModelShape] = {}
+    for entry in resources.files(__package__).joinpath("shapes").iterdir():
+        if entry.name.endswith(".toml"):
+            for row in tomllib.loads(entry.read_text(encoding="utf-8"))["model"]:
+                shape = _shape(row)
+                found |= dict.fromkeys((row["id"], *row.get("names", ())), shape)
+    return dict(sorted(found.items()))
+
+
+def _shape(row: dict[str, Any]) -> ModelShape:
+    fields = row["config"]
+    total = int(row["parameters"])
+    tied = fields.get("tie_word_embeddings", fields["model_type"].startswith("gemma"))
+    looked_up = 0 if tied else fields["vocab_size"] * fields["hidden_size"]
+    counted = {"parameters": total, "active_parameters": row.get("active_parameters", total - looked_up)}
+    return config.read(fields, row["id"]).model_copy(update={**counted, "source": "bundled table"})
+
+
+def find(name: str) -> ModelShape:
+    """The shape of a model.
+
+    Args:
+        name: a path (config.json, model directory, GGUF), a Hugging Face id, or a name as people write it.
+
+    Raises:
+        UnknownNameError: no such model, with the nearest names.
+        ModelError: several models go by that name, or its files cannot be read.
+    """
+    path = Path(name).expanduser()
+    if name and _exists(path):
+        return files.read(path).model_copy(update={"source": str(path)})
+    if path.suffix.lower() in (".json", ".gguf") or name.startswith((".", "/", "~")):
+        raise ModelError(f"there is no file {name}.", "Check the path.")
+    cached = _in_hub_cache(name)
+    if cached is not None:
+        return files.read(cached).model_copy(update={"name": name, "source": "local Hugging Face cache"})
+    found = naming.matches(name, table())
+    shapes = {shape.name: shape for shape in found.values()}
+    if len(shapes) > 1:
+        raise ModelError(f"{name!r} can be several models: {', '.join(sorted(shapes))}.", "Say which.")
+    if not shapes:
+        near = ", ".join(naming.nearest(name, table()))
+        if name.count("/") == 1:
+            fetch = f"Nothing is fetched for a plan: `hf download {name} config.json` first, or plan with {near}."
+            raise ModelError(f"{name} is neither in the bundled table nor in the local Hugging Face cache.", fetch)
+        raise UnknownNameError("model", name, f"{near}, ... or the path of a config.json, model directory or GGUF file")
+    return next(iter(shapes.values()))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _in_hub_cache(name: str) -> Path | None:
+    """The directory of a Hugging Face id that was downloaded before; nothing is fetched."""
+    if name.count("/") != 1:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None

@@ -1,0 +1,1 @@
+"""The search space: which configurations may be proposed, as parameters with ranges."""

@@ -1,0 +1,105 @@
+"""What keys or values can be: every valid specification of every method, as search parameters and back.
+
+Knows the methods and head sizes; knows no models. A new method file appears by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+from swarm.experiments.space.suggest import Params, Trial
+from swarm.kernels import plugins
+from swarm.kernels.errors import SpecError
+from swarm.kernels.quantizers import base
+from swarm.kernels.spec import QuantSpec
+
+FIELDS = ("bits", "group_size", "axis", "rotation", "scaling")
+UNPACKED = 16
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one side (keys or values) of a model with a head size can be."""
+
+    name: base.Side
+    head_dim: int
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """Methods with at least one valid specification, `none` included."""
+        offered = {name: base.method(name).choices for name in plugins.names(base.PACKAGE)}
+        return tuple(name for name, choices in offered.items() if self.name in choices.sides and self.specs(name))
+
+    def specs(self, method: str) -> tuple[QuantSpec, ...]:
+        """Every valid specification of a method, the default first."""
+        return _specs(method, self.head_dim)
+
+    def default(self, method: str, **wanted: Any) -> QuantSpec | None:
+        """The first valid specification of a method with the wanted fields; None if there is none."""
+        return next((s for s in self.specs(method) if all(getattr(s, k) == v for k, v in wanted.items())), None)
+
+    def widths(self, spec: QuantSpec) -> dict[int, QuantSpec]:
+        """The specification at every width that its method offers, all else equal, and 16 bit."""
+        found = {other.bits: other for other in self.specs(spec.method) if _all_but_bits(other) == _all_but_bits(spec)}
+        return {bits: other for bits, other in found.items() if bits is not None} | {UNPACKED: QuantSpec()}
+
+    def suggest(self, trial: Trial) -> QuantSpec:
+        """Choose a method, then its fields."""
+        method = trial.suggest_categorical(f"{self.name}.method", self.methods)
+        left = self.specs(method)
+        for field in FIELDS:
+            values = _values(self.specs(method), field)
+            if len(values) == 1:
+                continue
+            value = trial.suggest_categorical(f"{self.name}.{method}.{field}", values)
+            # A value that the earlier fields exclude falls back to the first that they allow.
+            left = tuple(s for s in left if getattr(s, field) == value) or _first(left, field)
+        return left[0]
+
+    def params(self, spec: QuantSpec) -> Params:
+        """The parameters for which `suggest` gives this specification.
+
+        Raises:
+            SpecError: there are none.
+        """
+        if spec.method not in self.methods or spec not in self.specs(spec.method):
+            raise SpecError(f"{spec.label} for {self.name}s is outside the search space.", "See `swarm methods`.")
+        named: Params = {f"{self.name}.method": spec.method}
+        for field in FIELDS:
+            if len(_values(self.specs(spec.method), field)) > 1:
+                named[f"{self.name}.{spec.method}.{field}"] = getattr(spec, field)
+        return named
+
+
+@cache
+def side(name: base.Side, head_dim: int) -> Side:
+    """The keys or values of a model, made once per head size."""
+    return Side(name, head_dim)
+
+
+@cache
+def _specs(method: str, head_dim: int) -> tuple[QuantSpec, ...]:
+    """Every valid specification of a method at a head size, in the order of its choices."""
+    found = base.method(method).specs(head_dim)
+    # Every specification is fitted on its own, which costs a second: the search learns one shape per method.
+    return tuple(spec for spec in found if spec.scaling == "fixed" or _shape(spec) == _shape(found[0]))
+
+
+def _shape(spec: QuantSpec) -> tuple[Any, ...]:
+    return spec.group_size, spec.axis, spec.rotation
+
+
+def _all_but_bits(spec: QuantSpec) -> QuantSpec:
+    return spec.model_copy(update={"bits": None})
+
+
+def _values(specs: Sequence[QuantSpec], field: str) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(getattr(spec, field) for spec in specs))
+
+
+def _first(specs: tuple[QuantSpec, ...], field: str) -> tuple[QuantSpec, ...]:
+    value = getattr(specs[0], field)
+    return tuple(spec for spec in specs if getattr(spec, field) == value)
