@@ -25,12 +25,14 @@ class Protocol(ABC):
         summary: one line for people.
         rungs: what each fidelity measures, the cheapest first; `TrialSpec.rung` is an index.
         scopes: which layers the search may quantize under this protocol; without any, it never chooses it.
+        version: raised by whoever changes what the protocol measures; results of different versions are not compared.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     rungs: ClassVar[tuple[str, ...]]
     scopes: ClassVar[tuple[type[Scope], ...]] = ()
+    version: ClassVar[int] = 1
 
     def check(self, spec: TrialSpec, subject: Subject) -> None:
         """Refuse a trial that cannot be run on this model, before anything is loaded.

@@ -50,7 +50,8 @@ class Quantizer(ABC):
 
     Class attributes `name` (the module's), `source` (arXiv id or project), `summary` (one line),
     `formula` (bits/value as text) and `choices` describe the method without any array library; `demands` says in
-    words what it needs beyond what `choices` say.
+    words what it needs beyond what `choices` say. `version` is raised by whoever changes what the method computes:
+    results of different versions are different experiments.
 
     A method writes `pack` and `unpack` once over the array namespace `xp` (numpy or mlx.core); `encode` and `decode`
     are the entry points for arrays of either library.
@@ -62,6 +63,7 @@ class Quantizer(ABC):
     formula: ClassVar[str]
     choices: ClassVar[Choices]
     demands: ClassVar[tuple[str, ...]] = ()
+    version: ClassVar[int] = 1
 
     def __init__(self, spec: QuantSpec, head_dim: int, seed: int = 0) -> None:
         self.spec = spec
