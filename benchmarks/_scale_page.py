@@ -20,9 +20,9 @@ Where a driver's CPU goes, by a profile of its thread with six parameters: half 
 and at 3,000. Optuna's TPE chooses each parameter alone and splits all trials anew into good and bad for each, which
 the peer pays six times per trial and ours once (`one_trial_tpe.py`); it reads the constraints of every trial each
 time, so trials inside the feasible region carry none. SQL comes next, then entering new trials into the sampler's
-memory. Beyond 450 trials ours thins what the sampler reads. What else grew with the history was sorting and hiding all of it
-for each proposal, and judging the findings of all earlier milestones again: both look at what is new alone by now.
-Left is a scan of all trials per proposal for those that belong to the sampler's model.
+memory. Beyond 450 trials ours thins what the sampler reads. What else grew with the history was sorting and hiding
+all of it for each proposal, and judging the findings of all earlier milestones again: both look at what is new alone
+by now. Left is a scan of all trials per proposal for those that belong to the sampler's model.
 """
 
 
