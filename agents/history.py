@@ -1,46 +1,16 @@
-"""What agents see and what they are: the history, the settings, and the seam of all analysts.
-
-Knows records and findings; knows no optimizer, no LLM and no database.
-"""
+"""What agents know of a campaign before they propose or analyse: its trials, findings and summaries."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, ClassVar
-
-from pydantic import Field
 
 from swarm.agents.analysis import results
-from swarm.agents.analysis.results import Cell
-from swarm.kernels import plugins
-from swarm.kernels.spec import FrozenModel
-from swarm.memory.records import Finding, FindingRecord, SummaryRecord, TrialRecord
+from swarm.agents.analysis.results import Cell, Configuration
+from swarm.memory.records import FindingRecord, SummaryRecord, TrialRecord
 
-if TYPE_CHECKING:
-    from swarm.experiments.models.base import ModelInfo
-
-PACKAGE = "swarm.agents.analysis.analysts"
 FINISHED = frozenset({"complete", "failed", "pruned", "quarantined"})
-
-
-class AgentSettings(FrozenModel):
-    """How a campaign's trials are shared out and what counts as a useful result.
-
-    `control_share` of all trials after the defaults is the control arm; `shares` overrides the weights of the kinds
-    of trial in the agents' arm (`agents.slots`, normalised). A configuration is feasible when its KLD is at most
-    `max_kld` nats and its cost at most `max_bits` bits per value. `analyse_every` and `summarise_every` count trials
-    between two looks of the analysts and between two summaries.
-    """
-
-    control_share: float = Field(default=0.2, ge=0, le=1)
-    shares: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
-    max_kld: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    max_bits: float = Field(default=9.0, gt=0, le=16)
-    analyse_every: int = Field(default=10, ge=1)
-    summarise_every: int = Field(default=110, ge=1)
 
 
 @dataclass(frozen=True)
@@ -112,6 +82,25 @@ class History:
         """The completed trials of a model and a protocol; None means any."""
         return tuple(r for r in self.completed if model in (None, r.spec.model) and protocol in (None, r.spec.protocol))
 
+    def is_taught(self, record: TrialRecord) -> bool:
+        """Whether a trial's prediction carries a result over from another model, as the view `agent_credit` counts it.
+
+        It refers to another model's trial, or to the ratio of two configurations that had both been measured on
+        another model before.
+        """
+        wanted_id = record.prediction.reference if record.prediction is not None else None
+        reference = next((r for r in self.completed if r.id == wanted_id), None)
+        if reference is None:
+            return False
+        if reference.spec.model != record.spec.model:
+            return True
+        wanted = {Configuration.of(record.spec).key, Configuration.of(reference.spec).key}
+        known: dict[str, set[str]] = {}
+        for other in self.completed:
+            if other.id < record.id and other.spec.model != record.spec.model:
+                known.setdefault(other.spec.model, set()).add(Configuration.of(other.spec).key)
+        return len(wanted) == 2 and any(wanted <= keys for keys in known.values())
+
 
 def hide(record: TrialRecord) -> TrialRecord:
     """The record as it looked before its result came in."""
@@ -124,28 +113,3 @@ def hide(record: TrialRecord) -> TrialRecord:
         "seconds": 0.0,
     }
     return record.model_copy(update=blank)
-
-
-class Analyst(ABC):
-    """Looks for one kind of pattern. One file in `agents/analysis/analysts` is one analyst, named like its file.
-
-    A pure function of its arguments: the same history gives the same findings. An analyst states hypotheses; the
-    referee alone confirms or refutes them.
-    """
-
-    name: ClassVar[str]
-    summary: ClassVar[str]
-
-    @abstractmethod
-    def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
-        """The patterns in the completed trials, each with an effect, its interval and its evidence.
-
-        Args:
-            history: what is known; trials without a result are to be left out.
-            infos: facts about the models by name.
-        """
-
-
-def analysts() -> dict[str, type[Analyst]]:
-    """Every analyst by name."""
-    return plugins.load_all(PACKAGE, Analyst)  # type: ignore[type-abstract]

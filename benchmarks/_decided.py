@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from swarm.agents.analysis import pareto, results
 from swarm.agents.generation.seeds import generator
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
+from swarm.agents.settings import AgentSettings
 from swarm.kernels.spec import KVSpec
 
 if TYPE_CHECKING:

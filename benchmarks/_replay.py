@@ -18,8 +18,9 @@ from benchmarks._table import CONTEXT, SERIES, Table
 from swarm.agents.generation.nodes.base import choosers
 from swarm.agents.generation.seeds import derive, generator
 from swarm.agents.generation.strategy import Council
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy, objectives
+from swarm.agents.settings import AgentSettings
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.memory.records import TrialRecord
 

@@ -13,7 +13,8 @@ from typing import Any
 from benchmarks import _from_tests
 
 from swarm.agents.generation.strategy import Council
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
+from swarm.agents.settings import AgentSettings
 from swarm.experiments.space.search_space import Space
 from swarm.memory.records import FindingRecord, TrialRecord
 

@@ -9,8 +9,8 @@ import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from swarm.agents.history import AgentSettings
 from swarm.agents.samplers.optuna_bridge.study import STARTUP_TRIALS, ModelStudy
+from swarm.agents.settings import AgentSettings
 from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.protocols.noop import FAULTS, instruct
 from swarm.experiments.space.suggest import Params, Trial

@@ -51,7 +51,7 @@ def everything(store: Store, campaign: CampaignRecord) -> History:
 
 def resolver(store: Store, campaign: CampaignRecord) -> Resolver:
     """What resolves the references of a campaign's texts, from the store as it is now."""
-    from swarm.agents.history import AgentSettings
+    from swarm.agents.settings import AgentSettings
     from swarm.agents.writing.references import Resolver
 
     known = {key: value for key, value in campaign.settings.items() if key in AgentSettings.model_fields}

@@ -20,8 +20,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from swarm.agents.history import AgentSettings
 from swarm.agents.llm.settings import LlmSettings
+from swarm.agents.settings import AgentSettings
 from swarm.experiments.spec import Device
 from swarm.kernels.errors import UsageError
 from swarm.orchestrator import toml

@@ -9,8 +9,8 @@ import numpy as np
 from swarm.agents.analysis import statistics
 from swarm.agents.analysis.pareto import Point, hypervolume
 from swarm.agents.generation.bandit import LOWEST, box
-from swarm.agents.history import AgentSettings
 from swarm.agents.samplers.optuna_bridge.study import objectives
+from swarm.agents.settings import AgentSettings
 from swarm.memory.records import Arm, Effect, TrialRecord
 
 ROUNDS = 400

@@ -12,10 +12,11 @@ from math import log
 from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results
+from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import Claim, tokened
 from swarm.agents.analysis.results import Cell, Cells, Configuration
 from swarm.agents.analysis.statistics import CONFIDENCE, Estimate
-from swarm.agents.history import Analyst, History
+from swarm.agents.history import History
 from swarm.experiments.spec import TrialSpec
 from swarm.memory.records import Finding, FindingStatus, Prediction, TrialRecord, Verdict
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from swarm.agents.analysis.base import analysts
 from swarm.agents.analysis.judge import Referee
-from swarm.agents.history import History, analysts
+from swarm.agents.history import History
 from swarm.agents.published_claims.plan import PREFIX, Programme
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import KVSpec

@@ -8,8 +8,8 @@ from math import log
 
 from swarm.agents.analysis.pareto import Point, front, hypervolume
 from swarm.agents.generation.context import Desk
-from swarm.agents.history import AgentSettings
 from swarm.agents.samplers.optuna_bridge.study import objectives
+from swarm.agents.settings import AgentSettings
 from swarm.memory.records import TrialRecord
 
 LOWEST = -5.0

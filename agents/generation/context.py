@@ -12,8 +12,9 @@ import numpy as np
 from swarm.agents.analysis.judge import Referee
 from swarm.agents.analysis.results import Cell
 from swarm.agents.generation.seeds import generator
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy
+from swarm.agents.settings import AgentSettings
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import UsageError
 from swarm.kernels.spec import KVSpec

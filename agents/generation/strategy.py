@@ -11,20 +11,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import judge
+from swarm.agents.analysis.base import analysts
 from swarm.agents.analysis.judge import Referee, Score
 from swarm.agents.generation.context import Desk
 from swarm.agents.generation.nodes import offered
 from swarm.agents.generation.nodes.agenda import SHARE
 from swarm.agents.generation.nodes.base import choosers, weights
 from swarm.agents.generation.schedule import Schedule
-from swarm.agents.history import (
-    FINISHED,
-    AgentSettings,
-    History,
-    analysts,
-)
+from swarm.agents.history import FINISHED, History
 from swarm.agents.published_claims.plan import PREFIX, Programme
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy
+from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.summary import Scribe
 from swarm.kernels.errors import UsageError
 from swarm.memory.records import Finding, Proposal, Summary

@@ -13,7 +13,8 @@ from functools import cached_property
 from swarm.agents.analysis import control_arm
 from swarm.agents.analysis.results import Configuration
 from swarm.agents.generation import bandit
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
+from swarm.agents.settings import AgentSettings
 from swarm.kernels.errors import UsageError
 from swarm.memory.records import Finding, TrialRecord
 
@@ -191,7 +192,6 @@ def _credits(history: History, settings: AgentSettings) -> dict[str, float]:
 
 
 def _predictions(history: History) -> dict[str, float]:
-    from swarm.agents import lessons
     from swarm.agents.analysis import judge
 
     facts: dict[str, float] = {}
@@ -203,7 +203,7 @@ def _predictions(history: History) -> dict[str, float]:
         facts[f"{name}.scored"] = facts.get(f"{name}.scored", 0) + 1
         for verdict in ("confirmed", "refuted", "inconclusive"):
             facts[f"{name}.{verdict}"] = facts.get(f"{name}.{verdict}", 0) + (score.verdict == verdict)
-        taught = score.verdict != "inconclusive" and lessons.is_taught(record, history)
+        taught = score.verdict != "inconclusive" and history.is_taught(record)
         facts[f"{name}.transfers"] = facts.get(f"{name}.transfers", 0) + taught
         facts[f"{name}.transfer_hits"] = facts.get(f"{name}.transfer_hits", 0) + (
             taught and score.verdict == "confirmed"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import pareto, results
 from swarm.agents.analysis.ranking import mixed, ranked
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
+from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.checks import problems
 from swarm.agents.writing.references import PATTERN, Resolver
 from swarm.memory.records import FindingRecord, Summary

@@ -178,7 +178,7 @@ class Contributor:
     def _council(self, store: Store, campaign: CampaignRecord) -> Council:
         """The campaign's agents as they were told what there is; no model has to be on this machine."""
         from swarm.agents.generation.strategy import Council
-        from swarm.agents.history import AgentSettings
+        from swarm.agents.settings import AgentSettings
         from swarm.experiments.models.base import ModelInfo
         from swarm.experiments.space.search_space import Space, SpaceSettings
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from swarm.kernels.errors import SwarmError, UsageError
 
 if TYPE_CHECKING:
-    from swarm.agents.history import AgentSettings, History
+    from swarm.agents.history import History
+    from swarm.agents.settings import AgentSettings
     from swarm.agents.writing.references import Resolver
     from swarm.memory.records import CampaignRecord, FindingRecord, SummaryRecord, TrialRecord, TrialState
     from swarm.memory.store import Store
@@ -116,7 +117,7 @@ class Source:
     @cached_property
     def settings(self) -> AgentSettings:
         """The settings that the agents read."""
-        from swarm.agents.history import AgentSettings
+        from swarm.agents.settings import AgentSettings
 
         known = {key: value for key, value in self.campaign.settings.items() if key in AgentSettings.model_fields}
         return AgentSettings.model_validate(known)

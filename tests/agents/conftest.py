@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from swarm.agents.generation.strategy import Council
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
+from swarm.agents.settings import AgentSettings
 from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.space.search_space import Space
 from swarm.experiments.spec import Metric, TrialSpec

@@ -6,11 +6,12 @@ from math import log
 import pytest
 
 from swarm.agents.generation.strategy import Council
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
 from swarm.agents.published_claims import schema
 from swarm.agents.published_claims.kinds import base
 from swarm.agents.published_claims.plan import Programme, verdict
 from swarm.agents.published_claims.schema import AgendaError, Claim
+from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.references import Resolver
 from swarm.agents.writing.summary import accept
 from swarm.experiments.space.search_space import Space

@@ -8,8 +8,9 @@ from math import log
 import numpy as np
 import pytest
 
+from swarm.agents.analysis.base import Analyst, analysts
 from swarm.agents.analysis.claims import Claim, tokened
-from swarm.agents.history import Analyst, History, analysts
+from swarm.agents.history import History
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import FindingRecord, Proposal

@@ -6,7 +6,8 @@ import pytest
 
 from swarm.agents.generation import strategy as council_module
 from swarm.agents.generation.strategy import Council
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
+from swarm.agents.settings import AgentSettings
 from swarm.experiments.space.search_space import Space
 from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.memory.records import TrialRecord

@@ -10,7 +10,7 @@ import pytest
 
 from swarm.agents.analysis.ranking import mixed, ranked, weight
 from swarm.agents.generation import bandit
-from swarm.agents.history import AgentSettings
+from swarm.agents.settings import AgentSettings
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Effect, Finding, FindingRecord, Proposal

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from swarm.agents.generation.strategy import Council
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
 from swarm.agents.llm.roles.proposer import Idea, specification
+from swarm.agents.settings import AgentSettings
 from swarm.experiments.space.search_space import Space
 from swarm.kernels.errors import SwarmError
 

@@ -8,8 +8,9 @@ import sqlite3
 import pytest
 from samples import ENVIRONMENT
 
+from swarm.agents.analysis.base import analysts
 from swarm.agents.analysis.judge import Referee
-from swarm.agents.history import History, analysts
+from swarm.agents.history import History
 from swarm.experiments.spec import Measurement, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Budget, Proposal

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from swarm.agents.analysis import judge as referee
+from swarm.agents.analysis.base import analysts
 from swarm.agents.analysis.claims import Claim, tokened
 from swarm.agents.analysis.judge import Referee
-from swarm.agents.history import History, analysts
+from swarm.agents.history import History
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Finding, Prediction, Proposal, TrialRecord

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
+from swarm.agents.settings import AgentSettings
 from swarm.agents.writing import summary as scribe
 from swarm.agents.writing.checks import problems
 from swarm.agents.writing.references import (

@@ -4,9 +4,10 @@ import pytest
 
 from swarm.agents.analysis.pareto import front
 from swarm.agents.generation.seeds import derive, generator
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
 from swarm.agents.samplers.optuna_bridge import study as study_module
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy, objectives
+from swarm.agents.settings import AgentSettings
 from swarm.experiments.space.search_space import Space
 from swarm.memory.records import Proposal
 

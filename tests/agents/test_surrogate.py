@@ -7,9 +7,10 @@ import pytest
 
 from swarm.agents.generation.seeds import generator
 from swarm.agents.generation.strategy import Council
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
 from swarm.agents.samplers import surrogate
 from swarm.agents.samplers.optuna_bridge.study import objectives
+from swarm.agents.settings import AgentSettings
 from swarm.experiments.space.search_space import Space
 from swarm.memory.records import Proposal
 

@@ -14,7 +14,8 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from samples import measurement
 
 from swarm.agents.generation.strategy import Council
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
+from swarm.agents.settings import AgentSettings
 from swarm.experiments.space.search_space import Space, SpaceSettings
 from swarm.memory.records import Budget
 from swarm.memory.store import Store

@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results, statistics
+from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import (
     NEGLIGIBLE,
     Claim,
@@ -15,7 +16,7 @@ from swarm.agents.analysis.claims import (
 )
 from swarm.agents.analysis.results import Cell, Cells
 from swarm.agents.analysis.statistics import Estimate
-from swarm.agents.history import Analyst, History
+from swarm.agents.history import History
 from swarm.memory.records import Finding
 
 if TYPE_CHECKING:

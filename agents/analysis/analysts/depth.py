@@ -8,10 +8,11 @@ from math import log
 from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results, statistics
+from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import NEGLIGIBLE, token
 from swarm.agents.analysis.results import Cell, Configuration
 from swarm.agents.analysis.statistics import Estimate
-from swarm.agents.history import Analyst, History
+from swarm.agents.history import History
 from swarm.memory.records import Effect, Finding
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import statistics
+from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import token
-from swarm.agents.history import Analyst, History
+from swarm.agents.history import History
 from swarm.agents.samplers.optuna_bridge.study import OWN_FAULT
 from swarm.memory.records import Effect, Finding, TrialRecord
 

@@ -7,9 +7,10 @@ from math import log
 from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results
+from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import token
 from swarm.agents.analysis.results import Cell
-from swarm.agents.history import Analyst, History
+from swarm.agents.history import History
 from swarm.memory.records import Effect, Finding
 
 if TYPE_CHECKING:

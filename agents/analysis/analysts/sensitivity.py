@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results, statistics
+from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, token
 from swarm.agents.analysis.pairs import controlled
 from swarm.agents.analysis.results import Cell
 from swarm.agents.analysis.statistics import Estimate
-from swarm.agents.history import Analyst, History
+from swarm.agents.history import History
 from swarm.memory.records import Finding
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swarm.agents.analysis import results, statistics
+from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import (
     NEGLIGIBLE,
     Claim,
@@ -18,7 +19,7 @@ from swarm.agents.analysis.claims import (
 )
 from swarm.agents.analysis.results import Cell, Cells, Configuration
 from swarm.agents.analysis.statistics import Estimate
-from swarm.agents.history import Analyst, History
+from swarm.agents.history import History
 from swarm.memory.records import Effect, Finding, TrialRecord
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import numpy as np
 
 from swarm.agents.analysis.pareto import front
 from swarm.agents.generation.seeds import derive, generator
-from swarm.agents.history import AgentSettings
 from swarm.agents.samplers.optuna_bridge.questions import Asked, Told
+from swarm.agents.settings import AgentSettings
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SpecError
 from swarm.memory.records import TrialRecord

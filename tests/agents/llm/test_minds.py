@@ -10,9 +10,10 @@ from collections import Counter
 import pytest
 
 from swarm.agents.generation.strategy import Council
-from swarm.agents.history import AgentSettings, History
+from swarm.agents.history import History
 from swarm.agents.llm import retry
 from swarm.agents.llm.runner import Minds
+from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.checks import problems
 from swarm.agents.writing.references import Resolver
 from swarm.experiments.space.search_space import Space

@@ -1,0 +1,41 @@
+"""The seam of all analysts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from swarm.agents.history import History
+from swarm.kernels import plugins
+from swarm.memory.records import Finding
+
+if TYPE_CHECKING:
+    from swarm.experiments.models.base import ModelInfo
+
+PACKAGE = "swarm.agents.analysis.analysts"
+
+
+class Analyst(ABC):
+    """Looks for one kind of pattern. One file in `agents/analysis/analysts` is one analyst, named like its file.
+
+    A pure function of its arguments: the same history gives the same findings. An analyst states hypotheses; the
+    referee alone confirms or refutes them.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    @abstractmethod
+    def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
+        """The patterns in the completed trials, each with an effect, its interval and its evidence.
+
+        Args:
+            history: what is known; trials without a result are to be left out.
+            infos: facts about the models by name.
+        """
+
+
+def analysts() -> dict[str, type[Analyst]]:
+    """Every analyst by name."""
+    return plugins.load_all(PACKAGE, Analyst)  # type: ignore[type-abstract]
