@@ -122,3 +122,14 @@ class Measurement(FrozenModel):
             if metric.name == name:
                 return metric.value
         raise KeyError(name)
+
+
+class Failure(FrozenModel):
+    """How a trial ended without a measurement: the kind of failure (the `outcome` that is recorded) and its cause.
+
+    `seconds` is the wall time that the worker spent on it.
+    """
+
+    kind: str
+    message: str = ""
+    seconds: float = 0.0
