@@ -1,59 +1,54 @@
-"""Which waiting trial a free worker takes: one of the model it holds, unless another has waited its turn out.
-
-Pure data structure: knows no Ray and no clock.
-"""
+"""Which waiting trial a free worker takes: one of the model it holds, unless another has been passed over too often."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from swarm.experiments.spec import TrialSpec
 
-PATIENCE = 8
+MAX_PASSED_OVER = 8
 
 
-@dataclass
-class AffinityQueue(Generic[T]):
-    """Waiting items in order of arrival, each with the model it needs.
+class AffinityQueue:
+    """Waiting trials in order of arrival.
 
-    The oldest item is passed over at most `patience` times: switching models costs a worker seconds, but the
+    The oldest one is passed over at most `max_passed_over` times: switching models costs a worker seconds, but the
     proposals behind a trial wait for its result.
     """
 
-    patience: int = PATIENCE
-    _items: OrderedDict[int, tuple[str, T]] = field(default_factory=OrderedDict)
-    _passed: int = 0
+    def __init__(self, max_passed_over: int = MAX_PASSED_OVER) -> None:
+        self._max_passed_over = max_passed_over
+        self._waiting: OrderedDict[int, TrialSpec] = OrderedDict()
+        self._passed_over = 0
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._waiting)
 
-    def put(self, key: int, model: str, item: T) -> None:
-        """Append an item under a unique key."""
-        self._items[key] = (model, item)
+    def put(self, trial_id: int, spec: TrialSpec) -> None:
+        """Append a trial."""
+        self._waiting[trial_id] = spec
 
-    def take(self, resident: str | None, elsewhere: frozenset[str] = frozenset()) -> T | None:
-        """The item for a worker that holds model `resident`; None when nothing waits.
+    def take(self, resident: str | None, elsewhere: frozenset[str] = frozenset()) -> tuple[int, TrialSpec] | None:
+        """The trial for a worker that holds model `resident`; None when nothing waits.
 
         Args:
             resident: model in the worker's memory, None for none.
             elsewhere: models that other workers hold; left to them by a worker that has to switch anyway.
         """
-        if not self._items:
+        if not self._waiting:
             return None
-        oldest = next(iter(self._items))
-        chosen = oldest
-        if self._passed < self.patience:
-            models = {key: model for key, (model, _) in self._items.items()}
-            suits = [key for key, model in models.items() if model == resident]
-            free = [key for key, model in models.items() if model not in elsewhere]
+        chosen = oldest = next(iter(self._waiting))
+        if self._passed_over < self._max_passed_over:
+            suits = [trial_id for trial_id, spec in self._waiting.items() if spec.model == resident]
+            free = [trial_id for trial_id, spec in self._waiting.items() if spec.model not in elsewhere]
             chosen = (suits or free or [oldest])[0]
-        self._passed = 0 if chosen == oldest else self._passed + 1
-        return self._items.pop(chosen)[1]
+        self._passed_over = 0 if chosen == oldest else self._passed_over + 1
+        return chosen, self._waiting.pop(chosen)
 
-    def drain(self) -> list[T]:
-        """Take everything, oldest first."""
-        items = [item for _, item in self._items.values()]
-        self._items.clear()
-        return items
+    def drain(self) -> list[int]:
+        """Take everything; the ids, oldest first."""
+        trial_ids = list(self._waiting)
+        self._waiting.clear()
+        return trial_ids

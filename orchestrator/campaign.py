@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from swarm.agents.history import FINISHED, History
 from swarm.kernels.errors import BudgetError, LeaseLostError, SwarmError
-from swarm.memory.records import CampaignState, Finding, Lease, Proposal, Summary, TrialRecord
-from swarm.orchestrator.campaign_state import Roster
-from swarm.orchestrator.recorder import Recorder
+from swarm.memory.records import CampaignState, Finding, Proposal, Summary, TrialRecord
+from swarm.orchestrator.campaign_state import CampaignView
+from swarm.orchestrator.leases import WallClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from swarm.agents.analysis.judge import Score
     from swarm.memory.records import CampaignRecord, Turn
     from swarm.memory.store import Store
-    from swarm.orchestrator.leases import Leases
+    from swarm.orchestrator.leases import HeldLeases
     from swarm.orchestrator.monitor.progress import View
-    from swarm.orchestrator.pool import Pool, Result
+    from swarm.orchestrator.pool import Ending, Pool
     from swarm.orchestrator.stop import Stop
-    from swarm.orchestrator.wallclock import WallClock
 
 PATIENCE = 0.5
 """Seconds between looks at what other drivers did, while there is nothing to do here."""
@@ -69,8 +68,6 @@ class Driver:
         leases: this driver's leases, entered by the caller.
         view: who is told.
         stop: asked between any two steps.
-        clock: the campaign's wall time.
-        owner: name of this driver.
         lag: how many of the latest results a proposal does not see.
     """
 
@@ -80,12 +77,10 @@ class Driver:
         campaign: CampaignRecord,
         agents: Agents,
         pool: Pool,
-        leases: Leases,
+        leases: HeldLeases,
         view: View,
         stop: Stop,
-        clock: WallClock,
         *,
-        owner: str,
         lag: int,
     ) -> None:
         self._store = store
@@ -95,14 +90,12 @@ class Driver:
         self._leases = leases
         self._view = view
         self._stop = stop
-        self._clock = clock
-        self._owner = owner
+        self._clock = WallClock(store, campaign.id)
         self._lag = lag
         self._capacity = min(lag, 3 * pool.workers + 2)
-        self._roster = Roster(store, campaign.id)
-        self._recorder = Recorder(store, self._roster, leases, owner)
+        self._roster = CampaignView(store, campaign.id, leases)
         self._turn: Turn | None = None
-        self._ready: list[tuple[TrialRecord, Lease]] = []
+        self._ready: list[TrialRecord] = []
         self._looked = 0.0
 
     def run(self) -> CampaignState:
@@ -155,7 +148,7 @@ class Driver:
 
     def _take_turn(self) -> Turn | None:
         try:
-            return self._store.trials.allocate(self._campaign.id, self._owner, lag=self._lag, ttl=TURN)
+            return self._store.trials.allocate(self._campaign.id, self._leases.owner, lag=self._lag, ttl=TURN)
         except BudgetError:  # other drivers have proposed the rest
             return None
 
@@ -175,9 +168,8 @@ class Driver:
         except LeaseLostError:  # this took longer than a turn lasts, and another driver went on
             return
         self._roster.put(record)
-        lease = self._recorder.claim(record.id)
-        if lease is not None:
-            self._hold(record, lease)
+        if self._leases.take(record.id):
+            self._ready.append(record)
 
     def _analyse(self, number: int, lag: int) -> None:
         history = self._roster.history(number, lag)
@@ -200,34 +192,26 @@ class Driver:
 
     # --- running -------------------------------------------------------------------------------------------------
 
-    def _hold(self, record: TrialRecord, lease: Lease) -> None:
-        """Keep a trial that is ours, to be handed to the workers once the claim is written."""
-        self._leases.keep(lease)
-        self._ready.append((record, lease))
-
     def _begin(self) -> None:
-        for record, _ in self._ready:
+        for record in self._ready:
             self._pool.submit(record.id, record.spec)
         self._ready.clear()
 
     def _claim_waiting(self) -> None:
         """Take over trials that were proposed and not run: by an earlier run, or by a driver that is gone."""
         while self._pool.load < self._capacity:
-            lease = self._store.trials.claim_next(self._campaign.id, self._owner, self._leases.ttl)
+            lease = self._leases.take_next(self._campaign.id)
             if lease is None:
                 return
             if lease.number >= len(self._roster):
                 self._look()
-            self._hold(self._roster.records[lease.number], lease)
+            self._ready.append(self._roster.records[lease.number])
             self._begin()
 
-    def _record(self, results: Sequence[Result]) -> list[TrialRecord]:
-        ends = self._recorder.end(results) if results else []
-        for end in ends:
-            self._roster.put(end.record)
-            if end.lease is not None:
-                self._hold(end.record, end.lease)
-        return [end.record for end in ends]
+    def _record(self, ended: Sequence[Ending]) -> list[TrialRecord]:
+        written = self._roster.write(ended) if ended else []
+        self._ready += [record for record in written if record.state == "waiting" and record.id in self._leases]
+        return written
 
     def _tell(self, ended: Sequence[TrialRecord]) -> None:
         for record in ended:
@@ -240,7 +224,7 @@ class Driver:
 
     def _look(self) -> None:
         """Bring the roster up to date with the store."""
-        for record in self._roster.refresh(self._leases):
+        for record in self._roster.refresh():
             self._view.board.restore(record)
         self._looked = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""Brings Ray up in the background and takes it down again. Knows no trials."""
+"""Brings Ray up in the background and takes it down again, and says what a worker takes of a node."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from swarm.experiments.spec import Device
 from swarm.kernels.errors import UsageError
-from swarm.orchestrator import places
 from swarm.orchestrator.worker import Worker
 
 THREAD = "ray-host"
@@ -22,6 +22,36 @@ OBJECT_STORE_BYTES = 128 * 2**20
 STARTS = 2
 QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "swarm"}
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+NODE_RESOURCES: Mapping[Device, Mapping[str, float]] = {
+    "cpu": {"CPU": 1},
+    "cuda": {"CPU": 1, "GPU": 1},
+    "metal": {"CPU": 1, "metal": 1},
+}
+"""What one worker takes of its node. Ray finds cores and NVIDIA GPUs by itself; `swarm node` advertises Metal."""
+MEMORY = "memory"
+
+
+def resources(device: Device, memory: float = 0.0) -> dict[str, float]:
+    """What a worker for a device takes: Ray's resources by name; `memory` in bytes, 0 to leave it out of account."""
+    return {**NODE_RESOURCES[device], **({MEMORY: memory} if memory else {})}
+
+
+def actor_options(wanted: Mapping[str, float]) -> dict[str, Any]:
+    """Resources as options of a Ray actor."""
+    own = {name: amount for name, amount in wanted.items() if name not in ("CPU", "GPU", MEMORY)}
+    return {
+        "num_cpus": wanted.get("CPU", 0),
+        "num_gpus": wanted.get("GPU", 0),
+        **({"memory": int(wanted[MEMORY])} if MEMORY in wanted else {}),
+        **({"resources": own} if own else {}),
+    }
+
+
+def room(nodes: Iterable[Mapping[str, Any]], wanted: Mapping[str, float]) -> int:
+    """How many workers the nodes have room for, whoever else uses them: as `ray.nodes()` describes them."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    return sum(min(int(has.get(name, 0) // amount) for name, amount in wanted.items()) for has in alive)
 
 
 class Cluster:
@@ -31,7 +61,7 @@ class Cluster:
     are told to die with the thread that started them.
 
     Args:
-        wanted: what one worker takes of a node, see `places`.
+        wanted: what one worker takes of a node, see `resources`.
         workers: how many there will be, for Ray of this machine; None on a cluster that decides by its size.
         address: the cluster; None for Ray of this machine.
         on_ready: called from another thread when `ready` or `error` is set.
@@ -64,17 +94,17 @@ class Cluster:
         """Wait until `ready` or `error` is set."""
         self._settled.wait()
 
-    def stop(self, patience: float) -> None:
+    def stop(self, timeout: float) -> None:
         """Disconnect, and end what was started here."""
         self._release.set()
         if self._thread.is_alive():
-            self._thread.join(patience)
+            self._thread.join(timeout)
 
     def _host(self) -> None:
         session: str | None = None
         try:
             session = self._connect()
-            self.room = self._find_room()
+            self.room = self._count_room()
             self.ready = True
         except BaseException as error:
             self.error = " ".join(str(error).split())[:300] or type(error).__name__
@@ -112,7 +142,7 @@ class Cluster:
         has = {name: amount * (self._workers or 1) for name, amount in self._wanted.items()}
         context = ray.init(
             address="local",
-            **places.options(has),
+            **actor_options(has),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
@@ -120,11 +150,11 @@ class Cluster:
         )
         return str(context.address_info["session_dir"])
 
-    def _find_room(self) -> int:
+    def _count_room(self) -> int:
         """How many workers fit; the cluster's own work is not counted, so some may have to wait."""
         import ray
 
-        return places.room(ray.nodes(), self._wanted)
+        return room(ray.nodes(), self._wanted)
 
     def _disconnect(self, session: str | None) -> None:
         import ray

@@ -249,11 +249,10 @@ def drive(
 ) -> CampaignState:
     """Run a campaign until it is complete or stopped, and show it; returns the state it was left in."""
     from swarm.orchestrator.campaign import Driver
-    from swarm.orchestrator.leases import Leases, owner_name
+    from swarm.orchestrator.leases import HeldLeases
     from swarm.orchestrator.monitor.watching import following
-    from swarm.orchestrator.wallclock import WallClock
 
-    with minds(settings, store, campaign) as hired, following(store, campaign) as shown, Leases(store) as leases:
+    with minds(settings, store, campaign) as hired, following(store, campaign) as shown, HeldLeases(store) as leases:
         stop.defer(_waking(pool, hired))
         driver = Driver(
             store,
@@ -263,8 +262,6 @@ def drive(
             leases,
             shown,
             stop,
-            WallClock(store, campaign.id),
-            owner=owner_name(),
             lag=int(campaign.settings["lag"]),
         )
         return driver.run()

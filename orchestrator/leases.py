@@ -1,21 +1,25 @@
-"""The leases that this driver holds, renewed in the background. Knows the store's claims, not the trials."""
+"""What a driver holds in the store while it runs: leases of trials, renewed in the background, and slices of time."""
 
 from __future__ import annotations
 
 import os
 import platform
 import threading
+import time
 import uuid
 from typing import TYPE_CHECKING, Self
 
-from swarm.kernels.errors import LeaseLostError, StoreError
+from swarm.kernels.errors import BudgetError, LeaseLostError, StoreError
 
 if TYPE_CHECKING:
-    from swarm.memory.records import Lease
+    from swarm.memory.records import Lease, Reservation
     from swarm.memory.store import Store
 
 TTL = 20.0
+"""Seconds for which a lease is taken."""
 RENEWALS_PER_TTL = 4
+TIME_SLICE = 10.0
+"""Seconds of wall time that are reserved at once."""
 
 
 def owner_name() -> str:
@@ -23,7 +27,7 @@ def owner_name() -> str:
     return f"{platform.node()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
-class Leases:
+class HeldLeases:
     """Leases by trial id. While it is entered, a thread renews them; one that is lost is dropped.
 
     Args:
@@ -38,22 +42,28 @@ class Leases:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew_all, name="leases", daemon=True)
-
-    @property
-    def ttl(self) -> float:
-        """Seconds for which a lease is taken."""
-        return self._ttl
+        self.owner = owner_name()
 
     def __contains__(self, trial_id: object) -> bool:
         return trial_id in self._held
 
-    def __len__(self) -> int:
-        return len(self._held)
+    def claim(self, trial_id: int) -> Lease | None:
+        """Get the lease of a trial without holding it; None when somebody else has it."""
+        return self._store.trials.claim(trial_id, self.owner, self._ttl)
 
-    def keep(self, lease: Lease) -> None:
-        """Hold and renew a lease."""
-        with self._lock:
-            self._held[lease.trial_id] = lease
+    def take(self, trial_id: int) -> bool:
+        """Hold the lease of a trial; False when somebody else has it."""
+        return self._keep(self.claim(trial_id)) is not None
+
+    def take_next(self, campaign_id: int) -> Lease | None:
+        """Hold the lease of the earliest trial that waits, or whose driver is gone; None when there is none."""
+        return self._keep(self._store.trials.claim_next(campaign_id, self.owner, self._ttl))
+
+    def _keep(self, lease: Lease | None) -> Lease | None:
+        if lease is not None:
+            with self._lock:
+                self._held[lease.trial_id] = lease
+        return lease
 
     def give(self, trial_id: int) -> Lease | None:
         """Take a lease out, to write the result with or to release it; None when it was lost."""
@@ -98,3 +108,42 @@ class Leases:
             if lease.trial_id in self._held:
                 self._held[lease.trial_id] = renewed
         return True
+
+
+class WallClock:
+    """Counts the seconds that a driver spends on a campaign, over all its runs."""
+
+    def __init__(self, store: Store, campaign_id: int) -> None:
+        self._store = store
+        self._campaign_id = campaign_id
+        self._reservation: Reservation | None = None
+        self._since = time.monotonic()
+
+    def tick(self) -> bool:
+        """Account for the time so far; False when the time limit is reached."""
+        held = self._reservation
+        passed = time.monotonic() - self._since
+        if held is not None and passed < held.amount:
+            return True
+        self.stop()
+        self._since = time.monotonic()
+        amount = self._left()
+        if amount <= 0:
+            return False
+        try:
+            self._reservation = self._store.ledger.reserve(self._campaign_id, "seconds", amount)
+        except BudgetError:  # another driver took the rest
+            return False
+        return True
+
+    def stop(self) -> None:
+        """Settle what has passed."""
+        held, self._reservation = self._reservation, None
+        if held is not None:
+            self._store.ledger.settle(held, min(held.amount, time.monotonic() - self._since))
+
+    def _left(self) -> float:
+        account = self._store.ledger.totals(self._campaign_id)["seconds"]
+        if account.cap is None:
+            return TIME_SLICE
+        return min(TIME_SLICE, account.cap - account.spent - account.reserved)

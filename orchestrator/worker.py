@@ -1,4 +1,4 @@
-"""What runs in a worker process: one runner with its resident model. Knows experiments and kernels, never the store."""
+"""What runs in a worker process: one runner that keeps its model in memory, and that never sees the store."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from swarm.experiments.spec import Device, Failure, Measurement, TrialSpec, code_version
 from swarm.kernels.errors import SwarmError, TrialError
-
-if TYPE_CHECKING:
-    from swarm.experiments.spec import Device, Measurement, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -44,16 +41,6 @@ class Greeting:
     lacks: str = ""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended: with a measurement, or with the kind of failure and its message."""
-
-    kind: str
-    measurement: Measurement | None = None
-    message: str = ""
-    seconds: float = 0.0
-
-
 class Worker:
     """The class of the Ray actors."""
 
@@ -72,19 +59,15 @@ class Worker:
 
     def greet(self) -> Greeting:
         """Answer once the worker can run trials, or say why it cannot."""
-        from swarm.experiments.spec import code_version
-
         return Greeting(platform.node(), platform.python_version(), code_version(), self._lacks)
 
-    def run(self, spec: TrialSpec) -> Outcome:
-        """Run a trial; every failure that leaves the process alive is an outcome."""
+    def run(self, spec: TrialSpec) -> Measurement | Failure:
+        """Run a trial; every error that leaves the process alive is returned as a failure."""
         start = time.perf_counter()
         try:
-            measurement = self._runner.run(spec)
+            return self._runner.run(spec)
         except Exception as error:
-            kind, message = _classify(error)
-            return Outcome(kind, None, message, time.perf_counter() - start)
-        return Outcome("ok", measurement, "", time.perf_counter() - start)
+            return _failure(error, time.perf_counter() - start)
 
 
 def compute_on(device: Device) -> None:
@@ -108,11 +91,11 @@ def lacks(plan: Plan, corpus_digest: str) -> str:
     return f"it has no model {', '.join(missing)}." if missing else ""
 
 
-def _classify(error: Exception) -> tuple[str, str]:
-    """The recorded outcome of an exception and the message that is kept with it."""
-    if isinstance(error, TrialError):
-        return error.outcome, str(error)
+def _failure(error: Exception, seconds: float) -> Failure:
+    """How a trial is recorded that ended with an exception."""
     if isinstance(error, SwarmError):
-        return "error", str(error)
+        kind = error.outcome if isinstance(error, TrialError) else "error"
+        return Failure(kind=kind, message=str(error), seconds=seconds)
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return "error", f"{type(error).__name__}: {error} ({frame.name}, line {frame.lineno} of {frame.filename})"
+    message = f"{type(error).__name__}: {error} ({frame.name}, line {frame.lineno} of {frame.filename})"
+    return Failure(kind="error", message=message, seconds=seconds)

@@ -17,12 +17,11 @@ from swarm.memory.records import Budget, CampaignRecord, CampaignState
 from swarm.memory.store import Store
 from swarm.orchestrator.campaign import Agents, Driver
 from swarm.orchestrator.cluster import hidden_paths
-from swarm.orchestrator.leases import Leases, owner_name
+from swarm.orchestrator.leases import HeldLeases
 from swarm.orchestrator.monitor.board import Board
 from swarm.orchestrator.monitor.progress import PlainView
 from swarm.orchestrator.pool import Pool
 from swarm.orchestrator.stop import Stop
-from swarm.orchestrator.wallclock import WallClock
 from swarm.orchestrator.worker import Plan
 
 SWARM = (sys.executable, "-c", "from swarm.orchestrator.cli import main; main()")
@@ -88,11 +87,8 @@ def drive(pool: Pool) -> Callable[..., Driven]:
         view = QuietView(Board(total=campaign.budget.trials))
         stop = stop or Stop()
         stop.defer(pool.wake)
-        with Leases(store, ttl) as leases:
-            driver = Driver(
-                store, campaign, agents, pool, leases, view, stop, WallClock(store, campaign.id),
-                owner=owner_name(), lag=lag,
-            )  # fmt: skip
+        with HeldLeases(store, ttl) as leases:
+            driver = Driver(store, campaign, agents, pool, leases, view, stop, lag=lag)
             return Driven(driver.run(), view)
 
     return run

@@ -1,45 +1,46 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swarm.experiments.protocols.noop import instruct
 from swarm.orchestrator.affinity import AffinityQueue
 
 
-def filled(models: list[str], patience: int = 8) -> AffinityQueue[int]:
-    queue: AffinityQueue[int] = AffinityQueue(patience=patience)
-    for key, model in enumerate(models):
-        queue.put(key, model, key)
+def filled(models: list[str], max_passed_over: int = 8) -> AffinityQueue:
+    queue = AffinityQueue(max_passed_over)
+    for trial_id, model in enumerate(models):
+        queue.put(trial_id, instruct(trial_id, model=model))
     return queue
 
 
 def test_a_worker_gets_the_oldest_trial_of_the_model_it_holds():
     queue = filled(["a", "b", "b", "a"])
-    assert [queue.take("b") for _ in range(2)] == [1, 2]
+    assert [queue.take("b")[0] for _ in range(2)] == [1, 2]
 
 
 def test_a_worker_that_has_to_switch_leaves_models_that_others_hold():
     queue = filled(["a", "b"])
-    assert queue.take(None, frozenset({"a"})) == 1
-    assert queue.take(None, frozenset({"a"})) == 0
+    assert queue.take(None, frozenset({"a"}))[0] == 1
+    assert queue.take(None, frozenset({"a"}))[0] == 0
 
 
 def test_nothing_waits_gives_none():
-    assert AffinityQueue[int]().take("a") is None
+    assert AffinityQueue().take("a") is None
 
 
 @given(
     models=st.lists(st.sampled_from("abc"), min_size=1, max_size=40),
     residents=st.lists(st.sampled_from(["a", "b", "c", None]), min_size=40, max_size=40),
-    patience=st.integers(0, 5),
+    max_passed_over=st.integers(0, 5),
 )
-def test_every_trial_runs_once_and_none_waits_for_ever(models, residents, patience):
-    queue = filled(models, patience)
+def test_every_trial_runs_once_and_none_waits_for_ever(models, residents, max_passed_over):
+    queue = filled(models, max_passed_over)
     taken: list[int] = []
     passed = 0
     while len(queue):
         oldest = min(set(range(len(models))) - set(taken))
-        got = queue.take(residents[len(taken)])
-        assert got is not None
+        got, spec = queue.take(residents[len(taken)])
+        assert spec.model == models[got]
         passed = 0 if got == oldest else passed + 1
-        assert passed <= patience
+        assert passed <= max_passed_over
         taken.append(got)
     assert sorted(taken) == list(range(len(models)))

@@ -6,7 +6,8 @@ import pytest
 
 from swarm.experiments.text import Corpus
 from swarm.kernels.errors import UsageError
-from swarm.orchestrator import joining, places
+from swarm.orchestrator import joining
+from swarm.orchestrator.cluster import actor_options, resources, room
 from swarm.orchestrator.worker import Plan, lacks
 
 NODES = [
@@ -17,19 +18,19 @@ NODES = [
 ]
 
 
-@pytest.mark.parametrize(("device", "room"), [("cpu", 20), ("cuda", 2), ("metal", 1)])
-def test_workers_go_where_their_back_end_is_advertised(device, room):
-    assert places.room(NODES, places.asks(device)) == room
+@pytest.mark.parametrize(("device", "workers"), [("cpu", 20), ("cuda", 2), ("metal", 1)])
+def test_workers_go_where_their_back_end_is_advertised(device, workers):
+    assert room(NODES, resources(device)) == workers
 
 
 def test_memory_bounds_the_workers_of_a_node():
-    assert places.room(NODES[:1], places.asks("cpu", memory=5e9)) == 3
-    assert places.room([], places.asks("cpu")) == 0
+    assert room(NODES[:1], resources("cpu", memory=5e9)) == 3
+    assert room([], resources("cpu")) == 0
 
 
 def test_what_is_asked_of_ray():
-    assert places.options(places.asks("cuda", memory=2.5e9)) == {"num_cpus": 1, "num_gpus": 1, "memory": 2_500_000_000}
-    assert places.options(places.asks("metal")) == {"num_cpus": 1, "num_gpus": 0, "resources": {"metal": 1}}
+    assert actor_options(resources("cuda", memory=2.5e9)) == {"num_cpus": 1, "num_gpus": 1, "memory": 2_500_000_000}
+    assert actor_options(resources("metal")) == {"num_cpus": 1, "num_gpus": 0, "resources": {"metal": 1}}
 
 
 def test_a_node_advertises_what_it_computes_on():
