@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from swarm.kernels.errors import SwarmError
-from swarm.orchestrator.console import console, say
+from swarm.orchestrator.console import say
+from swarm.orchestrator.printing import show_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,10 +37,10 @@ def tell(store: Store, campaign: CampaignRecord, state: CampaignState) -> None:
         return
     if not counts.get("complete", 0):
         raise AllFailedError(store.trials.list(campaign.id, upto=1))
-    from swarm.orchestrator.reading import rendered
+    from swarm.orchestrator.views.source import Source
 
     for summary in store.summaries.list(campaign.id)[-1:]:
-        show_markdown(rendered(store, campaign, summary.summary.text))
+        show_markdown(Source(store, campaign).resolver.render(summary.summary.text))
         say()
         say(f"Summary {summary.id} waits for you: `swarm review {summary.id} --accept` or `--reject --note ...`.")
     _tell_llm(store, campaign)
@@ -52,15 +53,3 @@ def _tell_llm(store: Store, campaign: CampaignRecord) -> None:
     llm = report(store, campaign.id)
     if llm is not None:
         say(f"The LLM {llm['model'] or ''}: {in_words(llm)}.")
-
-
-def show_markdown(text: str) -> None:
-    """Print markdown: formatted in a terminal, as it is in a pipe."""
-    from swarm.orchestrator.console import clean
-
-    if console().is_terminal:
-        from rich.markdown import Markdown
-
-        console().print(Markdown(clean(text)), soft_wrap=False)
-    else:
-        say(text)

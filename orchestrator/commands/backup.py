@@ -19,7 +19,7 @@ def command(
 
     Example: `swarm backup before-upgrade.db`
     """
-    from swarm.orchestrator.reading import open_store
+    from swarm.orchestrator.views.source import open_store
 
     with open_store(store) as opened:
         say(f"The store is copied to {opened.backup(out)}.")

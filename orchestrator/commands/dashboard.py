@@ -34,9 +34,9 @@ def command(
     from swarm.orchestrator.dashboard import server
     from swarm.orchestrator.dashboard.guard import LOOPBACK
     from swarm.orchestrator.dashboard.site import guarded
-    from swarm.orchestrator.reading import open_store
     from swarm.orchestrator.settings import store_url
     from swarm.orchestrator.stop import Stop
+    from swarm.orchestrator.views.source import open_store
 
     with open_store(store) as opened, server.listen(host, port) as listening:
         taken = int(listening.getsockname()[1])

@@ -29,9 +29,9 @@ def command(
     """
     from pathlib import Path
 
-    from swarm.orchestrator.reading import open_campaign
+    from swarm.orchestrator.views.source import open_campaign
 
-    with open_campaign(store, campaign) as (opened, found):
+    with open_campaign(store, campaign) as source:
         if "://" in out:
             import warnings
 
@@ -41,9 +41,9 @@ def command(
 
             optuna.logging.set_verbosity(optuna.logging.WARNING)
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            say("Studies made: " + ", ".join(optuna_export.export(opened, out, found.id)))
+            say("Studies made: " + ", ".join(optuna_export.export(source.store, out, source.campaign.id)))
             return
         from swarm.memory import export
 
-        count = export.trials(opened, Path(out), found.id)
-    say(f"{count} trials of {found.name} are in {out}.")
+        count = export.trials(source.store, Path(out), source.campaign.id)
+    say(f"{count} trials of {source.campaign.name} are in {out}.")

@@ -9,6 +9,7 @@ import typer
 
 from swarm.orchestrator.console import Column, listing
 from swarm.orchestrator.options import CampaignName, Json, StoreUrl
+from swarm.orchestrator.views.choices import check_choice
 
 PANEL = "Results"
 FORMATS = ("dot", "graphml")
@@ -33,18 +34,17 @@ def command(
     """
     import sys
 
-    from swarm.kernels.errors import UnknownNameError, UsageError
+    from swarm.kernels.errors import UsageError
     from swarm.memory import lineage
-    from swarm.orchestrator.reading import open_campaign
+    from swarm.orchestrator.views.source import open_campaign
 
-    if form not in FORMATS:
-        raise UnknownNameError("format", form, ", ".join(FORMATS))
+    check_choice("format", form, FORMATS)
     if sum(question is not None for question in (ancestors, descendants, influential)) > 1:
         raise UsageError(
             "more than one question to the graph.", "Give one of --ancestors, --descendants, --influential."
         )
-    with open_campaign(store, campaign) as (opened, found):
-        made = lineage.graph(opened, found.id)
+    with open_campaign(store, campaign) as source:
+        made = lineage.graph(source.store, source.campaign.id)
     if influential is not None:
         rows = [asdict(each) for each in lineage.influential(made, influential)]
         columns = [Column("finding_id", "finding"), Column("trials"), Column("proposals"), Column("findings")]

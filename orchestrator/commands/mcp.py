@@ -39,14 +39,14 @@ def command(
     from swarm.orchestrator.mcp.reading import Library
     from swarm.orchestrator.mcp.server import build
     from swarm.orchestrator.mcp.writing import Contributor
-    from swarm.orchestrator.reading import open_campaign
     from swarm.orchestrator.settings import store_url
+    from swarm.orchestrator.views.source import open_campaign
 
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,40}", name):
         raise UsageError(f"{name!r} is no name to sign with.", "Use up to 40 letters, digits, '.', '_' and '-'.")
     url = store_url(store)
-    with open_campaign(url, campaign) as (opened, found):
-        note(f"Serving campaign {found.name} of {opened.place} to {name}; Ctrl-C ends it.")
+    with open_campaign(url, campaign) as source:
+        note(f"Serving campaign {source.campaign.name} of {source.store.place} to {name}; Ctrl-C ends it.")
     server = build(Library(url, campaign), Contributor(url, campaign, name, trials), version("kv-swarm"))
     if http is None:
         server.run("stdio")

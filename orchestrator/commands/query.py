@@ -37,7 +37,7 @@ def command(
     """
     from swarm.kernels.errors import UsageError
     from swarm.memory.export import finite
-    from swarm.orchestrator.reading import open_store
+    from swarm.orchestrator.views.source import open_store
 
     if views:
         _views(json)

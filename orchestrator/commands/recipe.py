@@ -26,8 +26,8 @@ def command(
 
     Example: `swarm recipe 12 > best.json`
     """
-    from swarm.orchestrator.reading import open_store
     from swarm.orchestrator.recipes import of_trial
+    from swarm.orchestrator.views.source import open_store
 
     with open_store(store) as opened:
         record = opened.trials.get(trial)

@@ -26,16 +26,16 @@ def command(
     from swarm.kernels.errors import UsageError
     from swarm.orchestrator.console import note
     from swarm.orchestrator.pages import report
-    from swarm.orchestrator.reading import open_campaign
+    from swarm.orchestrator.views.source import open_campaign
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out} is no name of an HTML file.", f"Write to {out.with_suffix('.html')}.")
-    with open_campaign(store, campaign) as (opened, found):
-        text = report.build(opened, found)
+    with open_campaign(store, campaign) as source:
+        text = report.build(source.store, source.campaign)
     kept = out.with_name(f".{out.name}.tmp")
     try:
         kept.write_text(text, encoding="utf-8")
         kept.replace(out)
     finally:
         kept.unlink(missing_ok=True)
-    note(f"Wrote {out}, {out.stat().st_size / 2**20:.1f} MiB, campaign {found.name}.")
+    note(f"Wrote {out}, {out.stat().st_size / 2**20:.1f} MiB, campaign {source.campaign.name}.")

@@ -34,7 +34,7 @@ def command(
     from swarm.experiments.measurement.runner import Runner
     from swarm.experiments.spec import code_version
     from swarm.kernels.errors import UsageError
-    from swarm.orchestrator.reading import open_store
+    from swarm.orchestrator.views.source import open_store
 
     with open_store(store) as opened:
         record = opened.trials.get(trial)

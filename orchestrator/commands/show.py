@@ -9,6 +9,11 @@ import typer
 
 from swarm.orchestrator.console import Column, emit_json, listing, number, say
 from swarm.orchestrator.options import Json, StoreUrl
+from swarm.orchestrator.printing import TRIAL_COLUMNS, show_summary
+from swarm.orchestrator.views.choices import check_choice
+from swarm.orchestrator.views.findings import interval
+from swarm.orchestrator.views.summaries import ShownSummary
+from swarm.orchestrator.views.trials import trial_row
 
 if TYPE_CHECKING:
     from swarm.memory.store import Store
@@ -26,11 +31,9 @@ def command(
 
     Examples: `swarm show trial 12`, `swarm show finding 3 --json`
     """
-    from swarm.kernels.errors import UnknownNameError
-    from swarm.orchestrator.reading import open_store
+    from swarm.orchestrator.views.source import open_store
 
-    if kind not in SHOWN:
-        raise UnknownNameError("kind", kind, ", ".join(SHOWN))
+    check_choice("kind", kind, SHOWN)
     with open_store(store) as opened:
         SHOWN[kind](opened, identity, json)
 
@@ -75,8 +78,6 @@ def _trial(store: Store, identity: int, json: bool) -> None:
 
 
 def _finding(store: Store, identity: int, json: bool) -> None:
-    from swarm.orchestrator.commands.findings import interval
-
     record = store.findings.get(identity)
     if json:
         emit_json(record.model_dump(mode="json"))
@@ -94,9 +95,8 @@ def _finding(store: Store, identity: int, json: bool) -> None:
         }
     )
     say()
-    from swarm.orchestrator.commands.trials import COLUMNS, row
-
-    listing([row(r) for r in store.trials.list(ids=finding.evidence, arrays=False)], COLUMNS, as_json=False)
+    trials = store.trials.list(ids=finding.evidence, arrays=False)
+    listing([trial_row(trial) for trial in trials], TRIAL_COLUMNS, as_json=False)
 
 
 def _proposal(store: Store, identity: int, json: bool) -> None:
@@ -117,17 +117,11 @@ def _proposal(store: Store, identity: int, json: bool) -> None:
     )
 
 
-def _summary(store: Store, identity: int, json: bool) -> None:
-    from swarm.orchestrator.commands.review import show
-
-    show(store, identity, json)
-
-
 SHOWN: dict[str, Callable[[Store, int, bool], None]] = {
     "trial": _trial,
     "finding": _finding,
     "proposal": _proposal,
-    "summary": _summary,
+    "summary": lambda store, identity, json: show_summary(store, identity, as_json=json),
 }
 
 
@@ -149,7 +143,5 @@ def _prediction(prediction: Any, verdict: str | None) -> str:
 def output() -> object:
     """What `--json` prints, by kind."""
     from swarm.memory.records import FindingRecord, ProposalRecord, TrialRecord
-    from swarm.orchestrator.commands import review
 
-    summary: Any = review.output()
-    return TrialRecord | FindingRecord | ProposalRecord | summary
+    return TrialRecord | FindingRecord | ProposalRecord | ShownSummary

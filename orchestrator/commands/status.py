@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typing_extensions import TypedDict
 
 from swarm.orchestrator.console import Column, duration, emit_json, listing, number, say
 from swarm.orchestrator.options import CampaignName, Json, StoreUrl
+from swarm.orchestrator.views.status import Status, status
 
 if TYPE_CHECKING:
-    from swarm.memory.records import CampaignRecord
     from swarm.memory.store import Store
 
 PANEL = "Campaigns"
-EVENTS = 5
 
 
 def command(
@@ -30,8 +28,8 @@ def command(
     """
     from swarm.kernels.errors import UsageError
     from swarm.orchestrator.monitor.watching import follow
-    from swarm.orchestrator.reading import open_store
     from swarm.orchestrator.stop import Stop
+    from swarm.orchestrator.views.source import Source, open_store
 
     if watch and json:
         raise UsageError("--watch has no JSON form.", "Call `swarm status --json` again and again instead.")
@@ -44,60 +42,11 @@ def command(
             with Stop() as stop:
                 follow(opened, found, stop)
             found = opened.campaigns.get(found.id)
-        stands = state(opened, found)
+        stands = status(Source(opened, found))
         if json:
             emit_json(stands)
         else:
             _tell(opened, stands)
-
-
-class Spend(TypedDict):
-    """One account of the budget."""
-
-    spent: float
-    reserved: float
-    cap: float | None
-
-
-class BestRow(TypedDict):
-    """The best configuration of a model on a rung."""
-
-    model: str
-    rung: int
-    trial_id: int
-    configuration: str
-    kld: float
-    bits_per_value: float
-    proposer: str
-
-
-class EventRow(TypedDict):
-    """Something that happened."""
-
-    at: str
-    kind: str
-    message: str
-    trial: int | None
-
-
-class Status(TypedDict):
-    """How a campaign stands."""
-
-    id: int
-    name: str
-    state: str
-    seed: int
-    created_at: str
-    finished_at: str | None
-    budget: dict[str, float | None]
-    trials: dict[str, int]
-    spend: dict[str, Spend]
-    findings: dict[str, int]
-    pending_summaries: list[int]
-    best: list[BestRow]
-    events: list[EventRow]
-    llm: dict[str, Any] | None
-    settings: dict[str, Any]
 
 
 def output() -> object:
@@ -105,51 +54,11 @@ def output() -> object:
     return Status
 
 
-def state(store: Store, campaign: CampaignRecord) -> Status:
-    """How a campaign stands, as JSON."""
-    from swarm.agents.llm.telemetry import report
-
-    accounts = store.ledger.totals(campaign.id).values()
-    pending = [s.id for s in store.summaries.list(campaign.id, state="pending")]
-    findings = [record.finding.status for record in store.findings.list(campaign.id)]
-    return {
-        "id": campaign.id,
-        "name": campaign.name,
-        "state": campaign.state,
-        "seed": campaign.seed,
-        "created_at": campaign.created_at.isoformat(),
-        "finished_at": campaign.finished_at.isoformat() if campaign.finished_at else None,
-        "budget": campaign.budget.model_dump(),
-        "trials": {str(name): amount for name, amount in store.trials.count(campaign.id).items()},
-        "spend": {a.kind: {"spent": a.spent, "reserved": a.reserved, "cap": a.cap} for a in accounts},
-        "findings": {status: findings.count(status) for status in sorted(set(findings))},
-        "pending_summaries": pending,
-        "best": _best(store, campaign),
-        "events": [
-            {"at": event.created_at.isoformat(), "kind": event.kind, "message": event.message, "trial": event.trial_id}
-            for event in store.events.list(campaign.id, limit=EVENTS, newest=True)
-        ],
-        "llm": report(store, campaign.id),
-        "settings": campaign.settings,
-    }
-
-
-def _best(store: Store, campaign: CampaignRecord) -> list[BestRow]:
-    from swarm.orchestrator.monitor.news import TARGET_BITS
-
-    found: Any = store.query(
-        f"""SELECT model, rung, trial_id, configuration, kld, bits_per_value, proposer FROM best_per_model
-            WHERE campaign_id = {campaign.id:d} AND limit_from <= {TARGET_BITS} AND limit_below > {TARGET_BITS}
-            ORDER BY model, rung"""  # noqa: S608 - an id and a constant
-    ).records()
-    return list(found)
-
-
-def _tell(store: Store, state: Status) -> None:
-    counts, spend = state["trials"], state["spend"]
-    others = [c for c in store.campaigns.list() if c.id != state["id"]]
+def _tell(store: Store, stands: Status) -> None:
+    counts, spend = stands["trials"], stands["spend"]
+    others = [c for c in store.campaigns.list() if c.id != stands["id"]]
     finished = sum(amount for name, amount in counts.items() if name not in ("waiting", "running"))
-    say(f"{state['name']}: {state['state']}, {finished} of {state['budget']['trials']} trials")
+    say(f"{stands['name']}: {stands['state']}, {finished} of {stands['budget']['trials']} trials")
     say("trials    " + ", ".join(f"{amount} {name}" for name, amount in sorted(counts.items())))
     time_cap = spend["seconds"]["cap"]
     say(
@@ -157,12 +66,12 @@ def _tell(store: Store, state: Status) -> None:
         + (f" of {duration(time_cap)}" if time_cap else "")
         + f", workers {duration(spend['worker_seconds']['spent'])}"
     )
-    _tell_llm(state)
-    if state["findings"]:
-        say("findings  " + ", ".join(f"{amount} {name}" for name, amount in state["findings"].items()))
-    if state["pending_summaries"]:
-        say("review    summaries " + ", ".join(map(str, state["pending_summaries"])) + " are pending")
-    if state["best"]:
+    _tell_llm(stands)
+    if stands["findings"]:
+        say("findings  " + ", ".join(f"{amount} {name}" for name, amount in stands["findings"].items()))
+    if stands["pending_summaries"]:
+        say("review    summaries " + ", ".join(map(str, stands["pending_summaries"])) + " are pending")
+    if stands["best"]:
         say()
         columns = [
             Column("model"),
@@ -171,8 +80,8 @@ def _tell(store: Store, state: Status) -> None:
             Column("kld", "KLD", lambda v: number(v, 3), "right"),
         ]
         columns += [Column("bits_per_value", "bits", lambda v: number(v, 3), "right"), Column("configuration")]
-        listing(state["best"], columns, as_json=False)
-    for event in state["events"]:
+        listing(stands["best"], columns, as_json=False)
+    for event in stands["events"]:
         say(f"{event['at'][11:19]} {event['kind']} {event['message'][:140]}")
     if others:
         say()
@@ -185,10 +94,10 @@ def _tell(store: Store, state: Status) -> None:
         )
 
 
-def _tell_llm(state: Status) -> None:
+def _tell_llm(stands: Status) -> None:
     from swarm.agents.llm.telemetry import in_words
 
-    asked, spend, llm = state["settings"].get("llm", "none"), state["spend"], state["llm"]
+    asked, spend, llm = stands["settings"].get("llm", "none"), stands["spend"], stands["llm"]
     if llm is None:
         say("LLM       none: nothing left this machine" if asked == "none" else f"LLM       {asked}, not asked yet")
         return

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from typing_extensions import TypedDict
 
-from swarm.orchestrator.console import Column, listing, number
+from swarm.orchestrator.console import listing
 from swarm.orchestrator.options import CampaignName, Json, StoreUrl
-
-if TYPE_CHECKING:
-    from swarm.memory.records import CampaignRecord, TrialRecord
-    from swarm.memory.store import Store
+from swarm.orchestrator.printing import TRIAL_COLUMNS
+from swarm.orchestrator.views.choices import TRIAL_STATES, check_choice
+from swarm.orchestrator.views.trials import TrialRow, trial_row
 
 PANEL = "Results"
-STATES = ("waiting", "running", "complete", "failed", "pruned", "quarantined")
 
 
 def command(
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
     protocol: Annotated[str | None, typer.Option(help="Only this protocol: quality, attention, depth.")] = None,
-    state: Annotated[str | None, typer.Option(help=f"Only this state: {', '.join(STATES)}.")] = None,
+    state: Annotated[str | None, typer.Option(help=f"Only this state: {', '.join(TRIAL_STATES)}.")] = None,
     best: Annotated[int | None, typer.Option(min=1, metavar="N", help="The N with the smallest KLD.")] = None,
     max_bits: Annotated[float | None, typer.Option(metavar="B", help="At most so many bits per value.")] = None,
     pareto: Annotated[bool, typer.Option("--pareto", help="Only the Pareto front of KLD and bits per value.")] = False,
@@ -37,112 +34,32 @@ def command(
     from swarm.experiments.protocols.base import PACKAGE as PROTOCOLS
     from swarm.kernels import plugins
     from swarm.kernels.errors import UnknownNameError
-    from swarm.orchestrator.reading import open_campaign
+    from swarm.orchestrator.views.source import open_campaign
 
-    if state is not None and state not in STATES:
-        raise UnknownNameError("state", state, ", ".join(STATES))
-    if protocol is not None and protocol not in (known := plugins.names(PROTOCOLS)):
-        raise UnknownNameError("protocol", protocol, ", ".join(known))
-    with open_campaign(store, campaign) as (opened, found):
+    check_choice("state", state, TRIAL_STATES)
+    check_choice("protocol", protocol, plugins.names(PROTOCOLS))
+    wanted: Any = state
+    with open_campaign(store, campaign) as source:
+        found = source.campaign
         if model is not None and model not in found.settings.get("models", [model]):
             raise UnknownNameError("model", model, f"{', '.join(found.settings['models'])} in campaign {found.name}")
-        records = _chosen(opened, found, model, protocol, state, ranked=best is not None, pareto=pareto)
+        ranking = "kld" if best is not None else "bits_per_value" if pareto else None
+        records = source.store.trials.list(
+            found.id,
+            model=model,
+            # Comparable is what was measured in one way: without a choice, rank what deployment sees.
+            protocol=protocol or ("quality" if ranking else None),
+            state=wanted,
+            ids=source.front if pareto else None,
+            best=ranking,
+            arrays=False,
+        )
     if max_bits is not None:
-        records = [
-            r for r in records if "bits_per_value" in r.metrics and r.metrics["bits_per_value"].value <= max_bits
-        ]
-    rows = [row(record) for record in records[: best or limit]]
-    listing(rows, COLUMNS, as_json=json, empty="No such trials.")
-
-
-def _chosen(
-    store: Store,
-    campaign: CampaignRecord,
-    model: str | None,
-    protocol: str | None,
-    state: Any,
-    *,
-    ranked: bool,
-    pareto: bool,
-) -> list[TrialRecord]:
-    ids = None
-    if pareto:
-        answer = store.query(f"SELECT trial_id FROM pareto WHERE campaign_id = {campaign.id:d}", limit=10_000_000)  # noqa: S608
-        ids = [int(found[0]) for found in answer.rows]
-    ranking = "kld" if ranked else "bits_per_value" if pareto else None
-    # Comparable is what was measured in one way: without a choice, rank what deployment sees.
-    protocol = protocol or ("quality" if ranking else None)
-    return store.trials.list(
-        campaign.id, model=model, protocol=protocol, state=state, ids=ids, best=ranking, arrays=False
-    )
-
-
-def _bits(record: TrialRecord) -> float:
-    metric = record.metrics.get("bits_per_value")
-    return metric.value if metric else float("inf")
-
-
-class TrialRow(TypedDict):
-    """A trial as one row of a listing."""
-
-    id: int
-    number: int
-    model: str
-    protocol: str
-    rung: int
-    configuration: str
-    layers: str
-    bits_per_value: float | None
-    kld: float | None
-    state: str
-    outcome: str
-    message: str
-    arm: str
-    proposer: str
-    seconds: float
-    metrics: dict[str, float]
+        measured = ((record, record.metrics.get("bits_per_value")) for record in records)
+        records = [record for record, bits in measured if bits is not None and bits.value <= max_bits]
+    listing([trial_row(r) for r in records[: best or limit]], TRIAL_COLUMNS, as_json=json, empty="No such trials.")
 
 
 def output() -> object:
     """What `--json` prints."""
     return list[TrialRow]
-
-
-def row(record: TrialRecord) -> TrialRow:
-    """A trial as one row of a listing."""
-    spec = record.spec
-    layers = spec.layers
-    values = {name: metric.value for name, metric in record.metrics.items()}
-    return {
-        "id": record.id,
-        "number": record.number,
-        "model": spec.model,
-        "protocol": spec.protocol,
-        "rung": spec.rung,
-        "configuration": spec.kv.label,
-        "layers": "all" if layers is None else f"{layers[0]}-{layers[-1]}" if len(layers) > 1 else str(layers[0]),
-        "bits_per_value": values.get("bits_per_value"),
-        "kld": values.get("kld"),
-        "state": record.state,
-        "outcome": record.outcome,
-        "message": record.message,
-        "arm": record.arm,
-        "proposer": record.proposer,
-        "seconds": record.seconds,
-        "metrics": values,
-    }
-
-
-COLUMNS = [
-    Column("id", "trial", justify="right"),
-    Column("model"),
-    Column("protocol"),
-    Column("rung", justify="right"),
-    Column("configuration"),
-    Column("layers"),
-    Column("bits_per_value", "bits", lambda value: number(value, 3), "right"),
-    Column("kld", "KLD", lambda value: number(value, 3), "right"),
-    Column("state"),
-    Column("outcome"),
-    Column("proposer"),
-]

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from swarm.orchestrator.pages.base import campaign_page
-from swarm.orchestrator.pages.source import Source
+from swarm.orchestrator.views.source import PAGE, Source
 
 if TYPE_CHECKING:
     from swarm.memory.records import CampaignRecord
@@ -70,7 +70,7 @@ class Live:
             if made is not None and (made.stamp == stamp or (campaign.state == "running" and rests)):
                 return made
             started = time.monotonic()
-            source = Source(self._store, campaign)
+            source = Source(self._store, campaign, PAGE)
             every = EVERY if campaign.state == "running" else 0
             tag = f'"{stamp}"'
             body = bytes(self._html(campaign_page(source), tag=tag, every=every).body)

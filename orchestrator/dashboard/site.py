@@ -25,7 +25,7 @@ from swarm.orchestrator.dashboard.live import Live
 from swarm.orchestrator.pages import finding, listings, render, summary, trial
 from swarm.orchestrator.pages.blocks import Page, Paragraph, Part, Ref
 from swarm.orchestrator.pages.cells import Links
-from swarm.orchestrator.pages.source import Source
+from swarm.orchestrator.views.source import PAGE, Source
 
 if TYPE_CHECKING:
     from swarm.memory.records import CampaignRecord, ReviewState
@@ -145,7 +145,7 @@ class Site:
         page, further = listings.trials(self.store, campaign, choice)
         kept = {name: value for name, value in {**asked, "order": order}.items() if value}
         more = f"?{urlencode({**kept, 'after': further})}" if further is not None else ""
-        source = Source(self.store, campaign)
+        source = Source(self.store, campaign, PAGE)
         options = {
             "model": source.models,
             "protocol": plugins.names(protocols.PACKAGE),

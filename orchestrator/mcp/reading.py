@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from swarm.kernels.errors import UsageError
+from swarm.memory.store import Store
+from swarm.memory.views import VIEWS
+from swarm.orchestrator.views.choices import FINDING_STATUSES, TRIAL_STATES, check_choice
+from swarm.orchestrator.views.findings import finding_row
+from swarm.orchestrator.views.source import Source
+from swarm.orchestrator.views.status import status
+from swarm.orchestrator.views.summaries import shown_summary, summary_row
+from swarm.orchestrator.views.trials import trial_row
 
-if TYPE_CHECKING:
-    from swarm.memory.store import Store
-
-MOST_ROWS = 200
-MOST_SECONDS = 5.0
-MOST_CHARS = 60_000
+MAX_ROWS = 200
+MAX_QUERY_SECONDS = 5.0
+MAX_ANSWER_CHARS = 60_000
 """Characters of an answer, about; what is beyond is left out and said to be."""
 
 Kind = Literal["trial", "finding", "proposal", "summary"]
+Limit = Annotated[int, Field(ge=1, le=MAX_ROWS, description="At most so many rows.")]
 
 
 class Library:
@@ -30,39 +40,36 @@ class Library:
         self._campaign = campaign
 
     def status(self) -> dict[str, Any]:
-        """How the campaign stands: trials, budget and spend, best per model, findings, what happened last."""
-        from swarm.orchestrator.commands.status import state
-
-        with self._open() as store:
-            return dict(state(store, store.campaigns.get(self._campaign)))
+        """How the campaign stands: trials, budget and spend, best configuration per model, latest events."""
+        with self._read() as source:
+            return dict(status(source))
 
     def views(self) -> list[dict[str, str]]:
-        """The views that can be queried, with what they answer and an example."""
-        from swarm.memory.views import VIEWS
-
+        """The views that `query` can ask, with what each answers and an example."""
         return [{"view": name, "answers": view.summary, "example": view.example} for name, view in VIEWS.items()]
 
-    def query(self, sql: str, limit: int = 50) -> dict[str, Any]:
-        """Answer one SELECT over the documented views (and tables), at most 200 rows in at most 5 seconds."""
-        with self._open() as store:
-            answer = store.query(sql, limit=_bounded(limit), seconds=MOST_SECONDS)
+    def query(
+        self, sql: Annotated[str, Field(max_length=10_000, description="One SELECT.")], limit: Limit = 50
+    ) -> dict[str, Any]:
+        """Ask the shared memory in SQL; nothing can be written."""
+        with Store.open(self._url, readonly=True) as store:
+            answer = store.query(sql, limit=_bounded(limit), seconds=MAX_QUERY_SECONDS)
         rows, cut = _fitting(answer.records())
         return {"rows": rows, "more": answer.truncated or cut}
 
     def trials(
-        self, model: str | None = None, state: str | None = None, best: bool = False, limit: int = 50
+        self,
+        model: Annotated[str | None, Field(description="Only this model.")] = None,
+        state: Annotated[str | None, Field(description="Only this state, such as complete or failed.")] = None,
+        best: Annotated[bool, Field(description="Those with the smallest KLD, in place of the newest.")] = False,
+        limit: Limit = 50,
     ) -> dict[str, Any]:
-        """Trials of the campaign, newest first; with `best` the completed ones with the smallest KLD."""
-        from swarm.kernels.errors import UnknownNameError
-        from swarm.orchestrator.commands.trials import STATES, row
-
-        if state is not None and state not in STATES:
-            raise UnknownNameError("state", state, ", ".join(STATES))
-        with self._open() as store:
-            campaign = store.campaigns.get(self._campaign)
-            chosen: Any = state
-            records = store.trials.list(
-                campaign.id,
+        """List the trials of the campaign."""
+        check_choice("state", state, TRIAL_STATES)
+        chosen: Any = state
+        with self._read() as source:
+            records = source.store.trials.list(
+                source.campaign.id,
                 model=model,
                 protocol="quality" if best else None,
                 state=chosen,
@@ -71,72 +78,54 @@ class Library:
             )
         if not best:
             records.reverse()
-        rows, cut = _fitting([dict(row(record)) for record in records[: _bounded(limit)]])
+        rows, cut = _fitting([dict(trial_row(record)) for record in records[: _bounded(limit)]])
         return {"trials": rows, "more": cut or len(records) > len(rows)}
 
-    def findings(self, words: str | None = None, status: str | None = None, limit: int = 50) -> dict[str, Any]:
-        """Findings of the campaign, all or those that hold the words, with effect, interval and evidence."""
-        from swarm.kernels.errors import UnknownNameError
-        from swarm.orchestrator.commands.findings import STATUSES, row
-
-        if status is not None and status not in STATUSES:
-            raise UnknownNameError("status", status, ", ".join(STATUSES))
-        with self._open() as store:
-            campaign = store.campaigns.get(self._campaign)
-            most = _bounded(limit)
-            records = (
-                store.findings.search(words, campaign.id, limit=most) if words else store.findings.list(campaign.id)
-            )
+    def findings(
+        self,
+        words: Annotated[str | None, Field(max_length=400, description="Only those that hold these words.")] = None,
+        status: Annotated[str | None, Field(description="hypothesis, confirmed or refuted.")] = None,
+        limit: Limit = 50,
+    ) -> dict[str, Any]:
+        """List what was found: typed claims with effect sizes, confidence intervals and evidence."""
+        check_choice("status", status, FINDING_STATUSES)
+        most = _bounded(limit)
+        with self._read() as source:
+            found = source.store.findings
+            records = found.search(words, source.campaign.id, limit=most) if words else source.findings
         records = [record for record in records if status in (None, record.finding.status)]
-        rows, cut = _fitting([row(record) for record in records[:most]])
+        rows, cut = _fitting([finding_row(record) for record in records[:most]])
         return {"findings": rows, "more": cut or len(records) > len(rows)}
 
-    def show(self, kind: Kind, identity: int) -> dict[str, Any]:
-        """Everything about one trial, finding, proposal or summary; numbers of a summary come with their trials."""
-        with self._open() as store:
-            if kind == "summary":
-                return self._summary(store, identity)
-            record = {"trial": store.trials.get, "finding": store.findings.get, "proposal": store.proposals.get}[kind]
-            return record(identity).model_dump(mode="json")
-
     def summaries(self) -> list[dict[str, Any]]:
-        """The summaries that the campaign's agents wrote, with what people said of them."""
-        from swarm.orchestrator.commands.review import row
+        """List the summaries that the agents wrote and how people reviewed them."""
+        with self._read() as source:
+            rows = [summary_row(record, source.campaign.name) for record in source.summaries]
+        return [{key: value for key, value in row.items() if key not in ("text", "evidence")} for row in rows]
 
-        with self._open() as store:
-            campaign = store.campaigns.get(self._campaign)
-            rows = [row(record, campaign.name) for record in store.summaries.list(campaign.id)]
-        return [{key: value for key, value in found.items() if key not in ("text", "evidence")} for found in rows]
+    def show(self, kind: Kind, identity: Annotated[int, Field(ge=1, description="Its number.")]) -> dict[str, Any]:
+        """Show one trial, finding, proposal or summary in full."""
+        with Store.open(self._url, readonly=True) as store:
+            if kind == "summary":
+                return dict(shown_summary(store, store.summaries.get(identity)))
+            get = {"trial": store.trials.get, "finding": store.findings.get, "proposal": store.proposals.get}[kind]
+            return get(identity).model_dump(mode="json")
 
-    @staticmethod
-    def _summary(store: Store, identity: int) -> dict[str, Any]:
-        from dataclasses import asdict
-
-        from swarm.orchestrator.commands.review import row
-        from swarm.orchestrator.linking import linked, links
-        from swarm.orchestrator.reading import resolver
-
-        record = store.summaries.get(identity)
-        campaign = store.campaigns.get(record.campaign_id)
-        numbers, text = resolver(store, campaign), record.summary.text
-        references = [asdict(link) for link in links(text, numbers)]
-        return {**row(record, campaign.name), "text": linked(text, numbers), "references": references}
-
-    def _open(self) -> Store:
-        from swarm.memory.store import Store
-
-        return Store.open(self._url, readonly=True)
+    @contextmanager
+    def _read(self) -> Iterator[Source]:
+        with Store.open(self._url, readonly=True) as store:
+            yield Source(store, store.campaigns.get(self._campaign))
 
 
 def _bounded(limit: int) -> int:
-    if not 1 <= limit <= MOST_ROWS:
-        raise UsageError(f"limit {limit} is out of range.", f"Ask for 1 to {MOST_ROWS} rows.")
+    if not 1 <= limit <= MAX_ROWS:
+        raise UsageError(f"limit {limit} is out of range.", f"Ask for 1 to {MAX_ROWS} rows.")
     return limit
 
 
 def _fitting(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], bool]:
     """As many rows as an answer has room for, and whether any were left out."""
-    room = MOST_CHARS
+    room = MAX_ANSWER_CHARS
     for place, row in enumerate(rows):
         room -= len(str(row))
         if room < 0:

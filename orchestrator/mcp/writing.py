@@ -1,4 +1,4 @@
-"""What an agent outside may add: proposals, predictions and findings, under the rules that hold for LLM minds.
+"""What an agent outside may add: proposals, predictions and findings, under the rules that hold for the LLM's roles.
 
 Everything is checked by the roles' own code against the store as it is now; nothing that an agent says is believed.
 """
@@ -6,32 +6,36 @@ Everything is checked by the roles' own code against the store as it is now; not
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field
+
+from swarm.agents.llm.roles.base import MAX_REASON
 from swarm.agents.llm.roles.cross_referencer import CrossReferencer, Question, Questions
-from swarm.agents.llm.roles.proposer import (
-    Guess,
-    Idea,
-    Ideas,
-    Proposer,
-)
+from swarm.agents.llm.roles.proposer import Guess, Idea, Ideas, Proposer, Side
 from swarm.agents.llm.roles.scout import Observation, Observations, Scout
 from swarm.kernels.errors import SwarmError, UsageError
 from swarm.memory.records import Finding, Proposal
+from swarm.memory.store import Store
+from swarm.orchestrator.views.source import Source
 
 if TYPE_CHECKING:
     from swarm.agents.generation.context import Desk
     from swarm.agents.generation.strategy import Council
     from swarm.agents.llm.roles.base import Contribution
-    from swarm.memory.records import CampaignRecord
-    from swarm.memory.store import Store
 
-SHARE = 0.1
+DEFAULT_SHARE = 0.1
 """Of a campaign's trials, that one agent may use unless it is told otherwise."""
+
+Trial = Annotated[int, Field(ge=1, description="Id of a finished trial.")]
+Layer = Annotated[int | None, Field(ge=0, description="First or last quantized layer; all by default.")]
+Tokens = Annotated[int, Field(ge=0, description="Tokens kept in 16 bit.")]
+Why = Annotated[str, Field(max_length=MAX_REASON, description="Why, in a sentence.")]
 
 
 class Contributor:
-    """One agent outside, by the name that it signs with: `mcp:NAME`.
+    """One agent outside, by the name that it signs with: `mcp:NAME`. Its tools raise errors that say what to correct.
 
     Args:
         url: the store.
@@ -47,50 +51,78 @@ class Contributor:
         self._councils: dict[int, Council] = {}
         self.role = f"mcp:{name}"
 
-    def propose(self, idea: Idea) -> dict[str, Any]:
-        """Leave a configuration for the campaign, with the prediction if there is one.
+    def propose(
+        self,
+        model: str,
+        key: Side,
+        value: Side,
+        rationale: Why,
+        sink_tokens: Tokens = 0,
+        residual_window: Tokens = 0,
+        first_layer: Layer = None,
+        last_layer: Layer = None,
+        prediction: Annotated[Guess | None, Field(description="What the trial will show.")] = None,
+    ) -> dict[str, Any]:
+        """Propose a configuration of the KV cache; it becomes a trial of the campaign. Uses one of your trials."""
+        idea = Idea(
+            model=model,
+            key=key,
+            value=value,
+            rationale=rationale,
+            sink_tokens=sink_tokens,
+            residual_window=residual_window,
+            first_layer=first_layer,
+            last_layer=last_layer,
+            prediction=prediction,
+        )
+        return self._recorded(idea.model_dump_json(), lambda source: self._offer(source, idea))
 
-        Raises:
-            SwarmError: the configuration is unlawful, outside the space or known; the prediction could never be
-                scored; the agent's trials are used up; or the campaign is over.
-        """
-        with self._open() as store:
-            campaign = store.campaigns.get(self._campaign)
-            return self._recorded(store, campaign, idea.model_dump_json(), lambda: self._offer(store, campaign, idea))
-
-    def predict(self, idea: Idea, guess: Guess) -> dict[str, Any]:
-        """Register a prediction: the trial that decides it is proposed together with it, before it runs."""
-        return self.propose(idea.model_copy(update={"prediction": guess}))
+    def predict(
+        self,
+        model: str,
+        key: Side,
+        value: Side,
+        prediction: Guess,
+        rationale: Why = "",
+        sink_tokens: Tokens = 0,
+        residual_window: Tokens = 0,
+    ) -> dict[str, Any]:
+        """Register a prediction before its trial runs; the trial is proposed with it. Uses one of your trials."""
+        return self.propose(model, key, value, rationale, sink_tokens, residual_window, prediction=prediction)
 
     def post_finding(
-        self, better_trial: int, worse_trial: int, because: str, other_model: str | None, expectation: Any
+        self,
+        better_trial: Trial,
+        worse_trial: Trial,
+        because: Why = "",
+        other_model: Annotated[
+            str | None, Field(description="State a contrast with this model, or have it measured there.")
+        ] = None,
+        expectation: Literal["same", "opposite"] = "same",
     ) -> dict[str, Any]:
-        """State that one trial's configuration beats another's; kept as a hypothesis when the data bears it out."""
-        given = f"{better_trial} {worse_trial} {because} {other_model} {expectation}"
-        with self._open() as store:
-            campaign = store.campaigns.get(self._campaign)
+        """State that one trial's configuration has a lower KLD than another's; kept if the measurements bear it out."""
 
-            def state() -> dict[str, Any]:
-                desk = self._desk(store, campaign)
-                if other_model is None:
-                    seen = Observation(better_trial=better_trial, worse_trial=worse_trial, because=because)
-                    used = Scout().use(Observations(observations=[seen]), desk)
-                else:
-                    asked = Question(
-                        better_trial=better_trial,
-                        worse_trial=worse_trial,
-                        because=because,
-                        other_model=other_model,
-                        expectation=expectation,
-                    )
-                    used = CrossReferencer().use(Questions(questions=[asked]), desk)
-                return self._kept(store, campaign, used.kept, used.reasons)
+        def state(source: Source) -> dict[str, Any]:
+            desk = self._desk(source)
+            if other_model is None:
+                seen = Observation(better_trial=better_trial, worse_trial=worse_trial, because=because)
+                used = Scout().use(Observations(observations=[seen]), desk)
+            else:
+                asked = Question(
+                    better_trial=better_trial,
+                    worse_trial=worse_trial,
+                    because=because,
+                    other_model=other_model,
+                    expectation=expectation,
+                )
+                used = CrossReferencer().use(Questions(questions=[asked]), desk)
+            return self._kept(source, used.kept, used.reasons)
 
-            return self._recorded(store, campaign, given, state)
+        return self._recorded(f"{better_trial} {worse_trial} {because} {other_model} {expectation}", state)
 
     def offers(self) -> list[dict[str, Any]]:
-        """What this agent has proposed, with the trial that each became."""
-        with self._open() as store:
+        """What you have proposed, and which trial each became."""
+        with Store.open(self._url) as store:
             mine = store.offers.list(store.campaigns.get(self._campaign).id)
         return [
             {
@@ -104,8 +136,8 @@ class Contributor:
             if offer.proposal.proposer == self.role
         ]
 
-    def _offer(self, store: Store, campaign: CampaignRecord, idea: Idea) -> dict[str, Any]:
-        used = Proposer().use(Ideas(proposals=[idea]), self._desk(store, campaign))
+    def _offer(self, source: Source, idea: Idea) -> dict[str, Any]:
+        used = Proposer().use(Ideas(proposals=[idea]), self._desk(source))
         if used.kept is None:
             raise UsageError(_first(used.reasons), "Correct it; `views` and `trials` show what there is.")
         (proposal,) = used.kept.proposals
@@ -114,27 +146,26 @@ class Contributor:
                 "the prediction could never be scored.",
                 "Give a positive threshold and, as reference, a finished trial of the same model with that metric.",
             )
-        return self._leave(store, campaign, proposal)
+        return self._leave(source, proposal)
 
-    def _kept(
-        self, store: Store, campaign: CampaignRecord, kept: Contribution | None, reasons: tuple[str, ...]
-    ) -> dict[str, Any]:
+    def _kept(self, source: Source, kept: Contribution | None, reasons: tuple[str, ...]) -> dict[str, Any]:
         if kept is None:
             raise UsageError(_first(reasons), "Only what the stored trials carry is kept.")
         for finding in kept.findings:
-            return self._state(store, campaign, finding)
-        return self._leave(store, campaign, kept.proposals[0])
+            return self._state(source, finding)
+        return self._leave(source, kept.proposals[0])
 
-    def _state(self, store: Store, campaign: CampaignRecord, finding: Finding) -> dict[str, Any]:
-        known = next((r for r in store.findings.list(campaign.id) if r.finding.key == finding.key), None)
+    def _state(self, source: Source, finding: Finding) -> dict[str, Any]:
+        known = next((r for r in source.findings if r.finding.key == finding.key), None)
         if known is not None:
             return {"finding": known.id, "known": True, **known.finding.model_dump(mode="json")}
         signed = finding.model_copy(update={"author": self.role, "status": "hypothesis"})
-        identity = store.findings.upsert(campaign.id, signed)
+        identity = source.store.findings.upsert(source.campaign.id, signed)
         return {"finding": identity, "known": False, **signed.model_dump(mode="json")}
 
-    def _leave(self, store: Store, campaign: CampaignRecord, proposal: Proposal) -> dict[str, Any]:
-        self._cap(store, campaign)
+    def _leave(self, source: Source, proposal: Proposal) -> dict[str, Any]:
+        store, campaign = source.store, source.campaign
+        self._cap(source)
         offer = store.offers.add(campaign.id, proposal.model_copy(update={"proposer": self.role, "arm": "agents"}))
         spec = proposal.spec
         prediction = proposal.prediction.model_dump(mode="json") if proposal.prediction else None
@@ -147,46 +178,44 @@ class Contributor:
             "next": "The campaign takes it up on the next turn of its agents; `offers` tells which trial it became.",
         }
 
-    def _cap(self, store: Store, campaign: CampaignRecord) -> None:
+    def _cap(self, source: Source) -> None:
         """Open this agent's account of trials; what it was told before stays, unless it is told something new."""
+        store, campaign = source.store, source.campaign
         accounts = store.ledger.accounts(campaign.id)
         known = any(a.kind == "trials" and a.role == self.role and a.cap is not None for a in accounts)
         if self._trials is not None or not known:
-            share = max(1, round(SHARE * campaign.budget.trials))
+            share = max(1, round(DEFAULT_SHARE * campaign.budget.trials))
             store.ledger.limit(campaign.id, "trials", self.role, share if self._trials is None else self._trials)
 
-    def _recorded(self, store: Store, campaign: CampaignRecord, given: str, act: Any) -> dict[str, Any]:
+    def _recorded(self, given: str, act: Callable[[Source], dict[str, Any]]) -> dict[str, Any]:
         """Act, and keep a row of it whatever comes out."""
         what = {"role": self.role, "sha256": hashlib.sha256(given.encode()).hexdigest()}
-        try:
-            done: dict[str, Any] = act()
-        except SwarmError as error:
-            store.events.add(campaign.id, "mcp.refused", f"{self.role}: {error.problem}"[:1_000], what)
-            raise
-        store.events.add(campaign.id, "mcp.kept", self.role, what)
-        return done
+        with Store.open(self._url) as store:
+            source = Source(store, store.campaigns.get(self._campaign))
+            try:
+                done = act(source)
+            except SwarmError as error:
+                store.events.add(source.campaign.id, "mcp.refused", f"{self.role}: {error.problem}"[:1_000], what)
+                raise
+            store.events.add(source.campaign.id, "mcp.kept", self.role, what)
+            return done
 
-    def _desk(self, store: Store, campaign: CampaignRecord) -> Desk:
+    def _desk(self, source: Source) -> Desk:
         """What lies before whoever proposes now, results of all finished trials included."""
-        from swarm.agents.history import History
+        return self._council(source).desk(source.total, source.history)
 
-        records = store.trials.list(campaign.id)
-        findings, summaries = store.findings.list(campaign.id), store.summaries.list(campaign.id)
-        history = History.before(campaign.budget.trials, records, 0, findings, summaries)
-        return self._council(store, campaign).desk(len(records), history)
-
-    def _council(self, store: Store, campaign: CampaignRecord) -> Council:
+    def _council(self, source: Source) -> Council:
         """The campaign's agents as they were told what there is; no model has to be on this machine."""
         from swarm.agents.generation.strategy import Council
-        from swarm.agents.settings import AgentSettings
         from swarm.experiments.models.base import ModelInfo
         from swarm.experiments.space.search_space import Space, SpaceSettings
 
+        campaign = source.campaign
         told = campaign.settings
         if told.get("rehearsal") is not None or "identity" not in told:
             raise UsageError(f"campaign {campaign.name!r} has no agents.", "Name another --campaign.")
         if campaign.id not in self._councils:
-            known = {info["name"]: info for info in store.models.list()}
+            known = {info["name"]: info for info in source.store.models.list()}
             infos = [ModelInfo.model_validate(known[name]) for name in told["models"]]
             identity = told["identity"]
             space = Space(
@@ -195,14 +224,8 @@ class Contributor:
                 corpus_digest=identity["corpus"],
                 device=identity["device"],
             )
-            shared = {key: value for key, value in told.items() if key in AgentSettings.model_fields}
-            self._councils[campaign.id] = Council(space, infos, AgentSettings.model_validate(shared), campaign.seed)
+            self._councils[campaign.id] = Council(space, infos, source.settings, campaign.seed)
         return self._councils[campaign.id]
-
-    def _open(self) -> Store:
-        from swarm.memory.store import Store
-
-        return Store.open(self._url)
 
 
 def _first(reasons: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from swarm.kernels import plugins
 from swarm.orchestrator.pages.blocks import Block, Page, Paragraph, Part, Ref
-from swarm.orchestrator.pages.source import Source, TooMuchError
+from swarm.orchestrator.views.source import Source, TooMuchError
 
 PACKAGE = "swarm.orchestrator.pages.sections"
 

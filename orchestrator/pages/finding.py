@@ -9,7 +9,7 @@ from swarm.orchestrator.pages import charts
 from swarm.orchestrator.pages.blocks import Block, Cell, Chart, Code, Column, Facts, Page, Paragraph, Part, Ref, Table
 from swarm.orchestrator.pages.cells import moment
 from swarm.orchestrator.pages.entities import TRIAL_COLUMNS, effect, layers, metric, status, trial_row, trial_state
-from swarm.orchestrator.pages.source import Source
+from swarm.orchestrator.views.source import PAGE, Source
 
 if TYPE_CHECKING:
     from swarm.memory.records import TrialRecord
@@ -31,7 +31,7 @@ def page(store: Store, identity: int) -> Page:
     record = store.findings.get(identity)
     finding = record.finding
     campaign = store.campaigns.get(record.campaign_id)
-    source = Source(store, campaign)
+    source = Source(store, campaign, PAGE)
     evidence = store.trials.list(ids=finding.evidence[:MOST], arrays=False)
     claim = Facts(
         {

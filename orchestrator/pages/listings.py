@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from swarm.kernels.errors import UnknownNameError
 from swarm.orchestrator.pages.blocks import Bar, Block, Cell, Column, Page, Paragraph, Part, Ref, Table, Tag
 from swarm.orchestrator.pages.cells import moment
 from swarm.orchestrator.pages.entities import FINDING_COLUMNS, TRIAL_COLUMNS, finding_row, trial_row
 from swarm.orchestrator.pages.sections.overview import STATES
-from swarm.orchestrator.pages.source import Source
+from swarm.orchestrator.views.choices import FINDING_STATUSES, TRIAL_STATES, check_choice
+from swarm.orchestrator.views.source import PAGE, Source
 
 if TYPE_CHECKING:
     from swarm.memory.records import CampaignRecord, FindingRecord, TrialRecord
     from swarm.memory.store import Store
 
-MOST_CAMPAIGNS = 100
-PAGE = 100
+MAX_CAMPAIGNS = 100
+MAX_ROWS = 100
 
 _STATUSES = "SELECT campaign_id, status, COUNT(*) AS n FROM findings GROUP BY campaign_id, status"
 
@@ -31,15 +31,15 @@ def campaigns(store: Store) -> Page:
         return Page("Campaigns", [Part("campaigns", "Campaigns", [Paragraph(text)])], store.place)
     columns = [Column("Campaign"), Column("State"), Column("Trials"), Column("Models"), Column("Findings")]
     columns += [Column("To review"), Column("Started")]
-    shown = known[:MOST_CAMPAIGNS]
+    shown = known[:MAX_CAMPAIGNS]
     statuses: dict[int, Counter[str]] = defaultdict(Counter)
-    for found in Source(store, shown[0]).rows(_STATUSES):
+    for found in Source(store, shown[0], PAGE).rows(_STATUSES):
         statuses[found["campaign_id"]][found["status"]] = found["n"]
     pending = {record.campaign_id: record.id for record in store.summaries.list(state="pending")}
-    rows = [_campaign_row(Source(store, c), statuses[c.id], pending.get(c.id)) for c in shown]
+    rows = [_campaign_row(Source(store, c, PAGE), statuses[c.id], pending.get(c.id)) for c in shown]
     blocks: list[Block] = [Table("The latest first", columns, rows, stacked=True)]
-    if len(known) > MOST_CAMPAIGNS:
-        blocks.append(Paragraph(f"The latest {MOST_CAMPAIGNS} of {len(known):,}."))
+    if len(known) > MAX_CAMPAIGNS:
+        blocks.append(Paragraph(f"The latest {MAX_CAMPAIGNS} of {len(known):,}."))
     return Page("Campaigns", [Part("campaigns", "Campaigns", blocks)], store.place)
 
 
@@ -67,18 +67,6 @@ class Choice:
     order: str = "number"
     after: int = -1
 
-    def check(self) -> None:
-        """Refuse a state or an order that there is not.
-
-        Raises:
-            UnknownNameError: with what there is.
-        """
-        from swarm.memory.records import TrialState
-
-        for kind, value, known in (("state", self.state, get_args(TrialState)), ("order", self.order, ORDERS)):
-            if value and value not in known:
-                raise UnknownNameError(kind, value, ", ".join(known))
-
 
 ORDERS = ("number", "kld", "bits_per_value")
 
@@ -89,7 +77,8 @@ def trials(store: Store, campaign: CampaignRecord, choice: Choice) -> tuple[Page
     Raises:
         UnknownNameError: the choice names an unknown state or order.
     """
-    choice.check()
+    check_choice("state", choice.state or None, TRIAL_STATES)
+    check_choice("order", choice.order, ORDERS)
     ranked = choice.order != "number"
     state: Any = choice.state or None
     found: list[TrialRecord] = store.trials.list(
@@ -99,12 +88,12 @@ def trials(store: Store, campaign: CampaignRecord, choice: Choice) -> tuple[Page
         state=state,
         after=None if ranked else choice.after,
         best=choice.order if ranked else None,
-        limit=PAGE + 1,
+        limit=MAX_ROWS + 1,
         arrays=False,
     )
-    table = Table("Trials", TRIAL_COLUMNS, [trial_row(record) for record in found[:PAGE]])
+    table = Table("Trials", TRIAL_COLUMNS, [trial_row(record) for record in found[:MAX_ROWS]])
     blocks: list[Block] = [table if found else Paragraph("No such trials.")]
-    further = found[PAGE - 1].number if len(found) > PAGE and not ranked else None
+    further = found[MAX_ROWS - 1].number if len(found) > MAX_ROWS and not ranked else None
     crumbs = (Ref("campaign", campaign.id, campaign.name),)
     return Page(f"Trials of {campaign.name}", [Part("trials", "Trials", blocks)], crumbs=crumbs), further
 
@@ -115,24 +104,21 @@ def findings(store: Store, words: str, status: str, campaign: CampaignRecord | N
     Raises:
         UnknownNameError: there is no such status.
     """
-    from swarm.memory.records import FindingStatus
-
-    if status and status not in get_args(FindingStatus):
-        raise UnknownNameError("status", status, ", ".join(get_args(FindingStatus)))
+    check_choice("status", status or None, FINDING_STATUSES)
     identity = campaign.id if campaign else None
     found: list[FindingRecord]
     if words:
-        found = store.findings.search(words, identity, limit=PAGE)
+        found = store.findings.search(words, identity, limit=MAX_ROWS)
         heading = f"Findings with “{words}”"
     else:
         chosen: Any = status or None
-        found = store.findings.list(identity, status=chosen, limit=PAGE)
+        found = store.findings.list(identity, status=chosen, limit=MAX_ROWS)
         heading = "Findings"
     found = [record for record in found if not status or record.finding.status == status]
     blocks: list[Block] = [Paragraph("No such findings.")]
     if found:
         rows = [finding_row(record) for record in found]
         blocks = [Table(f"{len(found)} findings", FINDING_COLUMNS, rows, stacked=True)]
-    if len(found) == PAGE:
-        blocks.append(Paragraph(f"Only the first {PAGE} are shown: search with more words."))
+    if len(found) == MAX_ROWS:
+        blocks.append(Paragraph(f"Only the first {MAX_ROWS} are shown: search with more words."))
     return Page(heading, [Part("findings", "Findings", blocks)])

@@ -16,7 +16,7 @@ from swarm.orchestrator.pages.base import campaign_page
 from swarm.orchestrator.pages.blocks import Page, Paragraph, Part, Ref, Table
 from swarm.orchestrator.pages.cells import Links
 from swarm.orchestrator.pages.entities import TRIAL_COLUMNS, trial_row
-from swarm.orchestrator.pages.source import REPORT, Source
+from swarm.orchestrator.views.source import REPORT, Source
 
 if TYPE_CHECKING:
     from swarm.memory.records import CampaignRecord

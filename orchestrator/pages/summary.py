@@ -8,7 +8,7 @@ from swarm.orchestrator.pages.blocks import Block, Cell, Column, Facts, Page, Pa
 from swarm.orchestrator.pages.cells import moment
 from swarm.orchestrator.pages.entities import REVIEW_TONES
 from swarm.orchestrator.pages.sections.summaries import review_tag, text
-from swarm.orchestrator.pages.source import Source
+from swarm.orchestrator.views.source import PAGE, Source
 
 if TYPE_CHECKING:
     from swarm.memory.store import Store
@@ -26,7 +26,7 @@ def page(store: Store, identity: int) -> Page:
     """
     record = store.summaries.get(identity)
     campaign = store.campaigns.get(record.campaign_id)
-    source = Source(store, campaign)
+    source = Source(store, campaign, PAGE)
     evidence = tuple(Ref("trial", trial, str(trial), f"trial {trial}") for trial in record.summary.evidence)
     facts = Facts(
         {

@@ -31,7 +31,7 @@ from swarm.orchestrator.pages.blocks import (
 from swarm.orchestrator.pages.cells import moment
 from swarm.orchestrator.pages.entities import VERDICT_TONES, claim, layers, metric, status, trial_state
 from swarm.orchestrator.pages.sections.environment import facts
-from swarm.orchestrator.pages.source import Source, TooMuchError
+from swarm.orchestrator.views.source import PAGE, Source, TooMuchError
 
 if TYPE_CHECKING:
     from swarm.memory.records import TrialRecord
@@ -58,7 +58,7 @@ def page(store: Store, identity: int) -> Page:
     """
     record = store.trials.get(identity)
     campaign = store.campaigns.get(record.campaign_id)
-    source = Source(store, campaign)
+    source = Source(store, campaign, PAGE)
     parts = [
         Part("trial", "What was run", [_what(record, campaign.name), *_why(record, source)]),
         Part("results", "What came out", _results(record)),

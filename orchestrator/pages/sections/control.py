@@ -13,7 +13,7 @@ from swarm.orchestrator.monitor.board import TARGET_BITS
 from swarm.orchestrator.pages import charts
 from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Block, Cell, Chart, Charts, Column, Paragraph, Ref, Table
-from swarm.orchestrator.pages.source import Source, TooMuchError
+from swarm.orchestrator.views.source import Source, TooMuchError
 
 Point = tuple[float, float]
 

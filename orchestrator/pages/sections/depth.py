@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from swarm.orchestrator.pages import charts, intervals
 from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Block, Chart, Charts, Column, Paragraph, Ref, Table
-from swarm.orchestrator.pages.source import Source
+from swarm.orchestrator.views.source import Source
 
 MODES = {"prefix": "layers 0 to this one quantized", "single": "this layer alone quantized"}
 MOST_CURVES = 6

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Block, Cell, Code, Column, Facts, Heading, Table
 from swarm.orchestrator.pages.cells import moment
-from swarm.orchestrator.pages.source import Source, TooMuchError
+from swarm.orchestrator.views.source import Source, TooMuchError
 
 _ENVIRONMENTS = """SELECT e.data, COUNT(*) AS trials FROM trials t JOIN environments e ON e.id = t.environment_id
 WHERE t.campaign_id = {campaign} GROUP BY e.id, e.data ORDER BY COUNT(*) DESC"""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Block, Column, Paragraph, Ref, Table, Tag
-from swarm.orchestrator.pages.source import Source
+from swarm.orchestrator.views.source import Source
 
 MOST = 60
 MOST_EVENTS = 40

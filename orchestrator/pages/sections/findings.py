@@ -8,7 +8,7 @@ from typing import ClassVar
 from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Block, Paragraph, Ref, Table
 from swarm.orchestrator.pages.entities import FINDING_COLUMNS, finding_row
-from swarm.orchestrator.pages.source import Source
+from swarm.orchestrator.views.source import Source
 
 AGENDA = "agenda"
 HEADINGS = {

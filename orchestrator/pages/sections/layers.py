@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from swarm.orchestrator.pages import charts
 from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Block, Chart, Charts, Column, Paragraph, Table
-from swarm.orchestrator.pages.source import Source
+from swarm.orchestrator.views.source import Source
 
 if TYPE_CHECKING:
     from swarm.memory.records import TrialRecord

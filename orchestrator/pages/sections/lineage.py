@@ -10,7 +10,7 @@ from swarm.orchestrator.pages import charts
 from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Block, Cell, Chart, Column, Paragraph, Ref, Table
 from swarm.orchestrator.pages.entities import status
-from swarm.orchestrator.pages.source import Source
+from swarm.orchestrator.views.source import Source
 
 if TYPE_CHECKING:
     from swarm.memory.records import FindingRecord

@@ -10,14 +10,11 @@ from swarm.orchestrator.monitor.board import TARGET_BITS
 from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Bar, Block, Cell, Column, Ref, Table, Tag, Tiles, Tone
 from swarm.orchestrator.pages.cells import moment
-from swarm.orchestrator.pages.source import Source
+from swarm.orchestrator.views.source import Source
+from swarm.orchestrator.views.status import best
 
 STATES: dict[str, Tone] = {"running": "warn", "complete": "good", "failed": "bad", "interrupted": "warn"}
 RECENT = 50
-
-_BEST = f"""SELECT b.model, b.rung, b.trial_id, b.configuration, b.kld, b.bits_per_value, b.same_top1, b.proposer
-FROM best_per_model b WHERE b.campaign_id = {{campaign}} AND b.limit_from <= {TARGET_BITS}
-AND b.limit_below > {TARGET_BITS} ORDER BY b.model, b.rung"""  # noqa: S608 - a constant
 
 
 class Overview(Section):
@@ -71,7 +68,7 @@ def _eta(source: Source) -> tuple[Cell, Cell]:
 
 
 def _best(source: Source) -> list[Block]:
-    rows = source.rows(_BEST)
+    rows = best(source)
     if not rows:
         return []
     columns = [Column("Model"), Column("Rung", True), Column("KLD", True), Column("Bits/value", True)]

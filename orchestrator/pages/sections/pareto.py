@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from swarm.orchestrator.pages import charts, intervals
 from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Block, Chart, Charts, Column, Interval, Paragraph, Ref, Table
-from swarm.orchestrator.pages.source import Source, TooMuchError
+from swarm.orchestrator.views.source import Source, TooMuchError
 
 CLOUD = 1_200
 NOTHING = 1e-9

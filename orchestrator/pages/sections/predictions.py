@@ -11,7 +11,7 @@ from swarm.orchestrator.pages import charts
 from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Block, Chart, Column, Interval, Paragraph, Ref, Table, Tag
 from swarm.orchestrator.pages.entities import VERDICT_TONES, claim
-from swarm.orchestrator.pages.source import Source
+from swarm.orchestrator.views.source import Source
 
 MOST = 200
 MOST_POINTS = 40

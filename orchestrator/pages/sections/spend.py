@@ -11,7 +11,7 @@ from swarm.orchestrator.console import duration
 from swarm.orchestrator.pages import charts
 from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Block, Cell, Chart, Column, Table
-from swarm.orchestrator.pages.source import Source, TooMuchError
+from swarm.orchestrator.views.source import Source, TooMuchError
 
 KINDS = {
     "trials": "trials",

@@ -10,7 +10,7 @@ from swarm.orchestrator.pages.base import Section
 from swarm.orchestrator.pages.blocks import Block, Column, Heading, Paragraph, Prose, Ref, Table, Tag
 from swarm.orchestrator.pages.cells import moment
 from swarm.orchestrator.pages.entities import REVIEW_TONES
-from swarm.orchestrator.pages.source import Source, TooMuchError
+from swarm.orchestrator.views.source import Source, TooMuchError
 
 if TYPE_CHECKING:
     from swarm.memory.records import SummaryRecord

@@ -14,7 +14,7 @@ from swarm.orchestrator.pages import base, charts, markup, render
 from swarm.orchestrator.pages.blocks import Chart, Charts, Paragraph, Prose, Ref, Table
 from swarm.orchestrator.pages.cells import Cells
 from swarm.orchestrator.pages.report import InFile
-from swarm.orchestrator.pages.source import Bounds, Source
+from swarm.orchestrator.views.source import PAGE, Bounds, Source
 
 NAMES = [section.name for section in base.sections()]
 
@@ -27,7 +27,7 @@ def store(place):
 
 @pytest.fixture
 def source(store):
-    return Source(store, store.campaigns.get())
+    return Source(store, store.campaigns.get(), PAGE)
 
 
 def section(name):
@@ -71,7 +71,7 @@ def test_sections_come_in_order_and_once():
 def test_an_empty_campaign_has_a_page(tmp_path):
     with Store.open(tmp_path / "swarm.db", create=True) as store:
         campaign = store.campaigns.create("new", {}, Budget(trials=3), 0)
-        page = base.campaign_page(Source(store, campaign))
+        page = base.campaign_page(Source(store, campaign, PAGE))
         text = render.render("parts.html", InFile(), page)
     assert "No trial has ended yet." in text
     assert not render.has_charts(page)

@@ -1,9 +1,10 @@
-"""Reads what pages show of a campaign, with bounds on rows and time: a large store must not hang a page."""
+"""Reads what is shown of a campaign, once for all who need it; for pages within bounds, so that no store hangs one."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,38 @@ if TYPE_CHECKING:
 REMEDY = "Ask with `swarm query`, which may wait."
 
 
+@contextmanager
+def open_store(flag: str | None) -> Iterator[Store]:
+    """The store that a command reads; nothing in it is touched.
+
+    Raises:
+        StoreError: it does not exist or cannot be read.
+    """
+    from swarm.memory.store import Store
+    from swarm.orchestrator.settings import store_url
+
+    with Store.open(store_url(flag), readonly=True) as store:
+        yield store
+
+
+@contextmanager
+def open_campaign(flag: str | None, campaign: str | None) -> Iterator[Source]:
+    """The campaign that a command reads, the latest one by default, without bounds.
+
+    Raises:
+        StoreError: the store does not exist or cannot be read.
+        UnknownNameError: there is no such campaign.
+    """
+    with open_store(flag) as store:
+        yield Source(store, store.campaigns.get(campaign))
+
+
 @dataclass(frozen=True)
 class Bounds:
-    """How much a page may read: trials as whole records, rows, seconds of one query and of all of them."""
+    """How much may be read: trials as whole records, rows, findings, seconds of one query and of all of them.
+
+    As they stand they are those of a page.
+    """
 
     trials: int = 2_000
     rows: int = 5_000
@@ -31,8 +61,11 @@ class Bounds:
     together: float = 10.0
 
 
+PAGE = Bounds()
 REPORT = Bounds(trials=20_000, rows=20_000, findings=2_000, seconds=30.0, together=600.0)
 """A report is made once, and nobody waits at a page for it."""
+WHOLE = Bounds(trials=10**9, rows=10_000_000, findings=10**9, seconds=3_600.0, together=86_400.0)
+"""A command may read everything."""
 
 
 class TooMuchError(SwarmError):
@@ -40,12 +73,18 @@ class TooMuchError(SwarmError):
 
 
 class Source:
-    """A campaign as the sections read it. What several of them need is read once."""
+    """A campaign to read from. What several readers need is read once.
 
-    def __init__(self, store: Store, campaign: CampaignRecord, bounds: Bounds | None = None) -> None:
+    Args:
+        store: where it is.
+        campaign: which one.
+        bounds: how much may be read.
+    """
+
+    def __init__(self, store: Store, campaign: CampaignRecord, bounds: Bounds = WHOLE) -> None:
         self.store = store
         self.campaign = campaign
-        self.bounds = bounds or Bounds()
+        self.bounds = bounds
         self._spent = 0.0
 
     def rows(self, sql: str, limit: int | None = None, **numbers: int) -> list[dict[str, Any]]:
@@ -74,6 +113,11 @@ class Source:
         ids = [int(row["id"]) for row in self.rows(sql, limit, **numbers)]
         found = {record.id: record for record in self.store.trials.list(ids=ids)} if ids else {}
         return [found[identity] for identity in ids if identity in found]
+
+    @property
+    def front(self) -> list[int]:
+        """Numbers in the store of the trials on a Pareto front of KLD and bits per value, of any protocol and rung."""
+        return [row["trial_id"] for row in self.rows("SELECT trial_id FROM pareto WHERE campaign_id = {campaign}")]
 
     @cached_property
     def counts(self) -> Mapping[TrialState, int]:

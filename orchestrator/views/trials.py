@@ -1,0 +1,66 @@
+"""Trials as rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from typing_extensions import TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from swarm.memory.records import TrialRecord
+
+
+class TrialRow(TypedDict):
+    """A trial as one row of a listing."""
+
+    id: int
+    number: int
+    model: str
+    protocol: str
+    rung: int
+    configuration: str
+    layers: str
+    bits_per_value: float | None
+    kld: float | None
+    state: str
+    outcome: str
+    message: str
+    arm: str
+    proposer: str
+    seconds: float
+    metrics: dict[str, float]
+
+
+def trial_row(record: TrialRecord) -> TrialRow:
+    """A trial as one row of a listing."""
+    spec = record.spec
+    values = {name: metric.value for name, metric in record.metrics.items()}
+    return {
+        "id": record.id,
+        "number": record.number,
+        "model": spec.model,
+        "protocol": spec.protocol,
+        "rung": spec.rung,
+        "configuration": spec.kv.label,
+        "layers": layers(spec.layers),
+        "bits_per_value": values.get("bits_per_value"),
+        "kld": values.get("kld"),
+        "state": record.state,
+        "outcome": record.outcome,
+        "message": record.message,
+        "arm": record.arm,
+        "proposer": record.proposer,
+        "seconds": record.seconds,
+        "metrics": values,
+    }
+
+
+def layers(found: Sequence[int] | None) -> str:
+    """Which layers are quantized, in a few characters: `all`, `3`, `0-5` or `0, 2, 7`."""
+    if found is None:
+        return "all"
+    if len(found) > 1 and list(found) == list(range(found[0], found[-1] + 1)):
+        return f"{found[0]}-{found[-1]}"
+    return ", ".join(map(str, found))
