@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from swarm.kernels.errors import UsageError
-from swarm.kernels.fused.paths import Shape
+from swarm.kernels.fused.peers import AttentionShape
 
 # GB/s of memory and float32 TFLOP/s of the largest GPU of each chip, as published.
 CHIPS = {"M1 Max": (400, 10.4), "M4 Pro": (273, 9.2), "M4 Max": (546, 18.4)}
@@ -16,7 +16,7 @@ HEADER = "| chip | GB/s | TFLOP/s | by memory | by arithmetic | expected share o
 UNKNOWN = ("?",) * 5
 
 
-def predicted(chip: str, shape: Shape, context: int, bits: float) -> tuple[str, ...]:
+def predicted(chip: str, shape: AttentionShape, context: int, bits: float) -> tuple[str, ...]:
     """Bandwidth, rate, both limits of one decode step, and the share of the bandwidth that they allow.
 
     Args:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swarm.kernels.errors import SwarmError
-from swarm.kernels.fused import timing
-from swarm.kernels.fused.decode import HEAD_DIMS, DecodeAttention, DenseSide, PackedSide, Run
+from swarm.kernels.fused import peers
+from swarm.kernels.fused.decode import HEAD_DIMS, DecodeAttention, DenseSide, PackedSide, TokenRun
 from swarm.kernels.quantizers import base
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def error_of(spec: QuantSpec, dim: int, case: Case, seed: int) -> float:
     """Relative error of one case on fresh tensors."""
     import mlx.core as mx
 
-    fused = timing.backend_of_this_machine().fused
+    fused = peers.backend_of_this_machine().fused
     if fused is None:
         raise TypeError("a GPU without kernels")
     kind, heads, group, tokens, head, tail = case
@@ -89,12 +89,12 @@ def error_of(spec: QuantSpec, dim: int, case: Case, seed: int) -> float:
     quantizer = base.build(spec, dim)
     first = 5
     parts = [quantizer.encode(vectors(2, heads, tokens + first, dim)) for _ in "kv"]
-    runs = {"packed": Run(*(side(quantizer, part, first) for part in parts), tokens)}
+    runs = {"packed": TokenRun(*(side(quantizer, part, first) for part in parts), tokens)}
     columns = [[wide(quantizer.decode(part))[:, :, first:]] for part in parts]
     for name, count in (("head", head), ("tail", tail)):
         if count:
             pair = [vectors(2, heads, count, dim) for _ in "kv"]
-            runs[name] = Run(*(DenseSide(x) for x in pair), count)
+            runs[name] = TokenRun(*(DenseSide(x) for x in pair), count)
             for column, x in zip(columns, pair, strict=True):
                 column.append(wide(x))
     k, v = (np.concatenate(column, axis=2) for column in columns)
@@ -126,7 +126,7 @@ def encode(formats: Sequence[QuantSpec], backend: Backend | None = None) -> list
     """Shares of packed bytes in which a back-end's encoder and the method's own in numpy differ, per format."""
     import mlx.core as mx
 
-    backend = backend or timing.backend_of_this_machine()
+    backend = backend or peers.backend_of_this_machine()
     rows = []
     for seed, spec in enumerate(formats):
         quantizer = base.build(spec, 128)

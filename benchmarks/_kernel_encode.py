@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from swarm.kernels.fused.rates import BENCHMARK, time_chain
+from swarm.kernels.fused.timing import BENCHMARK, time_chain
 from swarm.kernels.quantizers import base
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import Any
 
 from benchmarks import _frame
 
-from swarm.kernels.fused.paths import DEQUANTIZE, FUSED, QUANTIZED, SDPA
-from swarm.kernels.fused.torch_sdpa import TORCH
+from swarm.kernels.fused.peers import DEQUANTIZE, FUSED, QUANTIZED, SDPA, TORCH
 
 PATHS = (FUSED, SDPA, DEQUANTIZE, QUANTIZED, TORCH)
 SHARE = 0.7

@@ -109,9 +109,9 @@ class Cell:
         """What ours does to codes, without any product."""
         from swarm.kernels.backends import _numpy_attention
 
-        for low in range(0, self.view.offset, _numpy_attention.COLUMNS):
+        for low in range(0, self.view.offset, _numpy_attention.CHUNK_COLUMNS):
             for side in (self.view.key, self.view.value):
-                side.packed(np, low, min(low + _numpy_attention.COLUMNS, self.view.offset))
+                side.packed(np, low, min(low + _numpy_attention.CHUNK_COLUMNS, self.view.offset))
         return self.q
 
     def stored(self, path: str) -> list[np.ndarray]:

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 from benchmarks import _apple, _kernel_checks, _kernel_encode, _kernel_page
 
 from swarm.kernels.errors import SwarmError
-from swarm.kernels.fused import timing
-from swarm.kernels.fused.paths import FUSED, Shape
-from swarm.kernels.fused.rates import Roof
+from swarm.kernels.fused import peers
+from swarm.kernels.fused.peers import FUSED, AttentionShape
+from swarm.kernels.fused.timing import Roof
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "kernels.md"
-LLAMA = Shape("Llama-3.1-70B", 64, 8, 128)
-SHAPES = (LLAMA, Shape("Gemma-4 window", 32, 16, 256, 1024), Shape("Gemma-4 global", 32, 4, 512))
+LLAMA = AttentionShape("Llama-3.1-70B", 64, 8, 128)
+SHAPES = (LLAMA, AttentionShape("Gemma-4 window", 32, 16, 256, 1024), AttentionShape("Gemma-4 global", 32, 4, 512))
 CONTEXTS = (1024, 8192, 32768, 131072)
 AFFINE4 = QuantSpec(method="affine", bits=4, group_size=64)
 FORMATS = (
@@ -64,7 +64,7 @@ def main() -> int:
             parser.error(f"{options.page} is no record of kernels ({error}); write one with --out")
         return 0
     try:
-        backend = timing.backend_of_this_machine()
+        backend = peers.backend_of_this_machine()
     except SwarmError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -137,7 +137,7 @@ def write(path: Path | None, record: dict) -> None:
 
 
 def table(
-    backend: Backend, shape: Shape, formats: Sequence[QuantSpec], contexts: Sequence[int], bandwidth: float
+    backend: Backend, shape: AttentionShape, formats: Sequence[QuantSpec], contexts: Sequence[int], bandwidth: float
 ) -> list[dict]:
     """Print one table and return its numbers."""
     window = f", window {shape.window}" if shape.window else ""
@@ -147,7 +147,7 @@ def table(
     rows = []
     for spec in formats:
         for context in reversed(contexts):
-            timings, refused = timing.compare(backend, shape, spec, spec, context)
+            timings, refused = peers.compare(backend, shape, spec, spec, context)
             ours = timings[0].median
             for entry in timings:
                 share = entry.bandwidth / bandwidth

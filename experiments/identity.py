@@ -32,8 +32,6 @@ CAPTURED = (
     "kernels/quantizers/base.py",
     "kernels/quantizers/none.py",
     "kernels/side.py",
-    "kernels/store.py",
-    "kernels/view.py",
 )
 """Everything that a 16-bit run goes through. Other changes leave captures valid."""
 

@@ -1,7 +1,7 @@
-"""Routes the attention of every mlx-lm model family to packed caches, and lets others listen to it.
+"""Attention of mlx-lm models over packed caches: what a model is handed, who sees what, and the call that computes it.
 
-mlx-lm sends caches with an attribute `bits` to one module global; that global is replaced once by a function that
-takes our view objects itself and passes everything else on. Computes nothing: back-ends do.
+mlx-lm sends caches with an attribute `bits` to one module global. `install` replaces that global once by a function
+that takes our views itself and passes everything else on; the back-end of a cache computes.
 """
 
 from __future__ import annotations
@@ -10,13 +10,148 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from swarm.kernels.view import StoredView
+import numpy as np
+
+from swarm.kernels import arrays
+from swarm.kernels.errors import ModelError
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
-    from swarm.kernels.cache import PackedKVCache
+    from swarm.kernels.side import SideView
+
+MASKED = -1e30  # finite, so that a row that sees nothing yet gives no NaN
+
+
+class LayerCache(Protocol):
+    """What attention asks of the cache of a layer."""
+
+    layer: int
+    family: str
+    window: int | None
+
+    def mask_columns(self, offset: int) -> int:
+        """Old columns that a mask covers when `offset` tokens are stored."""
+
+    def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
+        """Attention output [B, Hq, L, D] over the columns of a view of this cache."""
+
+
+class StoredView:
+    """The stored keys and values as the queries of one call may see them. Only attention can read it."""
+
+    def __init__(self, cache: LayerCache, key: SideView, value: SideView, fresh: tuple[Array, Array]) -> None:
+        self.cache = cache
+        self.key = key
+        self.value = value
+        self.fresh = fresh  # the keys and values of this call as the model gave them
+        self.start = key.start
+        self.offset = key.offset
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """[B, H, columns, D]: the columns are those that a mask of `make_mask` covers."""
+        batch, heads, length, dim = self.fresh[0].shape
+        return batch, heads, self.cache.mask_columns(self.start) + length, dim
+
+    @property
+    def dtype(self) -> Any:
+        """The type of the keys that came in."""
+        return self.fresh[0].dtype
+
+    def lowest(self) -> int:
+        """The first column that any query of this call sees."""
+        window = self.cache.window
+        return 0 if window is None else max(0, self.start - window + 1)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise _bypassed(self.cache.family)
+
+    def __getitem__(self, key: object) -> NoReturn:
+        raise _bypassed(self.cache.family)
+
+    __iter__ = __len__ = __getitem__
+    __add__ = __mul__ = __matmul__ = __rmatmul__ = __getitem__
+
+
+def _bypassed(family: str) -> ModelError:
+    return ModelError(
+        f"The attention of {family or 'this model family'} reads keys and values itself.",
+        "It bypasses mlx-lm's scaled_dot_product_attention, so its cache cannot be packed: choose another model.",
+    )
+
+
+class Visibility:
+    """Which columns each query sees: causal order, window, and the model's mask, right-aligned with the columns."""
+
+    def __init__(self, view: StoredView, mask: Array | str | None, groups: tuple[int, int]) -> None:
+        self.view = view
+        self.causal = isinstance(mask, str)
+        self.window = view.cache.window
+        self.mask = None if mask is None or isinstance(mask, str) else _grouped(arrays.to_numpy(mask), groups)
+
+    def block(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray | None:
+        """Allowed [L, T] or [B, H, R, L, T] as bool, an additive float mask, or None where all is seen.
+
+        `rows` counts queries from the call's first; `columns` are positions.
+        """
+        seen = self._positions(rows, columns)
+        if self.mask is None:
+            return seen
+        part = self._slice(rows, columns)
+        if seen is None:
+            return part
+        return part & seen if part.dtype == np.bool_ else np.where(seen, part, np.float32(MASKED))
+
+    def hidden(self, rows: tuple[int, int], columns: tuple[int, int]) -> bool:
+        """Whether order and window hide all these columns from all these queries."""
+        first, last = self.view.start + rows[0], self.view.start + rows[1] - 1
+        after = self.causal and columns[0] > last
+        return after or (self.window is not None and columns[1] - 1 <= first - self.window)
+
+    def _positions(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray | None:
+        first, last = self.view.start + rows[0], self.view.start + rows[1] - 1
+        later = self.causal and columns[1] - 1 > first
+        older = self.window is not None and columns[0] <= last - self.window
+        if not later and not older:
+            return None
+        query = np.arange(first, last + 1)[:, None]
+        column = np.arange(*columns)[None]
+        seen = column <= query if later else np.ones((len(query), column.size), np.bool_)
+        return seen & (column > query - (self.window or 0)) if older else seen
+
+    def _slice(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
+        mask = self.mask
+        if mask is None:
+            raise TypeError("no mask was given")
+        shift = self.view.offset - mask.shape[-1]
+        low, high = max(columns[0] - shift, 0), max(columns[1] - shift, 0)
+        lines = slice(*rows) if mask.shape[-2] > 1 else slice(None)
+        part = mask[..., lines, low:high]
+        missing = columns[1] - columns[0] - part.shape[-1]
+        if not missing:
+            return part
+        hidden = np.zeros((*part.shape[:-1], missing), np.bool_)
+        fill = hidden if part.dtype == np.bool_ else np.full(hidden.shape, MASKED, np.float32)
+        return np.concatenate([fill, part], axis=-1)
+
+
+def _grouped(mask: np.ndarray, groups: tuple[int, int]) -> np.ndarray:
+    """A mask [.., L, T] as bool or float32, broadcastable over [B, H, R, L, T]."""
+    mask = mask if mask.dtype == np.bool_ else np.maximum(mask.astype(np.float32), np.float32(MASKED))
+    if mask.ndim == 1:
+        return mask[None]
+    if mask.ndim == 3:
+        return mask[:, None, None]
+    if mask.ndim == 4:
+        heads, repeats = groups
+        if mask.shape[1] == 1:
+            return mask[:, :, None]
+        return mask.reshape(mask.shape[0], heads, repeats, *mask.shape[2:])
+    return mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +162,7 @@ class Recorded:
     `scale` is the attention scale of the call, without the logit gain.
     """
 
-    cache: PackedKVCache
+    cache: LayerCache
     start: int
     queries: Array
     keys: Array
@@ -59,13 +194,18 @@ def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | N
     keys, values = view.fresh
     for listener in _listeners.get():
         listener(Recorded(view.cache, view.start, queries, keys, values, scale))
-    return view.cache.backend.attend(view, queries, scale * view.cache.logit_gain, mask)
+    return view.cache.attend(view, queries, scale, mask)
 
 
-def install() -> None:
-    """Put our function in the place of mlx-lm's packed attention; further calls change nothing."""
+def install(cache_class: type) -> None:
+    """Put our function in the place of mlx-lm's packed attention; further calls change nothing.
+
+    `cache_class` is made known to mlx-lm's `load_prompt_cache`, which looks classes up by name in its own module.
+    """
     from mlx_lm.models import base
+    from mlx_lm.models import cache as mlx_caches
 
+    setattr(mlx_caches, cache_class.__name__, cache_class)
     original = base.quantized_scaled_dot_product_attention
     if getattr(original, "attends_packed_caches", False):
         return
@@ -77,13 +217,3 @@ def install() -> None:
 
     packed_attention.attends_packed_caches = True  # type: ignore[attr-defined]
     base.quantized_scaled_dot_product_attention = packed_attention
-    _register()
-
-
-def _register() -> None:
-    """Let mlx-lm's `load_prompt_cache` find our class, which it looks up by name in its own module."""
-    from mlx_lm.models import cache as mlx_caches
-
-    from swarm.kernels.cache import PackedKVCache
-
-    mlx_caches.PackedKVCache = PackedKVCache

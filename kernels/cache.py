@@ -1,31 +1,25 @@
-"""The cache that models run with: one class for full and sliding-window layers and for every method.
-
-Knows one layer's keys and values and mlx-lm's cache interface; attention itself is in the back-ends.
-"""
+"""The cache that models run with, behind mlx-lm's cache interface: one class for every layer and every method."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, Self
 
-from swarm.kernels import arrays, attention
+from swarm.kernels import arrays, attention, modules
+from swarm.kernels.attention import StoredView
 from swarm.kernels.backends import base as backends
 from swarm.kernels.codec import Codec, Factors
-from swarm.kernels.errors import ModelError
-from swarm.kernels.modules import make_cache
+from swarm.kernels.errors import ModelError, SpecError, SwarmError
 from swarm.kernels.quantizers import base
-from swarm.kernels.side import Side
+from swarm.kernels.side import CacheSide
 from swarm.kernels.spec import KVSpec
-from swarm.kernels.view import StoredView
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from swarm.kernels.arrays import Array
     from swarm.kernels.backends.base import Backend
     from swarm.kernels.key_bias import KeyBias
-
-__all__ = ["PackedKVCache", "make_cache"]
 
 
 class PackedKVCache:
@@ -53,7 +47,7 @@ class PackedKVCache:
         backend: Backend | None = None,
         head_dim: int | None = None,
     ) -> None:
-        attention.install()
+        attention.install(PackedKVCache)
         self.kv = kv or KVSpec()
         self.window = window
         self.layer = layer
@@ -65,8 +59,8 @@ class PackedKVCache:
         self.head_dim = head_dim  # of keys and values; known from the first token on if not before
         self.offset = 0
         self.backend = backend or backends.current()
-        self._key: Side | None = None
-        self._value: Side | None = None
+        self._key: CacheSide | None = None
+        self._value: CacheSide | None = None
 
     def update_and_fetch(self, keys: Array, values: Array) -> tuple[StoredView, StoredView]:
         """Take in the keys and values [B, H, T, D] of new tokens; the returned views are for attention only."""
@@ -92,17 +86,21 @@ class PackedKVCache:
         self.offset = key.offset
         return StoredView(self, key_view, value_view, (keys, values))
 
-    def _sides(self, key_dim: int, value_dim: int) -> tuple[Side, Side]:
+    def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
+        """Attention output [B, Hq, L, D] over the columns of a view of this cache, by its back-end."""
+        return self.backend.attend(view, queries, scale * self.logit_gain, mask)
+
+    def _sides(self, key_dim: int, value_dim: int) -> tuple[CacheSide, CacheSide]:
         if self._key is None or self._value is None:
             seeds = self.seed * 100_003 + self.layer
             kv, pack = self.kv, self.backend.pack
-            self._key = Side(
+            self._key = CacheSide(
                 Codec(kv.key, "key", key_dim, 2 * seeds, factors=self.factors.get("key"), packer=pack),
                 kv.sink_tokens,
                 kv.residual_window,
                 self.key_bias if kv.key_bias == "subtract" else None,
             )
-            self._value = Side(
+            self._value = CacheSide(
                 Codec(kv.value, "value", value_dim, 2 * seeds + 1, factors=self.factors.get("value"), packer=pack),
                 kv.sink_tokens,
                 kv.residual_window,
@@ -116,7 +114,7 @@ class PackedKVCache:
                 side.drop_before(self.offset - self.window + 1)
 
     @property
-    def sides(self) -> tuple[Side, ...]:
+    def sides(self) -> tuple[CacheSide, ...]:
         """Keys and values as held; empty before the first token."""
         return () if self._key is None or self._value is None else (self._key, self._value)
 
@@ -228,3 +226,63 @@ class PackedKVCache:
         cache = cls()
         cache.state = state
         return cache
+
+
+def make_cache(
+    model: Any,
+    kv: KVSpec | None = None,
+    layers: Collection[int] | None = None,
+    *,
+    seed: int = 0,
+    factors: Mapping[int, Mapping[str, Factors]] | None = None,
+) -> list[PackedKVCache]:
+    """One packed cache per layer of an mlx-lm model, to be passed as its `cache` or `prompt_cache`.
+
+    Args:
+        model: The model as `mlx_lm.load` gives it.
+        kv: What quantized layers store; its overrides apply. Left out, everything stays in 16 bit.
+        layers: The quantized layers; the others stay in 16 bit. None means all.
+        seed: Decides random rotations and sketches; every layer derives its own.
+        factors: Learned scaling per layer: {"key": Factors, "value": Factors}.
+
+    Raises:
+        ModelError: the model's attention cannot work on packed caches; says why.
+        SpecError: the specification does not fit the model; says which layer and why.
+    """
+    kv = kv or KVSpec()
+    family = str(getattr(model, "model_type", type(model).__module__.rpartition(".")[2]))
+    attentions = modules.attention_modules(model)
+    windows = modules.windows(model, family)
+    if len(attentions) != len(windows):
+        raise ModelError(
+            f"{family} has {len(attentions)} attention layers and {len(windows)} caches.",
+            "Only models with one attention per cache can use packed caches.",
+        )
+    named = {*(layers or ()), *(layer for override in kv.overrides for layer in override.layers), *(factors or {})}
+    if unknown := sorted(layer for layer in named if not 0 <= layer < len(attentions)):
+        raise SpecError(f"Layer {unknown[0]} does not exist.", f"This model has layers 0 to {len(attentions) - 1}.")
+    caches = []
+    for layer, (module, window) in enumerate(zip(attentions, windows, strict=True)):
+        modules.check_attention(module, family)
+        spec = kv.at(layer) if layers is None or layer in layers else KVSpec()
+        learned = dict((factors or {}).get(layer, {}))
+        try:
+            modules.check_head_dim(module, model, spec)
+            bias = modules.key_bias(module) if spec.key_bias == "subtract" else None
+            modules.check_factors(module, model, spec, learned)
+        except SwarmError as error:
+            raise type(error)(f"Layer {layer}: {error.problem}", error.remedy) from error
+        size = modules.head_dim(module, model)
+        caches.append(
+            PackedKVCache(
+                spec,
+                window=window,
+                layer=layer,
+                seed=seed,
+                factors=learned,
+                key_bias=bias,
+                family=family,
+                head_dim=size,
+            )
+        )
+    return caches

@@ -1,4 +1,4 @@
-"""Reads from an mlx-lm model what its caches must be, and makes them. Knows module trees; computes nothing."""
+"""Reads from an mlx-lm model what the packed caches of its layers must be, and refuses what cannot be packed."""
 
 from __future__ import annotations
 
@@ -8,82 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swarm.kernels import arrays
-from swarm.kernels.errors import ModelError, SpecError, SwarmError
+from swarm.kernels.errors import ModelError, SpecError
 from swarm.kernels.key_bias import KeyBias
 from swarm.kernels.quantizers import base
-from swarm.kernels.spec import KVSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
-    from swarm.kernels.cache import PackedKVCache
     from swarm.kernels.codec import Factors
+    from swarm.kernels.spec import KVSpec
 
 _ATTENTION_NAMES = ("self_attn", "attention", "attn", "self_attention")
-
-
-def make_cache(
-    model: Any,
-    kv: KVSpec | None = None,
-    layers: Collection[int] | None = None,
-    *,
-    seed: int = 0,
-    factors: Mapping[int, Mapping[str, Factors]] | None = None,
-) -> list[PackedKVCache]:
-    """One packed cache per layer of an mlx-lm model, to be passed as its `cache` or `prompt_cache`.
-
-    Args:
-        model: The model as `mlx_lm.load` gives it.
-        kv: What quantized layers store; its overrides apply. Left out, everything stays in 16 bit.
-        layers: The quantized layers; the others stay in 16 bit. None means all.
-        seed: Decides random rotations and sketches; every layer derives its own.
-        factors: Learned scaling per layer: {"key": Factors, "value": Factors}.
-
-    Raises:
-        ModelError: the model's attention cannot work on packed caches; says why.
-        SpecError: the specification does not fit the model; says which layer and why.
-    """
-    from swarm.kernels.cache import PackedKVCache
-
-    kv = kv or KVSpec()
-    family = str(getattr(model, "model_type", type(model).__module__.rpartition(".")[2]))
-    modules = attention_modules(model)
-    windows = _windows(model, family)
-    if len(modules) != len(windows):
-        raise ModelError(
-            f"{family} has {len(modules)} attention layers and {len(windows)} caches.",
-            "Only models with one attention per cache can use packed caches.",
-        )
-    named = {*(layers or ()), *(layer for override in kv.overrides for layer in override.layers), *(factors or {})}
-    if unknown := sorted(layer for layer in named if not 0 <= layer < len(modules)):
-        raise SpecError(f"Layer {unknown[0]} does not exist.", f"This model has layers 0 to {len(modules) - 1}.")
-    caches = []
-    for layer, (module, window) in enumerate(zip(modules, windows, strict=True)):
-        _check_attention(module, family)
-        spec = kv.at(layer) if layers is None or layer in layers else KVSpec()
-        try:
-            _check_head_dim(module, model, spec)
-            bias = key_bias(module) if spec.key_bias == "subtract" else None
-        except SwarmError as error:
-            raise type(error)(f"Layer {layer}: {error.problem}", error.remedy) from error
-        learned = dict((factors or {}).get(layer, {}))
-        try:
-            _check_factors(module, model, spec, learned)
-        except SwarmError as error:
-            raise type(error)(f"Layer {layer}: {error.problem}", error.remedy) from error
-        caches.append(
-            PackedKVCache(
-                spec,
-                window=window,
-                layer=layer,
-                seed=seed,
-                factors=learned,
-                key_bias=bias,
-                family=family,
-                head_dim=head_dim(module, model),
-            )
-        )
-    return caches
 
 
 def attention_modules(model: Any) -> list[Any]:
@@ -141,25 +76,34 @@ def kv_heads(module: Any) -> int | None:
     return next((int(heads) for name in names if (heads := getattr(module, name, None))), None)
 
 
-def _windows(model: Any, family: str) -> list[int | None]:
-    """The sliding window of every layer, from the caches that the model itself would use."""
+def windows(model: Any, family: str) -> list[int | None]:
+    """The sliding window of every layer, from the caches that the model itself would use.
+
+    Raises:
+        ModelError: a layer keeps something else than keys and values of all or of the last tokens.
+    """
     from mlx_lm.models import cache
 
-    windows: list[int | None] = []
+    found: list[int | None] = []
     for layer, own in enumerate(cache.make_prompt_cache(model)):
         if isinstance(own, cache.RotatingKVCache) and own.keep == 0:
-            windows.append(int(own.max_size))
+            found.append(int(own.max_size))
         elif type(own) is cache.KVCache:
-            windows.append(None)
+            found.append(None)
         else:
             raise ModelError(
                 f"Layer {layer} of {family} keeps its state in a {type(own).__name__}, which cannot be packed.",
                 "Packed caches work for full and sliding-window attention over keys and values.",
             )
-    return windows
+    return found
 
 
-def _check_attention(module: Any, family: str) -> None:
+def check_attention(module: Any, family: str) -> None:
+    """Refuse an attention that does not hand keys and values over as they are.
+
+    Raises:
+        ModelError: with the reason.
+    """
     from mlx_lm.models import base as mlx_base
 
     source = sys.modules[type(module).__module__]
@@ -174,8 +118,12 @@ def _check_attention(module: Any, family: str) -> None:
         )
 
 
-def _check_factors(module: Any, model: Any, spec: KVSpec, factors: Mapping[str, Factors]) -> None:
-    """Refuse learned factors where none are meant, missing ones, and those of another model's shape."""
+def check_factors(module: Any, model: Any, spec: KVSpec, factors: Mapping[str, Factors]) -> None:
+    """Refuse learned factors where none are meant, missing ones, and those of another model's shape.
+
+    Raises:
+        SpecError: with the side and the reason.
+    """
     heads, size = kv_heads(module), head_dim(module, model)
     for name in ("key", "value"):
         learned = getattr(spec, name).scaling == "learned"
@@ -193,7 +141,12 @@ def _check_factors(module: Any, model: Any, spec: KVSpec, factors: Mapping[str, 
             )
 
 
-def _check_head_dim(module: Any, model: Any, spec: KVSpec) -> None:
+def check_head_dim(module: Any, model: Any, spec: KVSpec) -> None:
+    """Refuse methods that do not fit the head size of a layer.
+
+    Raises:
+        SpecError: with the method and what it takes.
+    """
     size = head_dim(module, model)
     if size is not None:
         for side in (spec.key, spec.value):

@@ -1,8 +1,7 @@
 """Keys or values of one layer as they are held: 16-bit sinks, packed codes, 16-bit tail.
 
-Knows positions and when tokens are encoded; nothing of attention or models. A token is encoded when it leaves the
-residual window, and a block of tokens when its last token does: so what is stored after n tokens does not depend on
-how they were cut into calls.
+A token is encoded when it leaves the residual window, and a block of tokens when its last token does: so what is
+stored after n tokens does not depend on how they were cut into calls.
 """
 
 from __future__ import annotations
@@ -10,13 +9,88 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from swarm.kernels import arrays
-from swarm.kernels.store import PackedStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from swarm.kernels.arrays import Array, Namespace, Packed
     from swarm.kernels.codec import Codec
+
+MEMORY_STEP_TOKENS = 256  # memory grows by so many tokens, as in mlx-lm's own cache
+
+
+class PackedStore:
+    """Named arrays [B, H, blocks, ...] that grow at the end and are dropped at the front.
+
+    `nbytes` counts what is really held, room for growth included.
+    """
+
+    def __init__(self, block_tokens: int) -> None:
+        self.block_tokens = block_tokens
+        self.blocks = 0  # live blocks
+        self._front = 0  # dropped blocks whose memory is not yet reused
+        self._parts: Packed = {}
+
+    def append(self, xp: Namespace, packed: Packed) -> None:
+        """Add packed arrays behind the last block."""
+        added = next(iter(packed.values())).shape[2]
+        end = self._front + self.blocks
+        if not self._parts or end + added > self._capacity:
+            self._reallocate(xp, packed, self.blocks + added)
+            end = self.blocks
+        for name, part in packed.items():
+            self._parts[name][:, :, end : end + added] = part
+        self.blocks += added
+
+    def read(self, start: int, stop: int) -> Packed:
+        """The arrays of live blocks [start, stop): views in numpy."""
+        start, stop = self._front + start, self._front + stop
+        return {name: part[:, :, start:stop] for name, part in self._parts.items()}
+
+    def arrays(self) -> tuple[Packed, int]:
+        """The whole arrays as held, and the index of the first live block: what a fused kernel reads."""
+        return self._parts, self._front
+
+    def drop(self, blocks: int) -> None:
+        """Forget the first blocks."""
+        self._front += blocks
+        self.blocks -= blocks
+
+    def truncate(self, blocks: int) -> None:
+        """Keep only the first blocks."""
+        self.blocks = min(self.blocks, blocks)
+
+    def restore(self, xp: Namespace, packed: Packed) -> None:
+        """Replace everything by these arrays."""
+        self.blocks = self._front = 0
+        self._parts = {}
+        if packed:
+            self.append(xp, packed)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, room for growth included."""
+        return sum(part.nbytes for part in self._parts.values())
+
+    @property
+    def live_nbytes(self) -> int:
+        """Bytes of the live blocks alone."""
+        return self.nbytes // self._capacity * self.blocks if self._parts else 0
+
+    @property
+    def _capacity(self) -> int:
+        return int(next(iter(self._parts.values())).shape[2])
+
+    def _reallocate(self, xp: Namespace, packed: Packed, blocks: int) -> None:
+        step = max(1, MEMORY_STEP_TOKENS // self.block_tokens)
+        capacity = -(-blocks // step) * step
+        live = self.read(0, self.blocks)
+        for name, part in packed.items():
+            grown: Array = xp.zeros((*part.shape[:2], capacity, *part.shape[3:]), dtype=part.dtype)
+            if live:
+                grown[:, :, : self.blocks] = live[name]
+            self._parts[name] = grown
+        self._front = 0
 
 
 class KnownPart(Protocol):
@@ -35,7 +109,7 @@ class KnownPart(Protocol):
         """Float32 [T, F] of positions [start, stop)."""
 
 
-class Side:
+class CacheSide:
     """Segments in order of position: sinks [0, s), packed [.., encoded), tail [encoded, offset).
 
     `sinks` and `residual` are in tokens; for method `none` they mean nothing and are taken as 0.
@@ -173,7 +247,7 @@ class SideView:
     The call's own tokens may be in both forms: query i reads the form that column j had when token i came in.
     """
 
-    def __init__(self, side: Side, recent: Array, before: int, start: int) -> None:
+    def __init__(self, side: CacheSide, recent: Array, before: int, start: int) -> None:
         self.side = side
         self.codec = side.codec
         self.part = side.part

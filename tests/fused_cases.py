@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
+from emulation.host import Host
 
-from swarm.kernels.fused.decode import DecodeAttention, DenseSide, PackedSide, Run
-from swarm.kernels.fused.host import Host
+from swarm.kernels.fused.decode import DecodeAttention, DenseSide, PackedSide, TokenRun
 from swarm.kernels.fused.plan import Device
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
@@ -87,7 +87,7 @@ def error_of(case: Case, host: Host | None = None, launch: float = 0.0) -> float
             (key, k), (value, v) = packed(case.key, case.dim, k, extra), packed(case.value, case.dim, v, extra)
         else:
             key, value, k, v = DenseSide(k), DenseSide(v), wide(k), wide(v)
-        runs[name] = Run(key, value, count)
+        runs[name] = TokenRun(key, value, count)
         keys.append(k)
         values.append(v)
     k, v = np.concatenate(keys, axis=2), np.concatenate(values, axis=2)

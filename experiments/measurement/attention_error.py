@@ -18,7 +18,7 @@ from swarm.kernels.errors import NonFiniteError
 
 if TYPE_CHECKING:
     from swarm.kernels.cache import PackedKVCache
-    from swarm.kernels.side import Side
+    from swarm.kernels.side import CacheSide
 
 Floats = NDArray[np.float32]
 FIELDS = ("logit_rel_error", "output_rel_error", "attention_kl", "g", "key_rel_mse", "value_rel_mse")
@@ -112,7 +112,7 @@ class _Stored:
     `rel_mse` [W, H] over these.
     """
 
-    def __init__(self, side: Side, exact: Floats, cache: PackedKVCache) -> None:
+    def __init__(self, side: CacheSide, exact: Floats, cache: PackedKVCache) -> None:
         self.exact = exact
         self.packed = slice(side.packed_first, side.encoded)
         vectors = exact[:, :, self.packed]
@@ -120,7 +120,7 @@ class _Stored:
         self.rel_mse = _squares(self.decoded - vectors, 2) / np.maximum(_squares(vectors, 2), np.finfo(float).tiny)
 
 
-def _decode(side: Side, cache: PackedKVCache) -> Floats:
+def _decode(side: CacheSide, cache: PackedKVCache) -> Floats:
     """The packed columns in the original frame. Every method's query map is linear, so its matrix undoes the frame."""
     xp, codec = cache.backend.xp, side.codec
     vectors = np.asarray(arrays.to_numpy(codec.unpack(xp, side.store.read(0, side.store.blocks))))

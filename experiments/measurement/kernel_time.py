@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from swarm.experiments.spec import Metric
 from swarm.kernels.backends import base as backends
 from swarm.kernels.errors import BackendError
-from swarm.kernels.fused import paths, timing
-from swarm.kernels.fused.rates import TRIAL, Effort, Roof, Timing
+from swarm.kernels.fused import peers
+from swarm.kernels.fused.timing import TRIAL, Effort, Roof, Timing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 # Metric names of the paths; a path that does not run for every layer in question has no metric.
 NAMES = {
-    paths.FUSED: "decode_us",
-    paths.SDPA: "decode_us_sdpa16",
-    paths.DEQUANTIZE: "decode_us_dequantize",
-    paths.QUANTIZED: "decode_us_quantized_matmul",
-    "torch SDPA 16 bit": "decode_us_torch_sdpa16",
+    peers.FUSED: "decode_us",
+    peers.SDPA: "decode_us_sdpa16",
+    peers.DEQUANTIZE: "decode_us_dequantize",
+    peers.QUANTIZED: "decode_us_quantized_matmul",
+    peers.TORCH: "decode_us_torch_sdpa16",
 }
-Layer = tuple[paths.Shape, "QuantSpec", "QuantSpec"]
+Layer = tuple[peers.AttentionShape, "QuantSpec", "QuantSpec"]
 
 
 def metrics(
@@ -61,7 +61,7 @@ def metrics(
         return []
     counts = Counter(_layer(spec, info, layer) for layer in layers)
     try:
-        found = {layer: timing.compare(backend, *layer, spec.context, effort)[0] for layer in counts}
+        found = {layer: peers.compare(backend, *layer, spec.context, effort)[0] for layer in counts}
     except BackendError:  # no kernel reads one of the formats
         return []
     roof = roof or _roof()
@@ -76,7 +76,7 @@ def metrics(
         weight[layer] * roof.least_microseconds(times[0].nbytes, layer[0].operations(spec.context))
         for layer, times in found.items()
     )
-    ours = means[NAMES[paths.FUSED]]
+    ours = means[NAMES[peers.FUSED]]
     rate = nbytes / ours / 1e3
     return [
         *(Metric.of(name, value, "us", effort.repeats) for name, value in means.items()),
@@ -89,7 +89,7 @@ def metrics(
 
 def _layer(spec: TrialSpec, info: ModelInfo, layer: int) -> Layer:
     kv = spec.kv.at(layer)
-    shape = paths.Shape(info.name, info.n_heads, info.n_kv_heads, info.head_dim, info.windows[layer])
+    shape = peers.AttentionShape(info.name, info.n_heads, info.n_kv_heads, info.head_dim, info.windows[layer])
     return shape, kv.key, kv.value
 
 

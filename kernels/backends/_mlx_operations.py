@@ -1,6 +1,6 @@
 """Attention over a packed cache in MLX operations: chunks of columns, online softmax, for back-ends without a kernel.
 
-Knows arrays; the view knows which columns are held in which form and who sees them.
+The view says which columns are held in which form and which queries see them.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swarm.kernels.view import MASKED, Visibility
+from swarm.kernels.attention import MASKED, Visibility
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
+    from swarm.kernels.attention import StoredView
     from swarm.kernels.side import SideView
-    from swarm.kernels.view import StoredView
 
-COLUMNS = 4096  # columns unpacked at a time, at most
-SCORES = 1 << 25  # and so few that there are not more scores at a time
+CHUNK_COLUMNS = 4096  # columns unpacked at a time, at most
+MAX_SCORES = 1 << 25  # scores held at a time
 
 
 def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
@@ -35,7 +35,7 @@ def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | N
     peak = mx.full((batch, heads, repeats * length, 1), MASKED)
     weight = mx.zeros_like(peak)
     sums: dict[str, Array] = {}
-    step = max(128, min(COLUMNS, SCORES // (batch * q_heads * length)))
+    step = max(128, min(CHUNK_COLUMNS, MAX_SCORES // (batch * q_heads * length)))
     for low in range(view.lowest(), view.offset, step):
         columns = low, min(low + step, view.offset)
         scores = _scores(view.key, columns, (plain, framed, known), repeats)

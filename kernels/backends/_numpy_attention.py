@@ -1,6 +1,6 @@
 """Attention over a packed cache in numpy: chunks of columns, online softmax, no copy of the dequantized cache.
 
-Knows arrays; the view knows which columns are held in which form and who sees them.
+The view says which columns are held in which form and which queries see them.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swarm.kernels import arrays
-from swarm.kernels.view import MASKED, Visibility
+from swarm.kernels.attention import MASKED, Visibility
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
+    from swarm.kernels.attention import StoredView
     from swarm.kernels.side import SideView
-    from swarm.kernels.view import StoredView
 
-COLUMNS = 1024  # columns unpacked at a time
-FEW = 32  # rows of queries: about those of one token
-SCORES = 1 << 20  # scores of one tile of queries and one head group: what stays in the processor's cache
+CHUNK_COLUMNS = 1024  # columns unpacked at a time
+MAX_FEW_ROWS = 32  # query rows up to which keys are the first factor of a product: about those of one token
+MAX_SCORES = 1 << 20  # scores of one tile of queries and one head group: what stays in the processor's cache
 
 
 class _Tile:
@@ -70,11 +70,11 @@ def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | N
     repeats = q_heads // heads
     grouped = (q * np.float32(scale)).reshape(batch, heads, repeats, length, dim)
     visible = Visibility(view, mask, (heads, repeats))
-    size = max(1, SCORES // (COLUMNS * repeats))
+    size = max(1, MAX_SCORES // (CHUNK_COLUMNS * repeats))
     edges = [(low, min(low + size, length)) for low in range(0, length, size)]
     tiles = [_Tile(view, grouped[:, :, :, low:high], (low, high)) for low, high in edges]
-    for low in range(view.lowest(), view.offset, COLUMNS):
-        columns = low, min(low + COLUMNS, view.offset)
+    for low in range(view.lowest(), view.offset, CHUNK_COLUMNS):
+        columns = low, min(low + CHUNK_COLUMNS, view.offset)
         seeing = [tile for tile in tiles if not visible.hidden(tile.rows, columns)]
         if seeing:
             _chunk(view, visible, columns, seeing)
@@ -142,7 +142,7 @@ def _scores(side: SideView, keys: list[_Form], tile: _Tile, columns: tuple[int, 
 
 def _products(queries: np.ndarray, keys: np.ndarray, out: np.ndarray) -> None:
     """Every query with every key, into `out`. A BLAS is twice as fast when a few rows are the second factor."""
-    if queries.shape[-2] > FEW:
+    if queries.shape[-2] > MAX_FEW_ROWS:
         np.matmul(queries, keys.swapaxes(-1, -2), out=out)
     else:
         out[...] = (keys @ queries.swapaxes(-1, -2)).swapaxes(-1, -2)

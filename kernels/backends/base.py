@@ -1,21 +1,22 @@
-"""The seam of compute back-ends: where arrays live and how attention over a packed cache is computed.
+"""What a compute back-end provides: where arrays live, how new tokens are packed, how attention is computed.
 
-The general path here works in MLX operations, chunk by chunk; a back-end with kernels names them.
+Without kernels of its own a back-end computes attention in MLX operations, chunk by chunk.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar
 
-from swarm.kernels import plugins
+from swarm.kernels import arrays, plugins
 from swarm.kernels.errors import BackendError
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array, Namespace, Packed
+    from swarm.kernels.attention import StoredView
     from swarm.kernels.fused.wiring import FusedDecode
     from swarm.kernels.quantizers.base import Quantizer
-    from swarm.kernels.view import StoredView
 
 PACKAGE = "swarm.kernels.backends"
 
@@ -72,14 +73,18 @@ def backend(name: str) -> Backend:
     kind = plugins.load(PACKAGE, Backend, name)  # type: ignore[type-abstract]
     if not kind.available():
         raise BackendError(f"The {name} back-end is not available on this machine.", kind.remedy)
+    return _instance(kind)
+
+
+@cache
+def _instance(kind: type[Backend]) -> Backend:
+    """One back-end per process, since it keeps the kernels that MLX compiled for it."""
     return kind()
 
 
 def current() -> Backend:
     """The back-end of MLX's default device."""
     import mlx.core as mx
-
-    from swarm.kernels import arrays
 
     if arrays.on_host():
         return backend("cpu")

@@ -11,7 +11,7 @@ from swarm.kernels.backends.base import Backend
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array, Namespace
-    from swarm.kernels.view import StoredView
+    from swarm.kernels.attention import StoredView
 
 
 class Cpu(Backend):

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING
-
-from swarm.kernels.backends.base import Backend
-
-if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Packed
-    from swarm.kernels.fused.encode import FusedEncode
-    from swarm.kernels.fused.wiring import FusedDecode
-    from swarm.kernels.quantizers.base import Quantizer
+from swarm.kernels.backends._gpu import FusedBackend
+from swarm.kernels.fused.launch import Gpu
+from swarm.kernels.fused.plan import cuda_device
 
 
-class Cuda(Backend):
+class Cuda(FusedBackend):
     """MLX on CUDA."""
 
     name = "cuda"
     remedy = "It needs an NVIDIA GPU and MLX's CUDA build: `uv sync --no-group cpu --group cuda`."
+
+    def __init__(self) -> None:
+        super().__init__(Gpu("cuda"), cuda_device)
 
     @classmethod
     def available(cls) -> bool:
@@ -26,36 +22,3 @@ class Cuda(Backend):
         import mlx.core as mx
 
         return bool(mx.cuda.is_available())
-
-    def device_name(self) -> str:
-        """The GPU's name."""
-        import mlx.core as mx
-
-        return str(mx.device_info().get("device_name", "CUDA"))
-
-    def pack(self, quantizer: Quantizer, x: Array) -> Packed:
-        """One launch for a format that the kernels write, the method's own operations for all else."""
-        packed = _encode()(quantizer.form(), x)
-        return super().pack(quantizer, x) if packed is None else packed
-
-    @property
-    def fused(self) -> FusedDecode:
-        """The kernels of `kernels/fused/source`."""
-        return _fused()
-
-
-@cache
-def _fused() -> FusedDecode:
-    from swarm.kernels.fused import devices
-    from swarm.kernels.fused.gpu import Gpu
-    from swarm.kernels.fused.wiring import FusedDecode
-
-    return FusedDecode(Gpu("cuda"), devices.cuda)
-
-
-@cache
-def _encode() -> FusedEncode:
-    from swarm.kernels.fused.encode import FusedEncode
-    from swarm.kernels.fused.gpu import Gpu
-
-    return FusedEncode(Gpu("cuda"))

@@ -1,8 +1,7 @@
 """Decode attention of one query token per sequence over packed, and a few 16-bit, keys and values.
 
-Knows arrays and kernels; which columns a query sees is the caller's business. Two launches: parts of the context,
-then their merge; one where a single part is enough. Memory beside the output depends on the number of parts, never on
-the context.
+The caller says which columns a query sees. Two launches: parts of the context, then their merge; one where a single
+part is enough. Memory beside the output depends on the number of parts, never on the context.
 """
 
 from __future__ import annotations
@@ -10,31 +9,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from swarm.kernels.errors import SpecError
-from swarm.kernels.fused.call import LEAST_ELEMENTS, Array, DType, KernelCall
 from swarm.kernels.fused.form import Codes, PackedForm
-from swarm.kernels.fused.plan import Device, Plan, plan
+from swarm.kernels.fused.launch import MIN_INPUT_ELEMENTS, Array, DType, KernelCall, Launcher
+from swarm.kernels.fused.plan import DecodePlan, Device, plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HEAD_DIMS = (64, 80, 96, 128, 256, 512)
-MAX_GROUP = 16
+MAX_GROUP = 16  # query heads per KV head
 MAX_TOKENS = 1 << 30
-_QUERY_HALVES = 8192  # float16 numbers of queries in threadgroup memory, at most: half of it
+_MAX_QUERY_HALVES = 8192  # float16 numbers of queries in threadgroup memory: half of it
 _MERGE_SIMDGROUPS = 8
 _MERGE_CHANNELS = 128  # of a threadgroup
-
-
-class Launcher(Protocol):
-    """What runs a kernel call: a GPU back-end, or the emulation on the host."""
-
-    def run(self, call: KernelCall) -> list[Array]:
-        """The outputs of the call."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +47,7 @@ class DenseSide:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class TokenRun:
     """`count` tokens of keys and values in one form, and queries [B, Hq, 1, D] in the frame of these keys."""
 
     key: Any
@@ -74,11 +66,11 @@ class DecodeAttention:
         self,
         q: Array,
         scale: float,
-        packed: Run | None,
+        packed: TokenRun | None,
         *,
         framed: Array | None = None,
-        head: Run | None = None,
-        tail: Run | None = None,
+        head: TokenRun | None = None,
+        tail: TokenRun | None = None,
         apart: bool = False,
     ) -> tuple[Array, Array | None]:
         """Attention of queries q [B, Hq, 1, D] over all runs.
@@ -120,7 +112,14 @@ class DecodeAttention:
         return batch, q_heads
 
     def call(
-        self, q: Array, framed: Array, scale: float, runs: tuple[Run | None, ...], chosen: Plan, group: int, out: DType
+        self,
+        q: Array,
+        framed: Array,
+        scale: float,
+        runs: tuple[TokenRun | None, ...],
+        chosen: DecodePlan,
+        group: int,
+        out: DType,
     ) -> KernelCall:
         """The first launch: every threadgroup one part of one run; the output [B, Hq, 1, D] if there is but one."""
         import mlx.core as mx
@@ -155,7 +154,7 @@ class DecodeAttention:
         rows = (batch, q_heads, chosen.parts)
         outputs: tuple[tuple[str, tuple[int, ...], DType], ...] = (
             ("partials", (*rows, dim), mx.float32),
-            ("leads", (max(LEAST_ELEMENTS, 2 * math.prod(rows)),), mx.float32),
+            ("leads", (max(MIN_INPUT_ELEMENTS, 2 * math.prod(rows)),), mx.float32),
         )
         if chosen.parts == 1 and not any(parts):
             outputs = (("out", tuple(q.shape), out),)
@@ -170,7 +169,9 @@ class DecodeAttention:
             tuple(numbers),
         )
 
-    def _merge(self, partials: Array, leads: Array, chosen: Plan, q: Array, apart: bool) -> tuple[Array, Array | None]:
+    def _merge(
+        self, partials: Array, leads: Array, chosen: DecodePlan, q: Array, apart: bool
+    ) -> tuple[Array, Array | None]:
         import mlx.core as mx
 
         batch, heads, _, dim = partials.shape
@@ -202,11 +203,11 @@ def _float32() -> DType:
     return mx.float32
 
 
-def _count(run: Run | None) -> int:
+def _count(run: TokenRun | None) -> int:
     return 0 if run is None else run.count
 
 
-def _terms(run: Run, q: Array, group: int) -> int:
+def _terms(run: TokenRun, q: Array, group: int) -> int:
     """How many float16 terms hold a query: one for 16-bit types, two for float32; 0 where tiles cannot be.
 
     Tiles hold codes exactly, but not bfloat16 values; and queries must leave room in threadgroup memory.
@@ -216,10 +217,10 @@ def _terms(run: Run, q: Array, group: int) -> int:
     terms = 2 if q.dtype == mx.float32 else 1
     heads = -(-group // 8) * 8
     tiles = isinstance(run.key, PackedSide) and isinstance(run.value, PackedSide)
-    return terms if tiles and terms * heads * q.shape[-1] <= _QUERY_HALVES else 0
+    return terms if tiles and terms * heads * q.shape[-1] <= _MAX_QUERY_HALVES else 0
 
 
-def _arrays_of(run: Run) -> list[Array]:
+def _arrays_of(run: TokenRun) -> list[Array]:
     side = run.key
     return [side.parts[side.form.codes_name]] if isinstance(side, PackedSide) else [side.values]
 
@@ -242,7 +243,7 @@ def _described(side: PackedSide | DenseSide, dim: int) -> tuple[PackedForm, tupl
 _Named = list[tuple[str, Any]]
 
 
-def _dense(head: Run | None, tail: Run | None) -> tuple[_Named, _Named, tuple[int, ...]]:
+def _dense(head: TokenRun | None, tail: TokenRun | None) -> tuple[_Named, _Named, tuple[int, ...]]:
     """Inputs, template arguments and numbers of the 16-bit runs; an absent one reads nothing of the other's arrays."""
     import mlx.core as mx
 
@@ -271,7 +272,7 @@ def _blank(dtype: Any) -> Array:
     """What stands for an array that a launch does not use."""
     import mlx.core as mx
 
-    blank = mx.zeros((1, 1, 1, LEAST_ELEMENTS), dtype=dtype)
+    blank = mx.zeros((1, 1, 1, MIN_INPUT_ELEMENTS), dtype=dtype)
     mx.eval(blank)
     return blank
 
@@ -282,16 +283,16 @@ def _book(values: bytes, dtype: Any) -> Array:
     import mlx.core as mx
 
     book = np.frombuffer(values, np.float32)
-    table = mx.array(np.pad(book, (0, max(0, LEAST_ELEMENTS - book.size)))).astype(dtype).reshape(1, 1, 1, -1)
+    table = mx.array(np.pad(book, (0, max(0, MIN_INPUT_ELEMENTS - book.size)))).astype(dtype).reshape(1, 1, 1, -1)
     mx.eval(table)
     return table
 
 
 def _padded(array: Array) -> Array:
-    """The array with at least `LEAST_ELEMENTS` elements; more tokens where it has fewer."""
+    """The array with at least `MIN_INPUT_ELEMENTS` elements; more tokens where it has fewer."""
     import mlx.core as mx
 
-    if array.size >= LEAST_ELEMENTS:
+    if array.size >= MIN_INPUT_ELEMENTS:
         return array
-    tokens = -(-LEAST_ELEMENTS // (array.size // array.shape[2])) - array.shape[2]
+    tokens = -(-MIN_INPUT_ELEMENTS // (array.size // array.shape[2])) - array.shape[2]
     return mx.pad(array, [(0, 0), (0, 0), (0, tokens), (0, 0)])

@@ -1,4 +1,4 @@
-"""Quantizes new tokens in one launch: vectors in, packed codes and scales out. Knows forms and kernels; no caches.
+"""Quantizes and packs new tokens in one kernel launch.
 
 MLX gives a custom kernel no way to write into an existing buffer: the kernel packs what is new, and the cache's own
 slice update, which MLX does in place, puts it where it belongs.
@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swarm.kernels.fused.call import LEAST_ELEMENTS, KernelCall
-from swarm.kernels.fused.form import ENCODERS
+from swarm.kernels.fused.form import ENCODERS, PackedForm
+from swarm.kernels.fused.launch import MIN_INPUT_ELEMENTS, KernelCall
 
 if TYPE_CHECKING:
-    from swarm.kernels.fused.call import Array
-    from swarm.kernels.fused.decode import Launcher
-    from swarm.kernels.fused.form import PackedForm
+    from swarm.kernels.fused.launch import Array, Launcher
 
 SIMDGROUPS = 4
 LANES = 32
@@ -83,6 +81,6 @@ def _edges(values: bytes) -> Array:
     import mlx.core as mx
 
     edges = np.frombuffer(values, np.float32)
-    table = mx.array(np.pad(edges, (0, max(0, LEAST_ELEMENTS - edges.size)), constant_values=np.float32(3e38)))
+    table = mx.array(np.pad(edges, (0, max(0, MIN_INPUT_ELEMENTS - edges.size)), constant_values=np.float32(3e38)))
     mx.eval(table)
     return table

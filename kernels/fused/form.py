@@ -1,4 +1,4 @@
-"""How a packed format looks to a kernel: widths, groups, where scales lie. Pure data; a method declares its own.
+"""How a packed format looks to a kernel: widths, groups, where scales lie. A method declares its own.
 
 The compile-time arguments of `source/formats.h` follow from it.
 """

@@ -1,4 +1,4 @@
-"""The kernel text: which files make a kernel, for which back-end. Knows file names; compiles nothing."""
+"""The kernel text: which source files make a kernel, for which back-end."""
 
 from __future__ import annotations
 
@@ -23,14 +23,8 @@ STATEMENTS = {
     "merge": ("merge",),
     **{f"encode_{layout}": ("encode_begin", f"encode_{layout}") for layout in _LAYOUTS},
 }
-EXACT = frozenset(
-    f"encode_{layout}" for layout in _LAYOUTS
-)  # rounds as written, so that codes are those of the reference
-PRELUDES = {
-    "cuda": ("prelude_cuda",),
-    "metal": ("prelude_metal",),
-    "host": ("host_machine", "host_memory", "prelude_host", "host_simd"),
-}
+# Rounds as written, so that codes are those of the reference.
+EXACT = frozenset(f"encode_{layout}" for layout in _LAYOUTS)
 
 
 @cache
@@ -47,8 +41,8 @@ def body(entry: str) -> str:
 
 @cache
 def header(entry: str, prelude: str) -> str:
-    """What comes before the kernel function: a back-end's prelude, then the shared text."""
-    return "\n".join([*(read(f"{name}.h") for name in PRELUDES[prelude]), body(entry)])
+    """What comes before the kernel function: the prelude of `cuda` or `metal`, then the shared text."""
+    return "\n".join([read(f"prelude_{prelude}.h"), body(entry)])
 
 
 @cache

@@ -1,6 +1,6 @@
-"""Decode attention over a stored cache by the fused kernels, where they know how it is stored.
+"""Decode attention over a stored cache by the fused kernels, where they can read how it is stored.
 
-Knows the cache's segments and the kernel's runs; everything that it does not take goes another way.
+The segments of a cache become the kernel's runs of tokens; what the kernels do not take is answered with None.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from swarm.kernels.fused import decode
-from swarm.kernels.fused.decode import DecodeAttention, DenseSide, Launcher, PackedSide, Run
+from swarm.kernels.fused.decode import DecodeAttention, DenseSide, PackedSide, TokenRun
 from swarm.kernels.fused.plan import Device
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
+    from swarm.kernels.attention import StoredView
+    from swarm.kernels.fused.launch import Launcher
     from swarm.kernels.side import SideView
-    from swarm.kernels.view import StoredView
 
 DeviceOf = Callable[[int, int, int], Device]  # of head size, scales per head, query heads per KV head
 
@@ -107,9 +108,9 @@ def _form_group(side: SideView, dim: int) -> int:
     return dim if form is None else form.group
 
 
-def _run(view: StoredView, span: _Span) -> Run:
+def _run(view: StoredView, span: _Span) -> TokenRun:
     key, value = (_source(side, span.low, span.high) for side in (view.key, view.value))
-    return Run(key, value, span.high - span.low)
+    return TokenRun(key, value, span.high - span.low)
 
 
 def _source(side: SideView, low: int, high: int) -> PackedSide | DenseSide:

@@ -9,7 +9,7 @@ from emulated import Emulated
 from swarm.experiments.measurement import kernel_time
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.kernels.backends.cpu import Cpu
-from swarm.kernels.fused.rates import Effort, Roof
+from swarm.kernels.fused.timing import Effort, Roof
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 LITTLE = Effort(1, 1, 1, 1)

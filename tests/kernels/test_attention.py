@@ -118,9 +118,9 @@ def test_any_cut_gives_what_token_by_token_gives(name, where, seed, batch, repea
 @pytest.mark.parametrize("where", BACKENDS)
 @pytest.mark.parametrize("name", METHODS)
 def test_long_contexts_span_many_chunks(name, where, monkeypatch):
-    monkeypatch.setattr(_numpy_attention, "COLUMNS", 96)
-    monkeypatch.setattr(_mlx_operations, "COLUMNS", 128)
-    monkeypatch.setattr(_numpy_attention, "SCORES", 96 * 3 * 50)
+    monkeypatch.setattr(_numpy_attention, "CHUNK_COLUMNS", 96)
+    monkeypatch.setattr(_mlx_operations, "CHUNK_COLUMNS", 128)
+    monkeypatch.setattr(_numpy_attention, "MAX_SCORES", 96 * 3 * 50)
     kv = kv_of(name, sink_tokens=4, residual_window=33)
     q, k, v = arrays(1, 1, 2, 3, 640, 64)
     cache = PackedKVCache(kv, backend=BACKENDS[where]())
@@ -218,8 +218,8 @@ def test_mlx_lms_own_packed_caches_still_work():
     from mlx_lm.models import base as mlx_base
     from mlx_lm.models.cache import QuantizedKVCache
 
-    attention.install()
-    attention.install()
+    attention.install(PackedKVCache)
+    attention.install(PackedKVCache)
     q, k, v = (mx.array(x) for x in arrays(8, 1, 2, 2, 16, 64))
     own = QuantizedKVCache(group_size=64, bits=8)
     keys, values = own.update_and_fetch(k, v)

@@ -7,12 +7,12 @@ import re
 import mlx.core as mx
 import numpy as np
 import pytest
+from emulation.host import Host
 from fused_cases import FORMATS, Case, error_of
 
 from swarm.kernels.errors import BackendError
 from swarm.kernels.fused import sources
 from swarm.kernels.fused.encode import FusedEncode
-from swarm.kernels.fused.host import Host
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
 

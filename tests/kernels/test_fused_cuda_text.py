@@ -6,10 +6,11 @@ import re
 
 import mlx.core as mx
 import pytest
+from emulation import nvidia
 from fused_cases import FORMATS, Case, error_of
 
 from swarm.kernels.errors import BackendError
-from swarm.kernels.fused import devices, nvidia, sources
+from swarm.kernels.fused import plan, sources
 from swarm.kernels.fused.encode import FusedEncode
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
@@ -100,12 +101,12 @@ def check_exact(call):
 
 
 def check_residence(dim, group_size, group, dtype=mx.float16):
-    device = devices.cuda(dim, dim // group_size, group)
+    device = plan.cuda_device(dim, dim // group_size, group)
     spec = QuantSpec(method="affine", bits=4, group_size=group_size)
     rest = {"simdgroups": device.simdgroups, "ahead": device.ahead, "threadgroups": 64, "dtype": dtype}
     call = decoding(spec=spec, dim=dim, group=group, packed=600, **rest)["decode_packed"]
     found = compiled(call)
-    resident = device.threadgroups // devices.multiprocessors()
+    resident = device.threadgroups // plan.multiprocessors()
     assert found.registers * call.threads * resident <= REGISTERS, found
     return found
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
+from emulation.host import Host
 from fused_cases import FORMATS, LIMITS, Case, error_of, packed, vectors
 
 from swarm.kernels.errors import SpecError
-from swarm.kernels.fused.decode import DecodeAttention, DenseSide, Run
-from swarm.kernels.fused.host import Host
+from swarm.kernels.fused.decode import DecodeAttention, DenseSide, TokenRun
 from swarm.kernels.fused.plan import Device
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
@@ -155,7 +155,7 @@ def _fixed_output(host):
     x = vectors(rng, (1, 2, 70, 64), mx.float16)
     side, _ = packed(QuantSpec(method="affine", bits=4, group_size=32), 64, x, 0)
     q = vectors(rng, (1, 16, 1, 64), mx.float16)
-    out, _ = DecodeAttention(host, Device(6, 0, 4, 1))(q, 0.2, Run(side, side, 70))
+    out, _ = DecodeAttention(host, Device(6, 0, 4, 1))(q, 0.2, TokenRun(side, side, 70))
     return np.array(out.astype(mx.float32))
 
 
@@ -170,7 +170,7 @@ def test_scores_that_grow_along_the_context_do_not_overflow(layout):
     spec = QuantSpec(method="affine", bits=4, group_size=64)
     (key, keys), (value, values) = packed(spec, dim, k, 0), packed(spec, dim, v, 0)
     q = mx.ones((1, 8, 1, dim), dtype=mx.float32)
-    out, _ = DecodeAttention(Host(layout), Device(2, 0, 4, 0))(q, 0.7, Run(key, value, tokens))
+    out, _ = DecodeAttention(Host(layout), Device(2, 0, 4, 0))(q, 0.7, TokenRun(key, value, tokens))
     scores = 0.7 * keys[0, 0].sum(axis=-1)
     shares = np.exp(scores - scores.max())
     expected = (shares / shares.sum()) @ values[0, 0]
@@ -205,7 +205,7 @@ def test_shapes_it_does_not_take_are_refused(shape):
     heads = 1 if shape[1] == 17 else 2
     side = DenseSide(vectors(rng, (1, heads, 5, shape[-1]), mx.float16))
     with pytest.raises(SpecError):
-        DecodeAttention(Host(), Device(2, 0, 4, 0))(mx.zeros(shape), 0.1, None, tail=Run(side, side, 5))
+        DecodeAttention(Host(), Device(2, 0, 4, 0))(mx.zeros(shape), 0.1, None, tail=TokenRun(side, side, 5))
 
 
 def test_no_token_at_all_is_refused():

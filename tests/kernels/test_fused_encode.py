@@ -6,10 +6,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from emulated import Emulated
+from emulation.host import Host
 
 from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.fused.encode import FusedEncode
-from swarm.kernels.fused.host import Host
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec, QuantSpec
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from emulation import compiling
+from emulation.compiling import FLAGS
+from emulation.host import Host, Signature, translation_unit
 
 from swarm.kernels.errors import BackendError
-from swarm.kernels.fused import compiling, sources
-from swarm.kernels.fused.call import KernelCall
-from swarm.kernels.fused.compiling import FLAGS
-from swarm.kernels.fused.host import Host, Signature, translation_unit
+from swarm.kernels.fused import sources
+from swarm.kernels.fused.launch import KernelCall
 
 REVERSE = """
 KV_SHARED_ARRAY(float, line, 64);
@@ -178,7 +179,7 @@ def test_a_machine_without_a_compiler_is_told_what_to_install(monkeypatch):
 @pytest.fixture
 def decode_call():
     """decode_call(): the launches of one decode attention, as a back-end would get them."""
-    from swarm.kernels.fused.decode import DecodeAttention, PackedSide, Run
+    from swarm.kernels.fused.decode import DecodeAttention, PackedSide, TokenRun
     from swarm.kernels.fused.plan import Device
     from swarm.kernels.quantizers import base
     from swarm.kernels.spec import QuantSpec
@@ -195,7 +196,7 @@ def decode_call():
         quantizer = base.build(QuantSpec(method="affine", bits=4, group_size=64), 64)
         side = PackedSide(quantizer.form(), quantizer.encode(mx.random.normal((1, 1, 20, 64))))
         recorder = Recorder()
-        DecodeAttention(recorder, Device(4, 0, 4, 1))(mx.zeros((1, 8, 1, 64)), 0.1, Run(side, side, 20))
+        DecodeAttention(recorder, Device(4, 0, 4, 1))(mx.zeros((1, 8, 1, 64)), 0.1, TokenRun(side, side, 20))
         return recorder.calls
 
     return make
@@ -249,7 +250,7 @@ def test_shared_text_keeps_to_what_all_three_preludes_offer(entry):
 def test_every_prelude_offers_the_same_names():
     names = {}
     for prelude in ("cuda", "metal", "host"):
-        text = "\n".join(sources.read(f"{file}.h") for file in sources.PRELUDES[prelude])
+        text = compiling.prelude("cuda") if prelude == "host" else sources.read(f"prelude_{prelude}.h")
         names[prelude] = set(re.findall(r"\b(?:KV_[A-Z_0-9]+|[a-z]\w+)\b", text))
     for entry in sources.BODIES:
         text = re.sub(r"//.*", "", sources.body(entry) + sources.statements(entry))

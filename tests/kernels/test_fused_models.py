@@ -14,7 +14,7 @@ from swarm.kernels import attention
 from swarm.kernels.backends.cpu import Cpu
 from swarm.kernels.cache import PackedKVCache, make_cache
 from swarm.kernels.errors import SwarmError
-from swarm.kernels.fused import timing
+from swarm.kernels.fused import peers
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 BUNDLED = ("smollm2-135m", "gemma3-270m")
@@ -187,7 +187,7 @@ class GpuOperations(MlxOperations):
     """MLX operations on this machine's GPU, but codes by its kernels: MLX rounds some quotients otherwise there."""
 
     def __init__(self):
-        self.pack = timing.backend_of_this_machine().pack
+        self.pack = peers.backend_of_this_machine().pack
 
 
 @pytest.mark.gpu
@@ -197,7 +197,7 @@ class GpuOperations(MlxOperations):
 def test_greedy_decode_of_bundled_models_on_a_gpu(model, name, steps):
     """In float32: in 16 bit the first two tokens are often equal, or nearer than one rounding moves them."""
     try:
-        backend = timing.backend_of_this_machine()
+        backend = peers.backend_of_this_machine()
     except SwarmError as error:
         pytest.skip(str(error))
     loaded = loaded_anew(model)  # its type changes

@@ -54,7 +54,7 @@ def test_attention_needs_no_more_memory_for_a_longer_context(name, backend, monk
     from swarm.kernels.backends import _mlx_operations, _numpy_attention
 
     for module in (_mlx_operations, _numpy_attention):
-        monkeypatch.setattr(module, "COLUMNS", 256)
+        monkeypatch.setattr(module, "CHUNK_COLUMNS", 256)
     cache, short = prefill(SPECS[name], backend(), 8)
     grown = cache.nbytes
     cache, long = prefill(SPECS[name], backend(), 24)

@@ -1,5 +1,5 @@
 // Quantizes vectors as they come in and packs their codes: a simdgroup takes one vector of one head, group by group.
-// Rounds exactly as the reference encoders do: no product is fused into a sum here. Knows nothing of attention.
+// Rounds exactly as the reference encoders do: no product is fused into a sum here.
 
 namespace kv {
 

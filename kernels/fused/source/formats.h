@@ -1,5 +1,4 @@
 // How one side (keys or values) is packed: where a token's codes and scales lie, and how codes become numbers.
-// Knows bytes; nothing of attention.
 
 namespace kv {
 

@@ -1,4 +1,4 @@
-// What the shared kernel text needs, in CUDA C++ (compiled by NVRTC). Knows hardware; nothing of formats or attention.
+// What the shared kernel text needs, in CUDA C++ (compiled by NVRTC).
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 

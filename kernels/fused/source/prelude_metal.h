@@ -1,4 +1,4 @@
-// What the shared kernel text needs, in the Metal shading language. Knows hardware; nothing of formats or attention.
+// What the shared kernel text needs, in the Metal shading language.
 #include <metal_simdgroup>
 #include <metal_simdgroup_matrix>
 #include <metal_stdlib>

@@ -1,4 +1,4 @@
-"""The CUDA text that MLX makes of a kernel call, and NVIDIA's compilers for it, without a GPU. Launches nothing."""
+"""The CUDA text that MLX makes of a kernel call, and NVIDIA's compilers for it, without a GPU."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.kernels.errors import BackendError
-from swarm.kernels.fused import gpu
+from swarm.kernels.fused import launch
 
 if TYPE_CHECKING:
-    from swarm.kernels.fused.call import KernelCall
+    from swarm.kernels.fused.launch import KernelCall
 
 ARCHITECTURE = "sm_90"
 _TYPES = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16", "int32": "int"}
@@ -47,7 +47,7 @@ def unit(call: KernelCall, header: str = DEVICE_HEADER) -> str:
 
     `header` is what MLX puts before all of them.
     """
-    settings = gpu.settings(call, "cuda")
+    settings = launch.settings(call, "cuda")
     source = settings["source"]
     parameters = []
     for name, (_, array) in zip(settings["input_names"], call.arrays, strict=True):

@@ -1,5 +1,5 @@
 // A GPU's threadgroup on one CPU thread: every lane is a fiber that runs until it meets the others.
-// Knows scheduling, barriers and who may touch threadgroup memory when; nothing of what the lanes compute.
+// It schedules the lanes, runs barriers and checks who may touch threadgroup memory when.
 #include <setjmp.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -13,15 +13,17 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from emulation import compiling
 
 from swarm.kernels.errors import BackendError
-from swarm.kernels.fused import compiling, sources
+from swarm.kernels.fused import sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from swarm.kernels.fused.call import Array, KernelCall
-    from swarm.kernels.fused.compiling import Layout
+    from emulation.compiling import Layout
+
+    from swarm.kernels.fused.launch import Array, KernelCall
 
 _NAMES = {"float32": "float", "float16": "kv::half_t", "bfloat16": "kv::bfloat_t", "uint32": "kv::uint"}
 _NAMES |= {"int32": "int", "uint8": "kv::uchar", "uint16": "kv::ushort"}

@@ -1,35 +1,39 @@
-"""The ways to attend over the same cache: the fused kernel, and what one would use without it. Knows caches and MLX."""
+"""Times decode attention on a GPU: the fused kernel, and what one would use without it, on the same data."""
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.errors import BackendError
+from swarm.kernels.fused.timing import BENCHMARK, Effort, Timing, time_chain
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec
 
 if TYPE_CHECKING:
+    from swarm.kernels.attention import StoredView
     from swarm.kernels.backends.base import Backend
     from swarm.kernels.side import SideView
     from swarm.kernels.spec import QuantSpec
-    from swarm.kernels.view import StoredView
 
 Array = Any
-Path = Callable[[Array, int], Array]  # of a query and the number of a set of keys and values
+Attend = Callable[[Array, int], Array]  # of a query and the number of a set of keys and values
 
 FUSED = "fused"
 SDPA = "MLX SDPA 16 bit"
 DEQUANTIZE = "MLX dequantize + SDPA"
 QUANTIZED = "mlx-lm quantized SDPA"
-MOST_SETS = 16
+TORCH = "torch SDPA 16 bit"
+MAX_SETS = 16  # of keys and values that rotate
 WINDOW_SLACK = 256  # tokens that a windowed cache holds beyond its window
 
 
 @dataclass(frozen=True)
-class Shape:
+class AttentionShape:
     """One layer's attention: heads, head size, and the sliding window if it has one."""
 
     name: str
@@ -51,7 +55,7 @@ class Sets:
     """Several sets of random keys and values of one layer, in 16 bit and as a cache holds them."""
 
     def __init__(
-        self, backend: Backend, shape: Shape, key: QuantSpec, value: QuantSpec, context: int, rotate_bytes: int
+        self, backend: Backend, shape: AttentionShape, key: QuantSpec, value: QuantSpec, context: int, rotate_bytes: int
     ) -> None:
         import mlx.core as mx
 
@@ -66,10 +70,10 @@ class Sets:
         bits = [base.build(spec, shape.head_dim).bits_per_value() for spec in (self.kv.key, self.kv.value)]
         self.packed_bytes = int(values * sum(bits) / 8)
         self.half_bytes = 2 * 2 * values
-        sets = max(2, min(MOST_SETS, -(-rotate_bytes // self.packed_bytes)))
+        sets = max(2, min(MAX_SETS, -(-rotate_bytes // self.packed_bytes)))
         self.half = [[self._vectors() for _ in "kv"] for _ in range(min(sets, max(2, rotate_bytes // self.half_bytes)))]
         self.views = [self._view() for _ in range(sets)]
-        mx.eval(self.half, [view.cache.state for view in self.views])
+        mx.eval(self.half)
 
     def _vectors(self) -> Array:
         import mlx.core as mx
@@ -78,12 +82,16 @@ class Sets:
 
     def _view(self) -> StoredView:
         """What the last token of a filled cache sees."""
+        import mlx.core as mx
+
         cache = PackedKVCache(self.kv, window=self.shape.window, backend=self.backend)
         keys, values = self._vectors(), self._vectors()
         cache.append(keys[:, :, :-1], values[:, :, :-1])
-        return cache.append(keys[:, :, -1:], values[:, :, -1:])
+        view = cache.append(keys[:, :, -1:], values[:, :, -1:])
+        mx.eval(cache.state)
+        return view
 
-    def paths(self) -> list[tuple[str, Path, int]]:
+    def paths(self) -> list[tuple[str, Attend, int]]:
         """Name, function of (query, set), and bytes of keys and values that the path must read; the fused one first.
 
         Raises:
@@ -99,7 +107,7 @@ class Sets:
         def by_kernel(q: Array, i: int) -> Array:
             return fused.attend(self.views[i % len(self.views)], q, self.scale, None)
 
-        found: list[tuple[str, Path, int]] = [
+        found: list[tuple[str, Attend, int]] = [
             (FUSED, by_kernel, self.packed_bytes),
             (SDPA, self._by_sdpa, self.half_bytes),
         ]
@@ -165,3 +173,118 @@ def _dequantized(side: SideView, low: int, high: int) -> Array:
     if spec.method != "affine":
         return side.packed(mx, low, high).astype(mx.float16)
     return mx.dequantize(*_affine(side, low, high), group_size=spec.group_size, bits=spec.bits)
+
+
+def backend_of_this_machine() -> Backend:
+    """The back-end of this machine's GPU.
+
+    Raises:
+        BackendError: no GPU that MLX can use here.
+    """
+    from swarm.kernels.backends import base as backends
+
+    here = backends.current()
+    if here.fused is None:
+        raise BackendError(
+            "Kernels are timed on a GPU, and MLX computes on the CPU here.",
+            "On NVIDIA: `uv sync --no-group cpu --group cuda`; on a Mac with Apple silicon: `pip install mlx`.",
+        )
+    return here
+
+
+def compare(
+    backend: Backend, shape: AttentionShape, key: QuantSpec, value: QuantSpec, context: int, effort: Effort = BENCHMARK
+) -> tuple[list[Timing], dict[str, str]]:
+    """Timings of every path that runs here, the fused kernel first, and what MLX says of those that do not.
+
+    Raises:
+        BackendError: no fused kernel reads the formats.
+    """
+    import mlx.core as mx
+
+    mx.clear_cache()
+    data = Sets(backend, shape, key, value, context, effort.rotate_bytes)
+    (path, run, nbytes), *others = data.paths()
+    timings, refused = [_timing(path, run, data.q, nbytes, effort)], {}
+    for path, run, nbytes in others:
+        try:
+            timings.append(_timing(path, run, data.q, nbytes, effort))
+        except RuntimeError as error:  # MLX has no kernel for some shapes
+            refused[path] = str(error)
+    del data, run, others
+    mx.clear_cache()  # torch has an allocator of its own
+    return timings + _torch_timings(shape, context, effort), refused
+
+
+def _timing(path: str, run: Attend, q: Array, nbytes: int, effort: Effort) -> Timing:
+    def chain(steps: int) -> Array:
+        out = q
+        for i in range(steps):
+            out = run(out, i)
+        return out
+
+    return Timing(path, *time_chain(chain, effort), nbytes)
+
+
+def _torch_timings(shape: AttentionShape, context: int, effort: Effort) -> list[Timing]:
+    """16-bit attention of torch, where it sees a GPU: the faster of its two ways to share KV heads."""
+    try:
+        import torch  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return []
+    if not torch.cuda.is_available():
+        return []
+    seen, group = shape.seen(context), shape.q_heads // shape.kv_heads
+    size = (1, shape.kv_heads, seen, shape.head_dim)
+    nbytes = 2 * 2 * shape.kv_heads * seen * shape.head_dim
+    sets = [
+        [torch.randn(size, dtype=torch.float16, device="cuda") for _ in "kv"]
+        for _ in range(max(2, min(MAX_SETS, effort.rotate_bytes // nbytes)))
+    ]
+    attend = torch.nn.functional.scaled_dot_product_attention
+    q = torch.randn((1, shape.q_heads, 1, shape.head_dim), dtype=torch.float16, device="cuda")
+
+    def grouped(out: Any, k: Any, v: Any) -> Any:
+        rows = out.reshape(1, shape.kv_heads, group, shape.head_dim)
+        return attend(rows, k, v).reshape(q.shape)
+
+    def shared(out: Any, k: Any, v: Any) -> Any:
+        return attend(out, k, v, enable_gqa=True)
+
+    found = []
+    for way in (grouped, shared):
+        try:
+            found.append(_time_torch(way, q, sets, effort.repeats))
+        except torch.OutOfMemoryError:  # where torch has no kernel it writes out copies of K and V per query head
+            torch.cuda.empty_cache()
+    return [Timing(TORCH, *min(found), nbytes)] if found else []
+
+
+def _time_torch(way: Callable[..., Any], q: Any, sets: list[list[Any]], repeats: int) -> tuple[float, float, float]:
+    import torch
+
+    steps = 20
+
+    def chain() -> Any:
+        out = q
+        for i in range(steps):
+            out = way(out, *sets[i % len(sets)])
+        return out
+
+    chain()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        chain()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        chain()
+    times = []
+    for _ in range(repeats + 1):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        graph.replay()
+        torch.cuda.synchronize()
+        times.append((time.perf_counter() - start) / steps * 1e6)
+    times = times[1:]
+    return statistics.median(times), min(times), max(times)

@@ -1,4 +1,4 @@
-"""Compiles kernel text for the host emulation with g++, once per user and text. Knows files and flags; runs nothing."""
+"""Compiles kernel text for the host emulation with g++, once per user and text."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from swarm.kernels.errors import BackendError
-from swarm.kernels.fused import sources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Layout = Literal["cuda", "metal"]
+
+HEADERS = tuple(
+    Path(__file__).parent / f"{name}.h" for name in ("host_machine", "host_memory", "prelude_host", "host_simd")
+)
 
 # Branches on template constants leave unused names and dead shifts behind; the fibers jump.
 _TOLERATED = (
@@ -47,7 +50,7 @@ FLAGS = (
 def prelude(layout: Layout) -> str:
     """The text before every translation unit: the emulation, in the lane order of one GPU family."""
     define = "#define KV_LIKE_METAL\n" if layout == "metal" else ""
-    return define + "\n".join(sources.read(f"{name}.h") for name in sources.PRELUDES["host"])
+    return define + "\n".join((Path(__file__).parent / name).read_text() for name in HEADERS)
 
 
 def shared_object(text: str, layout: Layout = "cuda", level: int = 0) -> Path:
