@@ -120,8 +120,9 @@ class Swarm:
     """
 
     def __init__(self, info: ModelInfo, context: int, folder: Path) -> None:
+        from swarm.agents.analysis.engine import AnalysisEngine
         from swarm.agents.generation.nodes.base import choosers
-        from swarm.agents.generation.strategy import Council
+        from swarm.agents.generation.strategy import GenerationStrategy
         from swarm.experiments.measurement.runner import Runner
         from swarm.experiments.space.search_space import Space, SpaceSettings
 
@@ -129,7 +130,7 @@ class Swarm:
         self.info = info
         space = Space([info], SpaceSettings(context=context), corpus_digest=self.runner.corpus.digest)
         self.template = space.defaults(info)[0]
-        self.council = Council(space, [info], AgentSettings(), seed=0)
+        self.strategy = GenerationStrategy(space, AnalysisEngine([info], AgentSettings()), 0)
         self.promotion = choosers()["promotion"]
         self.records: list[TrialRecord] = []
         self.seconds: dict[str, list[float]] = {"rung 0": [], "rung 1": []}
@@ -144,7 +145,7 @@ class Swarm:
         places = {configuration: place for place, configuration in enumerate(wanted)}
         turn = 0
         while len(cheap) < len(wanted):
-            slot = self.council.schedule.slot(turn)
+            slot = self.strategy.schedule.slot(turn)
             turn += 1
             if slot.kind in FIRST_RUNG:
                 kv, layers = wanted[len(cheap)]
@@ -152,7 +153,7 @@ class Swarm:
                 laps.lap()
             elif slot.kind == self.promotion.name:
                 history = History.before(len(self.records), self.records, lag=0)
-                proposal = self.promotion.choose(slot, self.council.desk(len(self.records), history))
+                proposal = self.promotion.choose(slot, self.strategy.context(len(self.records), history))
                 if proposal is not None:
                     dear[places[proposal.spec.kv, proposal.spec.layers]] = self._run(proposal.spec)
         return cheap, dear

@@ -15,9 +15,10 @@ import numpy as np
 from benchmarks import _grid
 from benchmarks._table import CONTEXT, SERIES, Table
 
+from swarm.agents.analysis.engine import AnalysisEngine
 from swarm.agents.generation.nodes.base import choosers
 from swarm.agents.generation.seeds import derive, generator
-from swarm.agents.generation.strategy import Council
+from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy, objectives
 from swarm.agents.settings import AgentSettings
@@ -193,15 +194,15 @@ class Nsga2(Seeded):
 
 
 class Swarm(Strategy):
-    """The council of built-in agents, on every model of the ground in turns."""
+    """The strategy of built-in agents, on every model of the ground in turns."""
 
     def __init__(self, ground: Ground, seed: int) -> None:
         super().__init__(ground, seed)
-        self.council = Council(self.grid, ground.infos, SETTINGS, seed)
+        self.strategy = GenerationStrategy(self.grid, AnalysisEngine(ground.infos, SETTINGS), seed)
 
     def ask(self, records: Sequence[TrialRecord]) -> TrialSpec:
-        """The council's proposal."""
-        return self.council.propose(len(records), History.before(len(records), records, lag=0)).spec
+        """The strategy's proposal."""
+        return self.strategy.propose(len(records), History.before(len(records), records, lag=0)).spec
 
 
 STRATEGIES: Mapping[str, Callable[[Ground, int], Strategy]] = {

@@ -1,6 +1,6 @@
-"""What the agents cost: proposals and analyses of a council over simulated measurements, by models and layers.
+"""What the agents cost: proposals and analyses over simulated measurements, by models and layers.
 
-Knows councils and the simulated laboratory of the tests; knows no driver and no store.
+Knows strategy, engine and the simulated laboratory of the tests; knows no driver and no store.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 
 from benchmarks import _from_tests
 
-from swarm.agents.generation.strategy import Council
+from swarm.agents.analysis.engine import AnalysisEngine
+from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.space.search_space import Space
@@ -37,7 +38,7 @@ def _campaign(layers: list[int], trials: int, seed: int) -> Costs:
     tests = _from_tests.load("agents/conftest")
     infos = [tests.info(f"model-{place}", n_layers=count) for place, count in enumerate(layers)]
     lab = tests.Laboratory(seed=seed, n_layers={info.name: info.n_layers for info in infos})
-    council = Council(Space(infos), infos, AgentSettings(), seed)
+    strategy = GenerationStrategy(Space(infos), AnalysisEngine(infos, AgentSettings()), seed)
     records: list[TrialRecord] = []
     findings: list[FindingRecord] = []
     spent: dict[str, list[float]] = {"proposal": [], "analysis": []}
@@ -51,10 +52,10 @@ def _campaign(layers: list[int], trials: int, seed: int) -> Costs:
 
     for number in range(trials):
         history = History.before(number, records, LAG, findings)
-        if council.is_milestone(number)[0]:
-            found = timed("analysis", lambda number=number, history=history: council.analyse(number, history))
+        if strategy.engine.is_milestone(number)[0]:
+            found = timed("analysis", lambda number=number, history=history: strategy.engine.analyse(number, history))
             findings = tests.stored(found, findings)
             history = History.before(number, records, LAG, findings)
-        proposal = timed("proposal", lambda number=number, history=history: council.propose(number, history))
+        proposal = timed("proposal", lambda number=number, history=history: strategy.propose(number, history))
         records.append(lab.run(number, proposal))
     return {what: statistics.fmean(values) for what, values in spent.items()}

@@ -38,11 +38,18 @@ GRACE = 2.0
 """Seconds that running trials get to end when the campaign is stopped."""
 
 
-class Agents(Protocol):
-    """What the loop needs of the agents: pure functions of number and history."""
+class Strategy(Protocol):
+    """Who proposes: a pure function of number and history."""
 
     def propose(self, number: int, history: History) -> Proposal:
         """The trial with this number."""
+
+    def commentary(self, history: History) -> str:
+        """What an LLM says about the history in plain words; empty without one."""
+
+
+class Engine(Protocol):
+    """Who analyses: pure functions of number and history."""
 
     def analyse(self, number: int, history: History) -> Sequence[Finding]:
         """The findings in what is known before that number."""
@@ -53,8 +60,8 @@ class Agents(Protocol):
     def is_milestone(self, number: int) -> tuple[bool, bool]:
         """Whether to analyse, and whether to summarise, before proposing that number."""
 
-    def summarise(self, history: History) -> Summary:
-        """What people are told."""
+    def summarise(self, history: History, words: str = "") -> Summary:
+        """What people are told, with the words of an LLM."""
 
 
 class Driver:
@@ -63,7 +70,8 @@ class Driver:
     Args:
         store: where everything is recorded.
         campaign: which campaign.
-        agents: who proposes and analyses.
+        strategy: who proposes.
+        engine: who analyses.
         pool: who runs trials; started by the caller.
         leases: this driver's leases, entered by the caller.
         view: who is told.
@@ -75,7 +83,8 @@ class Driver:
         self,
         store: Store,
         campaign: CampaignRecord,
-        agents: Agents,
+        strategy: Strategy,
+        engine: Engine,
         pool: Pool,
         leases: HeldLeases,
         view: View,
@@ -85,7 +94,8 @@ class Driver:
     ) -> None:
         self._store = store
         self._campaign = campaign
-        self._agents = agents
+        self._strategy = strategy
+        self._engine = engine
         self._pool = pool
         self._leases = leases
         self._view = view
@@ -155,12 +165,12 @@ class Driver:
     def _draft(self, turn: Turn) -> Proposal:
         if turn.number != len(self._roster) or self._roster.settled < turn.number - self._lag:
             self._look()
-        analyse, summarise = self._agents.is_milestone(turn.number)
+        analyse, summarise = self._engine.is_milestone(turn.number)
         if analyse:
             self._analyse(turn.number, self._lag)
         if summarise:
             self._summarise(turn.number, self._lag)
-        return self._agents.propose(turn.number, self._roster.history(turn.number, self._lag))
+        return self._strategy.propose(turn.number, self._roster.history(turn.number, self._lag))
 
     def _add(self, turn: Turn, proposal: Proposal) -> None:
         try:
@@ -173,8 +183,8 @@ class Driver:
 
     def _analyse(self, number: int, lag: int) -> None:
         history = self._roster.history(number, lag)
-        scores = self._agents.score(history)
-        found = self._agents.analyse(number, history)
+        scores = self._engine.score(history)
+        found = self._engine.analyse(number, history)
         with self._store.batch():
             for trial_id, score in scores.items():
                 self._store.predictions.score(
@@ -187,7 +197,9 @@ class Driver:
         self._view.found(found)
 
     def _summarise(self, number: int, lag: int) -> None:
-        self._store.summaries.add(self._campaign.id, self._agents.summarise(self._roster.history(number, lag)))
+        history = self._roster.history(number, lag)
+        summary = self._engine.summarise(history, self._strategy.commentary(history))
+        self._store.summaries.add(self._campaign.id, summary)
         self._roster.read_summaries()
 
     # --- running -------------------------------------------------------------------------------------------------

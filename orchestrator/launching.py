@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.spec import Device
     from swarm.memory.store import Store
-    from swarm.orchestrator.campaign import Agents
+    from swarm.orchestrator.campaign import Engine, Strategy
     from swarm.orchestrator.pool import Pool
     from swarm.orchestrator.stop import Stop
     from swarm.orchestrator.worker import Plan
@@ -40,11 +40,11 @@ class ChangedError(SwarmError):
 class Cast:
     """Who takes part in a campaign, and what identifies what they work on.
 
-    `agents` brings the agents together, with LLM minds beside the built-in ones or without, and with the proposals
-    that are left from outside.
+    `agents` makes the strategy and the engine, with the LLM's roles beside the built-in agents or without, and with
+    the proposals that are left from outside.
     """
 
-    agents: Callable[[Minds | None, Callable[[], Sequence[Proposal]]], Agents]
+    agents: Callable[[Minds | None, Callable[[], Sequence[Proposal]]], tuple[Strategy, Engine]]
     models: tuple[str, ...]
     identity: Mapping[str, Any]
     infos: Sequence[ModelInfo] = ()
@@ -95,12 +95,14 @@ def cast(settings: Settings) -> Cast:
     """
     if settings.rehearsal is not None:
         rehearsal = Rehearsal.parse(settings.rehearsal, settings.seed, device_of(settings))
-        return Cast(lambda *_: rehearsal, MODELS, {"rehearsal": settings.rehearsal})
+        return Cast(lambda *_: (rehearsal, rehearsal), MODELS, {"rehearsal": settings.rehearsal})
     from swarm.kernels import blas
 
     blas.use_openblas(1)
-    from swarm.agents.generation.strategy import Council
+    from swarm.agents.analysis.engine import AnalysisEngine
+    from swarm.agents.generation.strategy import GenerationStrategy
     from swarm.agents.published_claims import schema
+    from swarm.agents.published_claims.plan import Programme
     from swarm.experiments.measurement.decode import WINDOWS
     from swarm.experiments.space.search_space import Space, SpaceSettings
     from swarm.experiments.text import Corpus
@@ -115,8 +117,12 @@ def cast(settings: Settings) -> Cast:
     if agenda is not None:
         identity["agenda"] = agenda.digest
 
-    def agents(minds: Minds | None, offers: Callable[[], Sequence[Proposal]]) -> Council:
-        return Council(space, infos, settings.for_agents(), settings.seed, agenda=agenda, minds=minds, offers=offers)
+    def agents(minds: Minds | None, external: Callable[[], Sequence[Proposal]]) -> tuple[Strategy, Engine]:
+        by_name = {info.name: info for info in infos}
+        templates = {name: space.defaults(info)[0] for name, info in by_name.items()}
+        plan = Programme(agenda, by_name, templates) if agenda is not None else None
+        engine = AnalysisEngine(infos, settings.for_agents(), plan=plan, claimed=minds.findings if minds else tuple)
+        return GenerationStrategy(space, engine, settings.seed, llm=minds, external=external), engine
 
     return Cast(agents, tuple(info.name for info in infos), identity, infos)
 
@@ -257,7 +263,7 @@ def drive(
         driver = Driver(
             store,
             campaign,
-            cast.agents(hired, lambda: store.offers.waiting(campaign.id)),
+            *cast.agents(hired, lambda: store.offers.waiting(campaign.id)),
             pool,
             leases,
             shown,

@@ -1,6 +1,6 @@
 """A campaign of trials that do nothing, to try a machine, a cluster or the orchestrator itself.
 
-Stands in for the agents; everything else is what a real campaign uses.
+Stands in for strategy and engine; everything else is what a real campaign uses.
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ class Rehearsal:
         )
         return Proposal(spec=spec, proposer="rehearsal", arm="control", rationale="Does nothing, to try the machinery.")
 
+    def commentary(self, history: History) -> str:  # noqa: ARG002
+        """There is nothing to say."""
+        return ""
+
     def analyse(self, number: int, history: History) -> Sequence[Finding]:  # noqa: ARG002
         """Nothing was measured, so nothing is found."""
         return ()
@@ -78,7 +82,7 @@ class Rehearsal:
         """There is nothing to analyse."""
         return False, False
 
-    def summarise(self, history: History) -> Summary:  # noqa: ARG002
+    def summarise(self, history: History, words: str = "") -> Summary:  # noqa: ARG002
         """Says what this was."""
         text = "A rehearsal: the trials did nothing and their numbers mean nothing."
         return Summary(title="Rehearsal", text=text, evidence=(), author="rehearsal")

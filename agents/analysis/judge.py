@@ -76,35 +76,33 @@ class Referee:
         alone = replace(history, records=fresh, findings=(), _cells={})
         return {f.key: f for analyst in self.analysts for f in analyst.analyse(alone, self.infos)}
 
-    def replications(self, findings: Iterable[Finding], history: History) -> Iterator[tuple[Finding, TrialSpec]]:
-        """Trials that would help to decide open findings.
 
-        Kinds with the fewest confirmed findings come first, in a kind the clearest effect for the fewest trials.
-        """
-        by_id = {record.id: record for record in history.records}
-        present = {(r.spec.model, Configuration.of(r.spec).key, r.spec.replicate) for r in history.records}
-        findings = list(findings)
-        done = Counter(f.kind for f in findings if f.status == "confirmed")
-        ordered = sorted(
-            (f for f in findings if f.status == "hypothesis" and f.kind not in NOT_REPLICATED),
-            key=lambda f: (done[f.kind], -_clarity(f) / (1 + len(f.evidence)), f.key),
-        )
-        for finding in ordered:
-            specs = {
-                (by_id[i].spec.model, Configuration.of(by_id[i].spec).key): by_id[i].spec
-                for i in _tested(finding, by_id)
-            }
-            for replicate in range(1, ENOUGH + 1):
-                missing = [spec for place, spec in specs.items() if (*place, replicate) not in present]
-                for spec in missing:
-                    yield (
-                        finding,
-                        spec.model_copy(
-                            update={"replicate": replicate, "seed": spec.seed + replicate - spec.replicate}
-                        ),
-                    )
-                if missing:
-                    break
+def replications(findings: Iterable[Finding], history: History) -> Iterator[tuple[Finding, TrialSpec]]:
+    """Trials that would help to decide open findings.
+
+    Kinds with the fewest confirmed findings come first, in a kind the clearest effect for the fewest trials.
+    """
+    by_id = {record.id: record for record in history.records}
+    present = {(r.spec.model, Configuration.of(r.spec).key, r.spec.replicate) for r in history.records}
+    findings = list(findings)
+    done = Counter(f.kind for f in findings if f.status == "confirmed")
+    ordered = sorted(
+        (f for f in findings if f.status == "hypothesis" and f.kind not in NOT_REPLICATED),
+        key=lambda f: (done[f.kind], -_clarity(f) / (1 + len(f.evidence)), f.key),
+    )
+    for finding in ordered:
+        specs = {
+            (by_id[i].spec.model, Configuration.of(by_id[i].spec).key): by_id[i].spec for i in _tested(finding, by_id)
+        }
+        for replicate in range(1, ENOUGH + 1):
+            missing = [spec for place, spec in specs.items() if (*place, replicate) not in present]
+            for spec in missing:
+                yield (
+                    finding,
+                    spec.model_copy(update={"replicate": replicate, "seed": spec.seed + replicate - spec.replicate}),
+                )
+            if missing:
+                break
 
 
 def _tested(finding: Finding, by_id: Mapping[int, TrialRecord]) -> list[int]:

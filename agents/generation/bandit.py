@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import log
 
 from swarm.agents.analysis.pareto import Point, front, hypervolume
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.optuna_bridge.study import objectives
 from swarm.agents.settings import AgentSettings
 from swarm.memory.records import TrialRecord
@@ -65,13 +65,13 @@ def records(history: Iterable[TrialRecord], settings: AgentSettings) -> dict[str
     return result
 
 
-def draw(names: Sequence[str], desk: Desk) -> list[str]:
+def draw(names: Sequence[str], context: ProposalContext) -> list[str]:
     """Names in the order of one Thompson sample of their hit rates: the better the record, the more turns."""
-    known = records(desk.history.records, desk.settings)
+    known = records(context.history.records, context.settings)
 
     def sample(name: str) -> float:
         record = known.get(name, Record())
-        return float(desk.rng.beta(record.hits + PRIOR[0], record.trials - record.hits + PRIOR[1]))
+        return float(context.rng.beta(record.hits + PRIOR[0], record.trials - record.hits + PRIOR[1]))
 
     drawn = {name: sample(name) for name in names}
     return sorted(names, key=lambda name: -drawn[name])

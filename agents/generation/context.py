@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swarm.agents.analysis.judge import Referee
+from swarm.agents.analysis import judge
 from swarm.agents.analysis.results import Cell
 from swarm.agents.generation.seeds import generator
 from swarm.agents.history import History
@@ -31,7 +31,7 @@ RANDOM_TRIES = 200
 
 
 @dataclass(frozen=True)
-class Desk:
+class ProposalContext:
     """Everything a proposal is a pure function of, with the small tools that all proposers share."""
 
     number: int
@@ -46,15 +46,13 @@ class Desk:
     """The study of a model (first argument) as an arm sees it (second), brought up to date."""
 
     findings: Callable[[], Sequence[Finding]]
-    """What the analysts and the referee said at the last milestone."""
+    """The judged findings of the last milestone."""
 
-    referee: Referee
+    plan: Programme | None = None
+    """The trials that decide published claims."""
 
-    programme: Programme | None = None
-    """The agenda's trials."""
-
-    offers: Callable[[], Sequence[Proposal]] = tuple
-    """What was left for the campaign from outside, oldest first."""
+    external: Callable[[], Sequence[Proposal]] = tuple
+    """What people and agents outside have left for the campaign, oldest first."""
 
     guests: Mapping[str, Proposer] = field(default_factory=dict)
     """Proposers besides the built-in ones, by the names that they sign with."""
@@ -76,7 +74,7 @@ class Desk:
 
     def replications(self) -> Iterator[tuple[Finding, TrialSpec]]:
         """Trials that open findings wait for."""
-        return self.referee.replications(self.findings(), self.history)
+        return judge.replications(self.findings(), self.history)
 
     def is_new(self, spec: TrialSpec) -> bool:
         """Whether nobody has proposed this experiment before."""

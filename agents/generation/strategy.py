@@ -1,59 +1,43 @@
-"""The agents as the campaign sees them: propose, analyse, summarise. Pure functions of seed, number and history.
-
-Knows who is asked for what; the choices themselves are made in `slots`, `proposers`, `analysts` and `scribe`.
-"""
+"""Proposes a campaign's trials: which kind comes next, and which configuration it tries."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from swarm.agents.analysis import judge
-from swarm.agents.analysis.base import analysts
-from swarm.agents.analysis.judge import Referee, Score
-from swarm.agents.generation.context import Desk
+from swarm.agents.analysis.engine import AnalysisEngine
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes import offered
 from swarm.agents.generation.nodes.agenda import SHARE
 from swarm.agents.generation.nodes.base import choosers, weights
 from swarm.agents.generation.schedule import Schedule
 from swarm.agents.history import FINISHED, History
-from swarm.agents.published_claims.plan import PREFIX, Programme
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy
-from swarm.agents.settings import AgentSettings
-from swarm.agents.writing.summary import Scribe
 from swarm.kernels.errors import UsageError
-from swarm.memory.records import Finding, Proposal, Summary
+from swarm.memory.records import Proposal
 
 if TYPE_CHECKING:
     from swarm.agents.llm.runner import Minds
-    from swarm.agents.published_claims.schema import Agenda
-    from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.space.search_space import Space
-
-
-OUTSIDERS = ("llm:", "mcp:")
-"""How those sign whose claims the analysts would not find by themselves."""
 
 FALL_BACK = ("replication", "quality")
 """Kinds that take over a turn that has nothing to do: first what open findings wait for, then new configurations."""
 
 
-class Council:
-    """All agents of a campaign.
+class GenerationStrategy:
+    """Proposes trials, as a pure function of seed, number and history.
 
-    Any driver that gives the same history gets the same proposals: nothing that a council remembers between calls
+    Any driver that gives the same history gets the same proposals: nothing that a strategy remembers between calls
     changes an answer, it only saves time.
 
     Args:
         space: the search space over the models.
-        infos: facts about the models that the campaign runs on, in order.
-        settings: shares and thresholds.
+        engine: what is found in the results, and the models, settings and published claims of the campaign.
         seed: seed of the campaign.
-        agenda: published claims to decide; takes most of the agents' trials while it lasts.
-        minds: LLM minds that work beside the built-in ones; with them, answers depend on what an LLM said.
-        offers: what was left for the campaign from outside, oldest first; answers depend on when it came.
+        llm: LLM roles that propose beside the built-in samplers; with them, answers depend on what an LLM said.
+        external: what people and agents outside have left for the campaign, oldest first; answers depend on when it
+            came.
 
     Raises:
         UsageError: no model, or a share of an unknown kind.
@@ -62,36 +46,28 @@ class Council:
     def __init__(
         self,
         space: Space,
-        infos: Sequence[ModelInfo],
-        settings: AgentSettings,
+        engine: AnalysisEngine,
         seed: int,
         *,
-        agenda: Agenda | None = None,
-        minds: Minds | None = None,
-        offers: Callable[[], Sequence[Proposal]] = tuple,
+        llm: Minds | None = None,
+        external: Callable[[], Sequence[Proposal]] = tuple,
     ) -> None:
-        if not infos:
+        if not engine.infos:
             raise UsageError("there is no model to run on.", "Name one with --models; `swarm models` lists them.")
+        self.engine = engine
         self._space = space
-        self._infos = {info.name: info for info in infos}
-        self._settings = settings
         self._seed = seed
-        self._minds = minds
-        self._offers = offers
+        self._llm = llm
+        self._external = external
         self._choosers = choosers()
-        self._analysts = [kind() for kind in analysts().values()]
-        self._referee = Referee(self._analysts, self._infos)
-        self._scribe = Scribe(self._infos, settings)
-        self._analyses: dict[str, Sequence[Finding]] = {}
-        self._judged: dict[str, Sequence[Finding]] = {}
         self._studies: dict[tuple[str, str], ModelStudy] = {}
-        defaults = {info.name: space.defaults(info) for info in infos}
+        defaults = {name: space.defaults(info) for name, info in engine.infos.items()}
         self._templates = {name: specs[0] for name, specs in defaults.items()}
-        counts = {name: len(specs) for name, specs in defaults.items()}
-        self.programme = Programme(agenda, self._infos, self._templates) if agenda else None
+        settings = engine.settings
         kinds = weights(settings.shares)
-        if self.programme is not None and "agenda" not in settings.shares:
+        if engine.plan is not None and "agenda" not in settings.shares:
             kinds["agents"]["agenda"] = SHARE / (1 - SHARE) * sum(kinds["agents"].values())
+        counts = {name: len(specs) for name, specs in defaults.items()}
         self.schedule = Schedule(counts, kinds, settings.control_share)
 
     def propose(self, number: int, history: History) -> Proposal:
@@ -101,136 +77,50 @@ class Council:
             number: number of the trial in the campaign, from 0.
             history: `History.before(number, ...)`.
         """
-        history = history.at(number)
-        desk = self.desk(number, history)
-        if self._minds is not None:
-            self._minds.tick(desk)
-            desk = replace(desk, guests=self._minds.guests())
+        context = self.context(number, history.at(number))
+        if self._llm is not None:
+            self._llm.tick(context)
+            context = replace(context, guests=self._llm.guests())
         slot = self.schedule.slot(number)
         first = (offered.NAME,) if slot.arm == "agents" else ()
         for kind in (*first, slot.kind, *FALL_BACK):
-            proposal = self._choosers[kind].choose(slot, desk)
+            proposal = self._choosers[kind].choose(slot, context)
             if proposal is not None:
                 return proposal
         raise AssertionError("the quality slot always has a proposal")
 
-    def desk(self, number: int, history: History) -> Desk:
-        """What lies before whoever proposes trial `number`."""
+    def context(self, number: int, history: History) -> ProposalContext:
+        """What whoever proposes trial `number` can use."""
 
         def study(model: str, arm: str) -> ModelStudy:
             key = (model, arm)
             if key not in self._studies:
-                self._studies[key] = ModelStudy(self._space, self._infos[model], self._settings, self._seed)
+                self._studies[key] = ModelStudy(self._space, self.engine.infos[model], self.engine.settings, self._seed)
             seen = history.records if arm == "agents" else [r for r in history.records if r.arm != "agents"]
             self._studies[key].feed(seen)
             return self._studies[key]
 
-        def findings() -> Sequence[Finding]:
-            found = self._found(number - number % self._settings.analyse_every, history)
-            return [*found, *self._said(found, history)]
-
-        return Desk(
+        return ProposalContext(
             number=number,
             seed=self._seed,
             space=self._space,
-            infos=self._infos,
+            infos=self.engine.infos,
             templates=self._templates,
-            settings=self._settings,
+            settings=self.engine.settings,
             history=history,
             study=study,
-            findings=findings,
-            referee=self._referee,
-            programme=self.programme,
-            offers=self._offers,
+            findings=lambda: self.engine.standing(number, history),
+            plan=self.engine.plan,
+            external=self._external,
         )
 
-    def analyse(self, number: int, history: History) -> list[Finding]:
-        """What the analysts find in the history before trial `number`, judged by the referee, one per key.
+    def commentary(self, history: History) -> str:
+        """What the LLM says about the campaign in plain words, for the summary; empty without an LLM.
 
-        Findings that are stored but have lost their support come back as refuted.
-
-        Args:
-            number: number of the next trial; later records are left out.
-            history: what is known.
+        It is waited for only when no trial is left that could run in the meantime.
         """
-        seen = history.at(number)
-        found = self._analysed(seen)
-        known = [r.finding for r in seen.findings if not r.finding.key.startswith(PREFIX)]
-        judged = self._referee.judge(found, known + self._said(found, seen), seen)
-        # An agenda's verdicts follow its own rule: its trials were planned, not picked.
-        return judged + (self.programme.findings(seen) if self.programme else [])
-
-    def _said(self, found: Sequence[Finding], history: History) -> list[Finding]:
-        """What LLM minds and agents outside have claimed beyond the analysts, judged on the data of now."""
-        claimed = {r.finding.key: r.finding for r in history.findings if r.finding.author.startswith(OUTSIDERS)}
-        if self._minds is not None:
-            claimed |= {finding.key: finding for finding in self._minds.findings()}
-        known = {finding.key for finding in found}
-        new = [finding for key, finding in claimed.items() if key not in known]
-        return self._referee.judge([], new, history) if new else []
-
-    def _analysed(self, history: History) -> Sequence[Finding]:
-        key = _state(history)
-        if key not in self._analyses:
-            found = [finding for analyst in self._analysts for finding in analyst.analyse(history, self._infos)]
-            self._analyses[key] = list({finding.key: finding for finding in found}.values())
-        return self._analyses[key]
-
-    def _found(self, milestone: int, history: History) -> Sequence[Finding]:
-        """Judged findings of a milestone, built up from milestone to milestone.
-
-        From the trials alone, so that it does not matter when a driver analysed, or whether it was interrupted.
-        """
-        every = self._settings.analyse_every
-        ahead: list[tuple[str, History]] = []
-        found: Sequence[Finding] = ()
-        for number in range(milestone, 0, -every):  # back to the last milestone that was judged under this very history
-            seen = history.at(number)
-            key = _state(seen)
-            if key in self._judged:
-                found = self._judged[key]
-                break
-            ahead.append((key, seen))
-        for key, seen in reversed(ahead):
-            found = self._judged[key] = self._referee.judge(self._analysed(seen), found, seen)
-        return found
-
-    def score(self, history: History) -> dict[int, Score]:
-        """The scores of registered predictions that can be scored now and are not yet, by trial id."""
-        scores = ((r.id, judge.score(r, history)) for r in history.records if r.verdict in (None, "open"))
-        return {trial: score for trial, score in scores if score is not None and score.verdict != "open"}
-
-    def summarise(self, history: History) -> Summary:
-        """A summary of the history and of the findings stored so far; every number in it is a reference.
-
-        LLM minds are waited for only when no trial is left that could run in the meantime.
-        """
-        remarks = self.programme.remarks() if self.programme else ()
-        if self._minds is None:
-            return self._scribe.summarise(history, remarks=remarks)
-        number = len(history.records)
+        if self._llm is None:
+            return ""
         idle = all(record.state in FINISHED for record in history.records)
-        words = self._minds.text(self.desk(number, history), wait=self._minds.patience if idle else 0.0)
-        return self._scribe.summarise(history, words, remarks)
-
-    def close(self) -> None:
-        """Let the LLM minds go, if there are any."""
-        if self._minds is not None:
-            self._minds.close()
-
-    def is_milestone(self, number: int) -> tuple[bool, bool]:
-        """Whether the driver should analyse, and summarise, before it proposes trial `number`."""
-        settings = self._settings
-        return (
-            number > 0 and number % settings.analyse_every == 0,
-            number > 0 and number % settings.summarise_every == 0,
-        )
-
-
-def _state(history: History) -> str:
-    """Digest of what is known of the trials."""
-    digest = hashlib.sha256()
-    for record in history.records:
-        values = hash(tuple(metric.value for metric in record.metrics.values()))
-        digest.update(f"{record.number} {record.fingerprint} {record.state} {record.outcome} {values}\n".encode())
-    return digest.hexdigest()
+        context = self.context(len(history.records), history)
+        return self._llm.text(context, wait=self._llm.patience if idle else 0.0)

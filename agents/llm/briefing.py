@@ -15,7 +15,7 @@ import numpy as np
 from swarm.agents.analysis.ranking import STATUS, weight
 from swarm.agents.analysis.results import Cell
 from swarm.agents.generation import bandit
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.neighbour import frontier
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy
 from swarm.agents.writing.references import shown
@@ -36,24 +36,24 @@ NOTICE = (
 )
 
 
-def brief(desk: Desk, task: Mapping[str, Any], room: int) -> str:
+def brief(context: ProposalContext, task: Mapping[str, Any], room: int) -> str:
     """The state of the campaign as JSON text of at most about `room` characters.
 
     Args:
-        desk: what is known.
+        context: what is known.
         task: what this reader is asked, always kept.
         room: characters.
     """
     sections: list[tuple[str, Any]] = [
-        ("models", [_model(desk, name) for name in desk.infos]),
+        ("models", [_model(context, name) for name in context.infos]),
         ("methods", _methods()),
-        ("best", {name: [_cell(c) for c in _spread(frontier(name, desk))] for name in desk.infos}),
-        ("findings", _findings(desk)),
-        ("reviews", _reviews(desk)),
-        ("recent", {name: [_cell(c) for c in _recent(desk, name)] for name in desk.infos}),
-        ("importances", {name: importances(desk, name) for name in desk.infos}),
-        ("densities", {name: densities(desk, name) for name in desk.infos}),
-        ("credit", _credit(desk)),
+        ("best", {name: [_cell(c) for c in _spread(frontier(name, context))] for name in context.infos}),
+        ("findings", _findings(context)),
+        ("reviews", _reviews(context)),
+        ("recent", {name: [_cell(c) for c in _recent(context, name)] for name in context.infos}),
+        ("importances", {name: importances(context, name) for name in context.infos}),
+        ("densities", {name: densities(context, name) for name in context.infos}),
+        ("credit", _credit(context)),
     ]
     kept: dict[str, Any] = {"task": task}
     text = json.dumps(kept)
@@ -64,8 +64,8 @@ def brief(desk: Desk, task: Mapping[str, Any], room: int) -> str:
     return f"{NOTICE}\n\n```json\n{text}\n```"
 
 
-def _model(desk: Desk, name: str) -> dict[str, Any]:
-    info = desk.infos[name]
+def _model(context: ProposalContext, name: str) -> dict[str, Any]:
+    info = context.infos[name]
     return {
         "name": name,
         "family": info.family,
@@ -111,16 +111,16 @@ def _spread(cells: Sequence[Cell]) -> list[Cell]:
     return [ordered[round(i * (len(ordered) - 1) / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]
 
 
-def _recent(desk: Desk, model: str) -> list[Cell]:
-    cells = [c for (name, _), c in desk.cells.items() if name == model and not c.configuration.rung]
+def _recent(context: ProposalContext, model: str) -> list[Cell]:
+    cells = [c for (name, _), c in context.cells.items() if name == model and not c.configuration.rung]
     return sorted(cells, key=lambda c: c.records[0].number)[-MOST_ROWS:]
 
 
-def _findings(desk: Desk) -> list[dict[str, Any]]:
-    ordered = sorted(desk.findings(), key=lambda f: (STATUS[f.status], -weight(f.effect), f.key))
+def _findings(context: ProposalContext) -> list[dict[str, Any]]:
+    ordered = sorted(context.findings(), key=lambda f: (STATUS[f.status], -weight(f.effect), f.key))
     return [
         {
-            "id": desk.ids.get(finding.key),
+            "id": context.ids.get(finding.key),
             "kind": finding.kind,
             "status": finding.status,
             "says": finding.statement[:MOST_TEXT],
@@ -134,27 +134,29 @@ def _ends(effect: Any) -> tuple[float, float, float]:
     return effect.value, effect.low, effect.high
 
 
-def _reviews(desk: Desk) -> list[dict[str, str]]:
-    reviewed = [s for s in desk.history.summaries if s.summary.state != "pending"]
+def _reviews(context: ProposalContext) -> list[dict[str, str]]:
+    reviewed = [s for s in context.history.summaries if s.summary.state != "pending"]
     return [
         {"summary": s.summary.title[:80], "verdict": s.summary.state, "note": s.note[:MOST_TEXT]} for s in reviewed[-5:]
     ]
 
 
-def _credit(desk: Desk) -> dict[str, list[int]]:
+def _credit(context: ProposalContext) -> dict[str, list[int]]:
     """Per proposer: trials that moved the front, trials."""
-    return {name: [r.hits, r.trials] for name, r in bandit.records(desk.history.records, desk.settings).items()}
+    return {name: [r.hits, r.trials] for name, r in bandit.records(context.history.records, context.settings).items()}
 
 
-def _parameters(desk: Desk, model: str) -> tuple[list[dict[str, Any]], np.ndarray[Any, np.dtype[np.float64]]]:
+def _parameters(
+    context: ProposalContext, model: str
+) -> tuple[list[dict[str, Any]], np.ndarray[Any, np.dtype[np.float64]]]:
     """Search parameters and what bits do not explain of ln KLD, of all whole-cache trials of a model."""
     cells = [
         cell
-        for (name, _), cell in desk.cells.items()
+        for (name, _), cell in context.cells.items()
         if name == model
         and not cell.configuration.rung
         and cell.bits is not None
-        and desk.expresses(cell.records[0].spec)
+        and context.expresses(cell.records[0].spec)
     ]
     if len(cells) < LEAST:
         return [], np.zeros(0)
@@ -162,21 +164,21 @@ def _parameters(desk: Desk, model: str) -> tuple[list[dict[str, Any]], np.ndarra
     bits = np.array([cell.bits for cell in cells], dtype=float)
     design = np.stack([np.ones_like(bits), bits], axis=1)
     rest = level - design @ np.linalg.lstsq(design, level, rcond=None)[0]
-    return [desk.space.params(cell.records[0].spec) for cell in cells], rest
+    return [context.space.params(cell.records[0].spec) for cell in cells], rest
 
 
-def importances(desk: Desk, model: str) -> dict[str, float]:
+def importances(context: ProposalContext, model: str) -> dict[str, float]:
     """Optuna's importances of the search parameters for ln KLD, beyond the cost in bits; the largest first."""
     # A study of its own: this runs beside the campaign, whose studies are not to be shared between threads.
-    study = ModelStudy(desk.space, desk.infos[model], desk.settings, desk.seed)
-    study.feed(desk.history.records)
+    study = ModelStudy(context.space, context.infos[model], context.settings, context.seed)
+    study.feed(context.history.records)
     found = {name: round(value, 2) for name, value in study.importances(LEAST).items() if value >= TELLING}
     return dict(sorted(found.items(), key=lambda item: -item[1])[:MOST_ROWS])
 
 
-def densities(desk: Desk, model: str) -> dict[str, dict[str, float]]:
+def densities(context: ProposalContext, model: str) -> dict[str, dict[str, float]]:
     """How much more often than in the rest each choice occurs in the best quarter, for what its bits allow."""
-    params, rest = _parameters(desk, model)
+    params, rest = _parameters(context, model)
     if not params:
         return {}
     best = set(np.argsort(rest)[: max(2, len(rest) // 4)].tolist())

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.briefing import brief
 from swarm.agents.llm.dialogue import Conversation, Used
 from swarm.agents.llm.errors import CallError
@@ -84,19 +84,19 @@ class Minds:
         """Seconds that the end of a campaign may wait for the scribe."""
         return self._conversation.settings.llm_patience
 
-    def tick(self, desk: Desk) -> None:
+    def tick(self, context: ProposalContext) -> None:
         """Start what is due, at most so many calls at once; returns at once."""
-        if len(desk.history.completed) < LEAST_TRIALS:
+        if len(context.history.completed) < LEAST_TRIALS:
             return
         with self._changed:
             # Whoever was asked least comes first: where one call at a time is all there is, everybody gets a turn.
-            due = sorted((name for name in self._roles if self._is_due(name, desk)), key=self._turns)
+            due = sorted((name for name in self._roles if self._is_due(name, context)), key=self._turns)
         for name in due:
             with self._changed:
                 if self._over or not self._has_room() or self._posts[name].busy:
                     continue
                 self._posts[name].busy = True
-            self._start(name, desk)
+            self._start(name, context)
 
     def _has_room(self) -> bool:
         """Whether the endpoint may get one more question at the same time."""
@@ -105,27 +105,27 @@ class Minds:
     def _turns(self, name: str) -> tuple[int, int]:
         return self._posts[name].asked, -self._roles[name].urgency
 
-    def _is_due(self, name: str, desk: Desk) -> bool:
+    def _is_due(self, name: str, context: ProposalContext) -> bool:
         post = self._posts[name]
-        if self._over or post.busy or desk.number < post.due:
+        if self._over or post.busy or context.number < post.due:
             return False
         mine = [len(box) for (role, _), box in self._inbox.items() if role == author(name)]
-        return sum(mine) < ENOUGH * len(desk.infos)
+        return sum(mine) < ENOUGH * len(context.infos)
 
-    def _start(self, name: str, desk: Desk) -> None:
+    def _start(self, name: str, context: ProposalContext) -> None:
         # A snapshot: findings are worked out here, so that the thread shares no cache with the campaign.
-        findings = tuple(desk.findings())
-        frozen = replace(desk, findings=lambda: findings, history=replace(desk.history, _cells={}))
+        findings = tuple(context.findings())
+        frozen = replace(context, findings=lambda: findings, history=replace(context.history, _cells={}))
         thread = threading.Thread(target=self._work, args=(name, frozen), name=f"llm-{name}", daemon=True)
         self._threads = [other for other in self._threads if other.is_alive()] + [thread]
         thread.start()
 
-    def _work(self, name: str, desk: Desk) -> None:
+    def _work(self, name: str, context: ProposalContext) -> None:
         role, post = self._roles[name], self._posts[name]
         found: Contribution | None = None
         trouble = ""
         try:
-            used = self._ask(role, desk)
+            used = self._ask(role, context)
             found, trouble = used.kept, "; ".join(used.reasons) if used.kept is None else ""
         except BudgetError as error:
             trouble, self._over = error.problem, True
@@ -144,17 +144,17 @@ class Minds:
                 post.trouble = trouble
                 post.useful += found is not None
                 post.misses = 0 if found is not None else post.misses + 1
-                post.due = desk.number + min(LONGEST_PAUSE, self._every * 2**post.misses // 2)
+                post.due = context.number + min(LONGEST_PAUSE, self._every * 2**post.misses // 2)
                 if found is not None:
                     self._keep(found)
                 self._changed.notify_all()
             if self._journal is not None and not self._conversation.closed.is_set():
                 self._journal.turn(name, self._conversation.breaker.state, None if found is not None else trouble)
 
-    def _ask(self, role: Role[Any], desk: Desk) -> Used[Contribution]:
+    def _ask(self, role: Role[Any], context: ProposalContext) -> Used[Contribution]:
         settings = self._conversation.settings
-        text = brief(desk, role.task(desk), settings.prompt_chars)
-        return self._conversation.ask(prompt(role.name), text, role.answer, lambda answer: role.use(answer, desk))
+        text = brief(context, role.task(context), settings.prompt_chars)
+        return self._conversation.ask(prompt(role.name), text, role.answer, lambda answer: role.use(answer, context))
 
     def _keep(self, found: Contribution) -> None:
         for proposal in found.proposals:
@@ -169,13 +169,13 @@ class Minds:
             names = sorted({name for name, _ in self._inbox})
         return {name: _Guest(self, name) for name in names}
 
-    def take(self, name: str, desk: Desk, model: str) -> Proposal | None:
+    def take(self, name: str, context: ProposalContext, model: str) -> Proposal | None:
         """The next proposal of a role for a model that is still new."""
         with self._changed:
             box = self._inbox.get((name, model))
             while box:
                 proposal = box.popleft()
-                if desk.is_new(proposal.spec):
+                if context.is_new(proposal.spec):
                     return proposal
         return None
 
@@ -184,21 +184,21 @@ class Minds:
         with self._changed:
             return tuple(self._findings.values())
 
-    def text(self, desk: Desk, *, wait: float = 0.0) -> str:
+    def text(self, context: ProposalContext, *, wait: float = 0.0) -> str:
         """The scribe's latest text; with `wait`, a fresh one is asked for and waited for that many seconds."""
-        if wait > 0 and len(desk.history.completed) >= LEAST_TRIALS:
-            self._await_scribe(desk, time.monotonic() + wait)
+        if wait > 0 and len(context.history.completed) >= LEAST_TRIALS:
+            self._await_scribe(context, time.monotonic() + wait)
         with self._changed:
             return self._text
 
-    def _await_scribe(self, desk: Desk, deadline: float) -> None:
+    def _await_scribe(self, context: ProposalContext, deadline: float) -> None:
         post = self._posts["scribe"]
         with self._changed:
             self._wait(lambda: not post.busy and self._has_room(), deadline)
             if self._over or self._hurried or post.busy or not self._has_room():
                 return
             post.busy = True
-        self._start("scribe", desk)
+        self._start("scribe", context)
         with self._changed:
             self._wait(lambda: not post.busy, deadline)
 
@@ -240,6 +240,6 @@ class _Guest(Proposer):
         self._minds = minds
         self._name = name
 
-    def propose(self, model: str, desk: Desk) -> Proposal | None:
+    def propose(self, model: str, context: ProposalContext) -> Proposal | None:
         """The next one for the model that nobody has proposed in the meantime."""
-        return self._minds.take(self._name, desk, model)
+        return self._minds.take(self._name, context, model)

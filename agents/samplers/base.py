@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.kernels import plugins
 from swarm.memory.records import Proposal
 
@@ -19,8 +19,8 @@ class Proposer(ABC):
     summary: ClassVar[str]
 
     @abstractmethod
-    def propose(self, model: str, desk: Desk) -> Proposal | None:
-        """A new configuration for a model, a pure function of the desk; None when it has no idea now."""
+    def propose(self, model: str, context: ProposalContext) -> Proposal | None:
+        """A new configuration for a model, a pure function of the context; None when it has no idea now."""
 
 
 def proposers() -> dict[str, Proposer]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from swarm.agents.analysis.claims import Claim, token
 from swarm.agents.analysis.results import Cell
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.base import Proposer
 from swarm.memory.records import Finding, Prediction, Proposal
 
@@ -20,28 +20,28 @@ class CrossReference(Proposer):
     name = "cross_reference"
     summary = "an effect found on another model, tested here"
 
-    def propose(self, model: str, desk: Desk) -> Proposal | None:
+    def propose(self, model: str, context: ProposalContext) -> Proposal | None:
         """The missing half of the clearest effect, first the one that does worse; None when all are known here."""
-        for finding, better, worse in self._effects(model, desk):
-            anchor = self._here(worse, model, desk)
+        for finding, better, worse in self._effects(model, context):
+            anchor = self._here(worse, model, context)
             target = better if anchor else worse
-            spec = desk.trial(target.configuration.kv, model)
-            if spec is None or not desk.is_new(spec):
+            spec = context.trial(target.configuration.kv, model)
+            if spec is None or not context.is_new(spec):
                 continue
             return Proposal(
                 spec=spec,
                 proposer=self.name,
                 rationale=f"Does this hold here as well? {finding.statement}"[:1_000],
                 prediction=self._prediction(finding, anchor) if anchor else None,
-                parents=(desk.ids[finding.key],) if finding.key in desk.ids else (),
+                parents=(context.ids[finding.key],) if finding.key in context.ids else (),
             )
         return None
 
     @staticmethod
-    def _effects(model: str, desk: Desk) -> Iterator[tuple[Finding, Cell, Cell]]:
+    def _effects(model: str, context: ProposalContext) -> Iterator[tuple[Finding, Cell, Cell]]:
         """Open or confirmed effects on other models that are not decided here, confirmed ones first."""
-        by_token = {(token(name), key): cell for (name, key), cell in desk.cells.items()}
-        found = [f for f in desk.findings() if f.kind == "sensitivity" and f.status != "refuted"]
+        by_token = {(token(name), key): cell for (name, key), cell in context.cells.items()}
+        found = [f for f in context.findings() if f.kind == "sensitivity" and f.status != "refuted"]
         for finding in sorted(
             found, key=lambda f: (f.status != "confirmed", f.effect.high if f.effect else 1.0, f.key)
         ):
@@ -53,9 +53,9 @@ class CrossReference(Proposer):
                 yield finding, cells[0], cells[1]
 
     @staticmethod
-    def _here(cell: Cell, model: str, desk: Desk) -> int | None:
+    def _here(cell: Cell, model: str, context: ProposalContext) -> int | None:
         """The trial on this model with the same configuration."""
-        found = desk.cells.get((model, cell.configuration.key))
+        found = context.cells.get((model, cell.configuration.key))
         return found.records[0].id if found else None
 
     @staticmethod

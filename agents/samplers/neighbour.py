@@ -9,7 +9,7 @@ import numpy as np
 
 from swarm.agents.analysis import pareto
 from swarm.agents.analysis.results import Cell
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.base import Proposer
 from swarm.experiments.spec import TrialSpec
 from swarm.memory.records import Proposal
@@ -24,15 +24,15 @@ class Neighbour(Proposer):
     name = "neighbour"
     summary = "one parameter changed in a configuration of the Pareto front"
 
-    def propose(self, model: str, desk: Desk) -> Proposal | None:
+    def propose(self, model: str, context: ProposalContext) -> Proposal | None:
         """A new one-parameter neighbour of a random member of the front; None without one."""
-        front = frontier(model, desk)
+        front = frontier(model, context)
         if not front:
             return None
         for _ in range(ATTEMPTS):
-            start = front[int(desk.rng.integers(len(front)))].records[0]
-            other = desk.space.random(desk.rng, desk.infos[model], "quality")
-            found = crossed(start.spec, other, desk)
+            start = front[int(context.rng.integers(len(front)))].records[0]
+            other = context.space.random(context.rng, context.infos[model], "quality")
+            found = crossed(start.spec, other, context)
             if found is not None:
                 spec, changed = found
                 return Proposal(
@@ -41,12 +41,12 @@ class Neighbour(Proposer):
         return None
 
 
-def frontier(model: str, desk: Desk) -> list[Cell]:
+def frontier(model: str, context: ProposalContext) -> list[Cell]:
     """The feasible whole-cache configurations of a model that nothing dominates beyond the noise."""
-    settings = desk.settings
+    settings = context.settings
     cells = [
         cell
-        for (name, _), cell in desk.cells.items()
+        for (name, _), cell in context.cells.items()
         if name == model
         and cell.configuration.rung == 0
         and cell.bits is not None
@@ -56,7 +56,7 @@ def frontier(model: str, desk: Desk) -> list[Cell]:
     return [cell for cell, rank in zip(cells, pareto.ranks(cells), strict=True) if rank == 0]
 
 
-def crossed(start: TrialSpec, other: TrialSpec, desk: Desk) -> tuple[TrialSpec, str] | None:
+def crossed(start: TrialSpec, other: TrialSpec, context: ProposalContext) -> tuple[TrialSpec, str] | None:
     """`start` with one field of its cache taken from `other`: the new specification and the field's name."""
     fields: list[tuple[str, ...]] = [
         *(("key", name) for name in type(start.kv.key).model_fields),
@@ -65,11 +65,11 @@ def crossed(start: TrialSpec, other: TrialSpec, desk: Desk) -> tuple[TrialSpec, 
         ("layers",),
         SWAP,
     ]
-    path = fields[int(desk.rng.integers(len(fields)))]
+    path = fields[int(context.rng.integers(len(fields)))]
     data, source = start.model_dump(), other.model_dump()
     if path == SWAP:
         data["kv"]["key"], data["kv"]["value"] = data["kv"]["value"], data["kv"]["key"]
-        spec = checked(data, desk)
+        spec = checked(data, context)
         return (spec, "keys and values swapped:") if spec is not None else None
     here, there = (data, source) if path == ("layers",) else (data["kv"], source["kv"])
     for part in path[:-1]:
@@ -77,11 +77,11 @@ def crossed(start: TrialSpec, other: TrialSpec, desk: Desk) -> tuple[TrialSpec, 
     if here[path[-1]] == there[path[-1]]:
         return None
     here[path[-1]] = there[path[-1]]
-    spec = checked(data, desk)
+    spec = checked(data, context)
     return (spec, " ".join(path)) if spec is not None else None
 
 
-def checked(data: dict[str, object], desk: Desk) -> TrialSpec | None:
+def checked(data: dict[str, object], context: ProposalContext) -> TrialSpec | None:
     """The specification, if it is lawful, in the space of its model and new."""
     from pydantic import ValidationError
 
@@ -91,4 +91,4 @@ def checked(data: dict[str, object], desk: Desk) -> TrialSpec | None:
         spec = TrialSpec.model_validate(data)
     except (ValidationError, SwarmError):
         return None
-    return spec if desk.expresses(spec) and desk.is_new(spec) else None
+    return spec if context.expresses(spec) and context.is_new(spec) else None

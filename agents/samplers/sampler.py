@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.base import Proposer
 from swarm.memory.records import Proposal
 
@@ -13,10 +13,10 @@ class Sampler(Proposer):
     name = "sampler"
     summary = "TPE over everything the swarm measured on the model"
 
-    def propose(self, model: str, desk: Desk) -> Proposal | None:
+    def propose(self, model: str, context: ProposalContext) -> Proposal | None:
         """The sampler's answer; None when it only repeats itself."""
-        study = desk.study(model, "agents")
-        spec = desk.first_new(lambda attempt: study.ask(desk.number, attempt))
+        study = context.study(model, "agents")
+        spec = context.first_new(lambda attempt: study.ask(context.number, attempt))
         if spec is None:
             return None
         return Proposal(spec=spec, proposer=self.name, rationale="TPE over all trials of this model.")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from swarm.agents.analysis.pareto import front
 from swarm.agents.generation.bandit import LOWEST, box
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.base import Proposer
 from swarm.agents.samplers.optuna_bridge.study import objectives
 from swarm.experiments.spec import TrialSpec
@@ -47,16 +47,16 @@ class Surrogate(Proposer):
     name = "surrogate"
     summary = "the largest expected gain under a Gaussian process over all models' trials"
 
-    def propose(self, model: str, desk: Desk) -> Proposal | None:
+    def propose(self, model: str, context: ProposalContext) -> Proposal | None:
         """A new configuration; None while too little is known, or when nothing promising is new."""
-        data = _Data.of(model, desk)
+        data = _Data.of(model, context)
         if data is None:
             return None
-        pool = _candidates(model, desk)
-        gains = _gain(data.front, *_predict(data, _features(pool, desk, model)), desk)
+        pool = _candidates(model, context)
+        gains = _gain(data.front, *_predict(data, _features(pool, context, model)), context)
         for place in np.argsort(-gains, kind="stable")[:SHOTS]:
             spec = pool[int(place)].build()
-            if gains[place] > 0 and spec is not None and desk.expresses(spec) and desk.is_new(spec):
+            if gains[place] > 0 and spec is not None and context.expresses(spec) and context.is_new(spec):
                 why = f"Largest expected gain of {len(pool)} candidates, from {len(data.level)} trials on all models."
                 return Proposal(spec=spec, proposer=self.name, rationale=why)
         return None
@@ -97,9 +97,9 @@ class _Data:
     front: Floats
 
     @classmethod
-    def of(cls, model: str, desk: Desk) -> _Data | None:
+    def of(cls, model: str, context: ProposalContext) -> _Data | None:
         """The latest trials; None while too few are of this model."""
-        records, points = _measured(desk)
+        records, points = _measured(context)
         own = [place for place, record in enumerate(records) if record.spec.model == model]
         if len(own) < LEAST:
             return None
@@ -111,7 +111,7 @@ class _Data:
         spread = float(level.std()) or 1.0
         pool = [_Candidate(record.spec, record.spec.kv.key, record.spec.kv.value) for record in records]
         return cls(
-            _features(pool, desk, None),
+            _features(pool, context, None),
             level / spread,
             bits,
             (float(values[own].mean()), spread),
@@ -119,9 +119,9 @@ class _Data:
         )
 
 
-def _measured(desk: Desk) -> tuple[list[TrialRecord], list[tuple[float, float]]]:
+def _measured(context: ProposalContext) -> tuple[list[TrialRecord], list[tuple[float, float]]]:
     records, points = [], []
-    for record in reversed(desk.history.records):
+    for record in reversed(context.history.records):
         spec = record.spec
         if (
             spec.protocol != "quality"
@@ -139,15 +139,17 @@ def _measured(desk: Desk) -> tuple[list[TrialRecord], list[tuple[float, float]]]
     return records, points
 
 
-def _candidates(model: str, desk: Desk) -> list[_Candidate]:
+def _candidates(model: str, context: ProposalContext) -> list[_Candidate]:
     """Random trials and the best known ones, many of them with other keys, other values, or both."""
-    info, rng = desk.infos[model], desk.rng
-    keys, values = ([spec for name in side.methods for spec in side.specs(name)] for side in desk.space.sides(info))
+    info, rng = context.infos[model], context.rng
+    keys, values = ([spec for name in side.methods for spec in side.specs(name)] for side in context.space.sides(info))
     known = [
-        r for r in desk.history.completed if r.spec.model == model and r.spec.protocol == "quality" and not r.spec.rung
+        r
+        for r in context.history.completed
+        if r.spec.model == model and r.spec.protocol == "quality" and not r.spec.rung
     ]
     best = sorted(known, key=lambda r: (objectives(r) or (np.inf,))[0])[: len(known) // 2 + 1]
-    templates = [desk.space.random(rng, info) for _ in range(TEMPLATES)]
+    templates = [context.space.random(rng, info) for _ in range(TEMPLATES)]
     templates += [
         best[int(i)].spec.model_copy(update={"replicate": 0, "seed": 0})
         for i in rng.integers(len(best), size=TEMPLATES)
@@ -182,8 +184,8 @@ REST_NUMBERS, REST_CLASSES = (2.0, 2.0), (0.5, 0.7, 1.0, 1.0)
 """How far a step in a number, or another class, takes two configurations apart."""
 
 
-def _features(pool: Sequence[_Candidate], desk: Desk, model: str | None) -> _Features:
-    names = list(desk.infos)
+def _features(pool: Sequence[_Candidate], context: ProposalContext, model: str | None) -> _Features:
+    names = list(context.infos)
     sides = [
         (
             np.array([_side_numbers(spec) for spec in specs]),
@@ -191,7 +193,7 @@ def _features(pool: Sequence[_Candidate], desk: Desk, model: str | None) -> _Fea
         )
         for specs in ([c.key for c in pool], [c.value for c in pool])
     ]
-    rest = [_rest(c, desk) for c in pool]
+    rest = [_rest(c, context) for c in pool]
     models = [names.index(model or c.template.model) for c in pool]
     return _Features(
         sides[0], sides[1], (np.array([r[0] for r in rest]), np.array([r[1] for r in rest])), np.array(models)
@@ -202,9 +204,9 @@ def _side_numbers(spec: QuantSpec) -> tuple[float, float]:
     return float(16 if spec.method == "none" else spec.bits or 16), log2(spec.group_size or 64)
 
 
-def _rest(candidate: _Candidate, desk: Desk) -> tuple[tuple[float, float], tuple[int, ...]]:
+def _rest(candidate: _Candidate, context: ProposalContext) -> tuple[tuple[float, float], tuple[int, ...]]:
     spec = candidate.template
-    n = desk.infos[spec.model].n_layers
+    n = context.infos[spec.model].n_layers
     first, count = (spec.layers[0], len(spec.layers)) if spec.layers else (0, n)
     kv = spec.kv
     same = (candidate.key, candidate.value) == (kv.key, kv.value)
@@ -280,11 +282,11 @@ def _fit(
     return likelihood, length, likeness, factor, amplitude
 
 
-def _gain(known: Floats, mean: Floats, deviation: Floats, bits: Floats, desk: Desk) -> Floats:
+def _gain(known: Floats, mean: Floats, deviation: Floats, bits: Floats, context: ProposalContext) -> Floats:
     """Expected hypervolume that each candidate adds to what is known."""
     from scipy.special import ndtr
 
-    (worst, most), _ = box(desk.settings)
+    (worst, most), _ = box(context.settings)
     inside = [(float(v), float(b)) for v, b in known if v < worst and b < most]
     steps = [inside[i] for i in front(inside)]
     # Between two costs of the front, what a candidate must beat is constant.

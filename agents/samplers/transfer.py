@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from swarm.agents.analysis import results
 from swarm.agents.analysis.results import Cell
 from swarm.agents.analysis.statistics import Estimate, bounded_exp
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.base import Proposer
 from swarm.agents.samplers.neighbour import frontier
 from swarm.experiments.spec import TrialSpec
@@ -38,9 +38,9 @@ class Transfer(Proposer):
     name = "transfer"
     summary = "what did well on another model, with a registered prediction"
 
-    def propose(self, model: str, desk: Desk) -> Proposal | None:
+    def propose(self, model: str, context: ProposalContext) -> Proposal | None:
         """A configuration of another model's front; None when all of them are known here."""
-        lessons = sorted(self._lessons(model, desk), key=lambda lesson: lesson.gain.interval()[1])
+        lessons = sorted(self._lessons(model, context), key=lambda lesson: lesson.gain.interval()[1])
         if not lessons:
             return None
         best = lessons[0]
@@ -57,25 +57,25 @@ class Transfer(Proposer):
         )
 
     @staticmethod
-    def _lessons(model: str, desk: Desk) -> Iterator[Lesson]:
-        for other in desk.infos:
+    def _lessons(model: str, context: ProposalContext) -> Iterator[Lesson]:
+        for other in context.infos:
             if other == model:
                 continue
             anchors = [
                 cell
-                for (name, key), cell in desk.cells.items()
-                if name == other and (model, key) in desk.cells and cell.configuration.layers is None
+                for (name, key), cell in context.cells.items()
+                if name == other and (model, key) in context.cells and cell.configuration.layers is None
             ]
-            for winner in frontier(other, desk):
+            for winner in frontier(other, context):
                 if winner.configuration.layers is not None:
                     continue
-                spec = desk.trial(winner.configuration.kv, model)
-                if spec is None or not desk.is_new(spec):
+                spec = context.trial(winner.configuration.kv, model)
+                if spec is None or not context.is_new(spec):
                     continue
                 for loser in anchors:
                     gain = _gain(winner, loser)
                     if gain is not None:
-                        anchor = desk.cells[model, loser.configuration.key].records[0].id
+                        anchor = context.cells[model, loser.configuration.key].records[0].id
                         yield Lesson(winner, loser, gain, anchor, spec)
 
 

@@ -21,8 +21,8 @@ from swarm.memory.store import Store
 from swarm.orchestrator.views.source import Source
 
 if TYPE_CHECKING:
-    from swarm.agents.generation.context import Desk
-    from swarm.agents.generation.strategy import Council
+    from swarm.agents.generation.context import ProposalContext
+    from swarm.agents.generation.strategy import GenerationStrategy
     from swarm.agents.llm.roles.base import Contribution
 
 DEFAULT_SHARE = 0.1
@@ -48,7 +48,7 @@ class Contributor:
         self._url = url
         self._campaign = campaign
         self._trials = trials
-        self._councils: dict[int, Council] = {}
+        self._strategies: dict[int, GenerationStrategy] = {}
         self.role = f"mcp:{name}"
 
     def propose(
@@ -103,10 +103,10 @@ class Contributor:
         """State that one trial's configuration has a lower KLD than another's; kept if the measurements bear it out."""
 
         def state(source: Source) -> dict[str, Any]:
-            desk = self._desk(source)
+            context = self._context(source)
             if other_model is None:
                 seen = Observation(better_trial=better_trial, worse_trial=worse_trial, because=because)
-                used = Scout().use(Observations(observations=[seen]), desk)
+                used = Scout().use(Observations(observations=[seen]), context)
             else:
                 asked = Question(
                     better_trial=better_trial,
@@ -115,7 +115,7 @@ class Contributor:
                     other_model=other_model,
                     expectation=expectation,
                 )
-                used = CrossReferencer().use(Questions(questions=[asked]), desk)
+                used = CrossReferencer().use(Questions(questions=[asked]), context)
             return self._kept(source, used.kept, used.reasons)
 
         return self._recorded(f"{better_trial} {worse_trial} {because} {other_model} {expectation}", state)
@@ -137,7 +137,7 @@ class Contributor:
         ]
 
     def _offer(self, source: Source, idea: Idea) -> dict[str, Any]:
-        used = Proposer().use(Ideas(proposals=[idea]), self._desk(source))
+        used = Proposer().use(Ideas(proposals=[idea]), self._context(source))
         if used.kept is None:
             raise UsageError(_first(used.reasons), "Correct it; `views` and `trials` show what there is.")
         (proposal,) = used.kept.proposals
@@ -200,13 +200,14 @@ class Contributor:
             store.events.add(source.campaign.id, "mcp.kept", self.role, what)
             return done
 
-    def _desk(self, source: Source) -> Desk:
+    def _context(self, source: Source) -> ProposalContext:
         """What lies before whoever proposes now, results of all finished trials included."""
-        return self._council(source).desk(source.total, source.history)
+        return self._strategy(source).context(source.total, source.history)
 
-    def _council(self, source: Source) -> Council:
+    def _strategy(self, source: Source) -> GenerationStrategy:
         """The campaign's agents as they were told what there is; no model has to be on this machine."""
-        from swarm.agents.generation.strategy import Council
+        from swarm.agents.analysis.engine import AnalysisEngine
+        from swarm.agents.generation.strategy import GenerationStrategy
         from swarm.experiments.models.base import ModelInfo
         from swarm.experiments.space.search_space import Space, SpaceSettings
 
@@ -214,7 +215,7 @@ class Contributor:
         told = campaign.settings
         if told.get("rehearsal") is not None or "identity" not in told:
             raise UsageError(f"campaign {campaign.name!r} has no agents.", "Name another --campaign.")
-        if campaign.id not in self._councils:
+        if campaign.id not in self._strategies:
             known = {info["name"]: info for info in source.store.models.list()}
             infos = [ModelInfo.model_validate(known[name]) for name in told["models"]]
             identity = told["identity"]
@@ -224,8 +225,9 @@ class Contributor:
                 corpus_digest=identity["corpus"],
                 device=identity["device"],
             )
-            self._councils[campaign.id] = Council(space, infos, source.settings, campaign.seed)
-        return self._councils[campaign.id]
+            engine = AnalysisEngine(infos, source.settings)
+            self._strategies[campaign.id] = GenerationStrategy(space, engine, campaign.seed)
+        return self._strategies[campaign.id]
 
 
 def _first(reasons: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""A simulated laboratory with a known truth: real search space, real council, lawful measurements."""
+"""A simulated laboratory with a known truth: real search space, real strategy, lawful measurements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from math import exp, log
 import numpy as np
 import pytest
 
-from swarm.agents.generation.strategy import Council
+from swarm.agents.analysis.engine import AnalysisEngine
+from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.models.base import ModelInfo
@@ -116,7 +117,7 @@ class Laboratory:
 class Run:
     """A finished simulated campaign."""
 
-    council: Council
+    strategy: GenerationStrategy
     records: list[TrialRecord]
     findings: list[FindingRecord]
 
@@ -150,17 +151,17 @@ def campaign(
 ) -> Run:
     """Run a whole campaign against the laboratory, as a driver does."""
     lab.n_layers = {i.name: i.n_layers for i in infos}
-    council = Council(Space(infos), infos, settings or AgentSettings(), seed)
+    strategy = GenerationStrategy(Space(infos), AnalysisEngine(infos, settings or AgentSettings()), seed)
     records: list[TrialRecord] = []
     findings: list[FindingRecord] = []
     for number in range(budget):
         history = History.before(number, records, lag, findings)
-        if council.is_milestone(number)[0]:
-            findings = stored(council.analyse(number, history), findings)
+        if strategy.engine.is_milestone(number)[0]:
+            findings = stored(strategy.engine.analyse(number, history), findings)
             history = History.before(number, records, lag, findings)
-        records.append(lab.run(number, council.propose(number, history)))
+        records.append(lab.run(number, strategy.propose(number, history)))
     done = History.before(budget, records, 0, findings)
-    return Run(council, records, stored(council.analyse(budget, done), findings))
+    return Run(strategy, records, stored(strategy.engine.analyse(budget, done), findings))
 
 
 @pytest.fixture

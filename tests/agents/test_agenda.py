@@ -5,7 +5,8 @@ from math import log
 
 import pytest
 
-from swarm.agents.generation.strategy import Council
+from swarm.agents.analysis.engine import AnalysisEngine
+from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.published_claims import schema
 from swarm.agents.published_claims.kinds import base
@@ -214,10 +215,13 @@ def test_a_campaign_with_an_agenda_spends_its_budget_on_it(make_lab, make_info, 
     lab = make_lab(seed=seed)
     lab.n_layers = {i.name: i.n_layers for i in models}
     agenda = schema.load("open-tq-metal")
-    council = Council(Space(models[:2]), models[:2], AgentSettings(), seed, agenda=agenda)
+    models = models[:2]
+    space, by_name = Space(models), {info.name: info for info in models}
+    plan = Programme(agenda, by_name, {info.name: space.defaults(info)[0] for info in models})
+    strategy = GenerationStrategy(space, AnalysisEngine(models, AgentSettings(), plan=plan), seed)
     records = []
     for number in range(120):
-        records.append(attended(lab, lab.run(number, council.propose(number, History.before(number, records, 6)))))
+        records.append(attended(lab, lab.run(number, strategy.propose(number, History.before(number, records, 6)))))
     counts = Counter(r.proposer for r in records)
     assert counts["agenda"] > 40
     assert counts["random_search"] > 3
@@ -225,17 +229,17 @@ def test_a_campaign_with_an_agenda_spends_its_budget_on_it(make_lab, make_info, 
     with_prediction = [r for r in records if r.proposer == "agenda" and r.prediction]
     assert with_prediction
     done = History.before(120, records, 0)
-    found = council.analyse(120, done)
+    found = strategy.engine.analyse(120, done)
     mine = [f for f in found if f.author == "agenda"]
     assert mine
     from swarm.memory.records import FindingRecord
 
     rows = [FindingRecord(id=n, campaign_id=1, finding=f) for n, f in enumerate(found, 1)]
     history = History.before(120, records, 0, rows)
-    assert {f.key: f.status for f in council.analyse(120, history) if f.author == "agenda"} == {
+    assert {f.key: f.status for f in strategy.engine.analyse(120, history) if f.author == "agenda"} == {
         f.key: f.status for f in mine
     }
-    summary = council.summarise(history)
+    summary = strategy.engine.summarise(history)
     resolver = Resolver(history, AgentSettings())
     assert accept(summary, resolver) == []
     assert "## The agenda's claims" in summary.text

@@ -29,8 +29,8 @@ def turns(make_lab, *, good: str, widths=(2, 3, 4, 5, 6, 8)) -> dict[str, float]
             trial = TrialSpec(model="alpha", kv=KVSpec(key=spec, value=spec, sink_tokens=sinks))
             records.append(lab.run(len(records), Proposal(spec=trial, proposer=name)))
     rng = np.random.default_rng(0)
-    desk = SimpleNamespace(history=SimpleNamespace(records=records), settings=AgentSettings(), rng=rng)
-    first = Counter(bandit.draw([GUEST, "sampler"], desk)[0] for _ in range(400))  # type: ignore[arg-type]
+    context = SimpleNamespace(history=SimpleNamespace(records=records), settings=AgentSettings(), rng=rng)
+    first = Counter(bandit.draw([GUEST, "sampler"], context)[0] for _ in range(400))  # type: ignore[arg-type]
     return {name: count / 400 for name, count in first.items()}
 
 

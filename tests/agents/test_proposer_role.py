@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.agents.generation.strategy import Council
+from swarm.agents.analysis.engine import AnalysisEngine
+from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.llm.roles.proposer import Idea, specification
 from swarm.agents.settings import AgentSettings
@@ -13,8 +14,8 @@ from swarm.kernels.errors import SwarmError
 
 
 @pytest.fixture
-def desk(infos):
-    return Council(Space(infos), infos, AgentSettings(), 0).desk(0, History(()))
+def context(infos):
+    return GenerationStrategy(Space(infos), AnalysisEngine(infos, AgentSettings()), 0).context(0, History(()))
 
 
 def idea(**fields):
@@ -22,11 +23,11 @@ def idea(**fields):
     return Idea.model_validate({"model": "alpha", "key": side, "value": side, **fields})
 
 
-def test_the_ends_of_a_model_may_get_other_bits(desk):
-    found = specification(idea(ends={"first": 2, "last": 1, "key_bits": 8, "value_bits": 16}), desk)
+def test_the_ends_of_a_model_may_get_other_bits(context):
+    found = specification(idea(ends={"first": 2, "last": 1, "key_bits": 8, "value_bits": 16}), context)
     assert [found.kv.at(layer).key.bits for layer in (0, 1, 2, 10, 11)] == [8, 8, 4, 4, 8]
     assert [found.kv.at(layer).value.method for layer in (0, 2, 11)] == ["none", "affine", "none"]
-    assert desk.expresses(found)
+    assert context.expresses(found)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,6 @@ def test_the_ends_of_a_model_may_get_other_bits(desk):
         ({"sink_tokens": 5}, "outside the search space"),
     ],
 )
-def test_what_makes_no_sense_is_refused(desk, fields, said):
+def test_what_makes_no_sense_is_refused(context, fields, said):
     with pytest.raises(SwarmError, match=said):
-        specification(idea(**fields), desk)
+        specification(idea(**fields), context)

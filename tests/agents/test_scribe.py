@@ -135,7 +135,7 @@ def test_differences_within_the_noise_are_no_claims(make_lab) -> None:
 @pytest.mark.parametrize("budget", [1, 12, 120])
 def test_the_built_in_summary_stands_its_own_test(make_lab, simulate, infos, seed, budget) -> None:
     run = simulate(make_lab(seed=seed, law=lambda s: 0.8 * (s.kv.key.rotation == "random")), infos, budget, seed=seed)
-    summary = run.council.summarise(run.history)
+    summary = run.strategy.engine.summarise(run.history)
     resolver = Resolver(run.history, AgentSettings())
     assert scribe.accept(summary, resolver) == []
     shown_text = resolver.render(summary.text)
@@ -151,7 +151,7 @@ def test_the_built_in_summary_stands_its_own_test(make_lab, simulate, infos, see
 
 def test_a_summary_shows_that_its_ground_is_gone(make_lab, simulate, infos) -> None:
     run = simulate(make_lab(), infos, 40)
-    summary = run.council.summarise(run.history)
+    summary = run.strategy.engine.summarise(run.history)
     lost = [r.model_copy(update={"state": "quarantined"}) for r in run.records]
     later = Resolver(History.before(40, lost, 0), AgentSettings())
     assert "[unresolved: there is no finished trial" in later.render(summary.text)

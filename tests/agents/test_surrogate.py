@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from swarm.agents.analysis.engine import AnalysisEngine
 from swarm.agents.generation.seeds import generator
-from swarm.agents.generation.strategy import Council
+from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.samplers import surrogate
 from swarm.agents.samplers.optuna_bridge.study import objectives
@@ -21,22 +22,22 @@ def measured(lab, space, info, count, seed=0, start=0):
     return [lab.run(start + n, Proposal(spec=spec, proposer="test")) for n, spec in enumerate(specs)]
 
 
-def desk_of(space, infos, records, seed=0):
-    council = Council(space, infos, AgentSettings(), seed)
-    return council.desk(len(records), History.before(len(records), records, 0))
+def context_of(space, infos, records, seed=0):
+    strategy = GenerationStrategy(space, AnalysisEngine(infos, AgentSettings()), seed)
+    return strategy.context(len(records), History.before(len(records), records, 0))
 
 
-def predicted(desk, model, records):
-    data = surrogate._Data.of(model, desk)
+def predicted(context, model, records):
+    data = surrogate._Data.of(model, context)
     pool = [surrogate._Candidate(r.spec, r.spec.kv.key, r.spec.kv.value) for r in records]
-    return surrogate._predict(data, surrogate._features(pool, desk, model))
+    return surrogate._predict(data, surrogate._features(pool, context, model))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_predictions_beat_the_mean_on_trials_that_were_not_seen(lab, infos, seed) -> None:
     space = Space(infos)
     records = measured(lab, space, infos[0], 160, seed)
-    mean, deviation, bits = predicted(desk_of(space, infos, records[:120]), "alpha", records[120:])
+    mean, deviation, bits = predicted(context_of(space, infos, records[:120]), "alpha", records[120:])
     truth = np.array([objectives(record) for record in records[120:]])
     assert ((mean - truth[:, 0]) ** 2).mean() < 0.5 * truth[:, 0].var()
     assert ((bits - truth[:, 1]) ** 2).mean() < 0.2 * truth[:, 1].var()
@@ -51,7 +52,7 @@ def test_trials_on_another_model_help_where_this_one_has_few(lab, infos) -> None
     truth = np.array([objectives(record)[0] for record in unseen])
     alone = [record.model_copy(update={"number": n}) for n, record in enumerate(few)]
     errors = [
-        ((predicted(desk_of(space, infos, records), "alpha", unseen)[0] - truth) ** 2).mean()
+        ((predicted(context_of(space, infos, records), "alpha", unseen)[0] - truth) ** 2).mean()
         for records in ([*other, *few], alone)
     ]
     assert errors[0] < errors[1]
@@ -61,9 +62,9 @@ def test_it_says_nothing_of_what_it_does_not_know_and_then_proposes_what_is_new(
     space = Space(infos)
     records = measured(lab, space, infos[0], 40)
     proposer = surrogate.Surrogate()
-    assert proposer.propose("alpha", desk_of(space, infos, records[:4])) is None
-    assert proposer.propose("beta", desk_of(space, infos, records)) is None
-    first, second = (proposer.propose("alpha", desk_of(space, infos, records)) for _ in range(2))
+    assert proposer.propose("alpha", context_of(space, infos, records[:4])) is None
+    assert proposer.propose("beta", context_of(space, infos, records)) is None
+    first, second = (proposer.propose("alpha", context_of(space, infos, records)) for _ in range(2))
     assert first == second
     assert first.spec.fingerprint() not in {record.fingerprint for record in records}
     space.params(first.spec)
@@ -71,14 +72,14 @@ def test_it_says_nothing_of_what_it_does_not_know_and_then_proposes_what_is_new(
 
 def test_the_expected_gain_is_the_mean_gain_of_draws(infos) -> None:
     space = Space(infos)
-    desk = desk_of(space, infos, [])
+    context = context_of(space, infos, [])
     known = np.array([(-1.0, 6.0), (-0.5, 4.0), (-2.0, 12.0)])
     mean, deviation, bits = np.array([-1.0, -0.2, -3.0]), np.array([0.3, 0.1, 0.5]), np.array([5.0, 3.0, 8.0])
-    found = surrogate._gain(known, mean, deviation, bits, desk)
+    found = surrogate._gain(known, mean, deviation, bits, context)
     from swarm.agents.analysis.pareto import hypervolume
     from swarm.agents.generation.bandit import box
 
-    reference, _ = box(desk.settings)
+    reference, _ = box(context.settings)
     points = [tuple(point) for point in known]
     rng = np.random.default_rng(0)
     for place in range(3):

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from swarm.memory.records import Budget, CampaignRecord, CampaignState
 from swarm.memory.store import Store
-from swarm.orchestrator.campaign import Agents, Driver
+from swarm.orchestrator.campaign import Driver
 from swarm.orchestrator.cluster import hidden_paths
 from swarm.orchestrator.leases import HeldLeases
 from swarm.orchestrator.monitor.board import Board
@@ -78,7 +79,7 @@ def drive(pool: Pool) -> Callable[..., Driven]:
     def run(
         store: Store,
         campaign: CampaignRecord,
-        agents: Agents,
+        agents: Any,
         *,
         lag: int = 8,
         ttl: float = 20.0,
@@ -88,7 +89,7 @@ def drive(pool: Pool) -> Callable[..., Driven]:
         stop = stop or Stop()
         stop.defer(pool.wake)
         with HeldLeases(store, ttl) as leases:
-            driver = Driver(store, campaign, agents, pool, leases, view, stop, lag=lag)
+            driver = Driver(store, campaign, agents, agents, pool, leases, view, stop, lag=lag)
             return Driven(driver.run(), view)
 
     return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import Chooser
 from swarm.agents.generation.schedule import Slot
 from swarm.memory.records import Proposal
@@ -17,12 +17,12 @@ class Agenda(Chooser):
     name = "agenda"
     summary = "trials that decide published claims"
 
-    def choose(self, slot: Slot, desk: Desk) -> Proposal | None:
+    def choose(self, slot: Slot, context: ProposalContext) -> Proposal | None:
         """A planned trial; None when all have been proposed."""
-        if desk.programme is None:
+        if context.plan is None:
             return None
         first = None
-        for case, spec, prediction in desk.programme.wanted(desk.history):
+        for case, spec, prediction in context.plan.wanted(context.history):
             if first is not None and case is not first[0]:
                 break
             if first is None or spec.model == slot.model:

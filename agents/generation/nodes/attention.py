@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from math import sqrt
 
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import Chooser
 from swarm.agents.generation.schedule import Slot
 from swarm.agents.samplers.neighbour import frontier
@@ -22,49 +22,49 @@ class Attention(Chooser):
     summary = "one layer's logits, output and attention, spread over the depth"
     share = 0.18
 
-    def choose(self, slot: Slot, desk: Desk) -> Proposal | None:
+    def choose(self, slot: Slot, context: ProposalContext) -> Proposal | None:
         """In turns: a configuration on all layers, one on a single layer, and another model's trial repeated here."""
-        done = [r for r in desk.history.records if r.spec.protocol == self.name]
+        done = [r for r in context.history.records if r.spec.protocol == self.name]
         if slot.index % 3 == 2:
-            proposal = self._mirror(slot.model, done, desk)
+            proposal = self._mirror(slot.model, done, context)
             if proposal is not None:
                 return proposal
-        return self._explore(slot, [r for r in done if r.spec.model == slot.model], desk)
+        return self._explore(slot, [r for r in done if r.spec.model == slot.model], context)
 
-    def _explore(self, slot: Slot, done: list[TrialRecord], desk: Desk) -> Proposal | None:
+    def _explore(self, slot: Slot, done: list[TrialRecord], context: ProposalContext) -> Proposal | None:
         """What was looked at least: on all layers, or on the next layer of a sequence that fills the depth evenly."""
-        n = desk.infos[slot.model].n_layers
+        n = context.infos[slot.model].n_layers
         first = int((0.5 + slot.index * GOLDEN) % 1 * n)
         whole = slot.index % 3 == 0
         scopes: list[tuple[int, ...] | None] = [None] if whole else [((first + step) % n,) for step in range(n)]
         counts = Counter(r.spec.kv for r in done if (r.spec.layers is None) == whole)
-        for kv in sorted(_pool(slot.model, desk), key=lambda kv: counts[kv]):
+        for kv in sorted(_pool(slot.model, context), key=lambda kv: counts[kv]):
             for layers in scopes:
-                spec = desk.trial(kv, slot.model, self.name, layers)
-                if spec is not None and desk.is_new(spec):
+                spec = context.trial(kv, slot.model, self.name, layers)
+                if spec is not None and context.is_new(spec):
                     where = "all layers'" if whole else "one layer's"
                     return Proposal(spec=spec, proposer=self.name, rationale=f"Looks into {where} attention.")
         return None
 
-    def _mirror(self, model: str, done: list[TrialRecord], desk: Desk) -> Proposal | None:
+    def _mirror(self, model: str, done: list[TrialRecord], context: ProposalContext) -> Proposal | None:
         """The same configuration at the same relative depth as a trial that this model lacks."""
-        n = desk.infos[model].n_layers
+        n = context.infos[model].n_layers
         for record in done:
-            other = desk.infos[record.spec.model]
+            other = context.infos[record.spec.model]
             if record.spec.model == model:
                 continue
             layers = record.spec.layers
             if layers is not None:
                 layers = (round(layers[0] * (n - 1) / max(other.n_layers - 1, 1)),)
-            spec = desk.trial(record.spec.kv, model, self.name, layers)
-            if spec is not None and desk.is_new(spec):
+            spec = context.trial(record.spec.kv, model, self.name, layers)
+            if spec is not None and context.is_new(spec):
                 why = f"Counterpart of trial {record.id} on {other.name}."
                 return Proposal(spec=spec, proposer=self.name, rationale=why)
         return None
 
 
-def _pool(model: str, desk: Desk) -> list[KVSpec]:
+def _pool(model: str, context: ProposalContext) -> list[KVSpec]:
     """What is worth looking into: the defaults and the Pareto front, quantized ones only."""
-    defaults = [spec.kv for spec in desk.space.defaults(desk.infos[model])]
-    best = [cell.configuration.kv for cell in frontier(model, desk) if cell.configuration.layers is None]
+    defaults = [spec.kv for spec in context.space.defaults(context.infos[model])]
+    best = [cell.configuration.kv for cell in frontier(model, context) if cell.configuration.layers is None]
     return [kv for kv in dict.fromkeys((*defaults, *best)) if kv != KVSpec()]

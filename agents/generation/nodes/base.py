@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.schedule import Slot
 from swarm.kernels import plugins
 from swarm.kernels.errors import UnknownNameError
@@ -23,8 +23,8 @@ class Chooser(ABC):
     share: ClassVar[float] = 0.0
 
     @abstractmethod
-    def choose(self, slot: Slot, desk: Desk) -> Proposal | None:
-        """The trial for this slot, a pure function of slot and desk; None when there is nothing to do yet."""
+    def choose(self, slot: Slot, context: ProposalContext) -> Proposal | None:
+        """The trial for this slot, a pure function of slot and context; None when there is nothing to do yet."""
 
 
 def choosers() -> dict[str, Chooser]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import Chooser
 from swarm.agents.generation.schedule import Slot
 from swarm.agents.samplers.neighbour import frontier
@@ -20,24 +20,24 @@ class Depth(Chooser):
     summary = "error as a function of the quantized layers"
     share = 0.14
 
-    def choose(self, slot: Slot, desk: Desk) -> Proposal | None:
+    def choose(self, slot: Slot, context: ProposalContext) -> Proposal | None:
         """The next rung of the ladder that the model is on, or the first of a new one."""
-        done = [r for r in desk.history.records if r.spec.protocol == self.name]
+        done = [r for r in context.history.records if r.spec.protocol == self.name]
         own = [r for r in done if r.spec.model == slot.model and r.proposer == self.name]
-        for kv in self._anchors(slot.model, own, done, desk):
-            for layers in ladder(desk.infos[slot.model].n_layers):
-                spec = desk.trial(kv, slot.model, self.name, layers)
-                if spec is not None and desk.is_new(spec):
+        for kv in self._anchors(slot.model, own, done, context):
+            for layers in ladder(context.infos[slot.model].n_layers):
+                spec = context.trial(kv, slot.model, self.name, layers)
+                if spec is not None and context.is_new(spec):
                     return Proposal(spec=spec, proposer=self.name, rationale=f"Error by depth of [{kv.label}].")
         return None
 
     @staticmethod
-    def _anchors(model: str, own: list[TrialRecord], done: list[TrialRecord], desk: Desk) -> list[KVSpec]:
+    def _anchors(model: str, own: list[TrialRecord], done: list[TrialRecord], context: ProposalContext) -> list[KVSpec]:
         """Configurations to climb, first the one begun, then what other models have climbed, then the best."""
         begun = [own[-1].spec.kv] if own else []
-        defaults = [spec.kv for spec in desk.space.defaults(desk.infos[model]) if spec.kv != KVSpec()]
+        defaults = [spec.kv for spec in context.space.defaults(context.infos[model]) if spec.kv != KVSpec()]
         elsewhere = [r.spec.kv for r in done if r.spec.model != model]
-        front = [cell for cell in frontier(model, desk) if cell.configuration.layers is None]
+        front = [cell for cell in frontier(model, context) if cell.configuration.layers is None]
         best = []
         for bits in BUDGETS:
             within = [cell for cell in front if (cell.bits or 0.0) <= bits]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import Chooser
 from swarm.agents.generation.schedule import Slot
 from swarm.memory.records import Proposal
@@ -16,6 +16,6 @@ class Offered(Chooser):
     name = NAME
     summary = "proposals that other agents and people have left"
 
-    def choose(self, slot: Slot, desk: Desk) -> Proposal | None:  # noqa: ARG002
+    def choose(self, slot: Slot, context: ProposalContext) -> Proposal | None:  # noqa: ARG002
         """An offer; None while nobody has left one."""
-        return next((proposal for proposal in desk.offers() if desk.is_new(proposal.spec)), None)
+        return next((proposal for proposal in context.external() if context.is_new(proposal.spec)), None)

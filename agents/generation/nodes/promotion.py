@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from swarm.agents.analysis import pareto
 from swarm.agents.analysis.results import Cell
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import Chooser
 from swarm.agents.generation.schedule import Slot
 from swarm.experiments.protocols.base import protocol
@@ -21,30 +21,30 @@ class Promotion(Chooser):
     summary = "the next rung for configurations that nothing dominates"
     share = 0.12
 
-    def choose(self, slot: Slot, desk: Desk) -> Proposal | None:
+    def choose(self, slot: Slot, context: ProposalContext) -> Proposal | None:
         """The candidate of the highest rung that has one to give; None when nothing has earned it."""
         for rung in reversed(range(len(protocol("quality").rungs) - 1)):
-            cells = self._finished(slot.model, rung, desk)
+            cells = self._finished(slot.model, rung, context)
             done = sum(
                 r.spec.model == slot.model and r.spec.protocol == "quality" and r.spec.rung == rung + 1
-                for r in desk.history.records
+                for r in context.history.records
             )
             if (done + 1) * ETA > len(cells):
                 continue
             for rank, cell in self._order(cells):
                 trial = cell.records[0]
                 spec = trial.spec.model_copy(update={"rung": rung + 1})
-                if desk.is_new(spec):
+                if context.is_new(spec):
                     why = f"Pareto rank {rank} of {len(cells)} configurations on rung {rung}: trial {trial.id}."
                     return Proposal(spec=spec, proposer=self.name, rationale=why)
         return None
 
     @staticmethod
-    def _finished(model: str, rung: int, desk: Desk) -> list[Cell]:
-        bound = desk.settings.max_bits
+    def _finished(model: str, rung: int, context: ProposalContext) -> list[Cell]:
+        bound = context.settings.max_bits
         return [
             cell
-            for (name, _), cell in desk.cells.items()
+            for (name, _), cell in context.cells.items()
             if name == model and cell.configuration.rung == rung and cell.bits is not None and cell.bits <= bound
         ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import Chooser
 from swarm.agents.generation.schedule import Slot
 from swarm.memory.records import Proposal
@@ -16,8 +16,8 @@ class RandomSearch(Chooser):
     arm = "control"
     share = 0.5
 
-    def choose(self, slot: Slot, desk: Desk) -> Proposal | None:
+    def choose(self, slot: Slot, context: ProposalContext) -> Proposal | None:
         """A random new configuration."""
         return Proposal(
-            spec=desk.random(slot.model), proposer=self.name, arm="control", rationale="Control arm: random search."
+            spec=context.random(slot.model), proposer=self.name, arm="control", rationale="Control arm: random search."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import Chooser
 from swarm.agents.generation.schedule import Slot
 from swarm.memory.records import Proposal
@@ -16,8 +16,8 @@ class PlainTpe(Chooser):
     arm = "control"
     share = 0.5
 
-    def choose(self, slot: Slot, desk: Desk) -> Proposal | None:
+    def choose(self, slot: Slot, context: ProposalContext) -> Proposal | None:
         """What the sampler suggests; a random new configuration when it only repeats itself."""
-        study = desk.study(slot.model, "control")
-        spec = desk.first_new(lambda attempt: study.ask(desk.number, attempt)) or desk.random(slot.model)
+        study = context.study(slot.model, "control")
+        spec = context.first_new(lambda attempt: study.ask(context.number, attempt)) or context.random(slot.model)
         return Proposal(spec=spec, proposer=self.name, arm="control", rationale="Control arm: plain TPE.")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.dialogue import Used
 from swarm.kernels import plugins
 from swarm.memory.records import Finding, Proposal
@@ -46,11 +46,11 @@ class Role(ABC, Generic[Answer]):
     """Who is asked first of those that were asked equally often: the highest. A slow LLM gets to few of them."""
 
     @abstractmethod
-    def task(self, desk: Desk) -> Mapping[str, Any]:
+    def task(self, context: ProposalContext) -> Mapping[str, Any]:
         """What this role is asked now, as data."""
 
     @abstractmethod
-    def use(self, answer: Answer, desk: Desk) -> Used[Contribution]:
+    def use(self, answer: Answer, context: ProposalContext) -> Used[Contribution]:
         """Keep what the data carries; say why the rest is refused. The LLM never has the last word on a number."""
 
 

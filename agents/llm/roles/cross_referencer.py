@@ -15,7 +15,7 @@ from swarm.agents.analysis.claims import (
     tokened,
 )
 from swarm.agents.analysis.results import Configuration
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import (
     MAX_REASON,
@@ -56,18 +56,18 @@ class CrossReferencer(Role[Questions]):
     job = "carry differences from one model to another"
     answer = Questions
 
-    def task(self, desk: Desk) -> Mapping[str, Any]:
+    def task(self, context: ProposalContext) -> Mapping[str, Any]:
         """What to look for."""
-        return {"ask": MOST, "metric": "kld", "models": list(desk.infos), "trials": comparable(desk)}
+        return {"ask": MOST, "metric": "kld", "models": list(context.infos), "trials": comparable(context)}
 
-    def use(self, answer: Questions, desk: Desk) -> Used[Contribution]:
+    def use(self, answer: Questions, context: ProposalContext) -> Used[Contribution]:
         """Findings that the data bears out, and trials for what is not measured yet."""
         findings: dict[str, Finding] = {}
         proposals: dict[str, Proposal] = {}
         reasons = []
         for number, question in enumerate(answer.questions[: 2 * MOST]):
             try:
-                found = self._answer(question, desk)
+                found = self._answer(question, context)
                 if isinstance(found, Finding):
                     findings.setdefault(found.key, found)
                 else:
@@ -79,31 +79,36 @@ class CrossReferencer(Role[Questions]):
         kept = Contribution(tuple(proposals.values()), tuple(findings.values()))
         return Used(kept if findings or proposals else None, tuple(reasons))
 
-    def _answer(self, question: Question, desk: Desk) -> Finding | Proposal:
-        better, worse = pair(question.better_trial, question.worse_trial, desk)
+    def _answer(self, question: Question, context: ProposalContext) -> Finding | Proposal:
+        better, worse = pair(question.better_trial, question.worse_trial, context)
         model = question.other_model
-        if model not in desk.infos:
+        if model not in context.infos:
             raise SwarmError(f"model {model[:80]!r} is not part of this campaign.")
         if model == better.spec.model:
             raise SwarmError("the other model is the same model.")
-        missing = [r for r in (worse, better) if (model, Configuration.of(r.spec).key) not in desk.cells]
+        missing = [r for r in (worse, better) if (model, Configuration.of(r.spec).key) not in context.cells]
         if missing:
-            return self._proposal(question, missing, worse, better, desk)
-        return self._finding(question, better, worse, desk)
+            return self._proposal(question, missing, worse, better, context)
+        return self._finding(question, better, worse, context)
 
     def _proposal(
-        self, question: Question, missing: list[TrialRecord], worse: TrialRecord, better: TrialRecord, desk: Desk
+        self,
+        question: Question,
+        missing: list[TrialRecord],
+        worse: TrialRecord,
+        better: TrialRecord,
+        context: ProposalContext,
     ) -> Proposal:
         """The missing half on the other model, the worse one first: the prediction refers to it."""
         model = question.other_model
-        spec = desk.trial(missing[0].spec.kv, model) if missing[0].spec.layers is None else None
+        spec = context.trial(missing[0].spec.kv, model) if missing[0].spec.layers is None else None
         if spec is None:
             raise SwarmError(f"{model} cannot run this configuration.")
-        if not desk.is_new(spec):
+        if not context.is_new(spec):
             raise SwarmError("its trial on the other model is under way.")
         prediction = None
         if missing == [better]:
-            anchor = desk.cells[model, Configuration.of(worse.spec).key].records[0].id
+            anchor = context.cells[model, Configuration.of(worse.spec).key].records[0].id
             factor = better.metrics["kld"].value / max(worse.metrics["kld"].value, 1e-9)
             if 0 < factor < 1 and question.expectation == "same":
                 prediction = Prediction(metric="kld", comparator="<=", threshold=factor**CARRIED, reference=anchor)
@@ -113,8 +118,10 @@ class CrossReferencer(Role[Questions]):
             spec=spec, proposer=author(self.name), rationale=question.because[:MAX_REASON], prediction=prediction
         )
 
-    def _finding(self, question: Question, better: TrialRecord, worse: TrialRecord, desk: Desk) -> Finding:
-        cells = tokened(desk.cells)
+    def _finding(
+        self, question: Question, better: TrialRecord, worse: TrialRecord, context: ProposalContext
+    ) -> Finding:
+        cells = tokened(context.cells)
         here, there = token(better.spec.model), token(question.other_model)
         keys = [Configuration.of(r.spec).key for r in (better, worse)]
         claim = Claim("contrast", "kld", keys[0], keys[1], (here, there))
@@ -125,6 +132,6 @@ class CrossReferencer(Role[Questions]):
             raise SwarmError("both models are measured: the analysts judge what carries over.")
         if estimate.interval()[1] >= 0 or estimate.mean > -NEGLIGIBLE:
             raise SwarmError("the data does not bear it out: the models do not differ beyond the noise.")
-        finding = contrast.state(claim, estimate, better.spec.model, question.other_model, desk.cells)
-        text = finding.statement + reason(question.because, desk)
+        finding = contrast.state(claim, estimate, better.spec.model, question.other_model, context.cells)
+        text = finding.statement + reason(question.because, context)
         return finding.model_copy(update={"statement": text, "author": author(self.name)})

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import (
     MAX_REASON,
@@ -82,25 +82,25 @@ class Proposer(Role[Ideas]):
     urgency = 1
     answer = Ideas
 
-    def task(self, desk: Desk) -> Mapping[str, Any]:
+    def task(self, context: ProposalContext) -> Mapping[str, Any]:
         """How many, for which models, and what counts as good."""
-        settings = desk.settings
+        settings = context.settings
         return {
             "propose": BATCH,
-            "models": list(desk.infos),
+            "models": list(context.infos),
             "goal": "lower kld at equal bits/value, or fewer bits/value at equal kld",
             "at_most": {"kld": settings.max_kld, "bits_per_value": settings.max_bits},
-            "sink_tokens": list(desk.space.settings.sink_tokens),
-            "residual_window": list(desk.space.settings.residual_window),
+            "sink_tokens": list(context.space.settings.sink_tokens),
+            "residual_window": list(context.space.settings.residual_window),
         }
 
-    def use(self, answer: Ideas, desk: Desk) -> Used[Contribution]:
+    def use(self, answer: Ideas, context: ProposalContext) -> Used[Contribution]:
         """The lawful new ideas."""
         kept: dict[str, Proposal] = {}
         reasons = []
         for number, idea in enumerate(answer.proposals[: 2 * BATCH]):
             try:
-                proposal = self._proposal(idea, desk)
+                proposal = self._proposal(idea, context)
                 identity = proposal.spec.fingerprint()
                 if identity in kept:
                     raise SwarmError("it is in the list twice.")
@@ -113,36 +113,36 @@ class Proposer(Role[Ideas]):
             reasons.append("the list of proposals is empty")
         return Used(Contribution(proposals=tuple(kept.values())) if kept else None, tuple(reasons))
 
-    def _proposal(self, idea: Idea, desk: Desk) -> Proposal:
-        spec = specification(idea, desk)
-        if not desk.is_new(spec):
+    def _proposal(self, idea: Idea, context: ProposalContext) -> Proposal:
+        spec = specification(idea, context)
+        if not context.is_new(spec):
             raise SwarmError("this experiment has been proposed before.")
         return Proposal(
             spec=spec,
             proposer=author(self.name),
             rationale=idea.rationale[:MAX_REASON],
-            prediction=registered(idea.prediction, spec, desk),
+            prediction=registered(idea.prediction, spec, context),
         )
 
 
-def specification(idea: Idea, desk: Desk) -> TrialSpec:
+def specification(idea: Idea, context: ProposalContext) -> TrialSpec:
     """The trial of an idea.
 
     Raises:
         SwarmError: an unknown model, or a configuration that is unlawful or outside the space.
         ValidationError: a field with an impossible value.
     """
-    if idea.model not in desk.templates:
+    if idea.model not in context.templates:
         raise SwarmError(f"model {idea.model[:80]!r} is not part of this campaign.")
     layers = None
     if idea.first_layer is not None or idea.last_layer is not None:
-        n = desk.infos[idea.model].n_layers
+        n = context.infos[idea.model].n_layers
         first = idea.first_layer or 0
         last = n - 1 if idea.last_layer is None else idea.last_layer
         if not 0 <= first <= last < n:
             raise SwarmError(f"layers {first} to {last} are not layers of {idea.model}, which has 0 to {n - 1}.")
         layers = None if (first, last) == (0, n - 1) else list(range(first, last + 1))
-    data = desk.templates[idea.model].model_dump() | {
+    data = context.templates[idea.model].model_dump() | {
         "kv": {
             "key": idea.key.model_dump(exclude_none=True),
             "value": idea.value.model_dump(exclude_none=True),
@@ -154,18 +154,18 @@ def specification(idea: Idea, desk: Desk) -> TrialSpec:
     }
     spec = TrialSpec.model_validate(data)
     if idea.ends is not None:
-        spec = desk.space.with_ends(spec, **idea.ends.model_dump())
-    desk.space.params(spec)
+        spec = context.space.with_ends(spec, **idea.ends.model_dump())
+    context.space.params(spec)
     return spec
 
 
-def registered(guess: Guess | None, spec: TrialSpec, desk: Desk) -> Prediction | None:
+def registered(guess: Guess | None, spec: TrialSpec, context: ProposalContext) -> Prediction | None:
     """The prediction as it is registered; one that could never be scored is left out."""
     if guess is None or not guess.threshold > 0:
         return None
     reference = None
     if guess.reference_trial is not None:
-        known = next((r for r in desk.history.completed if r.id == guess.reference_trial), None)
+        known = next((r for r in context.history.completed if r.id == guess.reference_trial), None)
         if known is None or known.spec.model != spec.model or guess.metric not in known.metrics:
             return None
         reference = known.id

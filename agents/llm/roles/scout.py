@@ -15,7 +15,7 @@ from swarm.agents.analysis.claims import (
     tokened,
 )
 from swarm.agents.analysis.results import Configuration
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import (
     MAX_REASON,
@@ -54,19 +54,19 @@ class Scout(Role[Observations]):
     job = "point at differences that matter, and say why"
     answer = Observations
 
-    def task(self, desk: Desk) -> Mapping[str, Any]:
+    def task(self, context: ProposalContext) -> Mapping[str, Any]:
         """What to look for."""
-        known = [f.statement for f in desk.findings()][:MOST]
-        return {"observe": MOST, "metric": "kld", "trials": comparable(desk), "known": known}
+        known = [f.statement for f in context.findings()][:MOST]
+        return {"observe": MOST, "metric": "kld", "trials": comparable(context), "known": known}
 
-    def use(self, answer: Observations, desk: Desk) -> Used[Contribution]:
+    def use(self, answer: Observations, context: ProposalContext) -> Used[Contribution]:
         """The observations that the paired windows bear out."""
         kept: dict[str, Finding] = {}
         reasons = []
         for number, seen in enumerate(answer.observations[: 2 * MOST]):
             try:
-                better, worse = pair(seen.better_trial, seen.worse_trial, desk)
-                finding = self._finding(better, worse, seen.because, desk)
+                better, worse = pair(seen.better_trial, seen.worse_trial, context)
+                finding = self._finding(better, worse, seen.because, context)
                 kept.setdefault(finding.key, finding)
             except SwarmError as error:
                 reasons.append(f"observation {number}: {error.problem}")
@@ -74,10 +74,10 @@ class Scout(Role[Observations]):
             reasons.append("the list of observations is empty")
         return Used(Contribution(findings=tuple(kept.values())) if kept else None, tuple(reasons))
 
-    def _finding(self, better: TrialRecord, worse: TrialRecord, because: str, desk: Desk) -> Finding:
+    def _finding(self, better: TrialRecord, worse: TrialRecord, because: str, context: ProposalContext) -> Finding:
         keys = [Configuration.of(r.spec).key for r in (better, worse)]
         claim = Claim("pair", "kld", keys[0], keys[1], (token(better.spec.model),))
-        cells = tokened(desk.cells)
+        cells = tokened(context.cells)
         estimate = claim.estimate(cells)
         if estimate is None:
             raise SwarmError("the two trials share no text windows.")
@@ -87,7 +87,7 @@ class Scout(Role[Observations]):
         return Finding(
             kind="sensitivity",
             key=claim.key,
-            statement=f"On {better.spec.model} [{labels[0]}] beats [{labels[1]}]." + reason(because, desk),
+            statement=f"On {better.spec.model} [{labels[0]}] beats [{labels[1]}]." + reason(because, context),
             models=(better.spec.model,),
             effect=results.ratio("KLD ratio", estimate),
             evidence=tuple(i for place in claim.needs() for i in cells[place].ids),
@@ -95,19 +95,19 @@ class Scout(Role[Observations]):
         )
 
 
-def comparable(desk: Desk) -> dict[str, list[int]]:
+def comparable(context: ProposalContext) -> dict[str, list[int]]:
     """Ids of the latest trials of each model that may be set against each other."""
-    trials = {name: desk.history.select(model=name, protocol="quality") for name in desk.infos}
+    trials = {name: context.history.select(model=name, protocol="quality") for name in context.infos}
     return {name: [r.id for r in records if "kld" in r.metrics][-MOST_IDS:] for name, records in trials.items()}
 
 
-def pair(better: int, worse: int, desk: Desk) -> tuple[TrialRecord, TrialRecord]:
+def pair(better: int, worse: int, context: ProposalContext) -> tuple[TrialRecord, TrialRecord]:
     """Two finished quality trials of one model.
 
     Raises:
         SwarmError: an id that does not exist, has no such measurement, or another model.
     """
-    found = list(_records((better, worse), desk))
+    found = list(_records((better, worse), context))
     if found[0].spec.model != found[1].spec.model:
         models = " and ".join(f"trial {r.id} is of {r.spec.model}" for r in found)
         raise SwarmError(f"the two trials are of different models: {models}.")
@@ -117,21 +117,21 @@ def pair(better: int, worse: int, desk: Desk) -> tuple[TrialRecord, TrialRecord]
     return found[0], found[1]
 
 
-def _records(ids: tuple[int, ...], desk: Desk) -> Iterator[TrialRecord]:
-    known = {r.id: r for r in desk.history.completed}
+def _records(ids: tuple[int, ...], context: ProposalContext) -> Iterator[TrialRecord]:
+    known = {r.id: r for r in context.history.completed}
     for identity in ids:
         record = known.get(identity)
         if record is None:
-            lists = (f"{', '.join(map(str, some))} of {model}" for model, some in comparable(desk).items() if some)
+            lists = (f"{', '.join(map(str, some))} of {model}" for model, some in comparable(context).items() if some)
             raise SwarmError(f"there is no finished trial {identity}; there are {'; '.join(lists) or 'none'}.")
         if record.spec.protocol != "quality" or "kld" not in record.metrics:
             raise SwarmError(f"trial {identity} is no quality trial.")
         yield record
 
 
-def reason(because: str, desk: Desk) -> str:
+def reason(because: str, context: ProposalContext) -> str:
     """A reason as it may stand in a finding: marked as a guess, and only when it asserts nothing."""
     text = " ".join(because.split())[:MAX_REASON]
-    if not text or not is_guess(text, Resolver(desk.history, desk.settings)):
+    if not text or not is_guess(text, Resolver(context.history, context.settings)):
         return ""
     return f" Suggested reason: {text}"

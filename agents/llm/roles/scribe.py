@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from swarm.agents.generation.context import Desk
+from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import Contribution, Role, Shape
 from swarm.agents.writing.checks import problems
@@ -28,20 +28,20 @@ class Scribe(Role[Sentences]):
     job = "say in plain words what was found"
     answer = Sentences
 
-    def task(self, desk: Desk) -> Mapping[str, Any]:
+    def task(self, context: ProposalContext) -> Mapping[str, Any]:
         """The references that may be used."""
-        findings = {f"finding:{i}": key for key, i in desk.ids.items()}
+        findings = {f"finding:{i}": key for key, i in context.ids.items()}
         return {
             "sentences": MOST,
             "trial_reference": "{trial:ID:kld}, {trial:ID:bits_per_value}, {trial:ID:label}, {trial:ID:model}",
             "finding_reference": "{finding:ID:statement}, {finding:ID:effect}, {finding:ID:status}",
             "findings": dict(list(findings.items())[-20:]),
-            "facts": [f"{{fact:{name}}}" for name in sorted(Resolver(desk.history, desk.settings).facts)][:30],
+            "facts": [f"{{fact:{name}}}" for name in sorted(Resolver(context.history, context.settings).facts)][:30],
         }
 
-    def use(self, answer: Sentences, desk: Desk) -> Used[Contribution]:
+    def use(self, answer: Sentences, context: ProposalContext) -> Used[Contribution]:
         """The sentences that pass."""
-        resolver = Resolver(desk.history, desk.settings)
+        resolver = Resolver(context.history, context.settings)
         kept, reasons = [], []
         for sentence in dict.fromkeys(" ".join(s.split())[:LONGEST] for s in answer.sentences[: 2 * MOST]):
             found = problems(sentence, resolver) if sentence else []

@@ -9,7 +9,8 @@ from collections import Counter
 
 import pytest
 
-from swarm.agents.generation.strategy import Council
+from swarm.agents.analysis.engine import AnalysisEngine
+from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.llm import retry
 from swarm.agents.llm.runner import Minds
@@ -118,25 +119,26 @@ SETTINGS = AgentSettings(shares={"attention": 0, "depth": 0})
 def drive(lab, infos, minds: Minds, budget: int, *, patient: bool = True, seed: int = 0, summaries=()):
     """A driver whose trials take as long as the LLM's answers, as real ones do; or no time at all."""
     lab.n_layers = {i.name: i.n_layers for i in infos}
-    council = Council(Space(infos), infos, SETTINGS, seed, minds=minds)
+    engine = AnalysisEngine(infos, SETTINGS, claimed=minds.findings)
+    strategy = GenerationStrategy(Space(infos), engine, seed, llm=minds)
     records, findings, longest = [], [], 0.0
     for number in range(budget):
         history = History.before(number, records, 4, findings, summaries)
-        if council.is_milestone(number)[0]:
-            found = {f.key: f for f in council.analyse(number, history)}
+        if engine.is_milestone(number)[0]:
+            found = {f.key: f for f in engine.analyse(number, history)}
             findings = rows(found, findings)
             history = History.before(number, records, 4, findings, summaries)
         started = time.monotonic()
-        proposal = council.propose(number, history)
+        proposal = strategy.propose(number, history)
         longest = max(longest, time.monotonic() - started)
         records.append(lab.run(number, proposal))
         while patient and any(post.get("busy") for post in minds.status().values()):
             time.sleep(0.002)
     done = History.before(budget, records, 0, findings, summaries)
-    findings = rows({f.key: f for f in council.analyse(budget, done)}, findings)
+    findings = rows({f.key: f for f in engine.analyse(budget, done)}, findings)
     done = History.before(budget, records, 0, findings, summaries)
-    summary = council.summarise(done)
-    council.close()
+    summary = engine.summarise(done, strategy.commentary(done))
+    minds.close()
     return records, findings, summary, done, longest
 
 
@@ -370,20 +372,21 @@ def test_reasons_that_state_numbers_or_compare_are_left_out(server, make_lab, in
     from swarm.agents.llm.roles.scout import reason
 
     run = simulate(make_lab(), infos, 30)
-    desk = run.council.desk(30, run.history)
-    assert reason("the heads are  larger\nthere", desk) == " Suggested reason: the heads are larger there"
+    context = run.strategy.context(30, run.history)
+    assert reason("the heads are  larger\nthere", context) == " Suggested reason: the heads are larger there"
     for bad in ("", "it is 5 times better", "KLD is lower", "see {trial:9999:kld}", "{evil}"):
-        assert reason(bad, desk) == ""
+        assert reason(bad, context) == ""
 
 
 def test_closing_is_quick_even_with_a_call_in_flight(server, make_lab, infos, hire, weather) -> None:
     server.plan = [weather.hangs(60.0)]
     minds = hire(llm_timeout=60.0)
     lab = make_lab()
-    council = Council(Space(infos), infos, AgentSettings(), 0, minds=minds)
+    engine = AnalysisEngine(infos, AgentSettings(), claimed=minds.findings)
+    strategy = GenerationStrategy(Space(infos), engine, 0, llm=minds)
     records = []
     for number in range(20):
-        records.append(lab.run(number, council.propose(number, History.before(number, records, 4))))
+        records.append(lab.run(number, strategy.propose(number, History.before(number, records, 4))))
     started = time.monotonic()
-    council.close()
+    minds.close()
     assert time.monotonic() - started < 20  # the call would last another 40

@@ -4,8 +4,9 @@ from collections import Counter
 
 import pytest
 
-from swarm.agents.generation import strategy as council_module
-from swarm.agents.generation.strategy import Council
+from swarm.agents.analysis.engine import AnalysisEngine
+from swarm.agents.analysis.judge import Referee
+from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.space.search_space import Space
@@ -16,6 +17,10 @@ from swarm.memory.records import TrialRecord
 def law(spec) -> float:
     turned = [side.rotation == "hadamard" for side in (spec.kv.key, spec.kv.value)]
     return sum(turned) * (-0.6 if spec.model == "alpha" else 0.5)
+
+
+def made(infos, seed=0, **settings) -> GenerationStrategy:
+    return GenerationStrategy(Space(infos), AnalysisEngine(infos, AgentSettings(**settings)), seed)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +54,7 @@ def test_every_trial_is_new_and_in_its_space(finished, make_lab, simulate, infos
 def test_any_driver_that_resumes_proposes_the_same(finished, make_lab, simulate, infos, seed) -> None:
     run = run_of(finished, make_lab, simulate, infos, seed)
     for number in (0, 39, 70, 101, 149):
-        resumed = Council(Space(infos), infos, AgentSettings(), seed)
+        resumed = made(infos, seed)
         history = History.before(number, run.records, 8)
         assert resumed.propose(number, history).spec == run.records[number].spec
 
@@ -60,14 +65,14 @@ def test_findings_go_on_from_the_last_milestone_that_was_judged(
 ) -> None:
     run = run_of(finished, make_lab, simulate, infos, seed)
     histories = [History.before(number, run.records, 8) for number in (147, 148, 149)]
-    expected = Council(Space(infos), infos, AgentSettings(), seed).desk(149, histories[2]).findings()
-    council, state, looks = Council(Space(infos), infos, AgentSettings(), seed), council_module._state, []
-    monkeypatch.setattr(council_module, "_state", lambda history: looks.append(history) or state(history))
-    for number, history in zip((147, 148, 149), histories, strict=True):
-        looks.clear()
-        found = council.desk(number, history).findings()
-    assert found == expected
-    assert len(looks) == 1
+    expected = AnalysisEngine(infos, AgentSettings()).standing(149, histories[2])
+    engine, judge, judged = AnalysisEngine(infos, AgentSettings()), Referee.judge, []
+    monkeypatch.setattr(Referee, "judge", lambda *args: judged.append(args) or judge(*args))
+    assert engine.standing(147, histories[0])
+    assert len(judged) == 14
+    judged.clear()
+    assert engine.standing(148, histories[1]) == engine.standing(149, histories[2]) == expected
+    assert not judged
 
 
 def test_results_inside_the_lag_change_nothing(finished, make_lab, simulate, infos) -> None:
@@ -75,8 +80,8 @@ def test_results_inside_the_lag_change_nothing(finished, make_lab, simulate, inf
     number = 120
     later = [r.model_copy(update={"state": "failed", "metrics": {}}) if r.number >= 112 else r for r in run.records]
     for records in (run.records, later, [r for r in run.records if r.number < number]):
-        council = Council(Space(infos), infos, AgentSettings(), 0)
-        assert council.propose(number, History.before(number, records, 8)).spec == run.records[number].spec
+        strategy = made(infos)
+        assert strategy.propose(number, History.before(number, records, 8)).spec == run.records[number].spec
 
 
 def test_seeds_give_different_campaigns(finished, make_lab, simulate, infos) -> None:
@@ -97,8 +102,8 @@ def test_the_control_arm_never_sees_the_agents(finished, make_lab, simulate, inf
     checked = 0
     for record in run.records:
         if record.arm == "control" and record.number > 60:
-            council = Council(Space(infos), infos, AgentSettings(), seed)
-            again = council.propose(record.number, History.before(record.number, changed, 8))
+            strategy = made(infos, seed)
+            again = strategy.propose(record.number, History.before(record.number, changed, 8))
             assert again.spec == record.spec
             checked += 1
         if checked == 6:
@@ -153,21 +158,21 @@ def test_a_used_up_space_is_measured_again_elsewhere(make_lab, make_info, infos)
             return self.defaults(info)[0]
 
     space = Tiny(infos)
-    council = Council(space, infos, AgentSettings(control_share=1.0), 0)
+    strategy = GenerationStrategy(space, AnalysisEngine(infos, AgentSettings(control_share=1.0)), 0)
     records = [
-        make_lab().run(0, council.propose(0, History(()))),
+        make_lab().run(0, strategy.propose(0, History(()))),
     ]
-    desk = council.desk(1, History.before(1, records, 0))
-    again = desk.random("alpha")
+    context = strategy.context(1, History.before(1, records, 0))
+    again = context.random("alpha")
     assert again.replicate == 1
     assert again.kv == records[0].spec.kv
 
 
 def test_bad_settings_are_refused(infos) -> None:
     with pytest.raises(UsageError, match="no model"):
-        Council(Space(infos), [], AgentSettings(), 0)
+        made([])
     with pytest.raises(UnknownNameError, match="kind of trial"):
-        Council(Space(infos), infos, AgentSettings(shares={"guessing": 1.0}), 0)
+        made(infos, shares={"guessing": 1.0})
 
 
 def test_one_model_and_unequal_models_work(make_lab, make_info, simulate) -> None:
