@@ -71,16 +71,13 @@ def test_a_claim_is_confirmed_by_replication_only(make_lab, infos, seed) -> None
     records = measured(lab, four())
     finding, claim = contrast(records)
     assert status(finding, records, infos) == "hypothesis"
-    ordered = [spec for f, spec in judge(infos).replications([finding], History(tuple(records))) if f is finding]
+    ordered = [spec for f, spec in referee.replications([finding], History(tuple(records))) if f is finding]
     assert {(s.model, s.kv, s.replicate) for s in ordered} == {(s.model, s.kv, 1) for s in four()}
     assert all(s.seed == 1 for s in ordered)
     again = [*records, *measured(lab, ordered, 4)]
     assert status(finding, again, infos) == "confirmed"
     assert claim.estimate(tokened(History(tuple(again)).cells()), [1]) is not None
-    assert (
-        list(judge(infos).replications([finding.model_copy(update={"status": "confirmed"})], History(tuple(again))))
-        == []
-    )
+    assert list(referee.replications([finding.model_copy(update={"status": "confirmed"})], History(tuple(again)))) == []
 
 
 def test_a_claim_that_does_not_replicate_is_refuted(make_lab, infos) -> None:
@@ -105,7 +102,7 @@ def test_running_and_failed_replications_are_not_ordered_again(make_lab, infos) 
     repeat = measured(lab, four(1), 4)
     repeat[0] = repeat[0].model_copy(update={"state": "failed", "outcome": "crash", "metrics": {}, "arrays": {}})
     repeat[1] = repeat[1].model_copy(update={"state": "running", "metrics": {}, "arrays": {}})
-    ordered = [s for _, s in judge(infos).replications([finding], History((*records, *repeat)))]
+    ordered = [s for _, s in referee.replications([finding], History((*records, *repeat)))]
     assert {s.replicate for s in ordered} == {2}
 
 
@@ -157,7 +154,7 @@ def test_patterns_without_a_claim_are_confirmed_by_finding_them_again(make_lab, 
     found = analysts()["depth"]().analyse(history, {"alpha": infos[0]})
     (growth,) = [f for f in found if f.key.startswith("depth:")]
     assert {f.status for f in judge(infos).judge([growth], [], history)} == {"hypothesis"}
-    ordered = [spec for _, spec in judge(infos).replications([growth], history)]
+    ordered = [spec for _, spec in referee.replications([growth], history)]
     assert len(ordered) == len(records)
     again = History((*records, *measured(lab, ordered, len(records))))
     assert [f.status for f in judge(infos).judge([growth], [], again)] == ["confirmed"]
