@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from swarm.agents.analysis import results
-from swarm.agents.analysis.results import Cell, Configuration
+from swarm.agents.analysis.results import ConfigResult, Place, config_key
 from swarm.memory.records import FindingRecord, SummaryRecord, TrialRecord
 
 FINISHED = frozenset({"complete", "failed", "pruned", "quarantined"})
@@ -25,7 +25,6 @@ class History:
     lag: int = 0
     findings: tuple[FindingRecord, ...] = ()
     summaries: tuple[SummaryRecord, ...] = ()
-    _cells: dict[tuple[str, str], dict[tuple[str, str], Cell]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def before(
@@ -50,18 +49,22 @@ class History:
         seen = (r if r.number < horizon and r.state in FINISHED else hide(r) for r in known)
         return cls(tuple(seen), lag, tuple(findings), tuple(summaries))
 
-    def cells(self, metric: str = "kld", protocol: str = "quality") -> dict[tuple[str, str], Cell]:
+    @cached_property
+    def _pooled(self) -> dict[tuple[str, str], dict[Place, ConfigResult]]:
+        return {}
+
+    def cells(self, metric: str = "kld", protocol: str = "quality") -> dict[Place, ConfigResult]:
         """Completed trials of a protocol pooled by model and key of their configuration; not to be changed."""
-        if (metric, protocol) not in self._cells:
-            self._cells[metric, protocol] = results.cells(self.completed, metric, protocol)
-        return self._cells[metric, protocol]
+        if (metric, protocol) not in self._pooled:
+            self._pooled[metric, protocol] = results.pool(self.completed, metric, protocol)
+        return self._pooled[metric, protocol]
 
     def at(self, number: int) -> History:
         """The history as it was before proposal `number`, under the same lag."""
         if not self.records or self.records[-1].number < number:
             return self  # all of it was known; what the lag hid stays hidden
         known = History.before(number, self.records, self.lag)
-        return replace(self, records=known.records, _cells={})
+        return replace(self, records=known.records)
 
     @cached_property
     def completed(self) -> tuple[TrialRecord, ...]:
@@ -94,11 +97,11 @@ class History:
             return False
         if reference.spec.model != record.spec.model:
             return True
-        wanted = {Configuration.of(record.spec).key, Configuration.of(reference.spec).key}
+        wanted = {config_key(record.spec), config_key(reference.spec)}
         known: dict[str, set[str]] = {}
         for other in self.completed:
             if other.id < record.id and other.spec.model != record.spec.model:
-                known.setdefault(other.spec.model, set()).add(Configuration.of(other.spec).key)
+                known.setdefault(other.spec.model, set()).add(config_key(other.spec))
         return len(wanted) == 2 and any(wanted <= keys for keys in known.values())
 
 

@@ -170,10 +170,10 @@ class Swarm:
 
     def order(self, wanted: Sequence[Configuration]) -> list[int]:
         """Places of all configurations that ended well, in the order of the cheap rung: by Pareto rank, then by KLD."""
-        cells = [cell for cell in results.cells(self.records).values() if cell.configuration.rung == 0]
+        cells = [cell for cell in results.pool(self.records).values() if cell.spec.rung == 0]
         places = {configuration: place for place, configuration in enumerate(wanted)}
         ranked = sorted(zip(pareto.ranks(cells), cells, strict=True), key=lambda entry: (entry[0], entry[1].level))
-        return [places[cell.configuration.kv, cell.configuration.layers] for _, cell in ranked]
+        return [places[cell.spec.kv, cell.spec.layers] for _, cell in ranked]
 
     def _run(self, spec: TrialSpec) -> Answer:
         from swarm.kernels.errors import TrialError

@@ -1,4 +1,4 @@
-"""The seam of all analysts."""
+"""What every analyst is: something that reads patterns out of a history."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PACKAGE = "swarm.agents.analysis.analysts"
 
 
 class Analyst(ABC):
-    """Looks for one kind of pattern. One file in `agents/analysis/analysts` is one analyst, named like its file.
+    """Looks for one kind of pattern. One file in `agents/analysis/analysts` is one analyst.
 
     A pure function of its arguments: the same history gives the same findings. An analyst states hypotheses; the
-    referee alone confirms or refutes them.
+    judge alone confirms or refutes them. `name` signs the findings, and stores hold it.
     """
 
     name: ClassVar[str]
@@ -37,5 +37,6 @@ class Analyst(ABC):
 
 
 def analysts() -> dict[str, type[Analyst]]:
-    """Every analyst by name."""
-    return plugins.load_all(PACKAGE, Analyst)  # type: ignore[type-abstract]
+    """Every analyst by name, in the order in which they are asked."""
+    found = plugins.load_all(PACKAGE, Analyst)  # type: ignore[type-abstract]
+    return {kind.name: kind for kind in sorted(found.values(), key=lambda kind: kind.name)}

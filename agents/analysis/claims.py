@@ -1,7 +1,7 @@
-"""Testable claims and their keys: what a finding says, in a form that code can evaluate again on other data.
+"""Testable claims: what a finding says, in a form that code can evaluate again on other data.
 
-A key is readable and can be parsed back; configurations are named by the digits of `Configuration.key`, models by
-their names (long ones by digits).
+Analysts, LLM roles and published claims state their comparisons as a `Claim`; the judge reads it back from the key
+of the finding. Configurations are named by their keys, models by their names (long ones by digits).
 """
 
 from __future__ import annotations
@@ -12,90 +12,128 @@ from dataclasses import dataclass
 from math import log
 from typing import Literal
 
-from swarm.agents.analysis import results
-from swarm.agents.analysis.results import Cells
+from swarm.agents.analysis import results, statistics
+from swarm.agents.analysis.results import ConfigResult, Place, Results
 from swarm.agents.analysis.statistics import Estimate
-from swarm.memory.records import FindingKind
+from swarm.memory.records import Effect, FindingKind
 
-Relation = Literal["pair", "contrast", "transfer"]
-KINDS: dict[Relation, FindingKind] = {"pair": "sensitivity", "contrast": "contrast", "transfer": "transfer"}
+Relation = Literal["pair", "contrast", "transfer", "threshold", "growth", "law"]
+COMPARISONS: tuple[Relation, ...] = ("pair", "contrast", "transfer")
+"""Relations of two configurations."""
 
-LONGEST_NAME = 48
+MAX_NAME_CHARS = 48
+MIN_POINTS = 3
+"""Points that an exponent needs."""
+
+NEGLIGIBLE = log(1.1)
+"""Effects smaller than this ratio are not worth a claim."""
 
 
 def token(model: str) -> str:
     """A model's name as it stands in keys."""
-    if len(model) <= LONGEST_NAME and ":" not in model:
+    if len(model) <= MAX_NAME_CHARS and ":" not in model:
         return model
     return hashlib.sha256(model.encode()).hexdigest()[:10]
 
 
+def by_token(found: Results) -> Results:
+    """The same results keyed by model token."""
+    return {(token(model), key): result for (model, key), result in found.items()}
+
+
 @dataclass(frozen=True)
 class Claim:
-    """A comparison of configuration `better` with configuration `worse` by a metric.
+    """An effect of configurations on a metric.
 
-    - pair: on `models[0]`, `better` has the lower metric.
+    - pair: on `models[0]`, the first configuration has the lower metric than the second.
     - transfer: that it does on `models[0]` holds on `models[1]` as well.
-    - contrast: the ratio better / worse is lower on `models[0]` than on `models[1]`.
+    - contrast: the ratio of the first to the second is lower on `models[0]` than on `models[1]`.
+    - threshold: how large the metric of the one configuration is.
+    - growth: with which exponent the metric grows with the number of quantized layers, given as `points`.
+    - law: with which exponent the attention's KL grows with G, measured in the same trials.
 
-    `models` are tokens, configurations are keys.
+    `models` are tokens, `configurations` are keys.
     """
 
     relation: Relation
     metric: str
-    better: str
-    worse: str
+    configurations: tuple[str, ...]
     models: tuple[str, ...]
+    points: tuple[float, ...] = ()
 
     @property
     def key(self) -> str:
         """The key of the finding."""
-        return ":".join((self.relation, self.metric, self.better, self.worse, *self.models))
+        return ":".join((self.relation, self.metric, *self.configurations, *self.models))
 
     @property
     def kind(self) -> FindingKind:
         """The kind of finding that states it."""
-        return KINDS[self.relation]
+        return self.relation if self.relation in ("contrast", "transfer") else "sensitivity"
 
     @classmethod
     def parse(cls, key: str) -> Claim | None:
-        """The claim of a key; None when the key states something else."""
-        relation, *rest = key.split(":")
-        if relation not in KINDS or len(rest) != (4 if relation == "pair" else 5):
+        """The comparison of a key; None when the key states something else."""
+        start, *rest = key.split(":")
+        relation = next((r for r in COMPARISONS if r == start), None)
+        if relation is None or len(rest) != (4 if relation == "pair" else 5):
             return None
         metric, better, worse, *models = rest
-        return cls(relation, metric, better, worse, tuple(models))
+        return cls(relation, metric, (better, worse), tuple(models))
 
     @property
-    def tested(self) -> tuple[str, ...]:
-        """The models whose measurements decide."""
-        return self.models[1:] if self.relation == "transfer" else self.models
+    def needs(self) -> list[Place]:
+        """What must be measured to decide it: model token and configuration key, model after model."""
+        tested = self.models[1:] if self.relation == "transfer" else self.models
+        return [(model, key) for model in tested for key in self.configurations]
 
-    def needs(self) -> list[tuple[str, str]]:
-        """The cells (model token, configuration key) that must be measured to decide it."""
-        return [(model, key) for model in self.tested for key in (self.better, self.worse)]
+    def estimate(self, found: Results, replicates: Iterable[int] | None = None) -> Estimate | None:
+        """The effect as a number; None while data is missing.
 
-    def estimate(self, cells: Cells, replicates: Iterable[int] | None = None) -> Estimate | None:
-        """The effect on the logarithmic scale; negative when the claim is right. None while data is missing.
+        Comparisons are on the logarithmic scale: negative when the claim is right.
 
         Args:
-            cells: measurements of the metric, keyed by model token and configuration key.
-            replicates: text windows to use; None for all.
+            found: measurements of the metric, keyed by model token and configuration key.
+            replicates: text windows that comparisons use; None for all.
         """
+        measured = [found.get(place) for place in self.needs]
+        if self.relation in ("growth", "law"):
+            return self._exponent(measured)
+        if self.relation == "threshold":
+            return statistics.mean(measured[0].values) if measured[0] else None
         differences = []
-        for model in self.tested:
-            a, b = cells.get((model, self.better)), cells.get((model, self.worse))
-            found = None if a is None or b is None else results.compare(a, b, replicates)
-            if found is None:
+        for a, b in zip(measured[::2], measured[1::2], strict=True):
+            difference = None if a is None or b is None else results.compare(a, b, replicates)
+            if difference is None:
                 return None
-            differences.append(found)
+            differences.append(difference)
         return differences[0] - differences[1] if self.relation == "contrast" else differences[0]
 
+    def _exponent(self, measured: list[ConfigResult | None]) -> Estimate | None:
+        curve = []
+        for place, result in enumerate(measured):
+            if result is None:
+                continue
+            y = result.samples()
+            x = dict.fromkeys(y, log(self.points[place])) if self.relation == "growth" else _control(result)
+            curve.append((x, y))
+        return results.exponent(curve) if len(curve) >= MIN_POINTS else None
 
-def tokened(cells: Cells) -> Cells:
-    """The same cells keyed by model token."""
-    return {(token(model), key): cell for (model, key), cell in cells.items()}
+    def evaluate(self, found: Results) -> Effect | None:
+        """The effect with its interval and unit; None while data is missing."""
+        estimate = self.estimate(found)
+        if estimate is None:
+            return None
+        if self.relation == "threshold":
+            unit = found[self.needs[0]].records[0].metrics[self.metric].unit
+            return results.effect(self.metric, estimate, unit)
+        if self.relation in ("growth", "law"):
+            return results.effect(f"exponent of {'depth' if self.relation == 'growth' else 'G'}", estimate, "exponent")
+        contrast = self.relation == "contrast"
+        return results.ratio(f"ratio of the {self.metric} ratios" if contrast else f"{self.metric} ratio", estimate)
 
 
-NEGLIGIBLE = log(1.1)
-"""Effects smaller than this ratio are not worth a claim."""
+def _control(result: ConfigResult) -> dict[results.Window, float]:
+    """ln(G) per window of the same trials."""
+    pooled = results.pool(result.records, "g", result.spec.protocol)
+    return next(iter(pooled.values())).samples() if pooled else {}

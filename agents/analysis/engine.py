@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import judge
 from swarm.agents.analysis.base import analysts
-from swarm.agents.analysis.judge import Referee, Score
+from swarm.agents.analysis.judge import Judge, Score
 from swarm.agents.history import History
 from swarm.agents.published_claims.plan import PREFIX, Programme
 from swarm.agents.settings import AgentSettings
@@ -48,7 +48,7 @@ class AnalysisEngine:
         self.plan = plan
         self._claimed = claimed
         self._analysts = [kind() for kind in analysts().values()]
-        self._referee = Referee(self._analysts, self.infos)
+        self._judge = Judge(self._analysts, self.infos)
         self._analyses: dict[str, Sequence[Finding]] = {}
         self._judged: dict[str, Sequence[Finding]] = {}
 
@@ -72,7 +72,7 @@ class AnalysisEngine:
         seen = history.at(number)
         found = self._analysed(seen)
         known = [r.finding for r in seen.findings if not r.finding.key.startswith(PREFIX)]
-        judged = self._referee.judge(found, known + self._said(found, seen), seen)
+        judged = self._judge.judge(found, known + self._said(found, seen), seen)
         # Published claims follow their own rule: their trials were planned, not picked.
         return judged + (self.plan.findings(seen) if self.plan else [])
 
@@ -98,7 +98,7 @@ class AnalysisEngine:
                 break
             ahead.append((key, seen))
         for key, seen in reversed(ahead):
-            found = self._judged[key] = self._referee.judge(self._analysed(seen), found, seen)
+            found = self._judged[key] = self._judge.judge(self._analysed(seen), found, seen)
         return [*found, *self._said(found, history)]
 
     def score(self, history: History) -> dict[int, Score]:
@@ -122,7 +122,7 @@ class AnalysisEngine:
         claimed |= {finding.key: finding for finding in self._claimed()}
         known = {finding.key for finding in found}
         new = [finding for key, finding in claimed.items() if key not in known]
-        return self._referee.judge([], new, history) if new else []
+        return self._judge.judge([], new, history) if new else []
 
     def _analysed(self, history: History) -> Sequence[Finding]:
         key = _state(history)

@@ -1,6 +1,6 @@
-"""Judges by code alone: scores predictions, promotes and demotes findings, says what must be replicated.
+"""Judges by code alone: scores predictions, promotes, demotes and ranks findings, says what must be replicated.
 
-A pure function of the history, so that a measurement that changes changes its findings with it. Knows no LLM.
+A pure function of the history, so that a measurement that changes changes its findings with it.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results
 from swarm.agents.analysis.base import Analyst
-from swarm.agents.analysis.claims import Claim, tokened
-from swarm.agents.analysis.results import Cell, Cells, Configuration
-from swarm.agents.analysis.statistics import CONFIDENCE, Estimate
+from swarm.agents.analysis.claims import Claim, by_token
+from swarm.agents.analysis.results import ConfigResult, Results, config_key
+from swarm.agents.analysis.statistics import CONFIDENCE
 from swarm.agents.history import History
 from swarm.experiments.spec import TrialSpec
-from swarm.memory.records import Finding, FindingStatus, Prediction, TrialRecord, Verdict
+from swarm.memory.records import Effect, Finding, FindingRecord, FindingStatus, Prediction, TrialRecord, Verdict
 
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
 
 ALPHA = 1 - CONFIDENCE
-ENOUGH = 3
+MAX_REPLICATES = 3
 """Replications after which a claim that still is not confirmed counts as refuted."""
 
 NOT_REPLICATED = ("plateau", "failure")
@@ -32,7 +32,7 @@ NOT_REPLICATED = ("plateau", "failure")
 
 
 @dataclass(frozen=True)
-class Referee:
+class Judge:
     """Judges findings against the trials of a history.
 
     Discovery and confirmation are kept apart: a finding is confirmed by replications alone, that is by trials on
@@ -52,20 +52,20 @@ class Referee:
         """
         current = {finding.key: finding for finding in found}
         before = {finding.key: finding for finding in known}
-        cells = tokened(history.cells())
+        measured = by_token(history.cells())
         again = self._replicated(history)
-        tainted = {record.id for record in history.completed if not results.is_consistent(record)}
+        inconsistent = {record.id for record in history.completed if not results.is_consistent(record)}
         judged = []
         for key, finding in (before | current).items():
             claim = Claim.parse(key)
             if claim is not None:
-                now = _judge_claim(finding, claim, cells)
+                now = _judge_claim(finding, claim, measured)
             else:
                 now = finding.model_copy(update={"status": _status(finding, key in current, again.get(key))})
-            ground = {*now.evidence, *(before[key].evidence if key in before else ())}
+            evidence = {*now.evidence, *(before[key].evidence if key in before else ())}
             # What rests on a measurement that contradicts itself may be seen again, but is not confirmed by it.
-            spoilt = now.status == "confirmed" and ground & tainted
-            judged.append(now.model_copy(update={"status": "hypothesis"}) if spoilt else now)
+            doubtful = now.status == "confirmed" and evidence & inconsistent
+            judged.append(now.model_copy(update={"status": "hypothesis"}) if doubtful else now)
         return judged
 
     def _replicated(self, history: History) -> dict[str, Finding]:
@@ -73,7 +73,7 @@ class Referee:
         fresh = tuple(r for r in history.records if r.spec.replicate > 0)
         if not fresh:
             return {}
-        alone = replace(history, records=fresh, findings=(), _cells={})
+        alone = replace(history, records=fresh, findings=())
         return {f.key: f for analyst in self.analysts for f in analyst.analyse(alone, self.infos)}
 
 
@@ -83,7 +83,7 @@ def replications(findings: Iterable[Finding], history: History) -> Iterator[tupl
     Kinds with the fewest confirmed findings come first, in a kind the clearest effect for the fewest trials.
     """
     by_id = {record.id: record for record in history.records}
-    present = {(r.spec.model, Configuration.of(r.spec).key, r.spec.replicate) for r in history.records}
+    present = {(r.spec.model, config_key(r.spec), r.spec.replicate) for r in history.records}
     findings = list(findings)
     done = Counter(f.kind for f in findings if f.status == "confirmed")
     ordered = sorted(
@@ -91,27 +91,22 @@ def replications(findings: Iterable[Finding], history: History) -> Iterator[tupl
         key=lambda f: (done[f.kind], -_clarity(f) / (1 + len(f.evidence)), f.key),
     )
     for finding in ordered:
-        specs = {
-            (by_id[i].spec.model, Configuration.of(by_id[i].spec).key): by_id[i].spec for i in _tested(finding, by_id)
-        }
-        for replicate in range(1, ENOUGH + 1):
+        specs = {(spec.model, config_key(spec)): spec for spec in _tested(finding, by_id)}
+        for replicate in range(1, MAX_REPLICATES + 1):
             missing = [spec for place, spec in specs.items() if (*place, replicate) not in present]
             for spec in missing:
-                yield (
-                    finding,
-                    spec.model_copy(update={"replicate": replicate, "seed": spec.seed + replicate - spec.replicate}),
-                )
+                seed = spec.seed + replicate - spec.replicate
+                yield finding, spec.model_copy(update={"replicate": replicate, "seed": seed})
             if missing:
                 break
 
 
-def _tested(finding: Finding, by_id: Mapping[int, TrialRecord]) -> list[int]:
-    """The evidence whose repetition decides: of a transfer only the trials on the target model."""
+def _tested(finding: Finding, by_id: Mapping[int, TrialRecord]) -> list[TrialSpec]:
+    """The trials whose repetition decides: of a transfer only those on the target model."""
     claim = Claim.parse(finding.key)
-    known = [i for i in finding.evidence if i in by_id]
-    if claim is None or claim.relation != "transfer":
-        return known
-    return [i for i in known if by_id[i].spec.model == finding.models[-1]]
+    specs = [by_id[i].spec for i in finding.evidence if i in by_id]
+    target_only = claim is not None and claim.relation == "transfer"
+    return [spec for spec in specs if spec.model == finding.models[-1] or not target_only]
 
 
 def _clarity(finding: Finding) -> float:
@@ -125,26 +120,23 @@ def _clarity(finding: Finding) -> float:
     return abs(effect.value) / max(effect.high - effect.low, 1e-9)
 
 
-def _judge_claim(finding: Finding, claim: Claim, cells: Cells) -> Finding:
-    pooled = claim.estimate(cells)
+def _judge_claim(finding: Finding, claim: Claim, measured: Results) -> Finding:
+    pooled = claim.estimate(measured)
     if pooled is None:
         return finding.model_copy(update={"status": "refuted"})
-    replicates = {r for place in claim.needs() if place in cells for r in cells[place].replicates if r > 0}
-    fresh = claim.estimate(cells, replicates)
+    used = [measured[place] for place in claim.needs]
+    replicates = {r for result in used for r in result.replicates if r > 0}
+    fresh = claim.estimate(measured, replicates)
     status: FindingStatus = "hypothesis"
-    if pooled.interval()[1] >= 0 or (fresh is not None and _opposes(fresh)):
+    if pooled.interval()[1] >= 0 or (fresh is not None and fresh.mean > 0 and fresh.p < ALPHA):
         status = "refuted"
     elif fresh is not None and fresh.below(0.0) < ALPHA:
         status = "confirmed"
-    elif fresh is not None and len(replicates) >= ENOUGH:
+    elif fresh is not None and len(replicates) >= MAX_REPLICATES:
         status = "refuted"
     effect = finding.effect and results.ratio(finding.effect.name, pooled)
-    ids = tuple(dict.fromkeys((*finding.evidence, *(i for place in claim.needs() for i in cells[place].ids))))
+    ids = tuple(dict.fromkeys((*finding.evidence, *(i for result in used for i in result.ids))))
     return finding.model_copy(update={"status": status, "effect": effect, "evidence": ids})
-
-
-def _opposes(fresh: Estimate) -> bool:
-    return fresh.mean > 0 and fresh.p < ALPHA
 
 
 def _status(finding: Finding, supported: bool, again: Finding | None) -> FindingStatus:
@@ -192,14 +184,14 @@ def _observed(record: TrialRecord, prediction: Prediction, history: History) -> 
     """Value, low and high of what the threshold bounds: the metric, or its ratio to the reference trial."""
     if prediction.metric not in record.metrics or not results.is_consistent(record):
         return None
-    own = _cell(record, prediction.metric)
+    own = ConfigResult(prediction.metric, (record,))
     value = record.metrics[prediction.metric].value
     if prediction.reference is None:
         return value, *own.interval
     reference = next((r for r in history.completed if r.id == prediction.reference), None)
     if reference is None or prediction.metric not in reference.metrics or not results.is_consistent(reference):
         return None
-    other = _cell(reference, prediction.metric)
+    other = ConfigResult(prediction.metric, (reference,))
     ratio = results.compare(own, other)
     if ratio is not None:
         effect = results.ratio("", ratio)
@@ -210,5 +202,43 @@ def _observed(record: TrialRecord, prediction: Prediction, history: History) -> 
     return value / reference.metrics[prediction.metric].value, low / base_high, high / base_low
 
 
-def _cell(record: TrialRecord, metric: str) -> Cell:
-    return next(iter(results.cells([record], metric, record.spec.protocol).values()))
+STATUS_ORDER = {"confirmed": 0, "hypothesis": 1, "refuted": 2}
+KIND_ORDER = {"contrast": 0, "transfer": 1, "failure": 2, "sensitivity": 3, "plateau": 4}
+MAX_WEIGHT = 5.0
+"""Effects from here on (a factor of about 150) count as equally large."""
+
+
+def weight(effect: Effect | None) -> float:
+    """How far the end of the interval that is nearest to no effect is away from it; 0 when no effect is included.
+
+    Ratios count on the logarithmic scale. So a small effect that is certain and a large one that is not weigh little.
+    """
+    if effect is None:
+        return 0.0
+    ends = (effect.low, effect.high)
+    if effect.unit == "ratio":
+        ends = tuple(log(end) if end > 0 else -MAX_WEIGHT for end in ends)  # type: ignore[assignment]
+    near = 0.0 if ends[0] <= 0 <= ends[1] else min(abs(ends[0]), abs(ends[1]))
+    return min(near, MAX_WEIGHT)
+
+
+def ranked(findings: Iterable[FindingRecord]) -> list[FindingRecord]:
+    """Confirmed findings before hypotheses before refuted ones, and within them by weight; plateaus come last."""
+    return sorted(findings, key=_place)
+
+
+def _place(record: FindingRecord) -> tuple[int, bool, float, int, int]:
+    finding = record.finding
+    is_plateau = finding.kind == "plateau"
+    return STATUS_ORDER[finding.status], is_plateau, -weight(finding.effect), KIND_ORDER[finding.kind], record.id
+
+
+def mixed(findings: Iterable[FindingRecord], most: int, of_a_kind: int) -> list[FindingRecord]:
+    """The first of the ranked findings, at most so many of each kind, so that no kind crowds out the others."""
+    seen: Counter[str] = Counter()
+    chosen: list[FindingRecord] = []
+    for record in ranked(findings):
+        seen[record.finding.kind] += 1
+        if seen[record.finding.kind] <= of_a_kind and len(chosen) < most:
+            chosen.append(record)
+    return chosen

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.agents.analysis.results import Cell
+from swarm.agents.analysis.results import ConfigResult
 
 Point = tuple[float, float]
 
@@ -15,7 +15,7 @@ DOUBT = 0.01
 """A cell is dominated only when the paired test leaves less doubt than this."""
 
 
-def dominance(cells: Sequence[Cell]) -> NDArray[np.bool_]:
+def dominance(cells: Sequence[ConfigResult]) -> NDArray[np.bool_]:
     """Matrix of who dominates whom: [i, j] is true when i costs no more bits than j and is really better.
 
     Better means: by more than the noise of the windows that both share (one-sided paired t test). Without two shared
@@ -46,7 +46,7 @@ def dominance(cells: Sequence[Cell]) -> NDArray[np.bool_]:
     return result
 
 
-def ranks(cells: Sequence[Cell]) -> list[int]:
+def ranks(cells: Sequence[ConfigResult]) -> list[int]:
     """Pareto rank of each cell: 0 for those that nothing dominates, 1 for those that only rank 0 dominates, ..."""
     by = dominance(cells)
     left = np.ones(len(cells), dtype=bool)

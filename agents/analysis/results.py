@@ -8,98 +8,107 @@ windows that are hard for one configuration are hard for its neighbours.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from math import log
 from statistics import fmean
 
 from swarm.agents.analysis import statistics
 from swarm.agents.analysis.statistics import Estimate, bounded_exp
 from swarm.experiments.spec import TrialSpec
-from swarm.kernels.spec import FrozenModel, KVSpec
 from swarm.memory.records import Effect, TrialRecord
 
 FLOOR = 1e-9
 TOLERANCE = 1e-3
-NOT_CONFIGURATION = {"model", "model_digest", "corpus_digest", "seed", "replicate", "device"}
+CONFIGURATION_FIELDS = {"kv", "layers", "protocol", "rung", "context", "logit_gain"}
+"""Fields of a specification that two models, seeds or text windows can have in common."""
 
 Window = tuple[int, int]
 """Replicate and index of a text window."""
 
 
-class Configuration(FrozenModel):
-    """What two models, seeds or text windows can have in common."""
+@lru_cache(maxsize=16_384)
+def config_key(spec: TrialSpec) -> str:
+    """Ten hex digits that identify the configuration of a specification in the keys of findings."""
+    return hashlib.sha256(spec.model_dump_json(include=CONFIGURATION_FIELDS).encode()).hexdigest()[:10]
 
-    kv: KVSpec
-    layers: tuple[int, ...] | None
-    protocol: str
-    rung: int
-    context: int
-    logit_gain: float
 
-    @classmethod
-    def of(cls, spec: TrialSpec) -> Configuration:
-        """The configuration of a specification."""
-        return cls.model_construct(**{name: getattr(spec, name) for name in cls.model_fields})
+def config_label(spec: TrialSpec) -> str:
+    """Short name of the configuration of a specification, for people."""
+    key, value = spec.kv.key.label, spec.kv.value.label
+    text = spec.kv.label.replace(f"K {key} V {value}", f"KV {key}") if key == value else spec.kv.label
+    if spec.layers is not None:
+        first, last = spec.layers[0], spec.layers[-1]
+        text += f" layers {first}-{last}" if len(spec.layers) > 1 else f" layer {first}"
+    return text + (f" gain {spec.logit_gain:g}" if spec.logit_gain != 1.0 else "")
+
+
+@dataclass(frozen=True, eq=False)
+class ConfigResult:
+    """Everything measured of one metric of one configuration on one model: at least one trial, in order."""
+
+    metric: str
+    records: tuple[TrialRecord, ...]
+
+    @property
+    def spec(self) -> TrialSpec:
+        """The specification of the first trial."""
+        return self.records[0].spec
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.spec.model
 
     @property
     def key(self) -> str:
-        """Ten hex digits that identify the configuration in the keys of findings."""
-        return _key(self)
+        """The configuration's key."""
+        return config_key(self.spec)
 
     @property
     def label(self) -> str:
-        """Short name for people."""
-        key, value = self.kv.key.label, self.kv.value.label
-        text = self.kv.label.replace(f"K {key} V {value}", f"KV {key}") if key == value else self.kv.label
-        if self.layers is not None:
-            text += (
-                f" layers {self.layers[0]}-{self.layers[-1]}" if len(self.layers) > 1 else f" layer {self.layers[0]}"
-            )
-        return text + (f" gain {self.logit_gain:g}" if self.logit_gain != 1.0 else "")
+        """The configuration's name for people."""
+        return config_label(self.spec)
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether keys or values are held in less than 16 bit."""
+        return (self.spec.kv.key.method, self.spec.kv.value.method) != ("none", "none")
 
-@lru_cache(maxsize=16_384)
-def _key(configuration: Configuration) -> str:
-    return hashlib.sha256(configuration.model_dump_json().encode()).hexdigest()[:10]
+    def _series(self, record: TrialRecord) -> tuple[float, ...]:
+        return record.arrays.get(f"window_{self.metric}") or (record.metrics[self.metric].value,)
 
+    @property
+    def values(self) -> list[float]:
+        """The values of all windows of all trials."""
+        return [value for record in self.records for value in self._series(record)]
 
-@dataclass
-class Cell:
-    """Everything measured of one metric of one configuration on one model."""
-
-    model: str
-    configuration: Configuration
-    metric: str
-    records: list[TrialRecord] = field(default_factory=list)
-    _samples: dict[Window, list[float]] = field(default_factory=dict)
-
-    def add(self, record: TrialRecord) -> None:
-        """Pool one more trial: other windows are further samples, other seeds are averaged."""
-        self.records.append(record)
-        series = record.arrays.get(f"window_{self.metric}") or (record.metrics[self.metric].value,)
-        for index, value in enumerate(series):
-            self._samples.setdefault((record.spec.replicate, index), []).append(log(max(value, FLOOR)))
+    @cached_property
+    def _logs(self) -> dict[Window, float]:
+        """Mean logarithm per window: other replicates are further windows, other seeds are averaged."""
+        pooled: dict[Window, list[float]] = {}
+        for record in self.records:
+            for index, value in enumerate(self._series(record)):
+                pooled.setdefault((record.spec.replicate, index), []).append(log(max(value, FLOOR)))
+        return {window: fmean(values) for window, values in pooled.items()}
 
     def samples(self, replicates: Iterable[int] | None = None) -> dict[Window, float]:
         """Mean logarithm per window, of all or of the given replicates."""
         wanted = None if replicates is None else set(replicates)
-        return {
-            window: fmean(values) for window, values in self._samples.items() if wanted is None or window[0] in wanted
-        }
+        return {window: value for window, value in self._logs.items() if wanted is None or window[0] in wanted}
 
     @property
     def replicates(self) -> set[int]:
         """The replicates that were measured."""
-        return {window[0] for window in self._samples}
+        return {window[0] for window in self._logs}
 
     @property
     def ids(self) -> tuple[int, ...]:
         """Ids of the trials, in order."""
         return tuple(record.id for record in self.records)
 
-    @property
+    @cached_property
     def bits(self) -> float | None:
         """Bits per value, when it was measured."""
         found = [r.metrics["bits_per_value"].value for r in self.records if "bits_per_value" in r.metrics]
@@ -113,33 +122,29 @@ class Cell:
             return metric.value, metric.value
         return Estimate(metric.value, metric.stderr, metric.n - 1, metric.n).interval()
 
-    @property
+    @cached_property
     def level(self) -> float:
         """Mean of the logarithms over all windows."""
-        return fmean(self.samples().values())
+        return fmean(self._logs.values())
 
 
-Cells = Mapping[tuple[str, str], Cell]
-"""Cells by model and key of the configuration."""
+Place = tuple[str, str]
+"""A model (its name, or its token in keys) and the key of a configuration."""
+
+Results = Mapping[Place, ConfigResult]
 
 
-def cells(
-    records: Iterable[TrialRecord], metric: str = "kld", protocol: str = "quality"
-) -> dict[tuple[str, str], Cell]:
-    """Pool completed trials of a protocol that carry the metric, by model and configuration, in trial order.
+def pool(records: Iterable[TrialRecord], metric: str = "kld", protocol: str = "quality") -> dict[Place, ConfigResult]:
+    """Completed trials of a protocol that carry the metric, by model and configuration, in trial order.
 
     Trials whose numbers contradict each other are no evidence.
     """
-    pooled: dict[tuple[str, str], Cell] = {}
+    pooled: dict[Place, list[TrialRecord]] = {}
     for record in records:
-        if record.state != "complete" or record.spec.protocol != protocol or metric not in record.metrics:
-            continue
-        if not is_consistent(record):
-            continue
-        configuration = Configuration.of(record.spec)
-        slot = (record.spec.model, configuration.key)
-        pooled.setdefault(slot, Cell(record.spec.model, configuration, metric)).add(record)
-    return pooled
+        measured = record.state == "complete" and record.spec.protocol == protocol and metric in record.metrics
+        if measured and is_consistent(record):
+            pooled.setdefault((record.spec.model, config_key(record.spec)), []).append(record)
+    return {place: ConfigResult(metric, tuple(members)) for place, members in pooled.items()}
 
 
 def is_consistent(record: TrialRecord) -> bool:
@@ -151,15 +156,30 @@ def is_consistent(record: TrialRecord) -> bool:
     return True
 
 
-def compare(a: Cell, b: Cell, replicates: Iterable[int] | None = None) -> Estimate | None:
+def compare(a: ConfigResult, b: ConfigResult, replicates: Iterable[int] | None = None) -> Estimate | None:
     """ln(a / b) over the windows that both were measured on; None for fewer than two common windows."""
     left, right = a.samples(replicates), b.samples(replicates)
     return statistics.mean([left[window] - right[window] for window in sorted(left.keys() & right.keys())])
 
 
+def exponent(curve: Sequence[tuple[Mapping[Window, float], Mapping[Window, float]]]) -> Estimate | None:
+    """The exponent of a power law: the mean of one slope per text window.
+
+    Args:
+        curve: per point ln(x) and ln(y) by window; windows that a point lacks are left out.
+    """
+    shared = sorted(set.intersection(*(x.keys() & y.keys() for x, y in curve)))
+    slopes = [statistics.slope([x[w] for x, _ in curve], [y[w] for _, y in curve]) for w in shared]
+    return statistics.mean([slope.mean for slope in slopes if slope is not None])
+
+
 def ratio(name: str, estimate: Estimate) -> Effect:
     """An estimate of a logarithm as a ratio with its interval."""
+    low, high = map(bounded_exp, estimate.interval())
+    return Effect(name=name, value=bounded_exp(estimate.mean), low=low, high=high, unit="ratio")
+
+
+def effect(name: str, estimate: Estimate, unit: str) -> Effect:
+    """An estimate as it is, with its interval."""
     low, high = estimate.interval()
-    return Effect(
-        name=name, value=bounded_exp(estimate.mean), low=bounded_exp(low), high=bounded_exp(high), unit="ratio"
-    )
+    return Effect(name=name, value=estimate.mean, low=low, high=high, unit=unit)

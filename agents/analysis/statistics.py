@@ -1,6 +1,6 @@
-"""Intervals and tests for small paired samples. Knows numbers only.
+"""Intervals and tests for small paired samples.
 
-Heavy imports stay inside: scipy costs 0.3 s.
+scipy is imported inside the functions that need it, because that costs 0.3 s.
 """
 
 from __future__ import annotations
@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import atanh, comb, exp, inf, isfinite, sqrt, tanh
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+T = TypeVar("T")
+
 CONFIDENCE = 0.95
 
-LEAST_TO_SHRINK = 5
-MOST_BORROWED = 20.0
+MIN_TO_SHRINK = 5
+MAX_BORROWED_DF = 20.0
 """Cap on the degrees of freedom that a test takes from the others."""
 
 
@@ -52,6 +55,16 @@ class Estimate:
             return 0.0 if self.mean < limit else 1.0
         return float(stdtr(self.df, (self.mean - limit) / self.stderr))
 
+    @property
+    def width(self) -> float:
+        """Width of the interval."""
+        low, high = self.interval()
+        return high - low
+
+    def __neg__(self) -> Estimate:
+        """The estimate of the opposite sign."""
+        return Estimate(-self.mean, self.stderr, self.df, self.n)
+
     def __sub__(self, other: Estimate) -> Estimate:
         """The difference of two independent estimates, with Welch's degrees of freedom."""
         a, b = self.stderr**2, other.stderr**2
@@ -77,12 +90,12 @@ def moderate(estimates: Sequence[Estimate]) -> list[Estimate]:
     from scipy.special import digamma, polygamma
 
     usable = [e for e in estimates if e.stderr > 0]
-    if len(usable) < LEAST_TO_SHRINK:
+    if len(usable) < MIN_TO_SHRINK:
         return list(estimates)
     half = np.array([e.df / 2 for e in usable])
     level = np.log([e.stderr**2 for e in usable]) - digamma(half) + np.log(half)
     spread = float(level.var(ddof=1) - polygamma(1, half).mean())
-    prior_df = MOST_BORROWED if spread <= 0 else min(MOST_BORROWED, 2 * _inverse_trigamma(spread))
+    prior_df = MAX_BORROWED_DF if spread <= 0 else min(MAX_BORROWED_DF, 2 * _inverse_trigamma(spread))
     prior = exp(float(level.mean() + digamma(prior_df / 2) - np.log(prior_df / 2)))
     return [
         Estimate(e.mean, sqrt((prior_df * prior + e.df * e.stderr**2) / (prior_df + e.df)), e.df + prior_df, e.n)
@@ -112,6 +125,29 @@ def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[bool]
             break
         rejected[index] = True
     return rejected
+
+
+def significant(tested: Sequence[tuple[T, Estimate]], least: float) -> list[tuple[T, Estimate]]:
+    """The tests of a family whose mean is not 0 at a family-wise error of 5% (Holm) and larger than `least`.
+
+    Returns:
+        What was tested with its moderated estimate, in the given order.
+    """
+    firm = moderate([estimate for _, estimate in tested])
+    kept = holm([estimate.p for estimate in firm])
+    return [
+        (what, estimate)
+        for (what, _), estimate, keep in zip(tested, firm, kept, strict=True)
+        if keep and abs(estimate.mean) > least
+    ]
+
+
+def residuals(x: Sequence[float], y: Sequence[float]) -> NDArray[np.float64]:
+    """What a straight line over x does not explain of y."""
+    design = np.stack([np.ones(len(x)), np.asarray(x, dtype=float)], axis=1)
+    target = np.asarray(y, dtype=float)
+    left: NDArray[np.float64] = target - design @ np.linalg.lstsq(design, target, rcond=None)[0]
+    return left
 
 
 def bootstrap(

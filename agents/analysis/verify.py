@@ -1,4 +1,4 @@
-"""Judges stored findings once more, from the stored measurements alone. Knows a history; changes nothing."""
+"""Judges stored findings once more, from the stored measurements alone; changes nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from swarm.agents.analysis.base import analysts
-from swarm.agents.analysis.judge import Referee
+from swarm.agents.analysis.judge import Judge
 from swarm.agents.history import History
 from swarm.agents.published_claims.plan import PREFIX, Programme
 from swarm.experiments.spec import TrialSpec
@@ -53,7 +53,7 @@ def recheck(history: History, infos: Mapping[str, ModelInfo], agenda: Agenda | N
     kinds = [kind() for kind in analysts().values()]
     known = [record.finding for record in history.findings if not record.finding.key.startswith(PREFIX)]
     found = [finding for kind in kinds for finding in kind.analyse(history, infos)]
-    now = {finding.key: finding for finding in Referee(kinds, infos).judge(found, known, history)}
+    now = {finding.key: finding for finding in Judge(kinds, infos).judge(found, known, history)}
     if agenda is not None:
         programme = Programme(agenda, infos, _templates(history, infos))
         now |= {finding.key: finding for finding in programme.findings(history)}

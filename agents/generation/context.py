@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swarm.agents.analysis import judge
-from swarm.agents.analysis.results import Cell
+from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.generation.seeds import generator
 from swarm.agents.history import History
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy
@@ -63,7 +63,7 @@ class ProposalContext:
         return generator(self.seed, "proposal", self.number)
 
     @property
-    def cells(self) -> dict[tuple[str, str], Cell]:
+    def cells(self) -> dict[tuple[str, str], ConfigResult]:
         """KLD of the quality trials pooled by model and configuration."""
         return self.history.cells()
 

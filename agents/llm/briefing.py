@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from swarm.agents.analysis.ranking import STATUS, weight
-from swarm.agents.analysis.results import Cell
+from swarm.agents.analysis.judge import STATUS_ORDER, weight
+from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.generation import bandit
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.neighbour import frontier
@@ -96,28 +96,28 @@ def _methods() -> dict[str, Any]:
     return found
 
 
-def _cell(cell: Cell) -> list[Any]:
+def _cell(cell: ConfigResult) -> list[Any]:
     """Trial id, label, bits per value, KLD with its interval."""
     record = cell.records[0]
     low, high = cell.interval
     kld = record.metrics[cell.metric].value
-    return [record.id, cell.configuration.label, *(float(shown(x)) for x in (cell.bits or 0.0, kld, low, high))]
+    return [record.id, cell.label, *(float(shown(x)) for x in (cell.bits or 0.0, kld, low, high))]
 
 
-def _spread(cells: Sequence[Cell]) -> list[Cell]:
+def _spread(cells: Sequence[ConfigResult]) -> list[ConfigResult]:
     ordered = sorted(cells, key=lambda cell: cell.bits or 0.0)
     if len(ordered) <= MOST_ROWS:
         return ordered
     return [ordered[round(i * (len(ordered) - 1) / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]
 
 
-def _recent(context: ProposalContext, model: str) -> list[Cell]:
-    cells = [c for (name, _), c in context.cells.items() if name == model and not c.configuration.rung]
+def _recent(context: ProposalContext, model: str) -> list[ConfigResult]:
+    cells = [c for (name, _), c in context.cells.items() if name == model and not c.spec.rung]
     return sorted(cells, key=lambda c: c.records[0].number)[-MOST_ROWS:]
 
 
 def _findings(context: ProposalContext) -> list[dict[str, Any]]:
-    ordered = sorted(context.findings(), key=lambda f: (STATUS[f.status], -weight(f.effect), f.key))
+    ordered = sorted(context.findings(), key=lambda f: (STATUS_ORDER[f.status], -weight(f.effect), f.key))
     return [
         {
             "id": context.ids.get(finding.key),
@@ -153,10 +153,7 @@ def _parameters(
     cells = [
         cell
         for (name, _), cell in context.cells.items()
-        if name == model
-        and not cell.configuration.rung
-        and cell.bits is not None
-        and context.expresses(cell.records[0].spec)
+        if name == model and not cell.spec.rung and cell.bits is not None and context.expresses(cell.records[0].spec)
     ]
     if len(cells) < LEAST:
         return [], np.zeros(0)

@@ -115,7 +115,7 @@ class Minds:
     def _start(self, name: str, context: ProposalContext) -> None:
         # A snapshot: findings are worked out here, so that the thread shares no cache with the campaign.
         findings = tuple(context.findings())
-        frozen = replace(context, findings=lambda: findings, history=replace(context.history, _cells={}))
+        frozen = replace(context, findings=lambda: findings, history=replace(context.history))
         thread = threading.Thread(target=self._work, args=(name, frozen), name=f"llm-{name}", daemon=True)
         self._threads = [other for other in self._threads if other.is_alive()] + [thread]
         thread.start()

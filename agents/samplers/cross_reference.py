@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from swarm.agents.analysis.claims import Claim, token
-from swarm.agents.analysis.results import Cell
+from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.base import Proposer
 from swarm.memory.records import Finding, Prediction, Proposal
@@ -25,7 +25,7 @@ class CrossReference(Proposer):
         for finding, better, worse in self._effects(model, context):
             anchor = self._here(worse, model, context)
             target = better if anchor else worse
-            spec = context.trial(target.configuration.kv, model)
+            spec = context.trial(target.spec.kv, model)
             if spec is None or not context.is_new(spec):
                 continue
             return Proposal(
@@ -38,7 +38,7 @@ class CrossReference(Proposer):
         return None
 
     @staticmethod
-    def _effects(model: str, context: ProposalContext) -> Iterator[tuple[Finding, Cell, Cell]]:
+    def _effects(model: str, context: ProposalContext) -> Iterator[tuple[Finding, ConfigResult, ConfigResult]]:
         """Open or confirmed effects on other models that are not decided here, confirmed ones first."""
         by_token = {(token(name), key): cell for (name, key), cell in context.cells.items()}
         found = [f for f in context.findings() if f.kind == "sensitivity" and f.status != "refuted"]
@@ -48,14 +48,14 @@ class CrossReference(Proposer):
             claim = Claim.parse(finding.key)
             if claim is None or claim.models[0] == token(model):
                 continue
-            cells = [by_token.get((claim.models[0], key)) for key in (claim.better, claim.worse)]
-            if cells[0] is not None and cells[1] is not None and not cells[0].configuration.rung:
+            cells = [by_token.get((claim.models[0], key)) for key in claim.configurations]
+            if cells[0] is not None and cells[1] is not None and not cells[0].spec.rung:
                 yield finding, cells[0], cells[1]
 
     @staticmethod
-    def _here(cell: Cell, model: str, context: ProposalContext) -> int | None:
+    def _here(cell: ConfigResult, model: str, context: ProposalContext) -> int | None:
         """The trial on this model with the same configuration."""
-        found = context.cells.get((model, cell.configuration.key))
+        found = context.cells.get((model, cell.key))
         return found.records[0].id if found else None
 
     @staticmethod

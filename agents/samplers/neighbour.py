@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from swarm.agents.analysis import pareto
-from swarm.agents.analysis.results import Cell
+from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.base import Proposer
 from swarm.experiments.spec import TrialSpec
@@ -41,14 +41,14 @@ class Neighbour(Proposer):
         return None
 
 
-def frontier(model: str, context: ProposalContext) -> list[Cell]:
+def frontier(model: str, context: ProposalContext) -> list[ConfigResult]:
     """The feasible whole-cache configurations of a model that nothing dominates beyond the noise."""
     settings = context.settings
     cells = [
         cell
         for (name, _), cell in context.cells.items()
         if name == model
-        and cell.configuration.rung == 0
+        and cell.spec.rung == 0
         and cell.bits is not None
         and cell.bits <= settings.max_bits
         and cell.level <= np.log(settings.max_kld)

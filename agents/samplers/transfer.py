@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from swarm.agents.analysis import results
-from swarm.agents.analysis.results import Cell
+from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.analysis.statistics import Estimate, bounded_exp
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.base import Proposer
@@ -25,8 +25,8 @@ CARRIED = 0.5
 class Lesson:
     """On one model `winner` beats `loser`; the loser has been measured on the other model as trial `anchor`."""
 
-    winner: Cell
-    loser: Cell
+    winner: ConfigResult
+    loser: ConfigResult
     gain: Estimate
     anchor: int
     spec: TrialSpec
@@ -64,26 +64,26 @@ class Transfer(Proposer):
             anchors = [
                 cell
                 for (name, key), cell in context.cells.items()
-                if name == other and (model, key) in context.cells and cell.configuration.layers is None
+                if name == other and (model, key) in context.cells and cell.spec.layers is None
             ]
             for winner in frontier(other, context):
-                if winner.configuration.layers is not None:
+                if winner.spec.layers is not None:
                     continue
-                spec = context.trial(winner.configuration.kv, model)
+                spec = context.trial(winner.spec.kv, model)
                 if spec is None or not context.is_new(spec):
                     continue
                 for loser in anchors:
                     gain = _gain(winner, loser)
                     if gain is not None:
-                        anchor = context.cells[model, loser.configuration.key].records[0].id
+                        anchor = context.cells[model, loser.key].records[0].id
                         yield Lesson(winner, loser, gain, anchor, spec)
 
 
-def _gain(winner: Cell, loser: Cell) -> Estimate | None:
+def _gain(winner: ConfigResult, loser: ConfigResult) -> Estimate | None:
     """The advantage at about the same cost, when it is beyond doubt."""
     if winner.bits is None or loser.bits is None or abs(winner.bits - loser.bits) > SIMILAR:
         return None
-    if winner.configuration.rung != loser.configuration.rung:
+    if winner.spec.rung != loser.spec.rung:
         return None
     gain = results.compare(winner, loser)
     return gain if gain is not None and gain.interval()[1] < 0 else None

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from swarm.agents.analysis.results import cells, compare, is_consistent
+from swarm.agents.analysis.results import ConfigResult, compare, is_consistent
 from swarm.agents.writing.references import PATTERN, Resolver, UnresolvedError
 from swarm.kernels import plugins
 from swarm.kernels.quantizers import base as quantizers
@@ -126,8 +126,7 @@ def _contradiction(left: re.Match[str], right: re.Match[str], less: bool, resolv
         return "its trials measured different things."
     if not (is_consistent(lower) and is_consistent(higher)):
         return "one of its trials contradicts itself."
-    low, high = (next(iter(cells([r], metric, r.spec.protocol).values())) for r in (lower, higher))
-    difference = compare(low, high)
+    difference = compare(ConfigResult(metric, (lower,)), ConfigResult(metric, (higher,)))
     if difference is not None and difference.interval()[1] >= 0:
         return "the difference is within the noise."
     return None

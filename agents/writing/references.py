@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from swarm.agents.analysis import control_arm
-from swarm.agents.analysis.results import Configuration
+from swarm.agents.analysis.results import config_label
 from swarm.agents.generation import bandit
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
@@ -150,7 +150,7 @@ def _effect(finding: Finding) -> str:
 
 _OF_TRIAL: dict[str, Callable[[TrialRecord], str]] = {
     "": lambda trial: f"trial {trial.id}",
-    "label": lambda trial: Configuration.of(trial.spec).label,
+    "label": lambda trial: config_label(trial.spec),
     "model": lambda trial: trial.spec.model,
     "number": lambda trial: str(trial.number),
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import pareto, results
-from swarm.agents.analysis.ranking import mixed, ranked
+from swarm.agents.analysis.judge import mixed, ranked
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.checks import problems
@@ -86,10 +86,10 @@ class Scribe:
 
     @staticmethod
     def _of_model(model: str, history: History) -> Iterator[str]:
-        pooled = results.cells(history.select(model=model, protocol="quality"))
+        pooled = results.pool(history.select(model=model, protocol="quality"))
         cells = [cell for cell in pooled.values() if cell.bits is not None]
-        rung = max((cell.configuration.rung for cell in cells), default=0)
-        cells = [cell for cell in cells if cell.configuration.rung == rung]
+        rung = max((cell.spec.rung for cell in cells), default=0)
+        cells = [cell for cell in cells if cell.spec.rung == rung]
         how = "cheap rung" if rung == 0 else "full rung"
         front = pareto.front([(cell.level, cell.bits or 0.0) for cell in cells])
         for index in _spread(front, MOST_POINTS):

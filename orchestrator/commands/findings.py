@@ -37,7 +37,7 @@ def command(
 
     Examples: `swarm findings --status confirmed`, `swarm findings --search "rotation gemma"`, `swarm findings --check`
     """
-    from swarm.agents.analysis.ranking import ranked
+    from swarm.agents.analysis.judge import ranked
     from swarm.orchestrator.views.findings import finding_row
     from swarm.orchestrator.views.source import open_campaign
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from swarm.agents.analysis.base import Analyst, analysts
-from swarm.agents.analysis.claims import Claim, tokened
+from swarm.agents.analysis.claims import Claim, by_token
 from swarm.agents.history import History
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
@@ -96,12 +96,12 @@ def test_reversed_orders_are_found(make_lab, infos, seed) -> None:
     seen = history(make_lab(seed=seed, law=law))
     found = analyse("contrast", seen, infos)
     assert found
-    cells = tokened(seen.cells())
+    cells = by_token(seen.cells())
     for finding in found:
         claim = Claim.parse(finding.key)
         assert claim is not None
-        kvs = {c.configuration.key: c.configuration.kv for c in cells.values()}
-        turned = [kvs[key].key.rotation == "hadamard" for key in (claim.better, claim.worse)]
+        kvs = {c.key: c.spec.kv for c in cells.values()}
+        turned = [kvs[key].key.rotation == "hadamard" for key in claim.configurations]
         assert turned[0] != turned[1]
         assert (claim.models[0] == "alpha") == turned[0]
         assert finding.effect is not None
@@ -282,7 +282,7 @@ def test_long_and_odd_model_names_make_lawful_keys(make_lab, make_info) -> None:
         assert found
         for finding in found:
             claim = Claim.parse(finding.key)
-            assert claim is None or claim.estimate(tokened(seen.cells())) is not None
+            assert claim is None or claim.estimate(by_token(seen.cells())) is not None
 
 
 def test_known_records_are_not_needed_twice(make_lab, infos) -> None:

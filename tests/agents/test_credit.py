@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from swarm.agents.analysis.ranking import mixed, ranked, weight
+from swarm.agents.analysis.judge import mixed, ranked, weight
 from swarm.agents.generation import bandit
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.spec import TrialSpec

@@ -35,7 +35,7 @@ def test_another_point_never_shrinks_the_volume(found: list[tuple[float, float]]
 
 def cells_of(lab, kvs):
     records = [lab.run(n, Proposal(spec=TrialSpec(model="alpha", kv=kv), proposer="test")) for n, kv in enumerate(kvs)]
-    return list(results.cells(records).values())
+    return list(results.pool(records).values())
 
 
 def affine(bits: int, **fields) -> KVSpec:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from swarm.agents.analysis.engine import AnalysisEngine
-from swarm.agents.analysis.judge import Referee
+from swarm.agents.analysis.judge import Judge
 from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
@@ -66,8 +66,8 @@ def test_findings_go_on_from_the_last_milestone_that_was_judged(
     run = run_of(finished, make_lab, simulate, infos, seed)
     histories = [History.before(number, run.records, 8) for number in (147, 148, 149)]
     expected = AnalysisEngine(infos, AgentSettings()).standing(149, histories[2])
-    engine, judge, judged = AnalysisEngine(infos, AgentSettings()), Referee.judge, []
-    monkeypatch.setattr(Referee, "judge", lambda *args: judged.append(args) or judge(*args))
+    engine, judge, judged = AnalysisEngine(infos, AgentSettings()), Judge.judge, []
+    monkeypatch.setattr(Judge, "judge", lambda *args: judged.append(args) or judge(*args))
     assert engine.standing(147, histories[0])
     assert len(judged) == 14
     judged.clear()

@@ -1,1 +1,1 @@
-"""The analysts, one per file; `agents.base.analysts()` finds them."""
+"""The analysts, one per file; `agents.analysis.base.analysts()` finds them."""

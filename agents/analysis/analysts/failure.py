@@ -16,14 +16,14 @@ from swarm.memory.records import Effect, Finding, TrialRecord
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
 
-COLLAPSE = 1.0
+COLLAPSE_KLD = 1.0
 """KLD in nats from which the model's predictions are lost."""
 
-LEAST = 3
-MOST_EVIDENCE = 24
+MIN_TRIALS = 3
+MAX_EVIDENCE = 24
 
 
-class Failure(Analyst):
+class FailureAnalyst(Analyst):
     """Fisher's exact test of each method and bit width against the rest, at a family-wise error of 5% (Holm).
 
     A trial counts as failed when it ended by its own fault (NaN, out of memory, time) or when its KLD is above one
@@ -51,7 +51,7 @@ class Failure(Analyst):
             inside = {r.id for r in members}
             rest = [r for r in trials if r.id not in inside]
             hits, others = sum(r.id in bad for r in members), sum(r.id in bad for r in rest)
-            if len(members) < LEAST or not rest or not hits:
+            if len(members) < MIN_TRIALS or not rest or not hits:
                 continue
             p = statistics.fisher(hits, len(members), hits + others, len(trials))
             yield p, self._finding(model, f"{side} in {bits}-bit {method}", members, bad)
@@ -62,10 +62,10 @@ class Failure(Analyst):
         return Finding(
             kind="failure",
             key=f"failure:{group.replace(' ', '-')}:{token(model)}",
-            statement=f"On {model} {group} fail or collapse (KLD above {COLLAPSE:g} nat) more often than the rest.",
+            statement=f"On {model} {group} fail or collapse (KLD above {COLLAPSE_KLD:g} nat) more often than the rest.",
             models=(model,),
             effect=Effect(name="failure rate", value=hits / len(members), low=low, high=high, unit="share"),
-            evidence=tuple(r.id for r in members[:MOST_EVIDENCE]),
+            evidence=tuple(r.id for r in members[:MAX_EVIDENCE]),
             author=self.name,
         )
 
@@ -77,7 +77,7 @@ def has_failed(record: TrialRecord) -> bool:
     metric = record.metrics.get("kld")
     if metric is None:
         return False
-    return metric.value - 2 * (metric.stderr or 0.0) > COLLAPSE
+    return metric.value - 2 * (metric.stderr or 0.0) > COLLAPSE_KLD
 
 
 def _counts(record: TrialRecord) -> bool:

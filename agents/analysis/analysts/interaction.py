@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import NEGLIGIBLE, token
-from swarm.agents.analysis.pairs import Pair, controlled
+from swarm.agents.analysis.pairs import ControlledPair, controlled
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
 from swarm.memory.records import Finding
@@ -18,17 +18,17 @@ from swarm.memory.records import Finding
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
 
-LEAST = 2
+MIN_PAIRS = 2
 """Pairs that an effect on a model rests on, at least."""
 
-SHOWN = 2
+MAX_SHOWN = 2
 """Pairs of each model that stand as evidence, and are replicated."""
 
 Change = tuple[str, str, str]
 """Factor, and its two levels."""
 
 
-class Interaction(Analyst):
+class InteractionAnalyst(Analyst):
     """Averages each change over its controlled pairs on every model, and compares models, at 5% family-wise (Holm).
 
     An effect's error covers both the text windows and how much the pairs disagree, whichever is larger.
@@ -40,34 +40,26 @@ class Interaction(Analyst):
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """Changes whose effect differs between models."""
         effects = {model: self._effects(model, history) for model in infos}
-        tested: list[tuple[Change, str, str, Estimate]] = []
+        tested: list[tuple[tuple[Change, str, str], Estimate]] = []
         for first, second in combinations(infos, 2):
             for change in effects[first].keys() & effects[second].keys():
                 difference = effects[first][change][1] - effects[second][change][1]
-                tested.append((change, first, second, difference))
-        tested.sort(key=lambda entry: entry[:3])
-        firm = statistics.moderate([entry[3] for entry in tested])
-        kept = statistics.holm([estimate.p for estimate in firm])
-        return [
-            self._finding(change, first, second, difference, effects)
-            for (change, first, second, _), difference, keep in zip(tested, firm, kept, strict=True)
-            if keep and abs(difference.mean) > NEGLIGIBLE
-        ]
+                tested.append(((change, first, second), difference))
+        tested.sort(key=lambda entry: entry[0])
+        clear = statistics.significant(tested, NEGLIGIBLE)
+        return [self._finding(*where, difference, effects) for where, difference in clear]
 
     @staticmethod
-    def _effects(model: str, history: History) -> dict[Change, tuple[list[Pair], Estimate]]:
-        cells = [
-            cell
-            for (name, _), cell in history.cells().items()
-            if name == model and cell.configuration.layers is None and not cell.configuration.rung
-        ]
-        grouped: dict[Change, list[Pair]] = defaultdict(list)
-        for pair in controlled(cells):
+    def _effects(model: str, history: History) -> dict[Change, tuple[list[ControlledPair], Estimate]]:
+        pooled = history.cells().values()
+        found = [r for r in pooled if r.model == model and r.spec.layers is None and not r.spec.rung]
+        grouped: dict[Change, list[ControlledPair]] = defaultdict(list)
+        for pair in controlled(found):
             grouped[pair.factor, pair.low, pair.high].append(pair)
         effects = {}
         for change, pairs in grouped.items():
             estimate = effect(pairs)
-            if len(pairs) >= LEAST and estimate is not None:
+            if len(pairs) >= MIN_PAIRS and estimate is not None:
                 effects[change] = (pairs, estimate)
         return effects
 
@@ -77,11 +69,10 @@ class Interaction(Analyst):
         first: str,
         second: str,
         difference: Estimate,
-        effects: Mapping[str, Mapping[Change, tuple[list[Pair], Estimate]]],
+        effects: Mapping[str, Mapping[Change, tuple[list[ControlledPair], Estimate]]],
     ) -> Finding:
         if difference.mean > 0:
-            first, second = second, first
-            difference = Estimate(-difference.mean, difference.stderr, difference.df, difference.n)
+            first, second, difference = second, first, -difference
         factor, low, high = change
         here, there = effects[first][change], effects[second][change]
         text = f"{factor[0].upper()}{factor[1:]}: {low} instead of {high} "
@@ -102,7 +93,7 @@ class Interaction(Analyst):
         )
 
 
-def effect(pairs: Sequence[Pair]) -> Estimate | None:
+def effect(pairs: Sequence[ControlledPair]) -> Estimate | None:
     """Mean ln(a / b) over the pairs; None without two shared windows."""
     over_pairs = []
     by_window: dict[tuple[int, int], list[float]] = defaultdict(list)
@@ -115,12 +106,12 @@ def effect(pairs: Sequence[Pair]) -> Estimate | None:
             by_window[window].append(left[window] - right[window])
     candidates = [statistics.mean(over_pairs), statistics.mean([sum(v) / len(v) for v in by_window.values()])]
     found = [estimate for estimate in candidates if estimate is not None]
-    return max(found, key=lambda e: e.interval()[1] - e.interval()[0]) if len(found) == len(candidates) else None
+    return max(found, key=lambda e: e.width) if len(found) == len(candidates) else None
 
 
-def _clearest(pairs: Sequence[Pair]) -> Iterator[Pair]:
+def _clearest(pairs: Sequence[ControlledPair]) -> Iterator[ControlledPair]:
     """The pairs with the fewest bits: errors are largest there and cost the least to measure again."""
-    yield from sorted(pairs, key=lambda pair: (pair.a.bits or 0.0, pair.a.configuration.key))[:SHOWN]
+    yield from sorted(pairs, key=lambda pair: (pair.a.bits or 0.0, pair.a.key))[:MAX_SHOWN]
 
 
 def _word(text: str) -> str:

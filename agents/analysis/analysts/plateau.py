@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from swarm.agents.analysis import results
 from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import token
-from swarm.agents.analysis.results import Cell
+from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.history import History
 from swarm.memory.records import Effect, Finding
 
@@ -22,17 +22,17 @@ BUDGETS = (3.5, 4.6, 6.6, 8.6)
 LEVELS = (0.2, 0.05, 0.01)
 """KLD in nats up to which the fewest bits are looked at."""
 
-NEAR = 4.0
+NEAR_FACTOR = 4.0
 """A KLD within this factor of a level was an attempt at it."""
 
-PATIENCE = 12
-SHARE = 0.4
-WORTH = log(1.05)
-SPARED = 0.05
+MIN_LATEST = 12
+LATEST_SHARE = 0.4
+MIN_GAIN = log(1.05)
+MIN_BITS_SAVED = 0.05
 """Bits per value that count as an improvement."""
 
 
-class Plateau(Analyst):
+class PlateauAnalyst(Analyst):
     """Compares the best of the latest trials with the best before them.
 
     The latest are 40% of the trials that could have improved the objective, 12 at least. It is a plateau when even
@@ -44,14 +44,14 @@ class Plateau(Analyst):
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """One finding per model and objective that stands still."""
-        pooled = {place: cell for place, cell in history.cells().items() if not cell.configuration.rung}
+        pooled = {place: cell for place, cell in history.cells().items() if not cell.spec.rung}
         return [
             finding
             for model in infos
             for finding in self._of_model(model, [cell for (name, _), cell in pooled.items() if name == model])
         ]
 
-    def _of_model(self, model: str, cells: Sequence[Cell]) -> Iterator[Finding]:
+    def _of_model(self, model: str, cells: Sequence[ConfigResult]) -> Iterator[Finding]:
         for low, bits in zip((0.0, *BUDGETS), BUDGETS, strict=False):
             # Far cheaper configurations were no attempt at this budget.
             tried = [c for c in cells if c.bits is not None and low < c.bits <= bits]
@@ -59,25 +59,25 @@ class Plateau(Analyst):
             if finding is not None:
                 yield finding
         for level in LEVELS:
-            tried = [c for c in cells if c.bits is not None and c.interval[0] <= NEAR * level]
+            tried = [c for c in cells if c.bits is not None and c.interval[0] <= NEAR_FACTOR * level]
             finding = self._fewest_bits(model, level, tried)
             if finding is not None:
                 yield finding
 
-    def _best_kld(self, model: str, bits: float, tried: Sequence[Cell]) -> Finding | None:
+    def _best_kld(self, model: str, bits: float, tried: Sequence[ConfigResult]) -> Finding | None:
         split = _split(tried)
         if split is None:
             return None
         best, latest = min(split[0], key=lambda c: c.level), min(split[1], key=lambda c: c.level)
         difference = results.compare(latest, best)
-        if difference is None or difference.interval()[0] <= -WORTH:
+        if difference is None or difference.interval()[0] <= -MIN_GAIN:
             return None
         return Finding(
             kind="plateau",
             key=f"plateau:kld:{bits:g}:{token(model)}",
             statement=(
                 f"On {model} the best KLD at no more than {bits:g} bits/value stands still: "
-                f"{best.configuration.label} is not beaten by the latest {len(split[1])} of {len(tried)} attempts."
+                f"{best.label} is not beaten by the latest {len(split[1])} of {len(tried)} attempts."
             ),
             models=(model,),
             effect=results.ratio("best of the latest / best before", difference),
@@ -85,7 +85,7 @@ class Plateau(Analyst):
             author=self.name,
         )
 
-    def _fewest_bits(self, model: str, level: float, tried: Sequence[Cell]) -> Finding | None:
+    def _fewest_bits(self, model: str, level: float, tried: Sequence[ConfigResult]) -> Finding | None:
         split = _split(tried)
         if split is None:
             return None
@@ -97,7 +97,7 @@ class Plateau(Analyst):
         cheapest = min(hopeful, key=lambda c: c.bits or 0.0)
         certain = [c for c in split[1] if c.interval[1] <= level] or [cheapest]
         spared = (cheapest.bits or 0.0) - (best.bits or 0.0)
-        if spared < -SPARED:
+        if spared < -MIN_BITS_SAVED:
             return None
         high = min(c.bits or 0.0 for c in certain) - (best.bits or 0.0)
         return Finding(
@@ -105,7 +105,7 @@ class Plateau(Analyst):
             key=f"plateau:bits:{level:g}:{token(model)}",
             statement=(
                 f"On {model} the fewest bits/value at a KLD of no more than {level:g} stand still: "
-                f"{best.configuration.label} is not undercut by the latest {len(split[1])} of {len(tried)} attempts."
+                f"{best.label} is not undercut by the latest {len(split[1])} of {len(tried)} attempts."
             ),
             models=(model,),
             effect=Effect(
@@ -120,10 +120,10 @@ class Plateau(Analyst):
         )
 
 
-def _split(tried: Sequence[Cell]) -> tuple[Sequence[Cell], Sequence[Cell]] | None:
+def _split(tried: Sequence[ConfigResult]) -> tuple[Sequence[ConfigResult], Sequence[ConfigResult]] | None:
     """Earlier and latest attempts; None while there are too few."""
-    latest = max(PATIENCE, round(SHARE * len(tried)))
-    if len(tried) < latest + PATIENCE // 2:
+    latest = max(MIN_LATEST, round(LATEST_SHARE * len(tried)))
+    if len(tried) < latest + MIN_LATEST // 2:
         return None
     ordered = sorted(tried, key=lambda c: c.records[0].number)
     return ordered[:-latest], ordered[-latest:]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, token
-from swarm.agents.analysis.pairs import controlled
-from swarm.agents.analysis.results import Cell
+from swarm.agents.analysis.pairs import ControlledPair, controlled
+from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
 from swarm.memory.records import Finding
@@ -17,11 +17,11 @@ from swarm.memory.records import Finding
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
 
-MOST = 8
+MAX_FINDINGS = 8
 """Findings per model, the clearest first."""
 
 
-class Sensitivity(Analyst):
+class SensitivityAnalyst(Analyst):
     """Paired tests of every controlled comparison of a model, at a family-wise error of 5% (Holm).
 
     Controlled are two configurations that differ in one field of keys or values or of the cache, or in that keys
@@ -36,38 +36,27 @@ class Sensitivity(Analyst):
         pooled = history.cells()
         found = []
         for model in infos:
-            cells = [cell for (name, _), cell in pooled.items() if name == model and cell.configuration.layers is None]
-            found += self._of_model(model, cells)
+            found += self._of_model(model, [r for r in pooled.values() if r.model == model and r.spec.layers is None])
         return found
 
-    def _of_model(self, model: str, cells: list[Cell]) -> list[Finding]:
-        tested: list[tuple[str, Cell, Cell, Estimate]] = []
-        for pair in controlled(cells):
-            estimate = results.compare(pair.a, pair.b)
-            if estimate is not None:
-                tested.append((pair.factor, pair.a, pair.b, estimate))
-        firm = statistics.moderate([entry[3] for entry in tested])
-        kept = statistics.holm([estimate.p for estimate in firm])
-        clear = [
-            (*entry[:3], estimate)
-            for entry, estimate, keep in zip(tested, firm, kept, strict=True)
-            if keep and abs(estimate.mean) > NEGLIGIBLE
-        ]
-        clear.sort(key=lambda e: (e[3].p, -abs(e[3].mean)))
-        best: dict[str, tuple[str, Cell, Cell, Estimate]] = {}
-        for entry in clear:
-            best.setdefault(entry[0], entry)
-        return [self._finding(model, *entry) for entry in list(best.values())[:MOST]]
+    def _of_model(self, model: str, found: list[ConfigResult]) -> list[Finding]:
+        estimates = ((pair, results.compare(pair.a, pair.b)) for pair in controlled(found))
+        tested = [(pair, estimate) for pair, estimate in estimates if estimate is not None]
+        clear = statistics.significant(tested, NEGLIGIBLE)
+        clear.sort(key=lambda entry: (entry[1].p, -abs(entry[1].mean)))
+        best: dict[str, tuple[ControlledPair, Estimate]] = {}
+        for pair, estimate in clear:
+            best.setdefault(pair.factor, (pair, estimate))
+        return [self._finding(model, *entry) for entry in list(best.values())[:MAX_FINDINGS]]
 
-    def _finding(self, model: str, change: str, a: Cell, b: Cell, estimate: Estimate) -> Finding:
+    def _finding(self, model: str, pair: ControlledPair, estimate: Estimate) -> Finding:
+        a, b = pair.a, pair.b
         if estimate.mean > 0:
-            a, b = b, a
-            estimate = Estimate(-estimate.mean, estimate.stderr, estimate.df, estimate.n)
-        claim = Claim("pair", "kld", a.configuration.key, b.configuration.key, (token(model),))
+            a, b, estimate = b, a, -estimate
         return Finding(
             kind="sensitivity",
-            key=claim.key,
-            statement=f"On {model} [{a.configuration.label}] beats [{b.configuration.label}] ({change}).",
+            key=Claim("pair", "kld", (a.key, b.key), (token(model),)).key,
+            statement=f"On {model} [{a.label}] beats [{b.label}] ({pair.factor}).",
             models=(model,),
             effect=results.ratio("KLD ratio", estimate),
             evidence=(*a.ids, *b.ids),

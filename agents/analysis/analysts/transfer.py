@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, permutations
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.base import Analyst
-from swarm.agents.analysis.claims import (
-    NEGLIGIBLE,
-    Claim,
-    token,
-    tokened,
-)
-from swarm.agents.analysis.results import Cell, Cells, Configuration
+from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
+from swarm.agents.analysis.results import ConfigResult, Results, config_key
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
 from swarm.memory.records import Effect, Finding, TrialRecord
@@ -25,14 +18,14 @@ from swarm.memory.records import Effect, Finding, TrialRecord
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
 
-LEAST = 8
+MIN_SHARED = 8
 """Shared configurations that a rank correlation needs."""
 
-MOST = 3
+MAX_FINDINGS = 3
 """Findings per direction. All predictions are counted; what people need to read is that, and what, carries over."""
 
 
-class Transfer(Analyst):
+class TransferAnalyst(Analyst):
     """Tests the advantages that were predicted before they were measured, at a family-wise error of 5% (Holm)."""
 
     name = "transfer"
@@ -40,52 +33,48 @@ class Transfer(Analyst):
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """Advantages that carried over, and rank correlations between models."""
-        cells = history.cells()
-        return [*self._carried(history, infos, cells), *self._ranks(infos, cells)]
+        return [*self._carried(history, infos), *self._ranks(infos, history.cells())]
 
-    def _carried(self, history: History, infos: Mapping[str, ModelInfo], cells: Cells) -> Iterator[Finding]:
+    def _carried(self, history: History, infos: Mapping[str, ModelInfo]) -> Iterator[Finding]:
         by_id = {record.id: record for record in history.completed}
-        by_token = tokened(cells)
+        found = by_token(history.cells())
         tested: list[tuple[Claim, Estimate]] = []
         for source, target in permutations(infos, 2):
             for record in history.completed:
                 claim = predicted(record, by_id, source, target)
-                estimate = claim and claim.estimate(by_token)
-                if claim and estimate and _was_learned(claim, by_token):
+                estimate = claim and claim.estimate(found)
+                if claim and estimate and _was_learned(claim, found):
                     tested.append((claim, estimate))
-        firm = statistics.moderate([estimate for _, estimate in tested])
-        kept = statistics.holm([estimate.p for estimate in firm])
         told: Counter[tuple[str, ...]] = Counter()
         # In the order of their trials, so that later ones do not push earlier ones out.
-        for (claim, _), estimate, keep in zip(tested, firm, kept, strict=True):
-            if keep and estimate.mean < -NEGLIGIBLE and told[claim.models] < MOST:
+        for claim, estimate in statistics.significant(tested, NEGLIGIBLE):
+            if estimate.mean < 0 and told[claim.models] < MAX_FINDINGS:
                 told[claim.models] += 1
-                yield self._finding(claim, estimate, by_token)
+                yield self._finding(claim, estimate, found)
 
-    def _finding(self, claim: Claim, estimate: Estimate, by_token: Cells) -> Finding:
-        source, target = claim.models
-        used = [by_token[model, key] for model in (target, source) for key in (claim.better, claim.worse)]
-        better, worse = used[0].configuration.label, used[1].configuration.label
+    def _finding(self, claim: Claim, estimate: Estimate, found: Results) -> Finding:
+        used = [found[model, key] for model in reversed(claim.models) for key in claim.configurations]
+        source, target = used[2].model, used[0].model
         return Finding(
             kind="transfer",
             key=claim.key,
-            statement=f"[{better}] beats [{worse}] on {used[0].model}, as predicted from {used[2].model}.",
-            models=(used[2].model, used[0].model),
-            effect=results.ratio(f"KLD ratio on {used[0].model}", estimate),
-            evidence=tuple(i for cell in used for i in cell.ids),
+            statement=f"[{used[0].label}] beats [{used[1].label}] on {target}, as predicted from {source}.",
+            models=(source, target),
+            effect=results.ratio(f"KLD ratio on {target}", estimate),
+            evidence=tuple(i for result in used for i in result.ids),
             author=self.name,
         )
 
-    def _ranks(self, infos: Mapping[str, ModelInfo], cells: Cells) -> Iterator[Finding]:
+    def _ranks(self, infos: Mapping[str, ModelInfo], found: Results) -> Iterator[Finding]:
         for first, second in combinations(infos, 2):
             pairs = [
-                (cell, cells[second, key])
-                for (model, key), cell in cells.items()
-                if model == first and (second, key) in cells and _is_whole(cell)
+                (result, found[second, key])
+                for (model, key), result in found.items()
+                if model == first and (second, key) in found and _is_comparable(result)
             ]
-            if len(pairs) < LEAST:
+            if len(pairs) < MIN_SHARED:
                 continue
-            rho, low, high = statistics.rank_correlation(*(_residuals(list(side)) for side in zip(*pairs, strict=True)))
+            rho, low, high = statistics.rank_correlation(*(_residuals(side) for side in zip(*pairs, strict=True)))
             if low <= 0 <= high:
                 continue
             yield Finding(
@@ -97,7 +86,7 @@ class Transfer(Analyst):
                 ),
                 models=(first, second),
                 effect=Effect(name="rank correlation", value=rho, low=low, high=high, unit="rho"),
-                evidence=tuple(cell.records[0].id for pair in pairs for cell in pair),
+                evidence=tuple(result.records[0].id for pair in pairs for result in pair),
                 author=self.name,
             )
 
@@ -113,26 +102,20 @@ def predicted(record: TrialRecord, by_id: Mapping[int, TrialRecord], source: str
     comparable = record.spec.protocol == reference.spec.protocol == "quality"
     if not comparable or prediction.comparator != "<=" or prediction.threshold > 1:
         return None
-    keys = [Configuration.of(r.spec).key for r in (record, reference)]
-    return Claim("transfer", prediction.metric, keys[0], keys[1], (token(source), token(target)))
+    keys = (config_key(record.spec), config_key(reference.spec))
+    return Claim("transfer", prediction.metric, keys, (token(source), token(target)))
 
 
-def _was_learned(claim: Claim, by_token: Cells) -> bool:
+def _was_learned(claim: Claim, found: Results) -> bool:
     """Whether the source model shows the advantage beyond doubt."""
-    lesson = Claim("pair", claim.metric, claim.better, claim.worse, claim.models[:1]).estimate(by_token)
+    lesson = Claim("pair", claim.metric, claim.configurations, claim.models[:1]).estimate(found)
     return lesson is not None and lesson.interval()[1] < 0
 
 
-def _is_whole(cell: Cell) -> bool:
-    kv = cell.configuration.kv
-    quantized = (kv.key.method, kv.value.method) != ("none", "none")
-    return quantized and cell.configuration.layers is None and not cell.configuration.rung and cell.bits is not None
+def _is_comparable(result: ConfigResult) -> bool:
+    return result.is_quantized and result.spec.layers is None and not result.spec.rung and result.bits is not None
 
 
-def _residuals(cells: list[Cell]) -> list[float]:
+def _residuals(found: Sequence[ConfigResult]) -> list[float]:
     """Levels less what the number of bits explains linearly."""
-    bits = np.array([cell.bits for cell in cells], dtype=float)
-    level = np.array([cell.level for cell in cells])
-    design = np.stack([np.ones_like(bits), bits], axis=1)
-    left = level - design @ np.linalg.lstsq(design, level, rcond=None)[0]
-    return [float(x) for x in left]
+    return list(statistics.residuals([result.bits or 0.0 for result in found], [result.level for result in found]))

@@ -66,5 +66,5 @@ class Attention(Chooser):
 def _pool(model: str, context: ProposalContext) -> list[KVSpec]:
     """What is worth looking into: the defaults and the Pareto front, quantized ones only."""
     defaults = [spec.kv for spec in context.space.defaults(context.infos[model])]
-    best = [cell.configuration.kv for cell in frontier(model, context) if cell.configuration.layers is None]
+    best = [cell.spec.kv for cell in frontier(model, context) if cell.spec.layers is None]
     return [kv for kv in dict.fromkeys((*defaults, *best)) if kv != KVSpec()]

@@ -37,12 +37,12 @@ class Depth(Chooser):
         begun = [own[-1].spec.kv] if own else []
         defaults = [spec.kv for spec in context.space.defaults(context.infos[model]) if spec.kv != KVSpec()]
         elsewhere = [r.spec.kv for r in done if r.spec.model != model]
-        front = [cell for cell in frontier(model, context) if cell.configuration.layers is None]
+        front = [cell for cell in frontier(model, context) if cell.spec.layers is None]
         best = []
         for bits in BUDGETS:
             within = [cell for cell in front if (cell.bits or 0.0) <= bits]
             if within:
-                best.append(min(within, key=lambda cell: cell.level).configuration.kv)
+                best.append(min(within, key=lambda cell: cell.level).spec.kv)
         return list(dict.fromkeys((*begun, *defaults[:1], *elsewhere, *best, *defaults)))
 
 

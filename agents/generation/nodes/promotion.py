@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from swarm.agents.analysis import pareto
-from swarm.agents.analysis.results import Cell
+from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import Chooser
 from swarm.agents.generation.schedule import Slot
@@ -40,20 +40,20 @@ class Promotion(Chooser):
         return None
 
     @staticmethod
-    def _finished(model: str, rung: int, context: ProposalContext) -> list[Cell]:
+    def _finished(model: str, rung: int, context: ProposalContext) -> list[ConfigResult]:
         bound = context.settings.max_bits
         return [
             cell
             for (name, _), cell in context.cells.items()
-            if name == model and cell.configuration.rung == rung and cell.bits is not None and cell.bits <= bound
+            if name == model and cell.spec.rung == rung and cell.bits is not None and cell.bits <= bound
         ]
 
     @staticmethod
-    def _order(cells: list[Cell]) -> list[tuple[int, Cell]]:
+    def _order(cells: list[ConfigResult]) -> list[tuple[int, ConfigResult]]:
         """By rank; within a rank the lonely first, so that the front is known over all of its length."""
         ranked = list(zip(pareto.ranks(cells), cells, strict=True))
 
-        def crowding(entry: tuple[int, Cell]) -> tuple[int, float, int]:
+        def crowding(entry: tuple[int, ConfigResult]) -> tuple[int, float, int]:
             rank, cell = entry
             peers = sorted(c.bits or 0.0 for r, c in ranked if r == rank)
             place = peers.index(cell.bits or 0.0)

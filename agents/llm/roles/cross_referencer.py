@@ -11,10 +11,10 @@ from swarm.agents.analysis.analysts import contrast
 from swarm.agents.analysis.claims import (
     NEGLIGIBLE,
     Claim,
+    by_token,
     token,
-    tokened,
 )
-from swarm.agents.analysis.results import Configuration
+from swarm.agents.analysis.results import config_key
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import (
@@ -86,7 +86,7 @@ class CrossReferencer(Role[Questions]):
             raise SwarmError(f"model {model[:80]!r} is not part of this campaign.")
         if model == better.spec.model:
             raise SwarmError("the other model is the same model.")
-        missing = [r for r in (worse, better) if (model, Configuration.of(r.spec).key) not in context.cells]
+        missing = [r for r in (worse, better) if (model, config_key(r.spec)) not in context.cells]
         if missing:
             return self._proposal(question, missing, worse, better, context)
         return self._finding(question, better, worse, context)
@@ -108,7 +108,7 @@ class CrossReferencer(Role[Questions]):
             raise SwarmError("its trial on the other model is under way.")
         prediction = None
         if missing == [better]:
-            anchor = context.cells[model, Configuration.of(worse.spec).key].records[0].id
+            anchor = context.cells[model, config_key(worse.spec)].records[0].id
             factor = better.metrics["kld"].value / max(worse.metrics["kld"].value, 1e-9)
             if 0 < factor < 1 and question.expectation == "same":
                 prediction = Prediction(metric="kld", comparator="<=", threshold=factor**CARRIED, reference=anchor)
@@ -121,10 +121,10 @@ class CrossReferencer(Role[Questions]):
     def _finding(
         self, question: Question, better: TrialRecord, worse: TrialRecord, context: ProposalContext
     ) -> Finding:
-        cells = tokened(context.cells)
+        cells = by_token(context.cells)
         here, there = token(better.spec.model), token(question.other_model)
-        keys = [Configuration.of(r.spec).key for r in (better, worse)]
-        claim = Claim("contrast", "kld", keys[0], keys[1], (here, there))
+        keys = [config_key(r.spec) for r in (better, worse)]
+        claim = Claim("contrast", "kld", (keys[0], keys[1]), (here, there))
         estimate = claim.estimate(cells)
         if estimate is None:
             raise SwarmError("the trials share no text windows.")

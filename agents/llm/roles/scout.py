@@ -11,10 +11,10 @@ from swarm.agents.analysis import results
 from swarm.agents.analysis.claims import (
     NEGLIGIBLE,
     Claim,
+    by_token,
     token,
-    tokened,
 )
-from swarm.agents.analysis.results import Configuration
+from swarm.agents.analysis.results import config_key
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import (
@@ -75,22 +75,22 @@ class Scout(Role[Observations]):
         return Used(Contribution(findings=tuple(kept.values())) if kept else None, tuple(reasons))
 
     def _finding(self, better: TrialRecord, worse: TrialRecord, because: str, context: ProposalContext) -> Finding:
-        keys = [Configuration.of(r.spec).key for r in (better, worse)]
-        claim = Claim("pair", "kld", keys[0], keys[1], (token(better.spec.model),))
-        cells = tokened(context.cells)
+        keys = [config_key(r.spec) for r in (better, worse)]
+        claim = Claim("pair", "kld", (keys[0], keys[1]), (token(better.spec.model),))
+        cells = by_token(context.cells)
         estimate = claim.estimate(cells)
         if estimate is None:
             raise SwarmError("the two trials share no text windows.")
         if estimate.interval()[1] >= 0 or estimate.mean > -NEGLIGIBLE:
             raise SwarmError("the data does not bear it out: the interval of the ratio includes no effect.")
-        labels = [cells[place].configuration.label for place in claim.needs()]
+        labels = [cells[place].label for place in claim.needs]
         return Finding(
             kind="sensitivity",
             key=claim.key,
             statement=f"On {better.spec.model} [{labels[0]}] beats [{labels[1]}]." + reason(because, context),
             models=(better.spec.model,),
             effect=results.ratio("KLD ratio", estimate),
-            evidence=tuple(i for place in claim.needs() for i in cells[place].ids),
+            evidence=tuple(i for place in claim.needs for i in cells[place].ids),
             author=author(self.name),
         )
 
@@ -111,7 +111,7 @@ def pair(better: int, worse: int, context: ProposalContext) -> tuple[TrialRecord
     if found[0].spec.model != found[1].spec.model:
         models = " and ".join(f"trial {r.id} is of {r.spec.model}" for r in found)
         raise SwarmError(f"the two trials are of different models: {models}.")
-    configurations = [Configuration.of(r.spec) for r in found]
+    configurations = [config_key(r.spec) for r in found]
     if configurations[0] == configurations[1]:
         raise SwarmError("the two trials have the same configuration.")
     return found[0], found[1]

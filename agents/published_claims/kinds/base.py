@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from swarm.agents.analysis import results
-from swarm.agents.analysis.results import Cell, Configuration
+from swarm.agents.analysis.results import ConfigResult, config_key
 from swarm.agents.published_claims.schema import AgendaError, Claim, selected
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels import plugins
@@ -66,7 +66,7 @@ class Kind(ABC):
         return claim.metric
 
     @abstractmethod
-    def effect(self, claim: Claim, cells: Mapping[str, Cell]) -> Effect | None:
+    def effect(self, claim: Claim, cells: Mapping[str, ConfigResult]) -> Effect | None:
         """What the measurements of a case show, by the names of `specs`; None when it cannot be told."""
 
 
@@ -79,12 +79,12 @@ def kind(name: str) -> Kind:
     return plugins.load(PACKAGE, Kind, name)()  # type: ignore[type-abstract]
 
 
-def gather(records: Sequence[TrialRecord], specs: Mapping[str, TrialSpec], metric: str) -> dict[str, Cell]:
+def gather(records: Sequence[TrialRecord], specs: Mapping[str, TrialSpec], metric: str) -> dict[str, ConfigResult]:
     """The measured cells of a case by name."""
     found = {}
     for name, spec in specs.items():
-        wanted = (spec.model, Configuration.of(spec).key)
-        pooled = results.cells(records, metric, spec.protocol)
+        wanted = (spec.model, config_key(spec))
+        pooled = results.pool(records, metric, spec.protocol)
         if wanted in pooled:
             found[name] = pooled[wanted]
     return found

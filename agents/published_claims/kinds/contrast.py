@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from swarm.agents.analysis import results
-from swarm.agents.analysis.results import Cell
+from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.published_claims.kinds.base import Kind
 from swarm.agents.published_claims.schema import Claim, selected
 from swarm.experiments.spec import TrialSpec
@@ -41,7 +41,7 @@ class Contrast(Kind):
             if setup is not None
         }
 
-    def effect(self, claim: Claim, cells: Mapping[str, Cell]) -> Effect | None:
+    def effect(self, claim: Claim, cells: Mapping[str, ConfigResult]) -> Effect | None:
         """The ratio of the two ratios."""
         if len(cells) < 4:
             return None

@@ -7,7 +7,7 @@ from math import log
 from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import statistics
-from swarm.agents.analysis.results import Cell
+from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.published_claims.kinds.base import Kind
 from swarm.agents.published_claims.schema import Claim
 from swarm.experiments.spec import TrialSpec
@@ -39,7 +39,7 @@ class Growth(Kind):
             found[f"{n}"] = whole.model_copy(update={"layers": None if n == info.n_layers else tuple(range(n))})
         return found
 
-    def effect(self, claim: Claim, cells: Mapping[str, Cell]) -> Effect | None:  # noqa: ARG002
+    def effect(self, claim: Claim, cells: Mapping[str, ConfigResult]) -> Effect | None:  # noqa: ARG002
         """The exponent: the mean of the windows' slopes."""
         if len(cells) < LEAST:
             return None

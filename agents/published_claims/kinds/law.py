@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results, statistics
-from swarm.agents.analysis.results import Cell
+from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.published_claims.kinds.base import Kind
 from swarm.agents.published_claims.schema import Claim
 from swarm.experiments.spec import TrialSpec
@@ -41,7 +41,7 @@ class Law(Kind):
         """Always the attention's KL."""
         return METRIC
 
-    def effect(self, claim: Claim, cells: Mapping[str, Cell]) -> Effect | None:  # noqa: ARG002
+    def effect(self, claim: Claim, cells: Mapping[str, ConfigResult]) -> Effect | None:  # noqa: ARG002
         """The exponent: the mean of the windows' slopes."""
         levels = [(_control(cell), cell.samples()) for cell in cells.values()]
         if len(levels) < LEAST:
@@ -55,8 +55,8 @@ class Law(Kind):
         return Effect(name="exponent of G", value=found.mean, low=low, high=high, unit="exponent")
 
 
-def _control(cell: Cell) -> dict[tuple[int, int], float]:
+def _control(cell: ConfigResult) -> dict[tuple[int, int], float]:
     """ln(G) per window of the same trials."""
-    records: list[TrialRecord] = cell.records
-    pooled = results.cells(records, CONTROL, "attention")
+    records: tuple[TrialRecord, ...] = cell.records
+    pooled = results.pool(records, CONTROL, "attention")
     return next(iter(pooled.values())).samples() if pooled else {}

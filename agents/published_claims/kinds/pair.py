@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results
-from swarm.agents.analysis.results import Cell
+from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.published_claims.kinds.base import Kind
 from swarm.agents.published_claims.schema import Claim
 from swarm.experiments.spec import TrialSpec
@@ -30,7 +30,7 @@ class Pair(Kind):
         setups = {"b": claim.b, "a": claim.a}
         return {n: s.spec(templates[models[0]], infos[models[0]]) for n, s in setups.items() if s is not None}
 
-    def effect(self, claim: Claim, cells: Mapping[str, Cell]) -> Effect | None:
+    def effect(self, claim: Claim, cells: Mapping[str, ConfigResult]) -> Effect | None:
         """The ratio of the geometric means."""
         if len(cells) < 2:
             return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import statistics
-from swarm.agents.analysis.results import Cell
+from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.published_claims.kinds.base import Kind
 from swarm.agents.published_claims.schema import Claim
 from swarm.experiments.spec import TrialSpec
@@ -29,7 +29,7 @@ class Threshold(Kind):
         """The one setup."""
         return {"a": claim.a.spec(templates[models[0]], infos[models[0]])}
 
-    def effect(self, claim: Claim, cells: Mapping[str, Cell]) -> Effect | None:
+    def effect(self, claim: Claim, cells: Mapping[str, ConfigResult]) -> Effect | None:
         """The mean with its interval."""
         if "a" not in cells:
             return None

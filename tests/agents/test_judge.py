@@ -4,8 +4,8 @@ import pytest
 
 from swarm.agents.analysis import judge as referee
 from swarm.agents.analysis.base import analysts
-from swarm.agents.analysis.claims import Claim, tokened
-from swarm.agents.analysis.judge import Referee
+from swarm.agents.analysis.claims import Claim, by_token
+from swarm.agents.analysis.judge import Judge
 from swarm.agents.history import History
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
@@ -21,7 +21,7 @@ def reversal(spec) -> float:
 
 
 def judge(infos):
-    return Referee([kind() for kind in analysts().values()], {i.name: i for i in infos})
+    return Judge([kind() for kind in analysts().values()], {i.name: i for i in infos})
 
 
 def measured(lab, specs, first=0) -> list[TrialRecord]:
@@ -34,7 +34,7 @@ def four(replicate: int = 0) -> list[TrialSpec]:
 
 def contrast(records) -> tuple[Finding, Claim]:
     keys = {r.spec.kv: key for (_, key), cell in History(tuple(records)).cells().items() for r in cell.records}
-    claim = Claim("contrast", "kld", keys[A], keys[B], ("alpha", "beta"))
+    claim = Claim("contrast", "kld", (keys[A], keys[B]), ("alpha", "beta"))
     return (
         Finding(
             kind="contrast",
@@ -56,9 +56,9 @@ def status(finding, records, infos) -> str:
 
 def test_keys_of_claims_can_be_parsed_back() -> None:
     for claim in (
-        Claim("pair", "kld", "a1", "b2", ("m",)),
-        Claim("contrast", "kld", "a1", "b2", ("m", "n")),
-        Claim("transfer", "kld", "a1", "b2", ("m", "n")),
+        Claim("pair", "kld", ("a1", "b2"), ("m",)),
+        Claim("contrast", "kld", ("a1", "b2"), ("m", "n")),
+        Claim("transfer", "kld", ("a1", "b2"), ("m", "n")),
     ):
         assert Claim.parse(claim.key) == claim
     for other in ("plateau:kld:4.6:m", "pair:kld:a", "contrast:kld:a:b:m", "law:attention_kl:m", ""):
@@ -76,7 +76,7 @@ def test_a_claim_is_confirmed_by_replication_only(make_lab, infos, seed) -> None
     assert all(s.seed == 1 for s in ordered)
     again = [*records, *measured(lab, ordered, 4)]
     assert status(finding, again, infos) == "confirmed"
-    assert claim.estimate(tokened(History(tuple(again)).cells()), [1]) is not None
+    assert claim.estimate(by_token(History(tuple(again)).cells()), [1]) is not None
     assert list(referee.replications([finding.model_copy(update={"status": "confirmed"})], History(tuple(again)))) == []
 
 
@@ -238,12 +238,13 @@ def test_campaigns_confirm_a_contrast_or_a_transfer_and_nothing_false(make_lab, 
     confirmed = [f.finding for f in run.findings if f.finding.status == "confirmed"]
     assert [f for f in confirmed if f.kind in ("contrast", "transfer")]
     truth = {r.id: lab.log_kld(r.spec) for r in run.records}
-    cells = tokened(run.history.cells())
+    cells = by_token(run.history.cells())
     for finding in confirmed:
         claim = Claim.parse(finding.key)
         if claim is None:
             continue
-        levels = {place: truth[cells[place].records[0].id] for place in claim.needs()}
-        gaps = [levels[m, claim.better] - levels[m, claim.worse] for m in claim.tested]
+        levels = {place: truth[cells[place].records[0].id] for place in claim.needs}
+        better, worse = claim.configurations
+        gaps = [levels[m, better] - levels[m, worse] for m in dict.fromkeys(model for model, _ in claim.needs)]
         effect = gaps[0] - gaps[1] if claim.relation == "contrast" else gaps[0]
         assert effect < 0

@@ -9,7 +9,7 @@ import pytest
 from samples import ENVIRONMENT
 
 from swarm.agents.analysis.base import analysts
-from swarm.agents.analysis.judge import Referee
+from swarm.agents.analysis.judge import Judge
 from swarm.agents.history import History
 from swarm.experiments.spec import Measurement, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
@@ -47,7 +47,7 @@ def path(tmp_path, make_lab, infos):
         named = {info.name: info for info in infos}
         kinds = [kind() for kind in analysts().values()]
         found = [finding for kind in kinds for finding in kind.analyse(history, named)]
-        for finding in Referee(kinds, named).judge(found, [], history):
+        for finding in Judge(kinds, named).judge(found, [], history):
             store.findings.upsert(campaign.id, finding)
         assert {f.finding.kind for f in store.findings.list(status="confirmed")} >= {"contrast", "sensitivity"}
     return place

@@ -1,4 +1,4 @@
-"""The law of attention: how the attention's KL follows from the controlling number G, and whether models share it."""
+"""Attention scaling: how the attention's KL follows from the number G, and whether models share the law."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from swarm.agents.analysis.claims import token
 from swarm.agents.analysis.results import FLOOR
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
-from swarm.memory.records import Effect, Finding, TrialRecord
+from swarm.memory.records import Finding, TrialRecord
 
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
 
-LEAST = 5
+MIN_TRIALS = 5
 """Trials that a fit needs on each model."""
 
-ALIKE = log(2.0)
+SHARED_FACTOR = log(2.0)
 """Models whose KL at equal G is within this factor share the law."""
 
-MOST_EVIDENCE = 24
+MAX_EVIDENCE = 24
 
 Points = list[tuple[float, float, TrialRecord]]
 
 
-class Law(Analyst):
+class AttentionScalingAnalyst(Analyst):
     """Fits ln(attention KL) = a + b ln(G) over the attention trials; each trial is one point.
 
     Theory (small errors) has KL in proportion to G squared, whatever the model's scaling: b = 2, the same a.
@@ -46,14 +46,14 @@ class Law(Analyst):
             point = _point(record)
             if point is not None and record.spec.model in infos:
                 points[record.spec.model].append(point)
-        usable = {model: points[model] for model in infos if len(points[model]) >= LEAST}
+        usable = {model: points[model] for model in infos if len(points[model]) >= MIN_TRIALS}
         findings = [finding for model, found in usable.items() for finding in self._exponent(model, found)]
         for first, second in combinations(usable, 2):
             findings += self._shared(first, second, usable)
         return findings
 
     def _exponent(self, model: str, points: Points) -> Iterator[Finding]:
-        estimate = statistics.slope([x for x, _, _ in points], [y for _, y, _ in points])
+        estimate = _slope(points)
         if estimate is None:
             return
         low, high = estimate.interval()
@@ -65,7 +65,7 @@ class Law(Analyst):
             key=f"law:attention_kl:{token(model)}",
             statement=f"On {model} the attention's KL {'grows' if low > 0 else 'falls'} as a power of G, {fits}.",
             models=(model,),
-            effect=Effect(name="exponent of G", value=estimate.mean, low=low, high=high, unit="exponent"),
+            effect=results.effect("exponent of G", estimate, "exponent"),
             evidence=_ids(points),
             author=self.name,
         )
@@ -79,7 +79,7 @@ class Law(Analyst):
             return
         difference = ends[0] - ends[1]
         low, high = difference.interval()
-        if low > -ALIKE and high < ALIKE:
+        if low > -SHARED_FACTOR and high < SHARED_FACTOR:
             text, kind = "follows from G in the same way", "transfer"
         elif low > 0 or high < 0:
             text, kind = "does not follow from G in the same way", "contrast"
@@ -105,11 +105,15 @@ def _point(record: TrialRecord) -> tuple[float, float, TrialRecord] | None:
     return sum(x for x, _ in pairs) / len(pairs), sum(y for _, y in pairs) / len(pairs), record
 
 
+def _slope(points: Points) -> Estimate | None:
+    return statistics.slope([x for x, _, _ in points], [y for _, y, _ in points])
+
+
 def _common_slope(first: Points, second: Points) -> float | None:
     """Slope within the models, weighted by what each of them says."""
     slopes: list[Estimate] = []
     for points in (first, second):
-        found = statistics.slope([x for x, _, _ in points], [y for _, y, _ in points])
+        found = _slope(points)
         if found is None or found.stderr == 0:
             return None
         slopes.append(found)
@@ -118,4 +122,4 @@ def _common_slope(first: Points, second: Points) -> float | None:
 
 
 def _ids(points: Points) -> tuple[int, ...]:
-    return tuple(record.id for _, _, record in points[:MOST_EVIDENCE])
+    return tuple(record.id for _, _, record in points[:MAX_EVIDENCE])

@@ -22,14 +22,14 @@ def test_seeds_and_models_share_a_configuration_and_layers_do_not() -> None:
     base = TrialSpec(model="a", kv=FOUR)
     same = TrialSpec(model="b", kv=FOUR, seed=5, replicate=2, model_digest="x", device="cuda")
     other = TrialSpec(model="a", kv=FOUR, layers=(0,))
-    key = results.Configuration.of(base).key
-    assert results.Configuration.of(same).key == key
-    assert results.Configuration.of(other).key != key
+    key = results.config_key(base)
+    assert results.config_key(same) == key
+    assert results.config_key(other) != key
 
 
 def test_replicates_add_windows_and_seeds_are_averaged(lab) -> None:
     records = [record(lab, seed=s, replicate=r, number=n) for n, (s, r) in enumerate([(0, 0), (1, 0), (0, 1)])]
-    (cell,) = results.cells(records).values()
+    (cell,) = results.pool(records).values()
     windows = len(records[0].arrays["window_kld"])
     assert len(cell.samples()) == 2 * windows
     assert len(cell.samples([1])) == windows
@@ -41,8 +41,8 @@ def test_replicates_add_windows_and_seeds_are_averaged(lab) -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_pairing_by_window_sees_what_the_spread_of_windows_hides(make_lab, seed) -> None:
     lab = make_lab(seed=seed, law=lambda spec: 0.25 if spec.kv.sink_tokens == 4 else 0.0, noise=0.02)
-    better = results.cells([record(lab)])
-    worse = results.cells([record(lab, FOUR.model_copy(update={"sink_tokens": 4}), 1)])
+    better = results.pool([record(lab)])
+    worse = results.pool([record(lab, FOUR.model_copy(update={"sink_tokens": 4}), 1)])
     a, b = next(iter(better.values())), next(iter(worse.values()))
     difference = results.compare(a, b)
     assert difference is not None
@@ -56,8 +56,8 @@ def test_pairing_by_window_sees_what_the_spread_of_windows_hides(make_lab, seed)
 
 
 def test_trials_on_different_windows_are_not_paired(lab) -> None:
-    a = results.cells([record(lab)])
-    b = results.cells([record(lab, THREE, 1, replicate=1)])
+    a = results.pool([record(lab)])
+    b = results.pool([record(lab, THREE, 1, replicate=1)])
     assert results.compare(next(iter(a.values())), next(iter(b.values()))) is None
 
 
@@ -67,31 +67,31 @@ def test_a_metric_that_contradicts_its_windows_is_no_evidence(lab) -> None:
     falsified = honest.model_copy(update={"metrics": metrics})
     assert results.is_consistent(honest)
     assert not results.is_consistent(falsified)
-    assert results.cells([falsified]) == {}
+    assert results.pool([falsified]) == {}
 
 
 def test_trials_without_windows_still_count(lab) -> None:
     plain = record(lab).model_copy(update={"arrays": {}})
-    (cell,) = results.cells([plain]).values()
+    (cell,) = results.pool([plain]).values()
     assert len(cell.samples()) == 1
     exact = plain.metrics["kld"].model_copy(update={"stderr": None})
-    (cell,) = results.cells([plain.model_copy(update={"metrics": {"kld": exact}})]).values()
+    (cell,) = results.pool([plain.model_copy(update={"metrics": {"kld": exact}})]).values()
     assert cell.interval == (exact.value, exact.value)
     assert cell.bits is None
 
 
 def test_failed_trials_and_other_metrics_are_left_out(lab) -> None:
     lost = record(lab).model_copy(update={"state": "failed", "metrics": {}, "arrays": {}})
-    assert results.cells([lost]) == {}
-    assert results.cells([record(lab)], metric="attention_kl") == {}
+    assert results.pool([lost]) == {}
+    assert results.pool([record(lab)], metric="attention_kl") == {}
     zero = Metric(name="kld", value=0.0)
     exact = record(lab).model_copy(update={"metrics": {"kld": zero}, "arrays": {}})
-    (cell,) = results.cells([exact]).values()
+    (cell,) = results.pool([exact]).values()
     assert cell.level == pytest.approx(log(results.FLOOR))
 
 
 def test_labels_tell_layers_and_gain() -> None:
-    single = results.Configuration.of(TrialSpec(model="a", kv=FOUR, layers=(3,)))
-    band = results.Configuration.of(TrialSpec(model="a", kv=FOUR, layers=(3, 4, 5), logit_gain=2.0))
-    assert single.label.endswith("layer 3")
-    assert band.label.endswith("layers 3-5 gain 2")
+    single = results.config_label(TrialSpec(model="a", kv=FOUR, layers=(3,)))
+    band = results.config_label(TrialSpec(model="a", kv=FOUR, layers=(3, 4, 5), logit_gain=2.0))
+    assert single.endswith("layer 3")
+    assert band.endswith("layers 3-5 gain 2")
