@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from benchmarks._decided import Answer, Configuration, Laps
+from benchmarks._decided import Answer, Laps
 from numpy.typing import NDArray
 
 from swarm.experiments.measurement.prefill import CHUNK, WINDOWS, scored_positions
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     import mlx.core as mx
 
     from swarm.experiments.models.base import ModelInfo
+    from swarm.kernels.spec import KVSpec
 
 Floats = NDArray[np.float32]
 
 
-def careful(info: ModelInfo, configurations: Sequence[Configuration], context: int, laps: Laps) -> list[Answer]:
+def careful(info: ModelInfo, configurations: Sequence[KVSpec], context: int, laps: Laps) -> list[Answer]:
     """Load once, float32 on a fast BLAS, the 16-bit run once, the head only where it is scored; then loop."""
     from swarm.kernels import blas
 
@@ -32,7 +33,7 @@ def careful(info: ModelInfo, configurations: Sequence[Configuration], context: i
 
 
 def careful_with_our_activations(
-    info: ModelInfo, configurations: Sequence[Configuration], context: int, laps: Laps
+    info: ModelInfo, configurations: Sequence[KVSpec], context: int, laps: Laps
 ) -> list[Answer]:
     """The same, with our numpy activations in the place of MLX's."""
     from swarm.kernels import blas, elementwise
@@ -68,7 +69,7 @@ def _text(info: ModelInfo, context: int) -> NDArray[np.int32]:
 def _loop(
     model: Any,
     windows: NDArray[np.int32],
-    configurations: Sequence[Configuration],
+    configurations: Sequence[KVSpec],
     laps: Laps,
 ) -> list[Answer]:
     from swarm.kernels.cache import make_cache
@@ -77,8 +78,8 @@ def _loop(
     reference = [Reference(logits) for logits in _read(model, windows, make_cache(model))]
     laps.ready()
     answers = []
-    for kv, layers in configurations:
-        caches = make_cache(model, kv, layers)
+    for kv in configurations:
+        caches = make_cache(model, kv)
         try:
             found = [
                 part.compare(logits) for part, logits in zip(reference, _read(model, windows, caches), strict=True)
@@ -144,7 +145,7 @@ def _norm(row: Floats) -> float:
     return float(highest + np.log(np.exp(row - highest).sum(dtype=np.float64)))
 
 
-def out_of_the_box(info: ModelInfo, configurations: Sequence[Configuration], context: int, laps: Laps) -> list[Answer]:
+def out_of_the_box(info: ModelInfo, configurations: Sequence[KVSpec], context: int, laps: Laps) -> list[Answer]:
     """mlx-lm as it comes: its BLAS, its float type, its quantized cache, the 16-bit run anew for each configuration.
 
     Reads one window: the others would take as long again each.

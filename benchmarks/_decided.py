@@ -20,11 +20,9 @@ from swarm.kernels.spec import KVSpec
 
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
-    from swarm.experiments.space.scopes import Layers
     from swarm.experiments.spec import Measurement, TrialSpec
     from swarm.memory.records import TrialRecord
 
-Configuration = tuple[KVSpec, "Layers"]
 FIRST_RUNG = ("default", "quality", "random_search", "tpe")
 """Kinds of turns in a campaign that measure a new configuration on the cheap rung."""
 
@@ -79,7 +77,7 @@ class Laps:
         return passed
 
 
-def configurations(info: ModelInfo, count: int, seed: int) -> list[Configuration]:
+def configurations(info: ModelInfo, count: int, seed: int) -> list[KVSpec]:
     """The campaign's default configurations, then random ones of its search space, each once.
 
     Only what a campaign may promote counts (at most so many bits/value), and no learned scaling: fitting it costs
@@ -88,12 +86,12 @@ def configurations(info: ModelInfo, count: int, seed: int) -> list[Configuration
     from swarm.experiments.space.search_space import Space
 
     space, rng = Space([info]), generator(seed, "trials", info.name)
-    found: dict[Configuration, None] = {}
+    found: dict[KVSpec, None] = {}
     waiting = space.defaults(info)
     while len(found) < count:
         spec = waiting.pop(0) if waiting else space.random(rng, info)
         if _counts(spec, info):
-            found[spec.kv, spec.layers] = None
+            found[spec.kv] = None
     return list(found)
 
 
@@ -135,7 +133,7 @@ class Swarm:
         self.records: list[TrialRecord] = []
         self.seconds: dict[str, list[float]] = {"rung 0": [], "rung 1": []}
 
-    def decide(self, wanted: Sequence[Configuration], laps: Laps) -> tuple[list[Answer], dict[int, Answer]]:
+    def decide(self, wanted: Sequence[KVSpec], laps: Laps) -> tuple[list[Answer], dict[int, Answer]]:
         """Answers of the cheap rung for all, and of the dear one for those promoted, by place."""
         for rung in range(2):
             self.runner.prepare(self.info.name, self.template.context, rung=rung)
@@ -148,32 +146,31 @@ class Swarm:
             slot = self.strategy.schedule.slot(turn)
             turn += 1
             if slot.kind in FIRST_RUNG:
-                kv, layers = wanted[len(cheap)]
-                cheap.append(self._run(self.template.model_copy(update={"kv": kv, "layers": layers})))
+                cheap.append(self._run(self.template.model_copy(update={"kv": wanted[len(cheap)]})))
                 laps.lap()
             elif slot.kind == self.promotion.name:
                 history = History.before(len(self.records), self.records, lag=0)
                 proposal = self.promotion.choose(slot, self.strategy.context(len(self.records), history))
                 if proposal is not None:
-                    dear[places[proposal.spec.kv, proposal.spec.layers]] = self._run(proposal.spec)
+                    dear[places[proposal.spec.kv]] = self._run(proposal.spec)
         return cheap, dear
 
-    def full(self, wanted: Sequence[Configuration], laps: Laps) -> list[Answer]:
+    def full(self, wanted: Sequence[KVSpec], laps: Laps) -> list[Answer]:
         """Answers of the dear rung for all: the work of the careful loop, by our code."""
         self.runner.prepare(self.info.name, self.template.context, rung=1)
         laps.ready()
         answers = []
-        for kv, layers in wanted:
-            answers.append(self._run(self.template.model_copy(update={"kv": kv, "layers": layers, "rung": 1})))
+        for kv in wanted:
+            answers.append(self._run(self.template.model_copy(update={"kv": kv, "rung": 1})))
             laps.lap()
         return answers
 
-    def order(self, wanted: Sequence[Configuration]) -> list[int]:
+    def order(self, wanted: Sequence[KVSpec]) -> list[int]:
         """Places of all configurations that ended well, in the order of the cheap rung: by Pareto rank, then by KLD."""
         cells = [cell for cell in results.pool(self.records).values() if cell.spec.rung == 0]
         places = {configuration: place for place, configuration in enumerate(wanted)}
         ranked = sorted(zip(pareto.ranks(cells), cells, strict=True), key=lambda entry: (entry[0], entry[1].level))
-        return [places[cell.spec.kv, cell.spec.layers] for _, cell in ranked]
+        return [places[cell.spec.kv] for _, cell in ranked]
 
     def _run(self, spec: TrialSpec) -> Answer:
         from swarm.kernels.errors import TrialError
@@ -203,7 +200,7 @@ class Swarm:
         return answer
 
 
-def full_fidelity(info: ModelInfo, configurations: Sequence[Configuration], context: int, laps: Laps) -> list[Answer]:
+def full_fidelity(info: ModelInfo, configurations: Sequence[KVSpec], context: int, laps: Laps) -> list[Answer]:
     """Ours without the cheap rung."""
     with tempfile.TemporaryDirectory() as folder:
         return Swarm(info, context, Path(folder)).full(configurations, laps)

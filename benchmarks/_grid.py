@@ -47,18 +47,18 @@ def specs(side: Literal["key", "value"]) -> tuple[QuantSpec, ...]:
     return tuple(found) if side == "key" else (*found, QuantSpec(method="iq4_nl", axis="token", rotation="hadamard"))
 
 
-def configurations(info: ModelInfo) -> Iterator[tuple[KVSpec, Layers]]:
-    """All configurations of a model: cache and quantized layers (None means all)."""
-    yield KVSpec(), None
+def configurations(info: ModelInfo) -> Iterator[KVSpec]:
+    """All configurations of a model."""
+    yield KVSpec()
     for key, value, sink, window in itertools.product(specs("key"), specs("value"), SINKS, WINDOWS):
         if (key.method, value.method) == ("none", "none"):
             continue
         plain = KVSpec(key=key, value=value, sink_tokens=sink, residual_window=window)
-        yield plain, None
+        yield plain
         if not info.key_bias:
-            yield plain, tuple(range(PROTECTED, info.n_layers))
+            yield plain.on(range(PROTECTED, info.n_layers))
         elif key.method != "none":
-            yield plain.model_copy(update={"key_bias": "subtract"}), None
+            yield plain.model_copy(update={"key_bias": "subtract"})
 
 
 class FewSide(Side):

@@ -53,7 +53,7 @@ class Ground:
 
     def record(self, number: int, spec: TrialSpec, proposer: str) -> TrialRecord:
         """The finished trial of a specification."""
-        row = self.table[spec.model][spec.kv, spec.layers]
+        row = self.table[spec.model][spec.kv]
         metrics = {name: Metric.of(name, value) for name, value in row.metrics.items()}
         if len(row.windows) > 1:
             spread = float(np.std(row.windows, ddof=1)) / sqrt(len(row.windows))
@@ -104,10 +104,10 @@ class Random(Strategy):
 
     def ask(self, records: Sequence[TrialRecord]) -> TrialSpec:
         """A random new configuration."""
-        known = {(record.spec.kv, record.spec.layers) for record in records}
+        known = {record.spec.kv for record in records}
         while True:
             spec = self.grid.random(self.rng, self.info)
-            if (spec.kv, spec.layers) not in known:
+            if spec.kv not in known:
                 return spec
 
 
@@ -122,10 +122,10 @@ class Seeded(Random):
         """The next default, or a new configuration."""
         if len(records) < len(self.defaults):
             return self.defaults[len(records)]
-        known = {(record.spec.kv, record.spec.layers) for record in records}
+        known = {record.spec.kv for record in records}
         for attempt in range(ATTEMPTS):
             spec = self.suggest(records, attempt)
-            if (spec.kv, spec.layers) not in known:
+            if spec.kv not in known:
                 return spec
         return super().ask(records)
 
@@ -174,7 +174,7 @@ class Nsga2(Seeded):
         values = objectives(record)
         if values is None:
             return
-        if self.asked is not None and self.asked[0].kv == record.spec.kv and self.asked[0].layers == record.spec.layers:
+        if self.asked is not None and self.asked[0].kv == record.spec.kv:
             (_, trial), self.asked = self.asked, None
         else:  # a default, or a random one in place of a repetition
             self._drop()

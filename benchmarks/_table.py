@@ -17,9 +17,8 @@ from typing import Any
 
 from benchmarks import _grid
 
-from swarm.experiments.space.scopes import Layers
 from swarm.kernels.errors import TrialError, UsageError
-from swarm.kernels.spec import KVSpec
+from swarm.kernels.spec import KVSpec, layers_in_kv
 
 FILE = Path(__file__).parent / "data" / "search.parquet"
 CONTEXT = 256
@@ -28,8 +27,6 @@ TAIL = 8
 hour. Otherwise the trials are a campaign's own: rung 0 of the quality protocol over four windows."""
 METRICS = ("kld", "same_top1", "bits_per_value", "noise_kld")
 SERIES = "window_kld"
-
-Key = tuple[KVSpec, Layers]
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Row:
     windows: tuple[float, ...]
 
 
-Table = Mapping[str, Mapping[Key, Row]]
+Table = Mapping[str, Mapping[KVSpec, Row]]
 """Rows by model and configuration."""
 
 
@@ -63,25 +60,24 @@ def measure(model: str, folder: Path, tell: Callable[[str], None], limit: int | 
     decode.TAIL = TAIL  # part of the captures' key, so that no campaign reads them
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{model}.jsonl"
-    done = {_key(json.loads(line)["kv"], json.loads(line)["layers"]) for line in _lines(path)}
+    done = {_configuration(json.loads(line)) for line in _lines(path)}
     registry.ensure(model)
     info = registry.describe(model)
     wanted = list(_grid.configurations(info))
     random.Random(0).shuffle(wanted)
-    wanted = [key for key in wanted[:limit] if key not in done]
+    wanted = [kv for kv in wanted[:limit] if kv not in done]
     runner = Runner(threads=1)
     began, cpu = time.perf_counter(), time.process_time()
     with path.open("a") as file:
-        for number, (kv, layers) in enumerate(wanted):
+        for number, kv in enumerate(wanted):
             spec = TrialSpec(
                 model=model,
                 model_digest=info.digest,
                 corpus_digest=runner.corpus.digest,
                 kv=kv,
-                layers=layers,
                 context=CONTEXT,
             )
-            line: dict[str, Any] = {"kv": kv.model_dump(mode="json"), "layers": layers}
+            line: dict[str, Any] = {"kv": kv.model_dump(mode="json")}
             start = time.process_time()
             try:
                 found = runner.run(spec)
@@ -109,8 +105,8 @@ def _lines(path: Path) -> list[str]:
     return text.splitlines()
 
 
-def _key(kv: object, layers: list[int] | None) -> Key:
-    return KVSpec.model_validate(kv), None if layers is None else tuple(layers)
+def _configuration(line: dict[str, Any]) -> KVSpec:
+    return KVSpec.model_validate(layers_in_kv(line)["kv"])
 
 
 def pack(folder: Path, file: Path = FILE) -> dict[str, int]:
@@ -142,14 +138,14 @@ def pack(folder: Path, file: Path = FILE) -> dict[str, int]:
 
 def flat(line: Mapping[str, Any]) -> dict[str, Any]:
     """A line as columns; keys and values by their labels."""
-    kv = KVSpec.model_validate(line["kv"])
+    kv = _configuration(line)
     return {
         "key": kv.key.label,
         "value": kv.value.label,
         "sink_tokens": kv.sink_tokens,
         "residual_window": kv.residual_window,
         "key_bias": kv.key_bias,
-        "protected": 0 if line["layers"] is None else line["layers"][0],
+        "protected": 0 if kv.layers is None else kv.layers[0],
         "outcome": line["outcome"],
         **{name: line.get(name) for name in METRICS},
         SERIES: line.get(SERIES),
@@ -158,7 +154,7 @@ def flat(line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def load(file: Path = FILE) -> dict[str, dict[Key, Row]]:
+def load(file: Path = FILE) -> dict[str, dict[KVSpec, Row]]:
     """The shipped table.
 
     Raises:
@@ -171,7 +167,7 @@ def load(file: Path = FILE) -> dict[str, dict[Key, Row]]:
     if not file.is_file():
         raise UsageError(f"{file} is missing.", "Make it with `python -m benchmarks._table`.")
     keys, values = ({spec.label: spec for spec in _grid.specs(side)} for side in ("key", "value"))
-    found: dict[str, dict[Key, Row]] = {}
+    found: dict[str, dict[KVSpec, Row]] = {}
     for row in parquet.read_table(file).to_pylist():
         kv = KVSpec(
             key=keys[row["key"]],
@@ -181,7 +177,7 @@ def load(file: Path = FILE) -> dict[str, dict[Key, Row]]:
         n = registry.describe(row["model"]).n_layers
         layers = tuple(range(row["protected"], n)) if row["protected"] else None
         metrics = {name: row[name] for name in METRICS if row[name] is not None}
-        found.setdefault(row["model"], {})[kv, layers] = Row(row["outcome"], metrics, tuple(row[SERIES] or ()))
+        found.setdefault(row["model"], {})[kv.on(layers)] = Row(row["outcome"], metrics, tuple(row[SERIES] or ()))
     return found
 
 

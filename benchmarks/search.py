@@ -108,7 +108,7 @@ def _curve(records: Sequence[TrialRecord], budget: int, model: str) -> dict[str,
 def _optimum(model: str) -> tuple[Point, ...]:
     ground = _ground((model,))
     template = ground.grid.defaults(ground.infos[0])[0]
-    specs = (template.model_copy(update={"kv": kv, "layers": layers}) for kv, layers in ground.table[model])
+    specs = (template.model_copy(update={"kv": kv}) for kv in ground.table[model])
     return tuple(_point(ground.record(number, spec, "")) for number, spec in enumerate(specs))
 
 

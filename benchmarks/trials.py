@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import _careful, _frame, _trial_page
-from benchmarks._decided import Answer, Configuration, Laps, Swarm, configurations, full_fidelity, plain
+from benchmarks._decided import Answer, Laps, Swarm, configurations, full_fidelity, plain
 from benchmarks._trial_page import ACTIVATIONS, CAREFUL, FULL, OURS, OUT_OF_THE_BOX
 
 from swarm.kernels.errors import SwarmError
@@ -36,7 +36,7 @@ FEW = 4
 numbers are compared, no rankings."""
 WALL, CPU = "wall", "cpu"
 
-Contestant = Callable[["ModelInfo", Sequence[Configuration], int, Laps], list[Answer]]
+Contestant = Callable[["ModelInfo", Sequence[KVSpec], int, Laps], list[Answer]]
 LOOPS: dict[str, Contestant] = {
     CAREFUL: _careful.careful,
     ACTIVATIONS: _careful.careful_with_our_activations,
@@ -82,13 +82,13 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     }
 
 
-def _mlx_lm_has(short: bool) -> list[Configuration]:
+def _mlx_lm_has(short: bool) -> list[KVSpec]:
     """Configurations that mlx-lm's own cache has as well."""
     kinds = [QuantSpec(method="affine", bits=bits, group_size=64, axis="token") for bits in ((4,) if short else (4, 8))]
-    return [(KVSpec(key=kind, value=kind), None) for kind in kinds]
+    return [KVSpec(key=kind, value=kind) for kind in kinds]
 
 
-def _together(contestant: str, asked: dict[str, list[Configuration]], context: int) -> dict[str, Any]:
+def _together(contestant: str, asked: dict[str, list[KVSpec]], context: int) -> dict[str, Any]:
     """One contestant on all models at a time, each in a process of its own."""
     spawn = get_context("spawn")
     running = {}
@@ -109,7 +109,7 @@ def _together(contestant: str, asked: dict[str, list[Configuration]], context: i
     return found
 
 
-def contest(contestant: str, model: str, wanted: list[Configuration], context: int, answers: Any) -> None:
+def contest(contestant: str, model: str, wanted: list[KVSpec], context: int, answers: Any) -> None:
     """Run a contestant on one model in this process, and send what it found and how long it took."""
     from swarm.experiments.models import registry
 

@@ -10,8 +10,8 @@ from typing import Literal, Self
 from pydantic import Field, FiniteFloat, model_validator
 
 from swarm.experiments import identity
-from swarm.kernels.errors import NonFiniteError, SpecError
-from swarm.kernels.spec import FrozenModel, KVSpec
+from swarm.kernels.errors import NonFiniteError
+from swarm.kernels.spec import FrozenModel, KVSpec, layers_in_kv
 
 Device = Literal["cpu", "cuda", "metal"]
 
@@ -19,7 +19,7 @@ Device = Literal["cpu", "cuda", "metal"]
 class TrialSpec(FrozenModel):
     """Everything that decides a trial's result, the code version aside.
 
-    `layers` are the quantized layers (sorted; None means all), the rest stays in 16 bit. `context` is in tokens.
+    `context` is in tokens.
     `rung` is the fidelity of the protocol (0 is the cheapest). `replicate` numbers asked-for replications, which
     read other text windows. `logit_gain` multiplies the attention logits. The digests pin weights and text.
     """
@@ -28,7 +28,6 @@ class TrialSpec(FrozenModel):
     model_digest: str = ""
     corpus_digest: str = ""
     kv: KVSpec = Field(default_factory=KVSpec)
-    layers: tuple[int, ...] | None = None
     protocol: str = "quality"
     rung: int = Field(default=0, ge=0)
     context: int = Field(default=512, ge=2)
@@ -37,18 +36,12 @@ class TrialSpec(FrozenModel):
     logit_gain: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     device: Device = "cpu"
 
-    @model_validator(mode="after")
-    def _check_layers(self) -> Self:
-        layers = self.layers
-        if layers is not None and (list(layers) != sorted(set(layers)) or not layers or layers[0] < 0):
-            raise SpecError(f"layers={layers} is not a list of layers.", "Give layer indices once each, in order.")
-        named = {layer for override in self.kv.overrides for layer in override.layers}
-        if layers is not None and (unused := sorted(named - set(layers))):
-            raise SpecError(
-                f"kv.overrides name layer {unused[0]}, which stays in 16 bit because `layers` does not list it.",
-                "Add it to `layers`, or take it out of the override.",
-            )
-        return self
+    _read_layers = model_validator(mode="before")(layers_in_kv)
+
+    @property
+    def layers(self) -> tuple[int, ...] | None:
+        """The quantized layers; None means all."""
+        return self.kv.layers
 
     def fingerprint(self) -> str:
         """Canonical SHA-256 over the specification and the measuring code: equal means the same experiment."""

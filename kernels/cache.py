@@ -15,7 +15,7 @@ from swarm.kernels.side import CacheSide
 from swarm.kernels.spec import KVSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from swarm.kernels.arrays import Array
     from swarm.kernels.backends.base import Backend
@@ -231,7 +231,6 @@ class PackedKVCache:
 def make_cache(
     model: Any,
     kv: KVSpec | None = None,
-    layers: Collection[int] | None = None,
     *,
     seed: int = 0,
     factors: Mapping[int, Mapping[str, Factors]] | None = None,
@@ -240,8 +239,7 @@ def make_cache(
 
     Args:
         model: The model as `mlx_lm.load` gives it.
-        kv: What quantized layers store; its overrides apply. Left out, everything stays in 16 bit.
-        layers: The quantized layers; the others stay in 16 bit. None means all.
+        kv: What the layers store. Left out, everything stays in 16 bit.
         seed: Decides random rotations and sketches; every layer derives its own.
         factors: Learned scaling per layer: {"key": Factors, "value": Factors}.
 
@@ -258,13 +256,13 @@ def make_cache(
             f"{family} has {len(attentions)} attention layers and {len(windows)} caches.",
             "Only models with one attention per cache can use packed caches.",
         )
-    named = {*(layers or ()), *(layer for override in kv.overrides for layer in override.layers), *(factors or {})}
+    named = {*(kv.layers or ()), *(layer for override in kv.overrides for layer in override.layers), *(factors or {})}
     if unknown := sorted(layer for layer in named if not 0 <= layer < len(attentions)):
         raise SpecError(f"Layer {unknown[0]} does not exist.", f"This model has layers 0 to {len(attentions) - 1}.")
     caches = []
     for layer, (module, window) in enumerate(zip(attentions, windows, strict=True)):
         modules.check_attention(module, family)
-        spec = kv.at(layer) if layers is None or layer in layers else KVSpec()
+        spec = kv.at(layer)
         learned = dict((factors or {}).get(layer, {}))
         try:
             modules.check_head_dim(module, model, spec)

@@ -171,8 +171,8 @@ class Trials(Turns):
 def _columns(spec: TrialSpec) -> dict[str, Any]:
     """What of a specification stands in columns of its own."""
     layers = spec.layers
-    label = text.name(f"{spec.kv.label}{_layers_label(layers)}")
-    identity = spec.kv.model_dump_json() + str(layers)
+    # As release 0.1 wrote it, with the layers beside the cache.
+    identity = spec.kv.model_dump_json(exclude={"layers"}) + str(layers)
     return {
         "model": text.name(spec.model),
         "protocol": text.name(spec.protocol, 64),
@@ -187,22 +187,12 @@ def _columns(spec: TrialSpec) -> dict[str, Any]:
         "value_label": text.name(spec.kv.value.label),
         "value_method": spec.kv.value.method,
         "value_bits": spec.kv.value.bits,
-        "configuration": label,
+        "configuration": text.name(spec.kv.label),
         "configuration_id": hashlib.sha256(identity.encode()).hexdigest()[:32],
         "first_layer": layers[0] if layers else None,
         "last_layer": layers[-1] if layers else None,
         "n_quantized": len(layers) if layers else None,
     }
-
-
-def _layers_label(layers: tuple[int, ...] | None) -> str:
-    if layers is None:
-        return ""
-    if len(layers) == 1:
-        return f" @layer {layers[0]}"
-    if layers == tuple(range(layers[0], layers[-1] + 1)):
-        return f" @layers {layers[0]}-{layers[-1]}"
-    return " @layers " + ",".join(map(str, layers))
 
 
 def _ranked(query: Select[Any], best: str) -> Select[Any]:

@@ -65,9 +65,8 @@ def of_trial(record: TrialRecord, campaign: str, corpus: Path | None = None) -> 
         model=spec.model,
         model_digest=spec.model_digest,
         kv=spec.kv,
-        layers=spec.layers,
         seed=spec.seed,
-        plan=plan(spec.kv, spec.layers),
+        plan=plan(spec.kv),
         evidence=evidence,
         factors=factors,
         factors_digest=digest(factors),
@@ -119,7 +118,7 @@ def choose(model: str | None, path: Path | None, method: str | None) -> tuple[st
     kv = parse(method or "").kv
     if kv is None:
         raise UsageError(f"{method!r} is a number of bits, not a method.", "See `swarm methods`.")
-    return model, Recipe(model=model, kv=kv, plan=plan(kv, None))
+    return model, Recipe(model=model, kv=kv, plan=plan(kv))
 
 
 def check(recipe: Recipe, loaded: LoadedModel) -> None:

@@ -54,7 +54,7 @@ def _factors(spec: TrialSpec) -> Iterator[tuple[str, str, str]]:
         rest = {name: None for name in half if name != "bits"}
         yield f"method of the {side}s", _level(half), _text(data, side, rest)
     for field in kv:
-        if field not in SIDES:
+        if field not in (*SIDES, "layers"):
             name = "bits of some layers" if field == "overrides" else field.replace("_", " ")
             yield name, _said(spec, field), repr({**data, "kv": {**kv, field: None}})
     both = [getattr(spec.kv, side).label for side in SIDES]

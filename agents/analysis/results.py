@@ -21,7 +21,7 @@ from swarm.memory.records import Effect, TrialRecord
 
 FLOOR = 1e-9
 TOLERANCE = 1e-3
-CONFIGURATION_FIELDS = {"kv", "layers", "protocol", "rung", "context", "logit_gain"}
+CONFIGURATION_FIELDS = {"kv", "protocol", "rung", "context", "logit_gain"}
 """Fields of a specification that two models, seeds or text windows can have in common."""
 
 Window = tuple[int, int]
@@ -31,17 +31,16 @@ Window = tuple[int, int]
 @lru_cache(maxsize=16_384)
 def config_key(spec: TrialSpec) -> str:
     """Ten hex digits that identify the configuration of a specification in the keys of findings."""
-    return hashlib.sha256(spec.model_dump_json(include=CONFIGURATION_FIELDS).encode()).hexdigest()[:10]
+    # As release 0.1 wrote it, with the layers beside the cache: keys of findings stay what they are.
+    kv = spec.kv.model_dump_json(exclude={"layers"})
+    layers = "null" if spec.layers is None else f"[{','.join(map(str, spec.layers))}]"
+    rest = spec.model_dump_json(include=CONFIGURATION_FIELDS - {"kv"})
+    return hashlib.sha256(f'{{"kv":{kv},"layers":{layers},{rest[1:]}'.encode()).hexdigest()[:10]
 
 
 def config_label(spec: TrialSpec) -> str:
     """Short name of the configuration of a specification, for people."""
-    key, value = spec.kv.key.label, spec.kv.value.label
-    text = spec.kv.label.replace(f"K {key} V {value}", f"KV {key}") if key == value else spec.kv.label
-    if spec.layers is not None:
-        first, last = spec.layers[0], spec.layers[-1]
-        text += f" layers {first}-{last}" if len(spec.layers) > 1 else f" layer {first}"
-    return text + (f" gain {spec.logit_gain:g}" if spec.logit_gain != 1.0 else "")
+    return spec.kv.short_label + (f" gain {spec.logit_gain:g}" if spec.logit_gain != 1.0 else "")
 
 
 @dataclass(frozen=True, eq=False)

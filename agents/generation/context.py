@@ -109,9 +109,7 @@ class ProposalContext:
             return False
         return True
 
-    def trial(
-        self, kv: KVSpec, model: str, protocol: str = "quality", layers: tuple[int, ...] | None = None
-    ) -> TrialSpec | None:
-        """A cache configuration on some or all layers of a model; None when the model's space does not have it."""
-        spec = self.templates[model].model_copy(update={"kv": kv, "protocol": protocol, "layers": layers})
+    def trial(self, kv: KVSpec, model: str, protocol: str = "quality") -> TrialSpec | None:
+        """A cache configuration on a model; None when the model's space does not have it."""
+        spec = self.templates[model].model_copy(update={"kv": kv, "protocol": protocol})
         return spec if self.expresses(spec) else None

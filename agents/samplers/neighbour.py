@@ -62,7 +62,6 @@ def crossed(start: TrialSpec, other: TrialSpec, context: ProposalContext) -> tup
         *(("key", name) for name in type(start.kv.key).model_fields),
         *(("value", name) for name in type(start.kv.value).model_fields),
         *((name,) for name in type(start.kv).model_fields if name not in ("key", "value")),
-        ("layers",),
         SWAP,
     ]
     path = fields[int(context.rng.integers(len(fields)))]
@@ -71,7 +70,7 @@ def crossed(start: TrialSpec, other: TrialSpec, context: ProposalContext) -> tup
         data["kv"]["key"], data["kv"]["value"] = data["kv"]["value"], data["kv"]["key"]
         spec = checked(data, context)
         return (spec, "keys and values swapped:") if spec is not None else None
-    here, there = (data, source) if path == ("layers",) else (data["kv"], source["kv"])
+    here, there = data["kv"], source["kv"]
     for part in path[:-1]:
         here, there = here[part], there[part]
     if here[path[-1]] == there[path[-1]]:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from swarm.experiments.measurement.factors import StoredFactors, digest, restored
 from swarm.experiments.spec import Metric
 from swarm.kernels.errors import SwarmError, UsageError
-from swarm.kernels.spec import FrozenModel, KVSpec
+from swarm.kernels.spec import FrozenModel, KVSpec, layers_in_kv, ranges
 
 if TYPE_CHECKING:
     from swarm.kernels.cache import PackedKVCache
@@ -54,7 +54,7 @@ class Evidence(FrozenModel):
 class Recipe(FrozenModel):
     """A configuration of a model's KV cache with its evidence.
 
-    `layers` are the quantized layers (None: all); `seed` decides random rotations; `factors` are the learned ones and
+    `seed` decides random rotations; `factors` are the learned ones and
     `factors_digest` their SHA-256, empty when nothing was learned. `model_digest` pins the weights that were measured.
     """
 
@@ -62,12 +62,13 @@ class Recipe(FrozenModel):
     model: str
     model_digest: str = ""
     kv: KVSpec
-    layers: tuple[int, ...] | None = None
     seed: int = Field(default=0, ge=0)
     factors_digest: str = ""
     plan: tuple[LayerPlan, ...] = ()
     evidence: Evidence | None = None
     factors: tuple[StoredFactors, ...] = ()
+
+    _read_layers = model_validator(mode="before")(layers_in_kv)
 
     @model_validator(mode="after")
     def _check_factors(self) -> Self:
@@ -76,12 +77,6 @@ class Recipe(FrozenModel):
         if learns(self.kv) and not self.factors:
             raise RecipeError("it needs learned factors and has none.", _MAKE)
         return self
-
-    @property
-    def label(self) -> str:
-        """The configuration in short."""
-        only = "" if self.layers is None else f" on {len(self.layers)} layers"
-        return self.kv.label + only
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
@@ -119,7 +114,7 @@ class Recipe(FrozenModel):
         """
         from swarm.kernels.cache import make_cache
 
-        return make_cache(model, self.kv, self.layers, seed=self.seed, factors=restored(self.factors))
+        return make_cache(model, self.kv, seed=self.seed, factors=restored(self.factors))
 
 
 def learns(kv: KVSpec) -> bool:
@@ -128,28 +123,17 @@ def learns(kv: KVSpec) -> bool:
     return any(spec is not None and spec.scaling == "learned" for spec in specs)
 
 
-def plan(kv: KVSpec, layers: tuple[int, ...] | None) -> tuple[LayerPlan, ...]:
+def plan(kv: KVSpec) -> tuple[LayerPlan, ...]:
     """The configuration layer by layer, as far as layers differ."""
     overridden = sorted({layer for override in kv.overrides for layer in override.layers})
-    chosen = overridden if layers is None else sorted(layers)
+    chosen = overridden if kv.layers is None else kv.layers
     by_label: dict[tuple[str, str], list[int]] = {}
     for layer in chosen:
         spec = kv.at(layer)
         by_label.setdefault((spec.key.label, spec.value.label), []).append(layer)
     named = [LayerPlan(layers=ranges(found), keys=keys, values=values) for (keys, values), found in by_label.items()]
-    rest = KVSpec() if layers is not None else kv
+    rest = KVSpec() if kv.layers is not None else kv
     return (*named, LayerPlan(layers=REST if named else "all", keys=rest.key.label, values=rest.value.label))
-
-
-def ranges(layers: list[int]) -> str:
-    """Sorted layer numbers in short: `0-3,7`."""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
-    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 _MAKE = "Make one with `swarm recipe TRIAL > best.json`."

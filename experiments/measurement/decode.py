@@ -158,7 +158,7 @@ class DecodeSet:
 def gained_caches(subject: Subject, spec: TrialSpec) -> list[PackedKVCache]:
     """Empty caches of a trial, with its logit gain and the learned factors that it needs."""
     factors = learned(spec, subject)
-    caches = make_cache(subject.loaded.model, spec.kv, spec.layers, seed=spec.seed, factors=factors)
+    caches = make_cache(subject.loaded.model, spec.kv, seed=spec.seed, factors=factors)
     for cache in caches:
         cache.logit_gain = spec.logit_gain
     return caches
@@ -171,7 +171,7 @@ class _Capturing:
         self.context = spec.context
         self.prefix = spec.context - tail_tokens(spec.context)
         self.subject = subject
-        self.plain = spec.model_copy(update={"kv": KVSpec(), "layers": None})
+        self.plain = spec.model_copy(update={"kv": KVSpec()})
         self.forward = subject.forward
         text = subject.windows(spec, spec.context + 1, 2 * WINDOWS)[::2]
         self.text, self.targets = text[:, :-1], text[:, self.prefix + 1 :]

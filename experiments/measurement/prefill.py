@@ -109,7 +109,7 @@ def _capture(spec: TrialSpec, subject: Subject, draft: Draft) -> None:
     # Every second window is the cheap rung's: what is promoted is not judged by the text that it was chosen on.
     text = subject.windows(spec, spec.context + 1, 2 * WINDOWS)[1::2]
     tokens, targets = text[:, :-1], text[:, scored_positions(spec.context) + 1]
-    plain = spec.model_copy(update={"kv": KVSpec(), "layers": None})
+    plain = spec.model_copy(update={"kv": KVSpec()})
     positions = scored_positions(spec.context)
     part = slice(0, NOISE_WINDOWS)
     noise = floor(subject, tokens[part], targets[part], scored=positions.tolist())

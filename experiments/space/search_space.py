@@ -114,18 +114,19 @@ class Space:
             replicate: number of the replication.
         """
         key, value = (side.suggest(trial) for side in self.sides(info))
-        kv, layers = KVSpec(), None
+        kv = KVSpec()
         if (key.method, value.method) != ("none", "none"):
             layers = self._suggest_layers(trial, info, protocol)
             kv = KVSpec(
                 key=key,
                 value=value,
+                layers=layers,
                 sink_tokens=trial.suggest_categorical("sink_tokens", self.settings.sink_tokens),
                 residual_window=trial.suggest_categorical("residual_window", self.settings.residual_window),
                 key_bias=self._suggest_key_bias(trial, info, key),
                 overrides=self.ends(info).suggest(trial, key, value) if layers is None else (),
             )
-        return self._spec(info, kv, protocol, layers=layers, rung=rung, seed=seed, replicate=replicate)
+        return self._spec(info, kv, protocol, rung=rung, seed=seed, replicate=replicate)
 
     def params(self, spec: TrialSpec) -> Params:
         """The parameters for which `suggest` gives this specification.

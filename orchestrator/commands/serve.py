@@ -42,7 +42,7 @@ def command(
                 chosen,
                 host,
                 port,
-                lambda url: note(f"Serving {name} with {chosen.label} at {url}; Ctrl-C ends."),
+                lambda url: note(f"Serving {name} with {chosen.kv.label} at {url}; Ctrl-C ends."),
             )
     except KeyboardInterrupt:
         note("Stopped.")

@@ -34,9 +34,7 @@ class News:
 
 def describe(record: TrialRecord) -> str:
     """A configuration in a few words."""
-    layers = record.spec.layers
-    where = "" if layers is None else f" layers {layers[0]}-{layers[-1]}"
-    return record.spec.kv.label + where
+    return record.spec.kv.label
 
 
 def proposed(record: TrialRecord) -> News:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from swarm.orchestrator.pages import charts
 from swarm.orchestrator.pages.blocks import Block, Cell, Chart, Code, Column, Facts, Page, Paragraph, Part, Ref, Table
 from swarm.orchestrator.pages.cells import moment
-from swarm.orchestrator.pages.entities import TRIAL_COLUMNS, effect, layers, metric, status, trial_row, trial_state
+from swarm.orchestrator.pages.entities import TRIAL_COLUMNS, effect, metric, status, trial_row, trial_state
 from swarm.orchestrator.views.source import PAGE, Source
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _chart(trials: Sequence[TrialRecord]) -> list[Block]:
             [places[trial.id] for trial in mine],
             colour=charts.PALETTE[index % len(charts.PALETTE)],
             symbol=charts.SYMBOLS[index % len(charts.SYMBOLS)],
-            texts=[f"trial {trial.id}: {trial.spec.kv.label}, layers {layers(trial.spec.layers)}" for trial in mine],
+            texts=[f"trial {trial.id}: {trial.spec.kv.label}" for trial in mine],
             ids=[trial.id for trial in mine],
         )
         traces.append(trace | {"error_x": charts.spread([s.low for s in spans], values, [s.high for s in spans])})

@@ -90,6 +90,16 @@ def test_failed_trials_and_other_metrics_are_left_out(lab) -> None:
     assert cell.level == pytest.approx(log(results.FLOOR))
 
 
+def test_what_release_0_1_stored_loads_and_keeps_its_key() -> None:
+    """It kept the quantized layers beside the cache; keys of findings hold the hash of that form."""
+    old = {"model": "a", "kv": {"key": {"method": "affine", "bits": 4}}, "layers": [3, 4]}
+    spec = TrialSpec.model_validate(old)
+    assert spec.layers == spec.kv.layers == (3, 4)
+    assert TrialSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert results.config_key(spec) == "568de5e5c0"
+    assert results.config_key(TrialSpec.model_validate({**old, "layers": None})) == "a69be14c8a"
+
+
 def test_labels_tell_layers_and_gain() -> None:
     single = results.config_label(TrialSpec(model="a", kv=FOUR, layers=(3,)))
     band = results.config_label(TrialSpec(model="a", kv=FOUR, layers=(3, 4, 5), logit_gain=2.0))

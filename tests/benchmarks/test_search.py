@@ -45,18 +45,18 @@ def test_the_cut_down_space_offers_what_is_measured_and_nothing_else(model):
     wanted = set(grid.configurations(info))
     rng = np.random.default_rng(0)
     for spec in [*space.defaults(info), *(space.random(rng, info) for _ in range(200))]:
-        assert (spec.kv, spec.layers) in wanted
+        assert spec.kv in wanted
     template = space.defaults(info)[0]
-    for kv, layers in itertools.islice(wanted, 100):
-        space.params(template.model_copy(update={"kv": kv, "layers": layers}))
+    for kv in itertools.islice(wanted, 100):
+        space.params(template.model_copy(update={"kv": kv}))
 
 
 def test_an_unfinished_table_is_packed_and_a_torn_line_dropped(tmp_path):
     info = registry.describe(grid.MODELS[0])
     lines = []
-    for kv, layers in itertools.islice(grid.configurations(info), 5):
+    for kv in itertools.islice(grid.configurations(info), 5):
         measured = dict.fromkeys(tables.METRICS, 0.5) | {tables.SERIES: [0.4, 0.6]}
-        spec = {"kv": kv.model_dump(mode="json"), "layers": layers}
+        spec = {"kv": kv.model_dump(mode="json")}
         lines.append(json.dumps(spec | measured | {"outcome": "ok", "cpu": 0.1, "code_version": "x"}) + "\n")
     path = tmp_path / f"{info.name}.jsonl"
     path.write_text("".join(lines) + lines[0][:30])
@@ -78,7 +78,7 @@ def test_a_replay_is_a_pure_function_of_its_seed_and_repeats_nothing(name, groun
     runs = [replays.STRATEGIES[name](ground, seed).run(14) for seed in (0, 0, 1)]
     specs = [[record.spec for record in run] for run in runs]
     assert specs[0] == specs[1] != specs[2]
-    assert len({(spec.kv, spec.layers) for spec in specs[0]}) == 14
+    assert len({spec.kv for spec in specs[0]}) == 14
     if name != "random":
         defaults = ground.grid.defaults(ground.infos[0])
         assert specs[0][: len(defaults)] == defaults
@@ -90,7 +90,7 @@ def test_regret_never_rises_and_is_nothing_once_all_is_known(ground):
     assert all(later <= earlier for earlier, later in itertools.pairwise(curve))
     assert curve[-1] > 0
     template = ground.grid.defaults(ground.infos[0])[0]
-    specs = [template.model_copy(update={"kv": kv, "layers": layers}) for kv, layers in ground.table[model]]
+    specs = [template.model_copy(update={"kv": kv}) for kv in ground.table[model]]
     records = [ground.record(number, spec, "") for number, spec in enumerate(specs)]
     assert search._curve(records, len(records), model)["regret"][-1] == pytest.approx(0, abs=1e-12)
 

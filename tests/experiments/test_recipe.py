@@ -14,7 +14,6 @@ from swarm.experiments.deploy.recipe import (
     Recipe,
     RecipeError,
     plan,
-    ranges,
 )
 from swarm.experiments.deploy.serving import plug_in
 from swarm.experiments.measurement.factors import (
@@ -39,9 +38,10 @@ def loaded(request, tmp_path_factory):
     return registry.load(str(folder))
 
 
-@pytest.mark.parametrize("layers", [None, (1, 2)])
+@pytest.mark.parametrize("layers", [None, (0, 1, 3)])
 def test_a_recipe_survives_its_file(tmp_path, layers):
-    made = Recipe(model="m", kv=MIXED, layers=layers, seed=3, plan=plan(MIXED, layers))
+    kv = MIXED.on(layers)
+    made = Recipe(model="m", kv=kv, seed=3, plan=plan(kv))
     path = tmp_path / "best.json"
     path.write_text(made.text())
     assert Recipe.read(path) == made
@@ -56,12 +56,7 @@ def test_a_recipe_survives_its_file(tmp_path, layers):
     ],
 )
 def test_the_plan_says_what_each_layer_stores(kv, layers, expected):
-    assert plan(kv, layers) == tuple(LayerPlan(layers=a, keys=b, values=c) for a, b, c in expected)
-
-
-def test_ranges():
-    assert ranges([0, 1, 2, 4, 6, 7]) == "0-2,4,6-7"
-    assert ranges([]) == ""
+    assert plan(kv.on(layers)) == tuple(LayerPlan(layers=a, keys=b, values=c) for a, b, c in expected)
 
 
 @pytest.mark.parametrize(
@@ -93,14 +88,16 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_caches_follow_the_recipe(loaded):
-    caches = Recipe(model="m", kv=MIXED, layers=(0, 1, 2)).caches(loaded.model)
+    ends = LayerOverride(layers=(0,), key=QuantSpec())
+    kv = KVSpec(key=EIGHT, value=FOUR, sink_tokens=2, overrides=(ends,), layers=(0, 1, 2))
+    caches = Recipe(model="m", kv=kv).caches(loaded.model)
     assert [cache.kv.key.label for cache in caches] == ["none", "affine8/g32", "affine8/g32", "none"]
     assert [cache.kv.value.label for cache in caches] == ["affine4/g32"] * 3 + ["none"]
 
 
 def test_a_recipe_that_does_not_fit_is_refused(loaded):
     with pytest.raises(SpecError, match="Layer 9"):
-        Recipe(model="m", kv=MIXED, layers=(9,)).caches(loaded.model)
+        Recipe(model="m", kv=KVSpec(key=EIGHT, layers=(9,))).caches(loaded.model)
 
 
 @pytest.fixture
@@ -211,7 +208,7 @@ def test_prompts_without_sense_are_refused(loaded):
 
 
 def test_the_json_is_small_and_readable():
-    text = Recipe(model="m", kv=KVSpec(key=FOUR, value=FOUR), layers=tuple(range(2, 80))).text()
+    text = Recipe(model="m", kv=KVSpec(key=FOUR, value=FOUR, layers=tuple(range(2, 80)))).text()
     assert json.loads(text)["kv"]["key"]["method"] == "affine"
     assert len(text.splitlines()) < 40
     assert "[2, 3, 4, " in text

@@ -58,6 +58,7 @@ def test_params_are_the_inverse_of_suggest(space, infos, model, protocol, seed):
         again = space.suggest(GivenTrial(space.params(spec)), infos[model], protocol)
         assert again == spec
         assert space.params(again) == space.params(spec)
+        assert KVSpec.parse(spec.kv.label) == KVSpec.parse(spec.kv.short_label) == spec.kv
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -137,7 +138,7 @@ def test_ends_are_put_on_a_trial(space, infos):
     with pytest.raises(SpecError, match="up to 2 at each end"):
         space.with_ends(spec, 3, 1, key_bits=8)
     with pytest.raises(SpecError, match="name layer 0"):
-        space.with_ends(spec.model_copy(update={"layers": (1, 2)}), 1, 0, key_bits=8)
+        space.with_ends(spec.model_copy(update={"kv": spec.kv.on((1, 2))}), 1, 0, key_bits=8)
 
 
 def test_models_with_a_key_bias_begin_with_what_may_recover_them(space, infos):
@@ -158,7 +159,7 @@ def test_key_bias_is_a_choice_only_where_there_is_one(space, infos):
     "change",
     [
         {"kv": KVSpec(key=QuantSpec(method="affine"), sink_tokens=3)},
-        {"kv": KVSpec(key=QuantSpec(method="affine")), "layers": (0, 2)},
+        {"kv": KVSpec(key=QuantSpec(method="affine"), layers=(0, 2))},
         {"kv": KVSpec(key=QuantSpec(method="affine"), residual_window=7)},
         {"logit_gain": 2.0},
         {"kv": KVSpec(key=EIGHT, overrides=(LayerOverride(layers=(1,), key=QuantSpec()),))},

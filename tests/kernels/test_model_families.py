@@ -112,7 +112,7 @@ def test_batches_of_equal_length_are_independent(family, tiny, logits):
 def test_only_the_listed_layers_are_quantized(family, tiny):
     model = tiny(family)
     kv = kv_of("q4_0", overrides=(LayerOverride(layers=(1,), key=QuantSpec(method="q8_0")),))
-    caches = make_cache(model, kv, layers=[1])
+    caches = make_cache(model, kv.on([1]))
     model(tokens(1, 30), cache=caches)
     assert [cache.limit_bits_per_value() for cache in caches] == [6.5 if i == 1 else 16 for i in range(len(caches))]
     windows = {cache.window for cache in caches}
@@ -122,7 +122,7 @@ def test_only_the_listed_layers_are_quantized(family, tiny):
 @pytest.mark.parametrize("layers", [[7], [-1]])
 def test_layers_that_do_not_exist(layers, tiny):
     with pytest.raises(SpecError, match="does not exist"):
-        make_cache(tiny("llama"), kv_of("q4_0"), layers=layers)
+        make_cache(tiny("llama"), kv_of("q4_0").on(layers))
     override = LayerOverride(layers=(9,), key=QuantSpec(method="q8_0"))
     with pytest.raises(SpecError, match="Layer 9"):
         make_cache(tiny("llama"), kv_of("q4_0", overrides=(override,)))
@@ -199,7 +199,7 @@ def test_learned_factors_are_asked_for_and_used(tiny, logits):
         with pytest.raises(SpecError, match=said):
             make_cache(model, kv, factors=wrong)
     with pytest.raises(SpecError, match="given some"):
-        make_cache(model, kv, layers=(0, 1), factors=factors)
+        make_cache(model, kv.on((0, 1)), factors=factors)
     exact = logits(model, make_cache(model), text)
     learned = logits(model, make_cache(model, kv, factors=factors), text)
     assert np.abs(learned - exact).mean() < 0.1 * np.abs(exact).max()

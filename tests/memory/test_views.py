@@ -191,7 +191,7 @@ def test_trial_metrics_is_wide(store, run, add):
         rows[0]
         | {
             "model": "alpha",
-            "configuration": "K affine3/g64 V affine3/g64 @layers 2-4",
+            "configuration": "K affine3/g64 V affine3/g64 layers 2-4",
             "key_label": "affine3/g64",
             "key_method": "affine",
             "key_bits": 3,

@@ -64,7 +64,7 @@ def test_a_recipe_names_configuration_layers_and_evidence(swarm, kept, tiny):
     done = swarm("recipe", "1")
     assert done.code == 0, done.err
     found = json.loads(done.out)
-    assert (found["model"], found["layers"], found["seed"]) == (tiny, [1, 2], 7)
+    assert (found["model"], found["kv"]["layers"], found["seed"]) == (tiny, [1, 2], 7)
     assert found["plan"] == [
         {"layers": "1-2", "keys": "affine8/g32", "values": "affine4/g32"},
         {"layers": "all others", "keys": "none", "values": "none"},
@@ -121,7 +121,7 @@ def test_text_is_generated_next_to_16_bit(swarm, kept, tiny):
     done = swarm("generate", "--recipe", "best.json", "--tokens", "6", "Topics of interest: ")
     assert done.code == 0, done.err
     rows = [line for line in done.out.splitlines() if "KiB" in line]
-    assert rows[0].startswith("K affine8/g32 V affine4/g32 on 2 layers")
+    assert rows[0].startswith("K affine8/g32 V affine4/g32 layers 1-2")
     assert rows[1].startswith("16 bit")
     assert "tokens are those of 16 bit" in done.out
     done = swarm("generate", "--model", tiny, "--kv", "q8_0", "--tokens", "6", "--json", "Topics of interest: ")

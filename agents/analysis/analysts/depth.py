@@ -88,7 +88,7 @@ class DepthAnalyst(Analyst):
 
 
 def _whole(spec: TrialSpec) -> TrialSpec:
-    return spec.model_copy(update={"layers": None})
+    return spec.model_copy(update={"kv": spec.kv.on(None)})
 
 
 def _slope(by_depth: Mapping[int, ConfigResult]) -> Estimate | None:

@@ -37,10 +37,10 @@ class Attention(Chooser):
         first = int((0.5 + slot.index * GOLDEN) % 1 * n)
         whole = slot.index % 3 == 0
         scopes: list[tuple[int, ...] | None] = [None] if whole else [((first + step) % n,) for step in range(n)]
-        counts = Counter(r.spec.kv for r in done if (r.spec.layers is None) == whole)
+        counts = Counter(r.spec.kv.on(None) for r in done if (r.spec.layers is None) == whole)
         for kv in sorted(_pool(slot.model, context), key=lambda kv: counts[kv]):
             for layers in scopes:
-                spec = context.trial(kv, slot.model, self.name, layers)
+                spec = context.trial(kv.on(layers), slot.model, self.name)
                 if spec is not None and context.is_new(spec):
                     where = "all layers'" if whole else "one layer's"
                     return Proposal(spec=spec, proposer=self.name, rationale=f"Looks into {where} attention.")
@@ -56,7 +56,7 @@ class Attention(Chooser):
             layers = record.spec.layers
             if layers is not None:
                 layers = (round(layers[0] * (n - 1) / max(other.n_layers - 1, 1)),)
-            spec = context.trial(record.spec.kv, model, self.name, layers)
+            spec = context.trial(record.spec.kv.on(layers), model, self.name)
             if spec is not None and context.is_new(spec):
                 why = f"Counterpart of trial {record.id} on {other.name}."
                 return Proposal(spec=spec, proposer=self.name, rationale=why)

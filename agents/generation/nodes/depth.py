@@ -26,7 +26,7 @@ class Depth(Chooser):
         own = [r for r in done if r.spec.model == slot.model and r.proposer == self.name]
         for kv in self._anchors(slot.model, own, done, context):
             for layers in ladder(context.infos[slot.model].n_layers):
-                spec = context.trial(kv, slot.model, self.name, layers)
+                spec = context.trial(kv.on(layers), slot.model, self.name)
                 if spec is not None and context.is_new(spec):
                     return Proposal(spec=spec, proposer=self.name, rationale=f"Error by depth of [{kv.label}].")
         return None
@@ -34,9 +34,9 @@ class Depth(Chooser):
     @staticmethod
     def _anchors(model: str, own: list[TrialRecord], done: list[TrialRecord], context: ProposalContext) -> list[KVSpec]:
         """Configurations to climb, first the one begun, then what other models have climbed, then the best."""
-        begun = [own[-1].spec.kv] if own else []
+        begun = [own[-1].spec.kv.on(None)] if own else []
         defaults = [spec.kv for spec in context.space.defaults(context.infos[model]) if spec.kv != KVSpec()]
-        elsewhere = [r.spec.kv for r in done if r.spec.model != model]
+        elsewhere = [r.spec.kv.on(None) for r in done if r.spec.model != model]
         front = [cell for cell in frontier(model, context) if cell.spec.layers is None]
         best = []
         for bits in BUDGETS:

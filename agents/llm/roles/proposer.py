@@ -149,8 +149,8 @@ def specification(idea: Idea, context: ProposalContext) -> TrialSpec:
             "sink_tokens": idea.sink_tokens,
             "residual_window": idea.residual_window,
             "key_bias": idea.key_bias,
+            "layers": layers,
         },
-        "layers": layers,
     }
     spec = TrialSpec.model_validate(data)
     if idea.ends is not None:

@@ -36,7 +36,8 @@ class Growth(Kind):
         found = {}
         for share in sorted(claim.depths):
             n = max(1, min(info.n_layers, round(share * info.n_layers)))
-            found[f"{n}"] = whole.model_copy(update={"layers": None if n == info.n_layers else tuple(range(n))})
+            kv = whole.kv.on(None if n == info.n_layers else range(n))
+            found[f"{n}"] = whole.model_copy(update={"kv": kv})
         return found
 
     def effect(self, claim: Claim, cells: Mapping[str, ConfigResult]) -> Effect | None:  # noqa: ARG002

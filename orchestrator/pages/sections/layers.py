@@ -94,11 +94,8 @@ def _grid(series: str, trials: Sequence[TrialRecord]) -> Grid:
 
 
 def _method(trial: TrialRecord) -> str:
-    """The configuration, in short where keys and values get the same."""
-    kv = trial.spec.kv
-    if kv.key.label != kv.value.label:
-        return kv.label
-    return kv.label.replace(f"K {kv.key.label} V {kv.value.label}", f"K, V {kv.key.label}")
+    """What quantized layers store, in short."""
+    return trial.spec.kv.on(None).short_label
 
 
 def _table(title: str, methods: Sequence[str], layers: Sequence[int], grid: Grid) -> Table:
