@@ -46,30 +46,6 @@ class ModelError(SwarmError):
     """A model that cannot be loaded."""
 
 
-class WeightsError(ModelError):
-    """Weight files that are missing, truncated or not what their checksum says."""
-
-
-class StoreError(SwarmError):
-    """The shared memory cannot be opened, read or written."""
-
-
-class ForeignStoreError(StoreError):
-    """The database belongs to something else, or is not a database."""
-
-
-class NewerStoreError(StoreError):
-    """The database was written by a newer release."""
-
-
-class LeaseLostError(StoreError):
-    """A result came in under a lease that had expired and was taken over."""
-
-
-class BudgetError(SwarmError):
-    """A reservation that the budget does not cover."""
-
-
 class TrialError(SwarmError):
     """A trial that ended without a measurement; subclasses are the recorded outcomes."""
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Double, Select, and_, bindparam, or_, select, update
 
-from swarm.kernels.errors import LeaseLostError, UsageError
+from swarm.kernels.errors import UsageError
 from swarm.memory import ledger, text
 from swarm.memory.database import Database
+from swarm.memory.errors import LeaseLostError
 from swarm.memory.events import record
 from swarm.memory.records import Lease
 from swarm.memory.tables import trials

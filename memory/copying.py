@@ -6,9 +6,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, insert, select
 
-from swarm.kernels.errors import StoreError
 from swarm.memory import database, schema, sqlite
 from swarm.memory.database import Database
+from swarm.memory.errors import StoreError
 from swarm.memory.tables import metadata
 
 _CHUNK = 1_000

@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, RootTransaction, make_url
 from sqlalchemy.exc import ArgumentError
 
-from swarm.kernels.errors import StoreError, UsageError
+from swarm.kernels.errors import UsageError
 from swarm.memory import postgresql, sqlite
-from swarm.memory.errors import StoreFullError, translated
+from swarm.memory.errors import StoreError, StoreFullError, translated
 
 
 class Database:

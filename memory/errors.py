@@ -1,4 +1,4 @@
-"""Turns what database drivers raise into one clear StoreError with its remedy. Knows messages, not tables."""
+"""The errors of the shared memory, and what database drivers raise as one clear StoreError with its remedy."""
 
 from __future__ import annotations
 
@@ -6,15 +6,33 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-
-from swarm.kernels.errors import DiskFullError, ForeignStoreError, StoreError
+from swarm.kernels.errors import DiskFullError, SwarmError
 
 _FULL = ("database or disk is full", "no space left on device", "could not extend file", "disk quota exceeded")
 _DAMAGED = ("malformed", "file is not a database", "disk i/o error", "invalid page", "could not read block")
 _LOCKED = ("database is locked", "database table is locked", "deadlock detected", "could not serialize", "lock timeout")
 _READONLY = ("readonly database", "read-only transaction", "permission denied", "access denied")
 _UNREACHABLE = ("unable to open", "connection", "server closed", "timeout expired", "password", 'database "', 'role "')
+
+
+class StoreError(SwarmError):
+    """The shared memory cannot be opened, read or written."""
+
+
+class ForeignStoreError(StoreError):
+    """The database belongs to something else, or is not a database."""
+
+
+class NewerStoreError(StoreError):
+    """The database was written by a newer release."""
+
+
+class LeaseLostError(StoreError):
+    """A result came in under a lease that had expired and was taken over."""
+
+
+class BudgetError(SwarmError):
+    """A reservation that the budget does not cover."""
 
 
 class StoreFullError(StoreError, DiskFullError):
@@ -71,6 +89,8 @@ def translated(place: str, driver: type[Exception] = sqlite3.Error) -> Iterator[
         ConflictError: a constraint refused a row; whoever knows what that means names it.
         StoreError: every other error of the database.
     """
+    from sqlalchemy.exc import IntegrityError, SQLAlchemyError  # whoever only catches these errors needs no database
+
     try:
         yield
     except IntegrityError as error:

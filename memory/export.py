@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import text as sql
 
-from swarm.kernels.errors import StoreError, UsageError
+from swarm.kernels.errors import UsageError
+from swarm.memory.errors import StoreError
 from swarm.memory.query import plain
 from swarm.memory.store import Store
 

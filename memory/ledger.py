@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Double, Row, bindparam, insert, or_, select, update
 
-from swarm.kernels.errors import BudgetError, StoreError, UsageError
+from swarm.kernels.errors import UsageError
 from swarm.memory import events, text
 from swarm.memory.database import Database
 from swarm.memory.dialects import portions, upsert
+from swarm.memory.errors import BudgetError, StoreError
 from swarm.memory.records import Account, Budget, Reservation
 from swarm.memory.tables import budgets, campaigns, reservations
 from swarm.memory.types import MICRO, Amount, epoch_now, to_micro, utc_now

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, select
 
-from swarm.kernels.errors import StoreError, UnknownNameError
+from swarm.kernels.errors import UnknownNameError
+from swarm.memory.errors import StoreError
 from swarm.memory.store import Store
 from swarm.memory.tables import (
     evidence,

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import select
 
-from swarm.kernels.errors import BudgetError, UsageError
+from swarm.kernels.errors import UsageError
 from swarm.memory import ledger, text
 from swarm.memory.database import Database
+from swarm.memory.errors import BudgetError
 from swarm.memory.events import Events, record
 from swarm.memory.ledger import Ledger
 from swarm.memory.records import Offer, Proposal

@@ -6,7 +6,8 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from swarm.kernels.errors import StoreError, UsageError
+from swarm.kernels.errors import UsageError
+from swarm.memory.errors import StoreError
 from swarm.memory.records import TrialRecord
 from swarm.memory.schema import VERSION_TABLE
 from swarm.memory.store import Store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import URL, Engine, create_engine
 
-from swarm.kernels.errors import StoreError
+from swarm.memory.errors import StoreError
 
 LOCK_TIMEOUT_MS = 60_000
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, exists, select, update
 
-from swarm.kernels.errors import BudgetError, LeaseLostError, UnknownNameError, UsageError
+from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.memory import ledger, text
 from swarm.memory.claim_queue import expired
+from swarm.memory.errors import BudgetError, LeaseLostError
 from swarm.memory.records import UNFINISHED, Turn
 from swarm.memory.result_writer import Results
 from swarm.memory.tables import campaigns, trials

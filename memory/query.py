@@ -19,9 +19,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swarm.kernels.errors import StoreError, UsageError
+from swarm.kernels.errors import UsageError
 from swarm.memory import plans, sqlite
-from swarm.memory.errors import describe
+from swarm.memory.errors import StoreError, describe
 
 if TYPE_CHECKING:
     import psycopg

@@ -10,10 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, column, inspect, select, table, text
 from sqlalchemy.exc import DBAPIError
 
-from swarm.kernels.errors import ForeignStoreError, NewerStoreError, StoreError
 from swarm.memory import database, sqlite, views
 from swarm.memory.database import Database
-from swarm.memory.errors import translated
+from swarm.memory.errors import ForeignStoreError, NewerStoreError, StoreError, translated
 
 VERSION_TABLE = "kv_swarm_version"
 _VERSION = table(VERSION_TABLE, column("version_num"))

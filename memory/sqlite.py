@@ -15,7 +15,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
-from swarm.kernels.errors import ForeignStoreError, StoreError
+from swarm.memory.errors import ForeignStoreError, StoreError
 
 APPLICATION_ID = 0x6B765357
 """`kvSW` in the file's header says that a database is one of ours."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from swarm.kernels.errors import StoreError
+from swarm.memory.errors import StoreError
 
 NAME = 200
 NOTE = 4_000

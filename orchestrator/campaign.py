@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from swarm.agents.history import FINISHED, History
-from swarm.kernels.errors import BudgetError, LeaseLostError, SwarmError
+from swarm.kernels.errors import SwarmError
+from swarm.memory.errors import BudgetError, LeaseLostError
 from swarm.memory.records import CampaignState, Finding, Proposal, Summary, TrialRecord
 from swarm.orchestrator.campaign_state import CampaignView
 from swarm.orchestrator.leases import WallClock

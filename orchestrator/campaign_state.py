@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from swarm.agents.history import FINISHED, History, hide
 from swarm.experiments.spec import Failure, Measurement
-from swarm.kernels.errors import LeaseLostError
+from swarm.memory.errors import LeaseLostError
 from swarm.memory.records import FindingRecord, Lease, SummaryRecord, TrialRecord, TrialState, Verdict
 from swarm.memory.result_writer import Ended
 from swarm.orchestrator.pool import EVICTED, LOST

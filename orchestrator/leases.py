@@ -9,7 +9,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Self
 
-from swarm.kernels.errors import BudgetError, LeaseLostError, StoreError
+from swarm.memory.errors import BudgetError, LeaseLostError, StoreError
 
 if TYPE_CHECKING:
     from swarm.memory.records import Lease, Reservation

@@ -12,7 +12,7 @@ from typing import Any
 
 from samples import measurement, proposal
 
-from swarm.kernels.errors import BudgetError
+from swarm.memory.errors import BudgetError
 from swarm.memory.records import Proposal
 from swarm.memory.store import Store
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from swarm.agents.llm.prices import Price
-from swarm.kernels.errors import BudgetError
+from swarm.memory.errors import BudgetError
 from swarm.memory.records import AgentCall, Reservation
 
 if TYPE_CHECKING:

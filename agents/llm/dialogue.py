@@ -23,7 +23,7 @@ from swarm.agents.llm.errors import AnswerError, CallError
 from swarm.agents.llm.prompts import Prompt
 from swarm.agents.llm.settings import LlmSettings
 from swarm.agents.llm.tools import Tools, declared
-from swarm.kernels.errors import BudgetError
+from swarm.memory.errors import BudgetError
 from swarm.memory.records import MAX_TEXT, AgentCall
 
 Answer = TypeVar("Answer", bound=BaseModel)

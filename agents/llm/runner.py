@@ -25,7 +25,7 @@ from swarm.agents.llm.roles.base import (
 )
 from swarm.agents.llm.telemetry import Journal
 from swarm.agents.samplers.base import Proposer
-from swarm.kernels.errors import BudgetError, StoreError
+from swarm.memory.errors import BudgetError, StoreError
 from swarm.memory.records import Finding, Proposal
 
 ENOUGH = 4

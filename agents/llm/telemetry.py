@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from swarm.kernels.errors import StoreError
+from swarm.memory.errors import StoreError
 
 if TYPE_CHECKING:
     from swarm.memory.records import AgentCall

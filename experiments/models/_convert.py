@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from swarm.experiments.models import _safetensors, _tokenizer
 from swarm.experiments.models._architectures import base as architectures
 from swarm.experiments.models._gguf import GGUFFile
-from swarm.experiments.models.base import Progress
-from swarm.kernels.errors import SwarmError, WeightsError
+from swarm.experiments.models.base import Progress, WeightsError
+from swarm.kernels.errors import SwarmError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from swarm.kernels.errors import WeightsError
+from swarm.experiments.models.base import WeightsError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.experiments.measurement import heap
+from swarm.experiments.models.base import WeightsError
 from swarm.kernels import blas, elementwise
-from swarm.kernels.errors import ModelError, WeightsError
+from swarm.kernels.errors import ModelError
 
 if TYPE_CHECKING:
     import mlx.nn as nn

@@ -10,8 +10,7 @@ import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 
-from swarm.experiments.models.base import BundledModel, Part, Progress
-from swarm.kernels.errors import WeightsError
+from swarm.experiments.models.base import BundledModel, Part, Progress, WeightsError
 
 BLOCK = 4 << 20
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from swarm.experiments import paths
 from swarm.experiments.models import _convert, _digest, _parts
 from swarm.experiments.models._safetensors import sha256
-from swarm.experiments.models.base import BundledModel, Progress
-from swarm.kernels.errors import WeightsError
+from swarm.experiments.models.base import BundledModel, Progress, WeightsError
 
 MANIFEST = "manifest.json"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swarm.kernels.errors import WeightsError
+from swarm.experiments.models.base import WeightsError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

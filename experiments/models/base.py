@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from swarm.kernels.errors import ModelError
 from swarm.kernels.spec import FrozenModel
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ ScaleKind = Literal["fixed", "learned"]
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(stage, done, total)`, in bytes; stages are `verify`, `assemble` and `convert`."""
+
+
+class WeightsError(ModelError):
+    """Weight files that are missing, truncated or not what their checksum says."""
 
 
 class ModelInfo(FrozenModel):

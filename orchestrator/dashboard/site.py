@@ -18,8 +18,9 @@ from starlette.routing import Route
 
 from swarm.experiments.protocols import base as protocols
 from swarm.kernels import plugins
-from swarm.kernels.errors import StoreError, SwarmError, UnknownNameError, UsageError
+from swarm.kernels.errors import SwarmError, UnknownNameError, UsageError
 from swarm.memory import text
+from swarm.memory.errors import StoreError
 from swarm.orchestrator.dashboard.guard import Guard
 from swarm.orchestrator.dashboard.live import Live
 from swarm.orchestrator.pages import finding, listings, render, summary, trial

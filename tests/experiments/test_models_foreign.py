@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from swarm.experiments.models import registry
-from swarm.kernels.errors import ModelError, UnknownNameError, WeightsError
+from swarm.experiments.models.base import WeightsError
+from swarm.kernels.errors import ModelError, UnknownNameError
 
 FACTS = {
     "llama": {"n_heads": 4, "n_kv_heads": 2, "head_dim": 32, "scale_kind": "fixed", "key_bias": False},

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from swarm.experiments.models import _convert
 from swarm.experiments.models._gguf import GGUFFile
-from swarm.kernels.errors import WeightsError
+from swarm.experiments.models.base import WeightsError
 
 # Relative error that a block format may have on Gaussian weights, rounding to float16 included.
 FORMATS = {"F32": 6e-4, "F16": 6e-4, "BF16": 5e-3, "Q8_0": 1e-2, "Q5_0": 0.06, "Q5_1": 0.06, "Q4_0": 0.12, "Q4_1": 0.12}

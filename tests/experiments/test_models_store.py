@@ -13,8 +13,9 @@ import pytest
 from gguf_samples import SampleModel, install, write_sample
 
 from swarm.experiments.models import _convert, _digest, _safetensors, _store
+from swarm.experiments.models.base import WeightsError
 from swarm.experiments.paths import CacheError
-from swarm.kernels.errors import SwarmError, WeightsError
+from swarm.kernels.errors import SwarmError
 
 
 def quiet(stage: str, done: int, total: int) -> None:

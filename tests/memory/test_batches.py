@@ -10,8 +10,8 @@ import pytest
 from samples import measurement, proposal
 from sqlalchemy import event
 
-from swarm.kernels.errors import DiskFullError, LeaseLostError, StoreError
-from swarm.memory.errors import DuplicateTrialError, StoreBusyError
+from swarm.kernels.errors import DiskFullError
+from swarm.memory.errors import DuplicateTrialError, LeaseLostError, StoreBusyError, StoreError
 from swarm.memory.store import Store
 
 

@@ -6,8 +6,9 @@ import pytest
 from samples import measurement, proposal
 from sqlalchemy import text
 
-from swarm.kernels.errors import BudgetError, LeaseLostError, UsageError
+from swarm.kernels.errors import UsageError
 from swarm.memory import dialects
+from swarm.memory.errors import BudgetError, LeaseLostError
 from swarm.memory.records import Budget
 from swarm.memory.result_writer import MAX_CRASHES, Ended
 

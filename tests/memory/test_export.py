@@ -8,8 +8,9 @@ import math
 
 import pytest
 
-from swarm.kernels.errors import StoreError, UsageError
+from swarm.kernels.errors import UsageError
 from swarm.memory import export, optuna_export
+from swarm.memory.errors import StoreError
 from swarm.memory.records import TrialRecord
 
 COLUMNS = ("name", "value")

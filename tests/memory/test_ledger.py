@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import measurement, proposal
 
-from swarm.kernels.errors import BudgetError, StoreError, UsageError
+from swarm.kernels.errors import UsageError
+from swarm.memory.errors import BudgetError, StoreError
 from swarm.memory.records import AgentCall, Budget
 from swarm.memory.types import MICRO, to_micro
 

@@ -9,8 +9,9 @@ import pytest
 from samples import finding
 from sqlalchemy import text
 
-from swarm.kernels.errors import StoreError, UnknownNameError
+from swarm.kernels.errors import UnknownNameError
 from swarm.memory import lineage
+from swarm.memory.errors import StoreError
 from swarm.memory.records import Prediction, Summary
 
 

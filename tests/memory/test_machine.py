@@ -20,8 +20,7 @@ from hypothesis.stateful import (
 from samples import measurement, proposal
 from sqlalchemy import text
 
-from swarm.kernels.errors import BudgetError, LeaseLostError
-from swarm.memory.errors import DuplicateTrialError
+from swarm.memory.errors import BudgetError, DuplicateTrialError, LeaseLostError
 from swarm.memory.records import Budget, TrialState
 
 TTL = 100.0

@@ -13,8 +13,9 @@ from samples import proposal
 from sqlalchemy import text
 from store_workers import as_nobody, open_and_add
 
-from swarm.kernels.errors import ForeignStoreError, NewerStoreError, StoreError, UsageError
+from swarm.kernels.errors import UsageError
 from swarm.memory import schema, sqlite
+from swarm.memory.errors import ForeignStoreError, NewerStoreError, StoreError
 from swarm.memory.records import Budget
 from swarm.memory.store import Store
 

@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from swarm.kernels.errors import StoreError, SwarmError, UsageError
+from swarm.kernels.errors import SwarmError, UsageError
 from swarm.memory import query
+from swarm.memory.errors import StoreError
 from swarm.memory.store import Store
 
 WRITING = [

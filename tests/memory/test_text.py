@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import finding, measurement, proposal
 
-from swarm.kernels.errors import StoreError
 from swarm.memory import text
+from swarm.memory.errors import StoreError
 from swarm.memory.records import AgentCall, Summary
 
 HOSTILE = "a\x00b\x1b[31mred\x9b\u202egnorw\ud800 \r\nnext\ttab " + "long " * 400_000

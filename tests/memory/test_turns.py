@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from samples import measurement, proposal
 
-from swarm.kernels.errors import BudgetError, LeaseLostError, UnknownNameError, UsageError
-from swarm.memory.errors import DuplicateTrialError
+from swarm.kernels.errors import UnknownNameError, UsageError
+from swarm.memory.errors import BudgetError, DuplicateTrialError, LeaseLostError
 from swarm.memory.records import Budget
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from swarm.kernels.errors import StoreError
+from swarm.memory.errors import StoreError
 from swarm.memory.store import Store
 from swarm.orchestrator.rehearsal import Rehearsal
 from swarm.orchestrator.stop import Stop

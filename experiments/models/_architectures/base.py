@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from swarm.experiments.models.base import WeightsError
 from swarm.kernels import plugins
-from swarm.kernels.errors import WeightsError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.errors import BreakerOpenError, CallError
 from swarm.agents.llm.prices import Price
 from swarm.agents.llm.prompts import Prompt
-from swarm.kernels.errors import BudgetError
+from swarm.memory.errors import BudgetError
 
 PROMPT = Prompt("proposer", 1, "You are a test.")
 
