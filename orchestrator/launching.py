@@ -102,7 +102,7 @@ def cast(settings: Settings) -> Cast:
     from swarm.agents.analysis.engine import AnalysisEngine
     from swarm.agents.generation.strategy import GenerationStrategy
     from swarm.agents.published_claims import schema
-    from swarm.agents.published_claims.plan import Programme
+    from swarm.agents.published_claims.plan import AgendaPlan
     from swarm.experiments.measurement.decode import WINDOWS
     from swarm.experiments.space.search_space import Space, SpaceSettings
     from swarm.experiments.text import Corpus
@@ -120,7 +120,7 @@ def cast(settings: Settings) -> Cast:
     def agents(minds: Minds | None, external: Callable[[], Sequence[Proposal]]) -> tuple[Strategy, Engine]:
         by_name = {info.name: info for info in infos}
         templates = {name: space.defaults(info)[0] for name, info in by_name.items()}
-        plan = Programme(agenda, by_name, templates) if agenda is not None else None
+        plan = AgendaPlan(agenda, by_name, templates) if agenda is not None else None
         engine = AnalysisEngine(infos, settings.for_agents(), plan=plan, claimed=minds.findings if minds else tuple)
         return GenerationStrategy(space, engine, settings.seed, llm=minds, external=external), engine
 

@@ -13,7 +13,7 @@ from swarm.agents.analysis import judge
 from swarm.agents.analysis.base import analysts
 from swarm.agents.analysis.judge import Judge, Score
 from swarm.agents.history import History
-from swarm.agents.published_claims.plan import PREFIX, Programme
+from swarm.agents.published_claims.plan import PREFIX, AgendaPlan
 from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.summary import Scribe
 from swarm.memory.records import Finding, Summary
@@ -40,7 +40,7 @@ class AnalysisEngine:
         infos: Sequence[ModelInfo],
         settings: AgentSettings,
         *,
-        plan: Programme | None = None,
+        plan: AgendaPlan | None = None,
         claimed: Callable[[], Sequence[Finding]] = tuple,
     ) -> None:
         self.infos = {info.name: info for info in infos}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from swarm.agents.analysis.base import analysts
 from swarm.agents.analysis.judge import Judge
 from swarm.agents.history import History
-from swarm.agents.published_claims.plan import PREFIX, Programme
+from swarm.agents.published_claims.plan import PREFIX, AgendaPlan
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Effect, Finding, FindingRecord
@@ -55,7 +55,7 @@ def recheck(history: History, infos: Mapping[str, ModelInfo], agenda: Agenda | N
     found = [finding for kind in kinds for finding in kind.analyse(history, infos)]
     now = {finding.key: finding for finding in Judge(kinds, infos).judge(found, known, history)}
     if agenda is not None:
-        programme = Programme(agenda, infos, _templates(history, infos))
+        programme = AgendaPlan(agenda, infos, _templates(history, infos))
         now |= {finding.key: finding for finding in programme.findings(history)}
     checked = ((record, now.get(record.finding.key)) for record in _checkable(history.findings, agenda))
     return [Change(record, finding) for record, finding in checked if not _is_same(record.finding, finding)]

@@ -21,7 +21,7 @@ from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Finding, Proposal
 
 if TYPE_CHECKING:
-    from swarm.agents.published_claims.plan import Programme
+    from swarm.agents.published_claims.plan import AgendaPlan
     from swarm.agents.samplers.base import Proposer
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.space.search_space import Space
@@ -48,7 +48,7 @@ class ProposalContext:
     findings: Callable[[], Sequence[Finding]]
     """The judged findings of the last milestone."""
 
-    plan: Programme | None = None
+    plan: AgendaPlan | None = None
     """The trials that decide published claims."""
 
     external: Callable[[], Sequence[Proposal]] = tuple

@@ -1,1 +1,1 @@
-"""Agendas: published claims, the trials that decide them, and the verdicts."""
+"""Published claims: the trials that decide them, and the verdicts."""

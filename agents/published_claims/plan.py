@@ -1,4 +1,4 @@
-"""An agenda put to work on a campaign's models: the trials still to run, and the verdicts so far.
+"""Published claims put to work on a campaign's models: the trials still to run, and the verdicts so far.
 
 A pure function of the history. A verdict is given when all planned trials of a case are finished, not before:
 looking again and again until an interval fits would find anything.
@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from swarm.agents.analysis.claims import token
+from swarm.agents.analysis import results
+from swarm.agents.analysis.claims import Claim, token
+from swarm.agents.analysis.results import ConfigResult, Place, config_key
 from swarm.agents.history import FINISHED, History
-from swarm.agents.published_claims.kinds import base
-from swarm.agents.published_claims.schema import Agenda, Claim
+from swarm.agents.published_claims.schema import SELECTORS, Agenda, PublishedClaim
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Effect, Finding, FindingStatus, Prediction, TrialRecord
@@ -27,21 +28,34 @@ PREFIX = "agenda:"
 
 @dataclass(frozen=True)
 class Case:
-    """A claim applied to a model or to a pair of models."""
+    """A published claim applied to a model or to a pair of models, with its trials by model token and part."""
 
-    claim: Claim
+    claim: PublishedClaim
     models: tuple[str, ...]
-    specs: Mapping[str, TrialSpec]
+    specs: Mapping[Place, TrialSpec]
     replicates: int
 
-    def trials(self) -> Iterator[tuple[str, TrialSpec]]:
+    def trials(self) -> Iterator[tuple[Place, TrialSpec]]:
         """Every planned trial with its part, set of text windows after set of text windows."""
         for replicate in range(self.replicates):
-            for name, spec in self.specs.items():
-                yield name, spec.model_copy(update={"replicate": replicate, "seed": replicate})
+            for place, spec in self.specs.items():
+                yield place, spec.model_copy(update={"replicate": replicate, "seed": replicate})
+
+    def effect(self, records: Sequence[TrialRecord]) -> Effect | None:
+        """What completed trials of the case show; None when it cannot be told."""
+        test = self.claim.test
+        metric = "attention_kl" if test == "law" else self.claim.metric
+        measured: dict[Place, ConfigResult] = {}
+        for place, spec in self.specs.items():
+            found = results.pool(records, metric, spec.protocol).get((spec.model, config_key(spec)))
+            if found is not None:
+                measured[place] = found
+        parts = ("a", "b") if test in ("pair", "contrast") else tuple(part for _, part in self.specs)
+        points = tuple(map(float, parts)) if test == "growth" else ()
+        return Claim(test, metric, parts, tuple(map(token, self.models)), points).evaluate(measured)
 
 
-class Programme:
+class AgendaPlan:
     """The cases of an agenda on the models of a campaign.
 
     Args:
@@ -56,23 +70,20 @@ class Programme:
         self.untestable: dict[str, str] = {}
         """Claims that no installed model can decide, with the reason."""
         for claim in agenda.claim:
-            self._add(claim, infos, templates)
-
-    def _add(self, claim: Claim, infos: Mapping[str, ModelInfo], templates: Mapping[str, TrialSpec]) -> None:
-        kind = base.kind(claim.test)
-        reason = f"the campaign has no model for it ({_words(claim.on)}"
-        reason += f" against {_words(claim.against)})" if claim.against else ")"
-        found = []
-        for models in kind.cases(claim, infos):
-            try:
-                specs = kind.specs(claim, models, templates, infos)
-            except SwarmError as error:
-                reason = error.problem
-                continue
-            found.append(Case(claim, models, specs, self.agenda.replicates))
-        self.cases += found
-        if not found:
-            self.untestable[claim.id] = reason
+            reason = f"the campaign has no model for it ({SELECTORS[claim.on]}"
+            reason += f" against {SELECTORS[claim.against]})" if claim.against else ")"
+            found = []
+            for models in claim.applications(infos):
+                try:
+                    parts = {model: claim.parts(templates[model], infos[model]) for model in models}
+                except SwarmError as error:
+                    reason = error.problem
+                    continue
+                specs = {(token(model), name): spec for model in models for name, spec in parts[model].items()}
+                found.append(Case(claim, models, specs, agenda.replicates))
+            self.cases += found
+            if not found:
+                self.untestable[claim.id] = reason
 
     def remarks(self) -> tuple[str, ...]:
         """Why some claims cannot be tested, one sentence each."""
@@ -80,12 +91,11 @@ class Programme:
 
     def wanted(self, history: History) -> Iterator[tuple[Case, TrialSpec, Prediction | None]]:
         """Planned trials that nobody has proposed yet, claim after claim."""
-        known = history.fingerprints
         by_fingerprint = {record.fingerprint: record for record in history.records}
         for case in self.cases:
-            for name, spec in case.trials():
-                if spec.fingerprint() not in known:
-                    yield case, spec, _prediction(case, name, spec, by_fingerprint)
+            for (_, part), spec in case.trials():
+                if spec.fingerprint() not in by_fingerprint:
+                    yield case, spec, _prediction(case, part, spec, by_fingerprint)
 
     def findings(self, history: History) -> list[Finding]:
         """One finding per case that has been measured at all, with its verdict."""
@@ -94,32 +104,27 @@ class Programme:
         for case in self.cases:
             planned = [by_fingerprint.get(spec.fingerprint()) for _, spec in case.trials()]
             records = [r for r in planned if r is not None and r.state == "complete"]
+            effect = case.effect(records)
+            if effect is None:
+                continue
             finished = all(r is not None and r.state in FINISHED for r in planned)
-            finding = self._finding(case, records, finished=finished)
-            if finding is not None:
-                found.append(finding)
+            identity = f"{PREFIX}{self.agenda.name}:{case.claim.id}:{':'.join(map(token, case.models))}"
+            found.append(
+                Finding(
+                    kind="contrast" if case.claim.test == "contrast" else "sensitivity",
+                    key=identity[:200],
+                    statement=f"{case.claim.says} (on {' against '.join(case.models)}).",
+                    models=case.models,
+                    effect=effect,
+                    evidence=tuple(record.id for record in records),
+                    status=verdict(case.claim, effect) if finished else "hypothesis",
+                    author=AUTHOR,
+                )
+            )
         return found
 
-    def _finding(self, case: Case, records: Sequence[TrialRecord], *, finished: bool) -> Finding | None:
-        claim, kind = case.claim, base.kind(case.claim.test)
-        cells = base.gather(records, case.specs, kind.metric(claim))
-        effect = kind.effect(claim, cells) if cells else None
-        if effect is None:
-            return None
-        status = verdict(claim, effect) if finished else "hypothesis"
-        return Finding(
-            kind=kind.finding,
-            key=f"{PREFIX}{self.agenda.name}:{claim.id}:{':'.join(map(token, case.models))}"[:200],
-            statement=f"{claim.says} (on {' against '.join(case.models)}).",
-            models=case.models,
-            effect=effect,
-            evidence=tuple(record.id for record in records),
-            status=status,
-            author=AUTHOR,
-        )
 
-
-def verdict(claim: Claim, effect: Effect) -> FindingStatus:
+def verdict(claim: PublishedClaim, effect: Effect) -> FindingStatus:
     """Confirmed or refuted when the whole interval says so, else still a hypothesis."""
     low, high = claim.bounds
     if low <= effect.low and effect.high <= high:
@@ -127,29 +132,21 @@ def verdict(claim: Claim, effect: Effect) -> FindingStatus:
     return "refuted" if effect.high < low or effect.low > high else "hypothesis"
 
 
-def _prediction(case: Case, name: str, spec: TrialSpec, by_fingerprint: Mapping[str, TrialRecord]) -> Prediction | None:
+def _prediction(case: Case, part: str, spec: TrialSpec, by_fingerprint: Mapping[str, TrialRecord]) -> Prediction | None:
     """What the claim predicts for this trial alone, where it predicts that."""
     claim = case.claim
-    if claim.comparator == "within" or claim.threshold is None or name != "a":
+    if claim.comparator == "within" or claim.threshold is None or part != "a" or claim.test == "contrast":
         return None
-    if claim.test == "threshold":
-        return Prediction(metric=claim.metric, comparator=claim.comparator, threshold=claim.threshold)
-    if claim.test != "pair":
-        return None
-    other = case.specs["b"].model_copy(update={"replicate": spec.replicate, "seed": spec.seed})
-    reference = by_fingerprint.get(other.fingerprint())
-    if reference is None:
-        return None
+    reference = None
+    if claim.test == "pair":
+        other = case.specs[token(spec.model), "b"]
+        other = other.model_copy(update={"replicate": spec.replicate, "seed": spec.seed})
+        reference = by_fingerprint.get(other.fingerprint())
+        if reference is None:
+            return None
     return Prediction(
-        metric=claim.metric, comparator=claim.comparator, threshold=claim.threshold, reference=reference.id
+        metric=claim.metric,
+        comparator=claim.comparator,
+        threshold=claim.threshold,
+        reference=reference.id if reference else None,
     )
-
-
-def _words(selector: str) -> str:
-    return {
-        "all": "any",
-        "learned": "with learned attention scaling",
-        "fixed": "with fixed attention scaling",
-        "key_bias": "with a key bias",
-        "no_key_bias": "without a key bias",
-    }[selector]

@@ -1,6 +1,6 @@
-"""An agenda as a file: claims with the trials that decide them. Knows no results.
+"""Published claims as a file: what is said, the trials that decide it, and the threshold.
 
-See `agents/published_claims/agendas/open-tq-metal.toml` for the form; `--agenda` takes a name from there, or a path.
+See `agents/published_claims/open-tq-metal.toml` for the form; `--agenda` takes a name from that folder, or a path.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-import swarm.agents.published_claims.agendas
 from swarm.experiments.protocols import base as protocols
 from swarm.experiments.space.sides import side
 from swarm.experiments.spec import TrialSpec
@@ -23,15 +22,34 @@ from swarm.kernels.spec import FrozenModel, KVSpec, QuantSpec
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
 
+FOLDER = Path(__file__).parent
+
 Selector = Literal["all", "learned", "fixed", "key_bias", "no_key_bias"]
-Comparator = Literal["<=", ">=", "within"]
+SELECTORS: Mapping[Selector, str] = {
+    "all": "any",
+    "learned": "with learned attention scaling",
+    "fixed": "with fixed attention scaling",
+    "key_bias": "with a key bias",
+    "no_key_bias": "without a key bias",
+}
+"""Which models a claim is about, in words."""
+
+Test = Literal["pair", "contrast", "threshold", "growth", "law"]
+NEEDED: Mapping[Test, tuple[str, ...]] = {
+    "pair": ("b",),
+    "contrast": ("b", "against"),
+    "threshold": ("threshold",),
+    "growth": ("depths",),
+    "law": ("gains",),
+}
+"""Fields that a claim must give for its test."""
 
 
 class AgendaError(UsageError):
     """An agenda that cannot be read, or that asks for what does not exist."""
 
 
-class Half(FrozenModel):
+class SideChoice(FrozenModel):
     """How keys or values are quantized; what is left out is the first that fits the model."""
 
     method: str
@@ -60,9 +78,9 @@ class Half(FrozenModel):
 class Setup(FrozenModel):
     """One side of a comparison: a cache configuration and how it is measured."""
 
-    both: Half | None = None
-    key: Half | None = None
-    value: Half | None = None
+    both: SideChoice | None = None
+    key: SideChoice | None = None
+    value: SideChoice | None = None
     sink_tokens: int = 0
     residual_window: int = 0
     key_bias: Literal["keep", "subtract"] = "keep"
@@ -84,11 +102,10 @@ class Setup(FrozenModel):
         Raises:
             SpecError: the model cannot run it.
         """
-        none = Half(method="none")
-        halves = [self.both or self.key or none, self.both or self.value or none]
+        none = SideChoice(method="none")
         kv = KVSpec(
-            key=halves[0].of("key", info.head_dim),
-            value=halves[1].of("value", info.head_dim),
+            key=(self.both or self.key or none).of("key", info.head_dim),
+            value=(self.both or self.value or none).of("value", info.head_dim),
             sink_tokens=self.sink_tokens,
             residual_window=self.residual_window,
             key_bias=self.key_bias,
@@ -97,27 +114,35 @@ class Setup(FrozenModel):
         return template.model_copy(update=changes)
 
 
-class Claim(FrozenModel):
-    """A hypothesis: a test of `agents.agenda` with its arguments, the models it is about, and the threshold.
+class PublishedClaim(FrozenModel):
+    """A hypothesis: a relation of `agents.analysis.claims` as its test, the models it is about, and the threshold.
 
-    For `within`, the interval must lie between `low` and `high` (left out: 1/threshold and threshold).
+    For `within`, the interval must lie between `low` and `high` (left out: 1/threshold and threshold). `growth` takes
+    the shares of the layers in `depths`, `law` the logit gains in `gains`.
     """
 
     id: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
     says: str = Field(max_length=300)
     source: str = ""
-    test: str
+    test: Test
     a: Setup
     b: Setup | None = None
     metric: str = "kld"
     on: Selector = "all"
     against: Selector | None = None
-    comparator: Comparator
+    comparator: Literal["<=", ">=", "within"]
     threshold: float | None = Field(default=None, gt=0)
     low: float | None = None
     high: float | None = None
     depths: tuple[float, ...] = ()
     gains: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_needed(self) -> Self:
+        for field in NEEDED[self.test]:
+            if not getattr(self, field):
+                raise AgendaError(f"claim {self.id}: the test {self.test} needs `{field}`.", "Add it.")
+        return self
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -128,6 +153,33 @@ class Claim(FrozenModel):
         limit = self.threshold if self.threshold is not None else 1.0
         return (limit, float("inf")) if self.comparator == ">=" else (float("-inf"), limit)
 
+    def applications(self, infos: Mapping[str, ModelInfo]) -> list[tuple[str, ...]]:
+        """The models, or pairs of models, that the claim is applied to."""
+        ours = selected(self.on, infos)
+        if self.test != "contrast":
+            return [(model,) for model in ours]
+        return [(one, other) for one in ours for other in selected(self.against or "all", infos) if one != other]
+
+    def parts(self, template: TrialSpec, info: ModelInfo) -> dict[str, TrialSpec]:
+        """The trials on one model, without their replicates, by their part in the test; references come first.
+
+        Raises:
+            SpecError: the model cannot run one.
+        """
+        if self.b is not None and self.test in ("pair", "contrast"):
+            return {name: setup.spec(template, info) for name, setup in (("b", self.b), ("a", self.a))}
+        a = self.a.spec(template, info)
+        if self.test == "law":
+            fixed = {"protocol": "attention", "rung": 0}
+            return {f"{gain:g}": a.model_copy(update={**fixed, "logit_gain": gain}) for gain in sorted(self.gains)}
+        if self.test == "growth":
+            n_layers = info.n_layers
+            whole = a.model_copy(update={"protocol": "depth", "rung": 0})
+            depths = [max(1, min(n_layers, round(share * n_layers))) for share in sorted(self.depths)]
+            caches = {f"{n}": whole.kv.on(None if n == n_layers else range(n)) for n in depths}
+            return {name: whole.model_copy(update={"kv": kv}) for name, kv in caches.items()}
+        return {"a": a}
+
 
 class Agenda(FrozenModel):
     """A list of claims; each trial is repeated on `replicates` sets of text windows, with as many seeds."""
@@ -136,7 +188,13 @@ class Agenda(FrozenModel):
     title: str
     source: str = ""
     replicates: int = Field(default=3, ge=2, le=20)
-    claim: tuple[Claim, ...] = Field(min_length=1)
+    claim: tuple[PublishedClaim, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_ids(self) -> Self:
+        if len({claim.id for claim in self.claim}) != len(self.claim):
+            raise AgendaError("two claims have the same id.", "Give each its own.")
+        return self
 
     @property
     def digest(self) -> str:
@@ -146,7 +204,7 @@ class Agenda(FrozenModel):
 
 def names() -> list[str]:
     """The agendas that come with the project."""
-    return sorted(path.stem for path in _folder().glob("*.toml"))
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def load(name_or_path: str) -> Agenda:
@@ -156,38 +214,23 @@ def load(name_or_path: str) -> Agenda:
         UnknownNameError: neither an agenda's name nor a file.
         AgendaError: the file is no agenda, with the place.
     """
-    path = _folder() / f"{name_or_path}.toml"
+    path = FOLDER / f"{name_or_path}.toml"
     if not path.is_file():
         path = Path(name_or_path)
     if not path.is_file():
         raise UnknownNameError("agenda", name_or_path, f"{', '.join(names())}, or the path of a TOML file")
     try:
         document = tomllib.loads(path.read_text("utf-8"))
-        agenda = Agenda.model_validate({"name": path.stem, **document})
+        return Agenda.model_validate({"name": path.stem, **document})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AgendaError(f"{path} is not TOML: {error}.", "Correct the file.") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise AgendaError(f"{path}: {where}: {first['msg']}.", "See open-tq-metal for the form.") from error
+        given = f" (given: {first['input']!r})" if isinstance(first["input"], str) else ""
+        raise AgendaError(f"{path}: {where}: {first['msg']}{given}.", "See open-tq-metal for the form.") from error
     except SwarmError as error:
         raise AgendaError(f"{path}: {error.problem}", error.remedy) from error
-    _check(agenda, path)
-    return agenda
-
-
-def _check(agenda: Agenda, path: Path) -> None:
-    from swarm.agents.published_claims.kinds import base
-
-    ids = [claim.id for claim in agenda.claim]
-    if len(set(ids)) != len(ids):
-        raise AgendaError(f"{path}: two claims have the same id.", "Give each its own.")
-    for claim in agenda.claim:
-        base.kind(claim.test).check(claim)
-
-
-def _folder() -> Path:
-    return Path(swarm.agents.published_claims.agendas.__file__).parent
 
 
 def selected(selector: Selector, infos: Mapping[str, ModelInfo]) -> list[str]:

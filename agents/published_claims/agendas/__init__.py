@@ -1,1 +1,0 @@
-"""Agendas: published claims as testable hypotheses, one TOML file each. `agents.agenda` reads them."""

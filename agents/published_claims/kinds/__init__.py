@@ -1,1 +1,0 @@
-"""The kinds of test that a claim can ask for, one per file."""
