@@ -68,13 +68,13 @@ class History:
 
     @cached_property
     def completed(self) -> tuple[TrialRecord, ...]:
-        """Trials with a visible measurement, in order."""
-        return tuple(r for r in self.records if r.state == "complete")
+        """Trials with a visible measurement by the present versions, in order."""
+        return tuple(r for r in self.records if r.state == "complete" and not r.outdated)
 
     @cached_property
     def failed(self) -> tuple[TrialRecord, ...]:
-        """Trials that visibly ended without a measurement, in order."""
-        return tuple(r for r in self.records if r.state == "failed")
+        """Trials that visibly ended without a measurement by the present versions, in order."""
+        return tuple(r for r in self.records if r.state == "failed" and not r.outdated)
 
     @cached_property
     def fingerprints(self) -> frozenset[str]:

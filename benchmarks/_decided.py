@@ -16,6 +16,7 @@ from swarm.agents.analysis import pareto, results
 from swarm.agents.generation.seeds import generator
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
+from swarm.experiments.identity import fingerprint
 from swarm.kernels.spec import KVSpec
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class Swarm:
             "id": len(self.records) + 1,
             "number": len(self.records),
             "campaign_id": 1,
-            "fingerprint": spec.fingerprint(),
+            "fingerprint": fingerprint(spec),
             "spec": spec,
             "arm": "agents",
             "proposer": "drawn",

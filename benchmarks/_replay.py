@@ -22,6 +22,7 @@ from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy, objectives
 from swarm.agents.settings import AgentSettings
+from swarm.experiments.identity import fingerprint
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.memory.records import TrialRecord
 
@@ -62,7 +63,7 @@ class Ground:
             id=number + 1,
             number=number,
             campaign_id=1,
-            fingerprint=spec.fingerprint(),
+            fingerprint=fingerprint(spec),
             spec=spec,
             arm="agents",
             proposer=proposer,

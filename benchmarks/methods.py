@@ -25,6 +25,7 @@ from benchmarks import _frame, _method_page
 from benchmarks._method_rows import Row, rows
 
 from swarm.experiments import paths
+from swarm.experiments.identity import fingerprint
 from swarm.kernels import blas
 
 if TYPE_CHECKING:
@@ -93,20 +94,20 @@ class Notebook:
 
     def run(self, spec: TrialSpec) -> dict[str, Any]:
         """The metrics and series of a trial, measured once."""
-        fingerprint = spec.fingerprint()
-        if fingerprint not in self._known:
+        identity = fingerprint(spec)
+        if identity not in self._known:
             found = self.runner.run(spec)
             entry = {
-                "fingerprint": fingerprint,
+                "fingerprint": identity,
                 "metrics": {metric.name: metric.value for metric in found.metrics},
                 "windows": {name: series for name, series in found.arrays.items() if name.startswith("window_")},
             }
             self._keep(entry)
-        return self._known[fingerprint]
+        return self._known[identity]
 
     def fitting(self, spec: TrialSpec) -> dict[str, float]:
         """What fitting the learned scaling of a trial costs, measured once."""
-        key = f"fitting {spec.fingerprint()}"
+        key = f"fitting {fingerprint(spec)}"
         if key not in self._known:
             self._keep({"fingerprint": key, "seconds": fitting_cost(spec)})
         seconds: dict[str, float] = self._known[key]["seconds"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -9,7 +10,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from swarm.experiments.spec import Device, Environment, code_version
+from swarm.experiments.spec import Device, Environment
 from swarm.kernels import blas
 
 PACKAGES = ("kv-swarm", "mlx", "mlx-lm", "numpy", "transformers")
@@ -102,3 +103,15 @@ def git_revision() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
+
+
+@cache
+def code_version() -> str:
+    """SHA-256 over the source files of kernels and experiments: which code measured, also where there is no git."""
+    total = hashlib.sha256()
+    for package in ("experiments", "kernels"):
+        inside = (path for path in (ROOT / package).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        for path in sorted(inside):
+            total.update(path.relative_to(ROOT).as_posix().encode())
+            total.update(path.read_bytes())
+    return total.hexdigest()

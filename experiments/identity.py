@@ -1,80 +1,65 @@
-"""Digests of source files: what was measured is known only together with the code that measured it."""
+"""What makes two trials the same experiment: what was asked, and the versions of what answers it.
+
+A version is a number that whoever changes results raises; golden-value tests fail until that is done. The code itself
+is no part of identity: its revision is recorded with the environment of each measurement.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 
-HERE = Path(__file__).parent
-ROOTS = {"experiments": HERE, "kernels": HERE.parent / "kernels"}
+from swarm.experiments.protocols import base as protocols
+from swarm.experiments.spec import TrialSpec
+from swarm.kernels.errors import UnknownNameError
+from swarm.kernels.quantizers import base as quantizers
 
-CAPTURED = (
-    "experiments/artifacts.py",
-    "experiments/text.py",
-    "experiments/measurement/decode.py",
-    "experiments/measurement/divergence.py",
-    "experiments/measurement/halves.py",
-    "experiments/measurement/listening.py",
-    "experiments/models",
-    "experiments/measurement/noise.py",
-    "experiments/measurement/prefill.py",
-    "experiments/measurement/forward.py",
-    "experiments/tokenized.py",
-    "kernels/arrays.py",
-    "kernels/attention.py",
-    "kernels/backends",
-    "kernels/cache.py",
-    "kernels/codec.py",
-    "kernels/elementwise.py",
-    "kernels/modules.py",
-    "kernels/quantizers/base.py",
-    "kernels/quantizers/none.py",
-    "kernels/side.py",
-)
-"""Everything that a 16-bit run goes through. Other changes leave captures valid."""
+CAPTURE_VERSION = 1
+"""Raised when the 16-bit run, the scored windows or the token ids of the same weights and text change."""
+SCALING_VERSION = 1
+"""Raised when learned scaling finds other factors for the same captures."""
 
-FITTED = (
-    "experiments/measurement/attention_error.py",
-    "experiments/measurement/calibration.py",
-    "experiments/measurement/learned_scaling.py",
-    "kernels/bits.py",
-    "kernels/codebooks.py",
-    "kernels/key_bias.py",
-    "kernels/quantizers",
-    "kernels/rotation.py",
-)
-"""What learned factors depend on beside the captures."""
+PROTOCOL = "protocol "
+"""Begins the key of a protocol in `versions`."""
+_SCALING = "learned scaling"
 
 
-@cache
-def captured() -> str:
-    """SHA-256 over the source files that decide what captures hold."""
-    return digest(CAPTURED)
+def versions(spec: TrialSpec) -> dict[str, int]:
+    """The present versions of what decides a trial's result: its protocol, its methods and what these share.
 
-
-@cache
-def fitted() -> str:
-    """SHA-256 over the source files that decide what learned factors are, given the captures."""
-    return digest(FITTED)
-
-
-def digest(names: Iterable[str]) -> str:
-    """SHA-256 over source files and folders of source files, named from the packages' common parent.
-
-    Raises:
-        FileNotFoundError: there is no such file or folder.
+    The keys are `protocol NAME`, names of methods, `codec`, and `learned scaling` where it is used.
     """
-    total = hashlib.sha256()
-    for name in names:
-        package, _, rest = name.partition("/")
-        place = ROOTS[package] / rest
-        if not place.exists():
-            raise FileNotFoundError(name)
-        inside = (path for path in place.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-        files = [place] if place.is_file() else sorted(inside)
-        for path in files:
-            total.update(f"{package}/{path.relative_to(ROOTS[package]).as_posix()}".encode())
-            total.update(path.read_bytes())
-    return total.hexdigest()
+    sides = [spec.kv.key, spec.kv.value, *(side for o in spec.kv.overrides for side in (o.key, o.value) if side)]
+    learned = {_SCALING: SCALING_VERSION} if any(side.scaling == "learned" for side in sides) else {}
+    protocol = PROTOCOL + spec.protocol
+    return {protocol: version(protocol), **quantizers.versions(spec.kv), **learned}
+
+
+@cache
+def version(part: str) -> int:
+    """The present version of what a key of `versions` names; what is not installed here counts as version 1."""
+    if part == _SCALING:
+        return SCALING_VERSION
+    try:
+        if part.startswith(PROTOCOL):
+            return protocols.protocol(part.removeprefix(PROTOCOL)).version
+        return quantizers.version(part)
+    except UnknownNameError:
+        return 1
+
+
+def is_present(stored: Mapping[str, int]) -> bool:
+    """Whether a trial that ran with these versions would give the same result now."""
+    return all(version(part) == number for part, number in stored.items())
+
+
+def fingerprint(spec: TrialSpec, stored: Mapping[str, int] | None = None) -> str:
+    """SHA-256 over a specification and its versions (the present ones by default): equal means the same experiment.
+
+    Stores hold fingerprints: a field that is added to specifications later has to be left out here at its default.
+    """
+    parts = versions(spec) if stored is None else stored
+    text = spec.model_dump_json() + json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

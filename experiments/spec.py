@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
 from math import isfinite
 from typing import Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from swarm.experiments import identity
 from swarm.kernels.errors import NonFiniteError
 from swarm.kernels.spec import FrozenModel, KVSpec, layers_in_kv
 
@@ -42,17 +39,6 @@ class TrialSpec(FrozenModel):
     def layers(self) -> tuple[int, ...] | None:
         """The quantized layers; None means all."""
         return self.kv.layers
-
-    def fingerprint(self) -> str:
-        """Canonical SHA-256 over the specification and the measuring code: equal means the same experiment."""
-        text = self.model_dump_json() + code_version()
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-@cache
-def code_version() -> str:
-    """SHA-256 over every source file that can change a measurement: the packages kernels and experiments."""
-    return identity.digest(identity.ROOTS)
 
 
 TIMED_UNITS = frozenset({"us", "GB/s", "of copy bandwidth", "of roofline"})

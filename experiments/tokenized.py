@@ -53,11 +53,11 @@ class TokenizedTexts:
 
     @cached_property
     def _capture(self) -> Capture:
-        key = {
+        key: dict[str, str | int | float] = {
             "model": self._loaded.info.name,
             "tokenizer": self._loaded.tokenizer_digest(),
             "texts": sha256("\0".join(self._texts).encode()).hexdigest(),
-            "code": identity.captured(),
+            "version": identity.CAPTURE_VERSION,
             "transformers": version("transformers"),
         }
         return self._captures.get(KIND, key, self._write)

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Double, Select, and_, bindparam, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Double, Row, Select, and_, bindparam, or_, select, update
 
+from swarm.experiments import identity
+from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import UsageError
-from swarm.memory import ledger, text
+from swarm.memory import ledger, text, trial_rows
 from swarm.memory.database import Database
 from swarm.memory.errors import LeaseLostError
 from swarm.memory.events import record
@@ -42,7 +44,9 @@ OWNED = (
 
 _TTL = bindparam("b_ttl", type_=Double)
 _LOST = and_(trials.c.state == "running", expired(trials.c.lease_at, trials.c.lease_expires))
-_SEEN = (trials.c.id, trials.c.campaign_id, trials.c.number, trials.c.state, trials.c.lease_owner, trials.c.proposer)
+_SEEN = tuple(
+    trials.c[name] for name in ("id", "campaign_id", "number", "state", "lease_owner", "proposer", "versions")
+)
 _CLAIMABLE = select(*_SEEN).where(trials.c.id == bindparam("b_trial"), or_(trials.c.state == "waiting", _LOST))
 _NEXT = tuple(
     select(*_SEEN).where(trials.c.campaign_id == bindparam("b_campaign"), free).order_by(trials.c.number).limit(1)
@@ -211,6 +215,8 @@ class Leases:
         if before.state == "running":
             message = f"{who} took over from {before.lease_owner}, whose lease had expired"
             record(connection, "lease.taken_over", message, campaign_id=before.campaign_id, trial_id=before.id)
+        if not identity.is_present(before.versions):
+            _renew_identity(connection, before)
         if hold:
             ledger.carry_or_hold(connection, before.campaign_id, before.id, before.proposer, hold)
         return Lease(
@@ -232,6 +238,19 @@ class Leases:
         # Whoever takes more than one row's lock takes the campaign's first (see `ledger.lock`).
         if hold or self._database.in_batch:
             ledger.lock(connection, campaign_id)
+
+
+def _renew_identity(connection: Connection, trial: Row[Any]) -> None:
+    """Give a trial that was proposed under other versions those that it is measured with now.
+
+    Where the campaign has planned the same experiment anew already, the trial keeps its fingerprint.
+    """
+    stored = connection.execute(select(trials.c.spec).where(trials.c.id == trial.id)).scalar_one()
+    values = trial_rows.columns(TrialSpec.model_validate(stored))
+    same = (trials.c.campaign_id == trial.campaign_id, trials.c.fingerprint == values["fingerprint"])
+    if connection.execute(select(trials.c.id).where(*same)).first() is not None:
+        del values["fingerprint"]
+    connection.execute(update(trials).where(trials.c.id == trial.id).values(**values))
 
 
 def _check_ttl(ttl: float) -> None:

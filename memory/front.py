@@ -1,8 +1,8 @@
 # ruff: noqa: S608 - all parts are constants of this module
 """Keeps the Pareto front of every group of comparable trials as rows, so that a million trials stay quick to rank.
 
-A group is a campaign's trials of one model, protocol, rung and context. Both objectives are minimised. Triggers of
-the database repair a front when somebody changes a stored measurement by hand.
+A group is a campaign's trials of one model, protocol with its version, rung and context. Both objectives are
+minimised. Triggers of the database repair a front when somebody changes a stored measurement by hand.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, select
 
-from swarm.memory.tables import front
+from swarm.memory.tables import GROUP, front
 
-GROUP = ("campaign_id", "model", "protocol", "rung", "context")
 _SAME_GROUP = and_(*(front.c[name] == bindparam(f"p_{name}") for name in GROUP))
 _FRONT = select(front.c.bits_per_value, front.c.kld, front.c.trial_id).where(_SAME_GROUP)
 _DROP = delete(front).where(front.c.trial_id == bindparam("p_id"))

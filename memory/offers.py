@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import select
 
+from swarm.experiments.identity import fingerprint
 from swarm.kernels.errors import UsageError
 from swarm.memory import ledger, text
 from swarm.memory.database import Database
@@ -36,14 +37,14 @@ class Offers:
             BudgetError: the proposer's share of the trials is used up, waiting offers included.
             UsageError: the campaign is over, or the same experiment has been offered before.
         """
-        fingerprint = proposal.spec.fingerprint()
+        asked = fingerprint(proposal.spec)
         with self._database.write() as connection:
             ledger.lock(connection, campaign_id)
             state = connection.execute(select(campaigns.c.state).where(campaigns.c.id == campaign_id)).scalar_one()
             if state in ("complete", "failed"):
                 raise UsageError(f"the campaign is {state}: it takes no proposals.", "Launch a new one.")
             known = self.list(campaign_id)
-            if any(offer.fingerprint == fingerprint for offer in known):
+            if any(offer.fingerprint == asked for offer in known):
                 raise UsageError("this experiment has been offered before.", "Propose another one.")
             mine = sum(o.trial_id is None and o.proposal.proposer == proposal.proposer for o in known)
             room = self._room(campaign_id, proposal.proposer)
@@ -54,14 +55,14 @@ class Offers:
                 )
             data = proposal.model_dump(mode="json")
             identity = record(connection, KIND, text.clean(proposal.rationale), campaign_id=campaign_id, data=data)
-        return Offer(id=identity, campaign_id=campaign_id, proposal=proposal, fingerprint=fingerprint)
+        return Offer(id=identity, campaign_id=campaign_id, proposal=proposal, fingerprint=asked)
 
     def list(self, campaign_id: int) -> list[Offer]:
         """All offers, oldest first, each with the trial that it became."""
         found = []
         for event in self._events.list(campaign_id, kind=KIND):
             proposal = Proposal.model_validate(event.data)
-            found.append((event.id, proposal, proposal.spec.fingerprint()))
+            found.append((event.id, proposal, fingerprint(proposal.spec)))
         query = select(trials.c.fingerprint, trials.c.id).where(
             trials.c.campaign_id == campaign_id, trials.c.fingerprint.in_([entry[2] for entry in found])
         )

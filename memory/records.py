@@ -51,7 +51,8 @@ class TrialRecord(FrozenModel):
     """A trial as the store knows it: what was proposed, and what came out once it is finished.
 
     `number` counts the trials of the campaign from 0, in the order of proposal; `id` is unique in the store.
-    `outcome` is empty while the trial runs, `ok` when it completed, else the kind of failure.
+    `outcome` is empty while the trial runs, `ok` when it completed, else the kind of failure. `outdated` says that its
+    protocol or a method yields other results by now: such a trial is shown, and no evidence for anything new.
     """
 
     id: int
@@ -75,6 +76,7 @@ class TrialRecord(FrozenModel):
     notes: str = ""
     attempts: int = 0
     environment: Environment | None = None
+    outdated: bool = False
     owner: str = ""
     created_at: datetime | None = None
     finished_at: datetime | None = None

@@ -27,7 +27,7 @@ from swarm.memory.database import Database
 from swarm.memory.dialects import portions, upsert
 from swarm.memory.events import record
 from swarm.memory.records import Lease, TrialState
-from swarm.memory.tables import arrays, environments, measurements, trials
+from swarm.memory.tables import GROUP, arrays, environments, measurements, trials
 from swarm.memory.types import Document, epoch_now, utc_now
 
 MAX_CRASHES = 2
@@ -52,7 +52,7 @@ _COMPLETE = (
     )
 )
 _OURS = (
-    select(*(trials.c[name] for name in ("id", "lease_token", "proposer", "logit_gain", *front.GROUP)))
+    select(*(trials.c[name] for name in ("id", "lease_token", "proposer", "logit_gain", *GROUP)))
     .where(
         trials.c.id.in_(bindparam("b_trials", expanding=True)),
         trials.c.state == "running",

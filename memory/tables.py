@@ -93,6 +93,7 @@ trials = Table(
     Column("number", Integer, nullable=False),
     Column("fingerprint", String(64), nullable=False),
     Column("spec", Document, nullable=False),
+    Column("versions", Document, nullable=False),
     Column("state", String(16), nullable=False),
     Column("outcome", String(32), nullable=False, default=""),
     Column("message", Text, nullable=False, default=""),
@@ -102,6 +103,7 @@ trials = Table(
     # Copied out of `spec`, so that questions need no JSON functions.
     Column("model", String(200), nullable=False),
     Column("protocol", String(64), nullable=False),
+    Column("protocol_version", Integer, nullable=False),
     Column("rung", Integer, nullable=False),
     Column("context", Integer, nullable=False),
     Column("replicate", Integer, nullable=False),
@@ -164,6 +166,9 @@ arrays = Table(
     Column("series", Document, nullable=False),
 )
 
+GROUP = ("campaign_id", "model", "protocol", "protocol_version", "rung", "context")
+"""What trials have in common whose results stand on one front."""
+
 front = Table(
     "front",
     metadata,
@@ -171,11 +176,12 @@ front = Table(
     _to("campaigns.id"),
     Column("model", String(200), nullable=False),
     Column("protocol", String(64), nullable=False),
+    Column("protocol_version", Integer, nullable=False),
     Column("rung", Integer, nullable=False),
     Column("context", Integer, nullable=False),
     Column("bits_per_value", Double, nullable=False),
     Column("kld", Double, nullable=False),
-    Index("ix_front_group", "campaign_id", "model", "protocol", "rung", "context", "bits_per_value", "kld"),
+    Index("ix_front_group", *GROUP, "bits_per_value", "kld"),
 )
 
 proposals = Table(

@@ -1,16 +1,14 @@
-"""Proposing and reading trials. Knows proposals and records; turns, claims and results are in files of their own."""
+"""Proposing and trial_rows trials. Knows proposals and records; turns, claims and results are in files of their own."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Select, insert, select
 
-from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import UnknownNameError, UsageError
-from swarm.memory import ledger, proposals, reading, text
+from swarm.memory import ledger, proposals, text, trial_rows
 from swarm.memory.errors import ConflictError, DuplicateTrialError
 from swarm.memory.proposal_lock import Turns
 from swarm.memory.records import Proposal, TrialRecord, TrialState, Turn
@@ -38,16 +36,13 @@ class Trials(Turns):
             UsageError: a parent finding or a prediction's reference trial does not exist.
         """
         spec = proposal.spec
-        fingerprint = spec.fingerprint()
         row = {
             "campaign_id": campaign_id,
             "number": number,
-            "fingerprint": fingerprint,
-            "spec": spec.model_dump(mode="json"),
             "state": "waiting",
             "proposer": text.name(proposal.proposer, 64),
             "arm": proposal.arm,
-            **_columns(spec),
+            **trial_rows.columns(spec),
         }
         try:
             with self._database.write() as connection:
@@ -57,12 +52,12 @@ class Trials(Turns):
                 proposal_id = proposals.write(connection, campaign_id, number, proposal, made.id)
                 ledger.hold(connection, campaign_id, "trials", 1.0, role=row["proposer"], trial_id=made.id)
         except ConflictError as error:
-            raise self._duplicate(campaign_id, number, fingerprint) or error from error
+            raise self._duplicate(campaign_id, number, row["fingerprint"]) or error from error
         return TrialRecord(
             id=made.id,
             number=number,
             campaign_id=campaign_id,
-            fingerprint=fingerprint,
+            fingerprint=row["fingerprint"],
             spec=spec,
             arm=proposal.arm,
             proposer=row["proposer"],
@@ -81,7 +76,7 @@ class Trials(Turns):
             UnknownNameError: there is none.
         """
         with self._database.read() as connection:
-            found = reading.records(connection, select(trials).where(trials.c.id == trial_id))
+            found = trial_rows.records(connection, select(trials).where(trials.c.id == trial_id))
         if not found:
             raise UnknownNameError("trial", str(trial_id), "what `swarm trials` lists")
         return found[0]
@@ -139,7 +134,7 @@ class Trials(Turns):
             query = query.where(trials.c.number <= upto)
         query = query.order_by(trials.c.campaign_id, trials.c.number) if best is None else _ranked(query, best)
         with self._database.read() as connection:
-            return reading.records(connection, query.limit(limit), arrays=arrays)
+            return trial_rows.records(connection, query.limit(limit), arrays=arrays)
 
     def ids(self, campaign_id: int | None = None, *, after: int = 0, limit: int | None = None) -> Sequence[int]:
         """Ids of trials above `after`, ascending: to walk through a store of any size."""
@@ -152,7 +147,7 @@ class Trials(Turns):
     def count(self, campaign_id: int) -> dict[TrialState, int]:
         """How many trials of a campaign are in each state."""
         with self._database.read() as connection:
-            return reading.count(connection, campaign_id)
+            return trial_rows.count(connection, campaign_id)
 
     def _duplicate(self, campaign_id: int, number: int, fingerprint: str) -> DuplicateTrialError | None:
         same = (trials.c.number == number) | (trials.c.fingerprint == fingerprint)
@@ -166,33 +161,6 @@ class Trials(Turns):
             f"the campaign has a trial of {what} already (trial {row.id}).",
             "Propose another one; a replication has its own `replicate` number.",
         )
-
-
-def _columns(spec: TrialSpec) -> dict[str, Any]:
-    """What of a specification stands in columns of its own."""
-    layers = spec.layers
-    # As release 0.1 wrote it, with the layers beside the cache.
-    identity = spec.kv.model_dump_json(exclude={"layers"}) + str(layers)
-    return {
-        "model": text.name(spec.model),
-        "protocol": text.name(spec.protocol, 64),
-        "rung": spec.rung,
-        "context": spec.context,
-        "replicate": spec.replicate,
-        "logit_gain": spec.logit_gain,
-        "device": spec.device,
-        "key_method": spec.kv.key.method,
-        "key_bits": spec.kv.key.bits,
-        "key_label": text.name(spec.kv.key.label),
-        "value_label": text.name(spec.kv.value.label),
-        "value_method": spec.kv.value.method,
-        "value_bits": spec.kv.value.bits,
-        "configuration": text.name(spec.kv.label),
-        "configuration_id": hashlib.sha256(identity.encode()).hexdigest()[:32],
-        "first_layer": layers[0] if layers else None,
-        "last_layer": layers[-1] if layers else None,
-        "n_quantized": len(layers) if layers else None,
-    }
 
 
 def _ranked(query: Select[Any], best: str) -> Select[Any]:

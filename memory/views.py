@@ -48,8 +48,8 @@ _WIDE = (
     "hidden_rel_error",
 )
 
-_TRIAL = """t.id AS trial_id, c.name AS campaign, t.number, t.model, t.protocol, t.rung, t.context, t.configuration,
-    t.key_label, t.value_label"""
+_TRIAL = """t.id AS trial_id, c.name AS campaign, t.number, t.model, t.protocol, t.protocol_version, t.rung, t.context,
+    t.configuration, t.key_label, t.value_label"""
 
 VIEWS: dict[str, View] = {
     "trial_metrics": View(
@@ -83,8 +83,8 @@ FROM front f JOIN trials t ON t.id = f.trial_id JOIN campaigns c ON c.id = f.cam
 FROM (
     SELECT f.trial_id, f.bits_per_value, f.kld,
         COALESCE(LEAD(f.bits_per_value) OVER (
-            PARTITION BY f.campaign_id, f.model, f.context, f.rung ORDER BY f.bits_per_value), {NO_LIMIT})
-            AS limit_below
+            PARTITION BY f.campaign_id, f.model, f.context, f.rung, f.protocol_version ORDER BY f.bits_per_value),
+            {NO_LIMIT}) AS limit_below
     FROM front f WHERE f.protocol = 'quality'
 ) s JOIN trials t ON t.id = s.trial_id JOIN campaigns c ON c.id = t.campaign_id""",
     ),
@@ -122,8 +122,8 @@ WHERE substr(a.name, 1, 5) = 'layer'""",
     b.model AS model_b, b.id AS trial_b, b.kld AS kld_b, b.bits_per_value AS bits_b,
     CASE WHEN a.kld > 0 THEN b.kld / a.kld END AS ratio, a.campaign_id
 FROM trials a JOIN trials b ON b.configuration_id = a.configuration_id AND b.model > a.model
-    AND b.campaign_id = a.campaign_id AND b.protocol = a.protocol AND b.rung = a.rung AND b.context = a.context
-    AND b.replicate = a.replicate AND b.logit_gain = a.logit_gain
+    AND b.campaign_id = a.campaign_id AND b.protocol = a.protocol AND b.protocol_version = a.protocol_version
+    AND b.rung = a.rung AND b.context = a.context AND b.replicate = a.replicate AND b.logit_gain = a.logit_gain
 JOIN campaigns c ON c.id = a.campaign_id
 WHERE a.state = 'complete' AND b.state = 'complete' AND a.kld IS NOT NULL AND b.kld IS NOT NULL""",
     ),

@@ -218,7 +218,11 @@ class Driver:
                 return
             if lease.number >= len(self._roster):
                 self._look()
-            self._ready.append(self._roster.records[lease.number])
+            record = self._roster.records[lease.number]
+            if record.outdated:  # claimed, it runs with the present versions
+                record = self._store.trials.get(record.id)
+                self._roster.put(record)
+            self._ready.append(record)
             self._begin()
 
     def _record(self, ended: Sequence[Ending]) -> list[TrialRecord]:

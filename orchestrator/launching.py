@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swarm.experiments.spec import code_version
+from swarm.experiments.environment import code_version
 from swarm.kernels.errors import ModelError, SwarmError, UsageError
 from swarm.memory.records import Budget, CampaignRecord, CampaignState, Proposal
 from swarm.orchestrator.console import note
@@ -247,7 +247,7 @@ def check_unchanged(campaign: CampaignRecord, cast: Cast) -> None:
                 "Restore it, or launch a new campaign.",
             )
     if campaign.settings.get("code_version") != code_version():
-        note("The measuring code changed since this campaign began; its trials carry the version they ran with.")
+        note("The measuring code changed since this campaign began; each trial says which code measured it.")
 
 
 def drive(

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from swarm.experiments.spec import Failure, Measurement, TrialSpec, code_version
+from swarm.experiments.environment import code_version
+from swarm.experiments.spec import Failure, Measurement, TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.orchestrator.affinity import AffinityQueue
 from swarm.orchestrator.cluster import Cluster, actor_options, resources

@@ -9,7 +9,8 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from swarm.experiments.spec import Device, Failure, Measurement, TrialSpec, code_version
+from swarm.experiments.environment import code_version
+from swarm.experiments.spec import Device, Failure, Measurement, TrialSpec
 from swarm.kernels.errors import SwarmError, TrialError
 
 

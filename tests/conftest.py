@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # Bit-identical results need one thread, and the number is read when numpy is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,9 +17,12 @@ import pytest
 from postgres_server import NoServerError, PostgresServer
 from tiny_models import FAMILIES, write_tiny_model
 
+from swarm.experiments import identity
 from swarm.experiments.measurement.runner import Runner
 from swarm.experiments.models.base import ModelInfo
+from swarm.experiments.protocols.base import Protocol
 from swarm.kernels import blas
+from swarm.kernels.quantizers.base import Quantizer
 
 # Before any test module imports MLX: with the reference BLAS the real models take minutes.
 blas.use_openblas(1)
@@ -92,6 +95,19 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     """One runner for all tests, with captures of its own; converted models come from the user cache."""
     return Runner(cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def raise_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[Protocol] | type[Quantizer]], None]]:
+    """Gives a protocol or a method the next version, as whoever changes what it yields does."""
+
+    def next_version(kind: type[Protocol] | type[Quantizer]) -> None:
+        monkeypatch.setattr(kind, "version", kind.version + 1)
+        identity.version.cache_clear()
+
+    yield next_version
+    monkeypatch.undo()
+    identity.version.cache_clear()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -29,7 +29,8 @@ def gain(records: Iterable[TrialRecord], settings: AgentSettings, seed: int = 0)
         settings: the feasible region.
         seed: seed of the bootstrap.
     """
-    trials = [r for r in records if r.spec.protocol == "quality" and not r.spec.rung and not r.spec.replicate]
+    of_quality = (r for r in records if r.spec.protocol == "quality" and not r.outdated)
+    trials = [r for r in of_quality if not r.spec.rung and not r.spec.replicate]
     arms = [_arms(trials, model) for model in sorted({r.spec.model for r in trials})]
     usable = [(base, agents, control) for base, agents, control in arms if min(len(agents), len(control)) >= LEAST]
     if not usable:

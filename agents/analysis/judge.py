@@ -55,8 +55,11 @@ class Judge:
         measured = by_token(history.cells())
         again = self._replicated(history)
         inconsistent = {record.id for record in history.completed if not results.is_consistent(record)}
+        outdated = {record.id for record in history.records if record.outdated}
         judged = []
         for key, finding in (before | current).items():
+            if key not in current and outdated & set(finding.evidence):
+                continue  # it stays as it is until it is seen in trials of the present versions
             claim = Claim.parse(key)
             if claim is not None:
                 now = _judge_claim(finding, claim, measured)
@@ -83,7 +86,7 @@ def replications(findings: Iterable[Finding], history: History) -> Iterator[tupl
     Kinds with the fewest confirmed findings come first, in a kind the clearest effect for the fewest trials.
     """
     by_id = {record.id: record for record in history.records}
-    present = {(r.spec.model, config_key(r.spec), r.spec.replicate) for r in history.records}
+    present = {(r.spec.model, config_key(r.spec), r.spec.replicate) for r in history.records if not r.outdated}
     findings = list(findings)
     done = Counter(f.kind for f in findings if f.status == "confirmed")
     ordered = sorted(
@@ -182,7 +185,7 @@ def score(record: TrialRecord, history: History) -> Score | None:
 
 def _observed(record: TrialRecord, prediction: Prediction, history: History) -> tuple[float, float, float] | None:
     """Value, low and high of what the threshold bounds: the metric, or its ratio to the reference trial."""
-    if prediction.metric not in record.metrics or not results.is_consistent(record):
+    if record.outdated or prediction.metric not in record.metrics or not results.is_consistent(record):
         return None
     own = ConfigResult(prediction.metric, (record,))
     value = record.metrics[prediction.metric].value

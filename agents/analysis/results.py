@@ -136,12 +136,12 @@ Results = Mapping[Place, ConfigResult]
 def pool(records: Iterable[TrialRecord], metric: str = "kld", protocol: str = "quality") -> dict[Place, ConfigResult]:
     """Completed trials of a protocol that carry the metric, by model and configuration, in trial order.
 
-    Trials whose numbers contradict each other are no evidence.
+    Trials whose numbers contradict each other, and those of older versions, are no evidence.
     """
     pooled: dict[Place, list[TrialRecord]] = {}
     for record in records:
         measured = record.state == "complete" and record.spec.protocol == protocol and metric in record.metrics
-        if measured and is_consistent(record):
+        if measured and not record.outdated and is_consistent(record):
             pooled.setdefault((record.spec.model, config_key(record.spec)), []).append(record)
     return {place: ConfigResult(metric, tuple(members)) for place, members in pooled.items()}
 

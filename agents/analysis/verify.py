@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,12 +57,15 @@ def recheck(history: History, infos: Mapping[str, ModelInfo], agenda: Agenda | N
     if agenda is not None:
         programme = AgendaPlan(agenda, infos, _templates(history, infos))
         now |= {finding.key: finding for finding in programme.findings(history)}
-    checked = ((record, now.get(record.finding.key)) for record in _checkable(history.findings, agenda))
+    checked = ((record, now.get(record.finding.key)) for record in _checkable(history, agenda))
     return [Change(record, finding) for record, finding in checked if not _is_same(record.finding, finding)]
 
 
-def _checkable(findings: Sequence[FindingRecord], agenda: Agenda | None) -> list[FindingRecord]:
-    return [record for record in findings if agenda is not None or not record.finding.key.startswith(PREFIX)]
+def _checkable(history: History, agenda: Agenda | None) -> list[FindingRecord]:
+    """All but claims of an agenda that is not known, and what rests on trials of older versions."""
+    outdated = {record.id for record in history.records if record.outdated}
+    found = (record for record in history.findings if not outdated & set(record.finding.evidence))
+    return [record for record in found if agenda is not None or not record.finding.key.startswith(PREFIX)]
 
 
 def _templates(history: History, infos: Mapping[str, ModelInfo]) -> dict[str, TrialSpec]:

@@ -15,6 +15,7 @@ from swarm.agents.generation.seeds import generator
 from swarm.agents.history import History
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy
 from swarm.agents.settings import AgentSettings
+from swarm.experiments.identity import fingerprint
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import UsageError
 from swarm.kernels.spec import KVSpec
@@ -78,7 +79,7 @@ class ProposalContext:
 
     def is_new(self, spec: TrialSpec) -> bool:
         """Whether nobody has proposed this experiment before."""
-        return spec.fingerprint() not in self.history.fingerprints
+        return fingerprint(spec) not in self.history.fingerprints
 
     def first_new(self, make: Callable[[int], TrialSpec], tries: int = TRIES) -> TrialSpec | None:
         """The first of several attempts that is new; None when all are known."""

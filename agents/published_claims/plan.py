@@ -15,6 +15,7 @@ from swarm.agents.analysis.claims import Claim, token
 from swarm.agents.analysis.results import ConfigResult, Place, config_key
 from swarm.agents.history import FINISHED, History
 from swarm.agents.published_claims.schema import SELECTORS, Agenda, PublishedClaim
+from swarm.experiments.identity import fingerprint
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Effect, Finding, FindingStatus, Prediction, TrialRecord
@@ -94,7 +95,7 @@ class AgendaPlan:
         by_fingerprint = {record.fingerprint: record for record in history.records}
         for case in self.cases:
             for (_, part), spec in case.trials():
-                if spec.fingerprint() not in by_fingerprint:
+                if fingerprint(spec) not in by_fingerprint:
                     yield case, spec, _prediction(case, part, spec, by_fingerprint)
 
     def findings(self, history: History) -> list[Finding]:
@@ -102,7 +103,7 @@ class AgendaPlan:
         by_fingerprint = {record.fingerprint: record for record in history.records}
         found = []
         for case in self.cases:
-            planned = [by_fingerprint.get(spec.fingerprint()) for _, spec in case.trials()]
+            planned = [by_fingerprint.get(fingerprint(spec)) for _, spec in case.trials()]
             records = [r for r in planned if r is not None and r.state == "complete"]
             effect = case.effect(records)
             if effect is None:
@@ -141,7 +142,7 @@ def _prediction(case: Case, part: str, spec: TrialSpec, by_fingerprint: Mapping[
     if claim.test == "pair":
         other = case.specs[token(spec.model), "b"]
         other = other.model_copy(update={"replicate": spec.replicate, "seed": spec.seed})
-        reference = by_fingerprint.get(other.fingerprint())
+        reference = by_fingerprint.get(fingerprint(other))
         if reference is None:
             return None
     return Prediction(

@@ -124,7 +124,8 @@ def _measured(context: ProposalContext) -> tuple[list[TrialRecord], list[tuple[f
     for record in reversed(context.history.records):
         spec = record.spec
         if (
-            spec.protocol != "quality"
+            record.outdated
+            or spec.protocol != "quality"
             or spec.rung
             or spec.replicate
             or spec.kv.key.method == spec.kv.value.method == "none"

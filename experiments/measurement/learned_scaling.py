@@ -47,7 +47,7 @@ KIND = "factors"
 def learned(spec: TrialSpec, subject: Subject) -> LayerFactors | None:
     """The factors that a trial's caches need; None when no side has learned scaling.
 
-    Fitted on first use, then read back: keyed by weights, text, code, side, specification and seed, and by nothing
+    Fitted on first use, then read back: keyed by weights, text, versions, side, specification and seed, and by nothing
     else of the trial.
 
     Raises:
@@ -79,7 +79,7 @@ def _fitted(side: Side, kv: KVSpec, spec: TrialSpec, subject: Subject) -> list[F
         "side": side,
         "kv": kv.model_dump_json(),
         "seed": spec.seed,
-        "fitting": identity.fitted(),
+        "fitting": identity.SCALING_VERSION,
     }
     capture = subject.captures.get(KIND, key, lambda draft: _Fit(side, kv, spec, subject).write(draft))
     return [

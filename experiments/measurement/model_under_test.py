@@ -121,5 +121,5 @@ class Subject:
             "replicate": spec.replicate,
             "logit_gain": spec.logit_gain,
             "arithmetic": arithmetic(),
-            "code": identity.captured(),
+            "version": identity.CAPTURE_VERSION,
         }

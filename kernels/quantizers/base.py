@@ -14,7 +14,7 @@ from pydantic import Field
 
 from swarm.kernels import plugins
 from swarm.kernels.errors import NonFiniteError, SpecError
-from swarm.kernels.spec import Axis, FrozenModel, QuantSpec, RotationKind, Scaling
+from swarm.kernels.spec import Axis, FrozenModel, KVSpec, QuantSpec, RotationKind, Scaling
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array, Namespace, Packed
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 PACKAGE = "swarm.kernels.quantizers"
 Side = Literal["key", "value"]
+
+CODEC_VERSION = 1
+"""Raised by whoever changes what all methods share: rotations, key bias, factors, sinks, windows, attention."""
 
 
 class Choices(FrozenModel):
@@ -261,3 +264,18 @@ def complete(data: dict[str, Any]) -> dict[str, Any]:
     }
     given = {key: value for key, value in data.items() if value is not None}
     return {**defaults, **given}
+
+
+def versions(kv: KVSpec) -> dict[str, int]:
+    """The versions of the methods that a specification uses and of the codec that they share, by name."""
+    sides = [kv.key, kv.value, *(side for override in kv.overrides for side in (override.key, override.value) if side)]
+    return {name: version(name) for name in ("codec", *sorted({side.method for side in sides}))}
+
+
+def version(name: str) -> int:
+    """The version of a method, or of the `codec`.
+
+    Raises:
+        UnknownNameError: with the list of known methods.
+    """
+    return CODEC_VERSION if name == "codec" else method(name).version

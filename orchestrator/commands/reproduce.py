@@ -31,8 +31,8 @@ def command(
     On the same machine and release the numbers are the same; elsewhere they may differ by a few standard errors.
     Exits with 1 when they differ by more. Example: `swarm reproduce 12`
     """
+    from swarm.experiments.environment import code_version
     from swarm.experiments.measurement.runner import Runner
-    from swarm.experiments.spec import code_version
     from swarm.kernels.errors import UsageError
     from swarm.orchestrator.views.source import open_store
 

@@ -14,6 +14,7 @@ from swarm.agents.analysis.engine import AnalysisEngine
 from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
+from swarm.experiments.identity import fingerprint
 from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.space.search_space import Space
 from swarm.experiments.spec import Metric, TrialSpec
@@ -97,7 +98,7 @@ class Laboratory:
             id=number + 1,
             number=number,
             campaign_id=1,
-            fingerprint=spec.fingerprint(),
+            fingerprint=fingerprint(spec),
             spec=spec,
             arm=proposal.arm,
             proposer=proposal.proposer,

@@ -9,6 +9,7 @@ from swarm.agents.analysis.judge import Judge
 from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
+from swarm.experiments.identity import fingerprint
 from swarm.experiments.space.search_space import Space
 from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.memory.records import TrialRecord
@@ -121,7 +122,7 @@ def test_failures_do_not_stop_the_swarm(make_lab, simulate, infos) -> None:
     outcomes = ("nan", "oom", "crash", "timeout")
 
     def fails(spec) -> str:
-        return outcomes[int(spec.fingerprint(), 16) % 8] if int(spec.fingerprint(), 16) % 8 < 4 else ""
+        return outcomes[int(fingerprint(spec), 16) % 8] if int(fingerprint(spec), 16) % 8 < 4 else ""
 
     run = simulate(make_lab(fails=fails), infos, 130)
     assert len({r.fingerprint for r in run.records}) == 130

@@ -12,6 +12,7 @@ from swarm.agents.history import History
 from swarm.agents.samplers import surrogate
 from swarm.agents.samplers.optuna_bridge.study import objectives
 from swarm.agents.settings import AgentSettings
+from swarm.experiments.identity import fingerprint
 from swarm.experiments.space.search_space import Space
 from swarm.memory.records import Proposal
 
@@ -66,7 +67,7 @@ def test_it_says_nothing_of_what_it_does_not_know_and_then_proposes_what_is_new(
     assert proposer.propose("beta", context_of(space, infos, records)) is None
     first, second = (proposer.propose("alpha", context_of(space, infos, records)) for _ in range(2))
     assert first == second
-    assert first.spec.fingerprint() not in {record.fingerprint for record in records}
+    assert fingerprint(first.spec) not in {record.fingerprint for record in records}
     space.params(first.spec)
 
 

@@ -11,6 +11,8 @@ from samples import ENVIRONMENT
 from swarm.agents.analysis.base import analysts
 from swarm.agents.analysis.judge import Judge
 from swarm.agents.history import History
+from swarm.experiments.identity import fingerprint
+from swarm.experiments.protocols.base import protocol
 from swarm.experiments.spec import Measurement, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Budget, Proposal
@@ -80,3 +82,31 @@ def test_findings_stand_on_their_measurements_and_fall_with_them(path, capsys) -
     assert not fell.keys() & unharmed
     with Store.open(path, readonly=True) as store:  # it was a question: nothing is changed
         assert store.findings.get(contrast.id) == contrast
+
+
+def test_findings_of_an_older_version_stay_as_they_are(path, capsys, raise_version):
+    raise_version(type(protocol("quality")))
+    code, found = checked(path, capsys)
+    assert code == 0
+    assert found["changed"] == []
+
+
+def test_a_new_version_is_judged_by_its_own_trials(path, raise_version, infos):
+    raise_version(type(protocol("quality")))
+    with Store.open(path) as store:
+        old = store.trials.list()
+        records = [
+            record.model_copy(update={"id": record.id + 100, "number": record.number + 24, "outdated": False})
+            for record in old
+        ]
+        findings = store.findings.list(1, status="confirmed")
+    named = {info.name: info for info in infos}
+    kinds = [kind() for kind in analysts().values()]
+    # Half of the old trials were run anew: only these count, and none of them is pooled with what it was before.
+    history = History.before(48, [*old, *records[:12]], 0, findings)
+    assert {record.id for cell in history.cells().values() for record in cell.records} == set(range(101, 113))
+    assert all(len(cell.records) <= 2 for cell in history.cells().values())
+    known = [record.finding for record in findings]
+    judged = Judge(kinds, named).judge([], known, history)
+    assert judged == []
+    assert {record.fingerprint for record in old}.isdisjoint(fingerprint(record.spec) for record in old)

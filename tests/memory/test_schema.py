@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import gzip
+import sqlite3
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import MetaData, create_engine, insert, inspect, select
 
+from swarm.experiments import identity
 from swarm.memory import schema, views
 from swarm.memory.store import Store
 from swarm.memory.tables import metadata
 
-RELEASES = sorted((Path(__file__).parent / "releases").glob("*.db.gz"))
+RELEASES = sorted((Path(__file__).parent / "releases").glob("0???.db.gz"))
+FIRST = Path(__file__).parent / "releases" / "0.1.0.db.gz"
+"""A campaign of 120 trials on two models by the code of release 0.1."""
 
 
 def test_migrated_schema_is_the_metadata(store):
@@ -58,9 +65,7 @@ def test_every_revision_has_a_snapshot():
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
 def test_store_of_every_release_opens_with_its_data(release, tmp_path):
-    path = tmp_path / "swarm.db"
-    path.write_bytes(gzip.decompress(release.read_bytes()))
-    with Store.open(path) as store:
+    with Store.open(unpacked(release, tmp_path)) as store:
         assert store.check() == []
         (campaign,) = store.campaigns.list()
         assert campaign.name == "released"
@@ -71,3 +76,60 @@ def test_store_of_every_release_opens_with_its_data(release, tmp_path):
         assert store.query("SELECT trial_id FROM best_per_model").rows == [(trials[0].id,)]
         lease = store.trials.claim_next(campaign.id, "upgraded")
         assert lease.trial_id == trials[2].id
+
+
+def test_trials_of_the_first_release_are_identified_by_versions(tmp_path):
+    path = unpacked(FIRST, tmp_path)
+    with sqlite3.connect(path) as connection:
+        before = dict(connection.execute("SELECT id, fingerprint FROM trials"))
+        # Two revisions of the code made the same experiment: trial 7 is trial 3 once more.
+        connection.execute("UPDATE trials SET spec = (SELECT spec FROM trials WHERE id = 3) WHERE id = 7")
+    connection.close()
+    with Store.open(path) as store:
+        assert store.check() == []
+        records = {record.id: record for record in store.trials.list()}
+        front = store.query("SELECT trial_id FROM pareto").rows
+        assert store.query("SELECT DISTINCT protocol_version FROM trials").rows == [(1,)]
+        assert {tuple(row) for row in front} == {(i,) for i in front_of(path)}
+    assert len(records) == 120
+    assert records[3].fingerprint == before[3]
+    for number, record in records.items():
+        assert not record.outdated
+        assert number == 3 or record.fingerprint == identity.fingerprint(record.spec)
+
+
+def front_of(path):
+    with sqlite3.connect(path) as connection:
+        found = [row[0] for row in connection.execute("SELECT trial_id FROM front")]
+    connection.close()
+    return found
+
+
+def test_postgresql_stores_of_the_first_release_are_upgraded(postgres_url, tmp_path):
+    of_then = create_engine(f"sqlite:///{unpacked(FIRST, tmp_path)}")
+    server = create_engine(postgres_url)
+    tables = MetaData()
+    with server.begin() as target:
+        config = Config()
+        config.set_main_option("script_location", str(files("swarm.memory") / "migrations"))
+        config.attributes["connection"] = target
+        command.upgrade(config, "0001")
+    tables.reflect(server)
+    with of_then.connect() as source, server.begin() as target:
+        for table in tables.sorted_tables:
+            rows = [dict(row) for row in source.execute(select(table)).mappings()]
+            if rows and table.name != schema.VERSION_TABLE:
+                target.execute(insert(table), rows)
+    of_then.dispose()
+    server.dispose()
+    with Store.open(postgres_url) as store:
+        records = store.trials.list()
+        assert len(records) == 120
+        assert all(record.fingerprint == identity.fingerprint(record.spec) for record in records)
+        assert [problem for problem in store.check() if "front" in problem] == []
+
+
+def unpacked(release, folder):
+    path = folder / "swarm.db"
+    path.write_bytes(gzip.decompress(release.read_bytes()))
+    return path

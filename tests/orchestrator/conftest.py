@@ -162,11 +162,11 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 class Running:
     """A `swarm` process in its own process group, as a shell would start it."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
             [*SWARM, *arguments],
             cwd=folder,
-            env=environment(),
+            env=environment(env),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -204,8 +204,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Starts `swarm` processes in an empty folder; none of them outlives the test."""
     started: list[Running] = []
 
-    def run(*arguments: str) -> Running:
-        started.append(Running(tmp_path, *arguments))
+    def run(*arguments: str, env: dict[str, str] | None = None) -> Running:
+        started.append(Running(tmp_path, *arguments, env=env))
         return started[-1]
 
     yield run

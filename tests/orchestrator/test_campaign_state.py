@@ -6,6 +6,7 @@ import pytest
 from ray.exceptions import OutOfMemoryError
 
 from swarm.agents.history import History
+from swarm.experiments.identity import fingerprint
 from swarm.experiments.spec import Failure
 from swarm.memory.records import TrialRecord
 from swarm.orchestrator.campaign_state import CampaignView
@@ -20,7 +21,7 @@ def record(number: int, state: str) -> TrialRecord:
     proposal = Rehearsal.parse("1", seed=0).propose(number, None)
     spec, proposer = proposal.spec, proposal.proposer
     return TrialRecord(
-        id=number + 1, number=number, campaign_id=1, fingerprint=spec.fingerprint(), spec=spec, arm=proposal.arm,
+        id=number + 1, number=number, campaign_id=1, fingerprint=fingerprint(spec), spec=spec, arm=proposal.arm,
         proposer=proposer, state=state, outcome="ok", seconds=1.0,
     )  # fmt: skip
 

@@ -40,7 +40,7 @@ class FailureAnalyst(Analyst):
         return [finding for (_, finding), keep in zip(tested, kept, strict=True) if keep]
 
     def _of_model(self, model: str, history: History) -> Iterator[tuple[float, Finding]]:
-        trials = [r for r in history.records if r.spec.model == model and _counts(r)]
+        trials = [r for r in history.records if r.spec.model == model and not r.outdated and _counts(r)]
         bad = {r.id for r in trials if has_failed(r)}
         groups: dict[tuple[str, str, int | None], list[TrialRecord]] = defaultdict(list)
         for trial in trials:

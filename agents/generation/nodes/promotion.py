@@ -28,6 +28,7 @@ class Promotion(Chooser):
             done = sum(
                 r.spec.model == slot.model and r.spec.protocol == "quality" and r.spec.rung == rung + 1
                 for r in context.history.records
+                if not r.outdated
             )
             if (done + 1) * ETA > len(cells):
                 continue

@@ -25,6 +25,7 @@ from swarm.agents.llm.roles.base import (
     author,
 )
 from swarm.agents.llm.roles.scout import comparable, pair, reason
+from swarm.experiments.identity import fingerprint
 from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Finding, Prediction, Proposal, TrialRecord
 
@@ -71,7 +72,7 @@ class CrossReferencer(Role[Questions]):
                 if isinstance(found, Finding):
                     findings.setdefault(found.key, found)
                 else:
-                    proposals.setdefault(found.spec.fingerprint(), found)
+                    proposals.setdefault(fingerprint(found.spec), found)
             except SwarmError as error:
                 reasons.append(f"question {number}: {error.problem}")
         if not answer.questions:

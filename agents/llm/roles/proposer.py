@@ -16,6 +16,7 @@ from swarm.agents.llm.roles.base import (
     Shape,
     author,
 )
+from swarm.experiments.identity import fingerprint
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Prediction, Proposal
@@ -101,7 +102,7 @@ class Proposer(Role[Ideas]):
         for number, idea in enumerate(answer.proposals[: 2 * BATCH]):
             try:
                 proposal = self._proposal(idea, context)
-                identity = proposal.spec.fingerprint()
+                identity = fingerprint(proposal.spec)
                 if identity in kept:
                     raise SwarmError("it is in the list twice.")
                 kept[identity] = proposal

@@ -101,7 +101,8 @@ class ModelStudy:
 
     def _belongs(self, record: TrialRecord) -> bool:
         spec = record.spec
-        return spec.model == self._info.name and spec.protocol == PROTOCOL and not (spec.rung or spec.replicate)
+        same = spec.model == self._info.name and spec.protocol == PROTOCOL and not record.outdated
+        return same and not (spec.rung or spec.replicate)
 
     def _thinned(self, records: list[TrialRecord]) -> list[TrialRecord]:
         """What the sampler reads of many trials; the choice changes every `STEP` trials."""

@@ -18,7 +18,8 @@ from swarm.experiments.engines.probe.endpoint import (
     TooLongError,
 )
 from swarm.experiments.engines.probe.prompts import PromptMaker
-from swarm.experiments.spec import Environment, Measurement, Metric, TrialSpec, code_version
+from swarm.experiments.environment import code_version
+from swarm.experiments.spec import Environment, Measurement, Metric, TrialSpec
 from swarm.kernels.spec import FrozenModel
 
 CONTEXTS = tuple(2048 << doubling for doubling in range(7))

@@ -1,14 +1,18 @@
-"""Builds records of trials from rows. Knows how a trial is spread over tables; knows no writing."""
+"""How a trial is spread over tables: the columns of a specification, and records from rows."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select
 
+from swarm.experiments import identity
 from swarm.experiments.spec import Environment, Metric, TrialSpec
+from swarm.memory import text
 from swarm.memory.dialects import portions
 from swarm.memory.records import Prediction, TrialRecord, TrialState
 from swarm.memory.tables import (
@@ -22,6 +26,42 @@ from swarm.memory.tables import (
     proposals,
     trials,
 )
+
+
+def columns(spec: TrialSpec) -> dict[str, Any]:
+    """A specification, its identity, and what of it stands in columns of its own."""
+    layers = spec.layers
+    versions = identity.versions(spec)
+    return {
+        "spec": spec.model_dump(mode="json"),
+        "fingerprint": identity.fingerprint(spec, versions),
+        "versions": versions,
+        "protocol_version": versions[identity.PROTOCOL + spec.protocol],
+        "model": text.name(spec.model),
+        "protocol": text.name(spec.protocol, 64),
+        "rung": spec.rung,
+        "context": spec.context,
+        "replicate": spec.replicate,
+        "logit_gain": spec.logit_gain,
+        "device": spec.device,
+        "key_method": spec.kv.key.method,
+        "key_bits": spec.kv.key.bits,
+        "key_label": text.name(spec.kv.key.label),
+        "value_label": text.name(spec.kv.value.label),
+        "value_method": spec.kv.value.method,
+        "value_bits": spec.kv.value.bits,
+        "configuration": text.name(spec.kv.label),
+        "configuration_id": configuration_id(spec, versions),
+        "first_layer": layers[0] if layers else None,
+        "last_layer": layers[-1] if layers else None,
+        "n_quantized": len(layers) if layers else None,
+    }
+
+
+def configuration_id(spec: TrialSpec, versions: Mapping[str, int]) -> str:
+    """What trials have in common that quantize the same layers in the same way, whatever the model and the protocol."""
+    methods = {name: number for name, number in versions.items() if not name.startswith(identity.PROTOCOL)}
+    return hashlib.sha256(f"{spec.kv.model_dump_json()}{json.dumps(methods)}".encode()).hexdigest()[:32]
 
 
 def records(connection: Connection, query: Select[Any], *, arrays: bool = True) -> list[TrialRecord]:
@@ -83,6 +123,7 @@ def _chunk(connection: Connection, rows: Sequence[Row[Any]], *, arrays: bool) ->
             notes=row.notes,
             attempts=row.attempts,
             environment=where.get(row.environment_id),
+            outdated=not identity.is_present(row.versions),
             owner=row.lease_owner or "",
             created_at=row.created_at,
             finished_at=row.finished_at,

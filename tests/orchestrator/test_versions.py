@@ -1,0 +1,73 @@
+"""Other code is no other experiment, and a raised version is one: what a campaign makes of both."""
+
+import gzip
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from swarm.experiments import identity
+from swarm.memory.store import Store
+
+ROOT = Path(__file__).parents[2]
+RELEASE = ROOT / "tests" / "memory" / "releases" / "0.1.0.db.gz"
+
+
+@pytest.fixture
+def other_code(tmp_path):
+    """The environment of a process that runs a copy of our code in which one comment of a kernel is another."""
+    for name in (".import", "kernels", "experiments", "memory", "agents", "orchestrator"):
+        shutil.copytree(ROOT / name, tmp_path / "copy" / name, symlinks=True)
+    with (tmp_path / "copy" / "kernels" / "codec.py").open("a") as file:
+        file.write("\n# Another remark.\n")
+    return {"PYTHONPATH": str(tmp_path / "copy" / ".import")}
+
+
+def test_a_campaign_goes_on_under_other_code_and_runs_nothing_twice(tmp_path, start, tiny_models, other_code):
+    path = tmp_path / "swarm.db"
+    launched = start(
+        "launch", "--models", tiny_models["llama"], "--context", "96", "--budget", "30", "--workers", "1", "--name", "x"
+    )
+    launched.wait_for_trials(path, 6)
+    assert launched.end(signal.SIGINT, group=True)[0] == 130
+    with Store.open(path, readonly=True) as store:
+        kept = store.trials.list(state="complete")
+    code, _, _, err = start("resume", "x", env=other_code).end()
+    assert code == 0, err
+    with Store.open(path, readonly=True) as store:
+        records = store.trials.list()
+        assert store.check() == []
+    assert [record.number for record in records] == list(range(30))
+    assert len({record.fingerprint for record in records}) == len({record.spec for record in records}) == 30
+    assert len({record.environment.code_version for record in records if record.environment}) == 2
+    assert not any(record.outdated for record in records)
+    assert [records[record.number] for record in kept] == kept
+
+
+@pytest.fixture
+def released(tmp_path):
+    """A store of release 0.1, whose trials were identified by the hash of its code."""
+    path = tmp_path / "swarm.db"
+    path.write_bytes(gzip.decompress(RELEASE.read_bytes()))
+    return path
+
+
+def test_claims_of_the_first_release_stand(released, cli):
+    with Store.open(released) as store:
+        assert len(store.findings.list(status="confirmed")) == 1
+        assert store.check() == []
+        for record in store.trials.list(arrays=False):
+            assert record.fingerprint == identity.fingerprint(record.spec)
+            assert not record.outdated
+    done = cli("findings", "--check", "--store", str(released), "--json")
+    assert json.loads(done.out)["fell"] == 0
+    assert done.code == 0
+
+
+def test_an_older_store_that_may_not_be_written_says_what_to_do(released, cli):
+    done = cli("trials", "--store", str(released))
+    assert done.code != 0
+    assert "older schema 0001" in done.err
+    assert "swarm resume" in done.err
