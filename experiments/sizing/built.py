@@ -1,16 +1,24 @@
 """Reads a model's shape off the model itself: builds it in mlx-lm without weights and looks at its caches.
 
-MLX arrays are lazy, so that even the largest model costs milliseconds: shapes are known, nothing is computed.
+MLX arrays are lazy, so that most models cost milliseconds: shapes are known, nothing is computed. Some models compute
+on the way all the same, with random weights of full size; so the pass through a model runs in a process of its own,
+with limits on memory and time.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from swarm.experiments.sizing.config import flatten
+from swarm.experiments.sizing.fields import complete, flatten, optional, trained_window
 from swarm.experiments.sizing.shape import LayerShape, ModelShape
 from swarm.kernels import elementwise
 from swarm.kernels.errors import ModelError
@@ -18,6 +26,11 @@ from swarm.kernels.errors import ModelError
 EXPERT = re.compile(r"(switch_mlp|experts)\b|_exps\b")
 EMBEDDING = re.compile(r"(embed_tokens|tok_embeddings|wte|word_embeddings|embeddings|token_embd)\.weight$")
 PER_LAYER_EMBEDDING = re.compile(r"embed_tokens_per_layer|per_layer_token_embd")
+# What the process that runs a model without weights may use.
+MAX_PASS_BYTES = 4 << 30
+MAX_PASS_SECONDS = 60.0
+CHECK_SECONDS = 0.02
+EXCEEDED_STATUS = 75
 # Two prompt lengths more than one allocation step (256 tokens) apart: what differs between them grows with the context.
 PROBED = (3, 300)
 
@@ -38,13 +51,7 @@ def active(sizes: Mapping[str, int], config: Mapping[str, Any]) -> int:
     A table that is also the output matrix is read in full.
     """
     flat = flatten(config)
-    routed = flat.get("num_experts_per_tok") or flat.get("top_k_experts") or flat.get("moe_topk")
-    experts = (
-        flat.get("num_local_experts")
-        or flat.get("n_routed_experts")
-        or flat.get("num_experts")
-        or flat.get("moe_num_experts")
-    )
+    routed, experts = flat.get("num_experts_per_tok"), flat.get("num_experts")
     total = sum(size for name, size in sizes.items() if not PER_LAYER_EMBEDDING.search(name))
     if routed and experts:
         idle = 1 - min(1.0, int(routed) / int(experts))
@@ -56,7 +63,62 @@ def active(sizes: Mapping[str, int], config: Mapping[str, Any]) -> int:
 
 
 def read(config: Mapping[str, Any], name: str) -> ModelShape:
-    """The shape of the model that mlx-lm builds from a config.json.
+    """The shape of the model that mlx-lm builds from a config.json, read in a process with limits.
+
+    Raises:
+        ModelError: mlx-lm does not know the family, refuses the configuration, or needs more memory or time than the
+            limits to run it without weights.
+    """
+    command = [sys.executable, "-c", f"from {__name__} import main; main()"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    try:
+        done = subprocess.run(
+            command, input=json.dumps([config, name]), capture_output=True, text=True, env=environment,
+            timeout=MAX_PASS_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise _beyond(name) from error
+    answer = done.stdout.splitlines()[-1:] or [""]
+    if done.returncode == 0:
+        return ModelShape.model_validate_json(answer[0])
+    if done.returncode == 1 and answer[0].startswith("["):
+        raise ModelError(*json.loads(answer[0]))
+    raise _beyond(name)
+
+
+def _beyond(name: str) -> ModelError:
+    limits = f"{MAX_PASS_BYTES >> 30} GiB or {MAX_PASS_SECONDS:g} s"
+    return ModelError(f"mlx-lm needs more than {limits} to run {name} without weights.", "Give a GGUF file of it.")
+
+
+def main() -> None:
+    """Answer `read` in a process of its own: configuration and name as JSON from standard input, the shape as JSON."""
+    threading.Thread(target=_watch_memory, daemon=True).start()
+    import mlx.core as mx
+
+    mx.set_default_device(mx.cpu)
+    config, name = json.load(sys.stdin)
+    try:
+        print(read_here(config, name).model_dump_json())  # noqa: T201 - the answer
+    except ModelError as error:
+        print(json.dumps([error.problem, error.remedy]))  # noqa: T201 - the answer
+        sys.exit(1)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _watch_memory() -> None:
+    """End this process as soon as it holds more than its limit; works wherever the peak memory is told."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    while resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit < MAX_PASS_BYTES:
+        time.sleep(CHECK_SECONDS)
+    os._exit(EXCEEDED_STATUS)
+
+
+def read_here(config: Mapping[str, Any], name: str) -> ModelShape:
+    """The shape of the model that mlx-lm builds, in this process and without limits.
 
     Raises:
         ModelError: mlx-lm does not know the family or refuses the configuration.
@@ -64,7 +126,7 @@ def read(config: Mapping[str, Any], name: str) -> ModelShape:
     from mlx_lm.models.cache import make_prompt_cache
 
     model = _build(config)
-    flat = flatten(config)
+    flat = complete(config)
     try:
         caches = [make_prompt_cache(model) for _ in PROBED]
         with elementwise.suspended():
@@ -79,10 +141,10 @@ def read(config: Mapping[str, Any], name: str) -> ModelShape:
         name=name,
         family=str(flat.get("model_type")),
         layers=layers,
-        query_heads=int(flat.get("num_attention_heads") or 1),
-        hidden_size=int(flat.get("hidden_size") or 1),
-        intermediate_size=int(flat.get("intermediate_size") or 0),
-        max_context=int(flat["max_position_embeddings"]) if flat.get("max_position_embeddings") else None,
+        query_heads=optional(flat, "num_attention_heads", name) or 1,
+        hidden_size=optional(flat, "hidden_size", name) or 1,
+        intermediate_size=optional(flat, "intermediate_size", name) or 0,
+        max_context=trained_window(flat, name),
         parameters=sum(sizes.values()),
         active_parameters=active(sizes, config),
         notes=("shape read from the model that mlx-lm builds",),

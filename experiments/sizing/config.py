@@ -1,38 +1,51 @@
-"""Reads the shape of a model's cache from the fields of its config.json. Knows no weights and no files."""
+"""Reads the shape of a model's cache from the fields of its config.json, without its weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from typing import Any
 
-from swarm.experiments.sizing.shape import LayerShape, ModelShape
+from swarm.experiments.sizing.fields import Config, complete, optional, positive, trained_window
+from swarm.experiments.sizing.shape import LayerShape, ModelShape, gated_delta_net, state_space
 from swarm.kernels.errors import ModelError
 
-Config = Mapping[str, Any]
-
-# What the families leave out of config.json because it equals the default of their configuration class.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "gemma3_text": {
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "max_position_embeddings": 131_072,
-        "sliding_window": 4096,
-    },
+# Families of plain attention: one kind of layer, or windows by the rules below.
+PLAIN = frozenset(
+    {"llama", "gemma", "granite", "granitemoe", "olmo", "olmo2", "olmoe", "cohere", "smollm3", "stablelm", "phimoe"}
+    | {"mistral", "mixtral", "phi", "phi3", "starcoder2", "ministral3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"}
+    | {"glm4_moe", "glm", "glm4", "dbrx", "falcon", "gpt2", "gpt_neox", "gpt_bigcode", "gptj", "nemotron", "seed_oss"}
+    | {"bitnet", "internlm2", "dots1", "ernie4_5", "ernie4_5_moe", "minimax", "minimax_m2", "apertus", "helium"}
+)
+# Every how many layers one sees everything; the others have a window. Used where the file does not list its layers.
+PERIODS = {
+    "gemma2": 2,
+    "gpt_oss": 2,
+    "gemma3_text": 6,
+    "gemma3n_text": 5,
+    "gemma4_text": 6,
+    "cohere2": 4,
+    "llama4_text": 4,
+    "exaone4": 4,
+    "olmo3": 4,
 }
+# Multi-head latent attention.
+LATENT = frozenset({"deepseek_v2", "deepseek_v3", "kimi_k2", "deepseek_v32", "minicpm3", "glm4_moe_lite"})
+# Feed-forward networks of two matrices.
+UNGATED = frozenset({"falcon", "gpt2", "gpt_neox", "gpt_bigcode", "gptj", "bloom", "mpt", "opt", "phi", "starcoder2"})
+# Every how many layers one is attention and the others are recurrent.
+RECURRENT_PERIODS = dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), 4)
+
+FULL = frozenset({"full_attention", "attention", "global_attention", "global", "full", "*", "hybrid"})
+WINDOWED = frozenset({"sliding_attention", "local_attention", "local", "sliding", "chunked_attention"})
+RECURRENT = frozenset({"linear_attention", "mamba", "mamba2", "M", "m", "conv", "recurrent", "ssm"})
+CACHELESS = frozenset({"mlp", "moe", "-", "E"})
 
 
 class UnknownFamilyError(ModelError):
     """A config.json whose cache cannot be read from its fields alone."""
-
-
-def flatten(config: Config) -> dict[str, Any]:
-    """The configuration of the language model: what a multi-modal config.json nests under `text_config`."""
-    text = config.get("text_config")
-    flat = {**config, **text} if isinstance(text, Mapping) else dict(config)
-    if flat.get("model_type") in ("gemma3", "gemma3n", "gemma4", "llama4", "qwen3_5", "qwen3_5_moe"):
-        flat["model_type"] += "_text"
-    return {**DEFAULTS.get(str(flat.get("model_type")), {}), **{k: v for k, v in flat.items() if v is not None}}
 
 
 def read(config: Config, name: str, *, strict: bool = True) -> ModelShape:
@@ -47,163 +60,229 @@ def read(config: Config, name: str, *, strict: bool = True) -> ModelShape:
         UnknownFamilyError: the family is not known here.
         ModelError: fields that are needed are missing or make no sense.
     """
-    flat = flatten(config)
-    family = str(flat.get("model_type", "unknown"))
-    known = family in WINDOWS or family in LATENT or family in RECURRENT
-    if strict and not known:
+    return of_fields(complete(config), name, strict=strict)
+
+
+def of_fields(fields: Config, name: str, *, strict: bool = True) -> ModelShape:
+    """The shape that complete fields describe, under the names of `fields.complete`; errors as for `read`."""
+    family = str(fields.get("model_type", "unknown"))
+    n_layers = positive(fields, "num_hidden_layers", name)
+    kinds = layer_kinds(fields, family, n_layers)
+    unknown = kinds is None or (family in LATENT and "kv_lora_rank" not in fields)
+    if unknown and strict:
         raise UnknownFamilyError(f"the family {family!r} of {name} is not known.", "Give another model.")
-    n_layers = _positive(flat, "num_hidden_layers", name)
-    shared = int(flat.get("num_kv_shared_layers") or 0)
-    own = tuple(_layer(flat, family, name, i) for i in range(max(0, n_layers - shared)))
-    layers = own + (LayerShape(kv_heads=0, key_dim=0, value_dim=0),) * (n_layers - len(own))
-    notes = () if known else (f"the family {family!r} is not known: read as attention over everything in all layers",)
+    notes = (f"the family {family!r} is not known: read as attention over everything in all layers",) if unknown else ()
+    shared = optional(fields, "num_kv_shared_layers", name) or 0
+    own = tuple(
+        _layer(fields, family, name, i, kind)
+        for i, kind in enumerate((kinds or ["full_attention"] * n_layers)[: max(0, n_layers - shared)])
+    )
+    max_context = trained_window(fields, name)
+    layers, ignored = used_windows(own, family, max_context, listed=bool(fields.get("layer_types")))
     return ModelShape(
         name=name,
         family=family,
-        layers=layers,
-        query_heads=_positive(flat, "num_attention_heads", name),
-        hidden_size=_positive(flat, "hidden_size", name),
-        intermediate_size=int(flat.get("intermediate_size") or 0),
-        max_context=int(flat["max_position_embeddings"]) if flat.get("max_position_embeddings") else None,
-        weights_bits=_weights_bits(config),
-        notes=notes,
+        layers=layers + (LayerShape(kv_heads=0, key_dim=0, value_dim=0),) * (n_layers - len(own)),
+        query_heads=positive(fields, "num_attention_heads", name),
+        hidden_size=positive(fields, "hidden_size", name),
+        intermediate_size=optional(fields, "intermediate_size", name) or 0,
+        max_context=max_context,
+        shared_layers=n_layers - len(own),
+        weights_bits=_weights_bits(fields),
+        notes=(*notes, *ignored),
     )
 
 
-def _positive(config: Config, key: str, name: str) -> int:
-    value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ModelError(f"{key} of {name} is {value!r}.", "Give the config.json of a language model.")
-    return value
+def estimated_weights(config: Config, name: str) -> tuple[int, int]:
+    """Weights of a transformer of these sizes, and those that one token reads, where the model cannot be built.
+
+    Counted are embeddings, attention and feed-forward matrices (three where the family gates them, else two) with
+    their experts; norms, biases and routers are left out.
+
+    Raises:
+        ModelError: fields that are needed are missing or make no sense.
+    """
+    fields = complete(config)
+    hidden, n_layers = positive(fields, "hidden_size", name), positive(fields, "num_hidden_layers", name)
+    heads = positive(fields, "num_attention_heads", name)
+    kv_heads = optional(fields, "num_key_value_heads", name) or heads
+    head_dim = optional(fields, "head_dim", name) or hidden // heads
+    inner = optional(fields, "intermediate_size", name) or 4 * hidden
+    matrices = 2 if fields.get("model_type") in UNGATED else 3
+    experts = optional(fields, "num_experts", name) or 1
+    routed = optional(fields, "num_experts_per_tok", name) or experts
+    attention = 2 * hidden * head_dim * (heads + kv_heads)
+    feed_forward = matrices * hidden * (optional(fields, "moe_intermediate_size", name) or inner)
+    embedding = hidden * (optional(fields, "vocab_size", name) or 0)
+    tables = 1 if fields.get("tie_word_embeddings") else 2
+    total = n_layers * (attention + experts * feed_forward) + tables * embedding
+    return total, n_layers * (attention + min(routed, experts) * feed_forward) + embedding
 
 
-def _layer(config: Config, family: str, name: str, layer: int) -> LayerShape:
-    if family in RECURRENT and _is_recurrent(config, layer):
-        return _recurrent(config, name)
-    window = _window(config, family, layer)
-    if family in LATENT:
-        return _latent(config, name, window)
-    given = config.get("kv_heads_per_layer")
-    if isinstance(given, list) and layer < len(given):
-        return _given_heads(config, name, window, int(given[layer]))
-    return _heads(config, name, window)
+def layer_kinds(fields: Config, family: str, n_layers: int) -> list[str] | None:
+    """What each layer is, in the words of `layer_types`; None where neither the file nor the family tells."""
+    hybrid = fields.get("hybrid_layer_pattern")
+    if isinstance(hybrid, list) and len(hybrid) >= n_layers:
+        return ["sliding_attention" if local else "full_attention" for local in hybrid[:n_layers]]
+    attending = fields.get("full_attn_idxs")
+    if isinstance(attending, list):
+        return ["full_attention" if i in attending else "conv" for i in range(n_layers)]
+    listed = fields.get("layer_types")
+    if isinstance(listed, str):
+        listed = list(listed)  # a letter per layer
+    if isinstance(listed, Sequence) and listed:
+        pattern = [str(kind) for kind in listed]
+        found = [pattern[i % len(pattern)] for i in range(n_layers)]
+        return found if set(found) <= FULL | WINDOWED | RECURRENT | CACHELESS else None
+    if fields.get("attn_layer_period"):
+        period, offset = int(fields["attn_layer_period"]), int(fields.get("attn_layer_offset") or 0)
+        return ["attention" if i % period == offset else "mamba" for i in range(n_layers)]
+    if family == "falcon_h1":
+        return ["hybrid"] * n_layers
+    if family in RECURRENT_PERIODS:
+        each = int(fields.get("full_attention_interval") or RECURRENT_PERIODS[family])
+        return ["linear_attention" if (i + 1) % each else "full_attention" for i in range(n_layers)]
+    if family in PERIODS:
+        key, kind = _windows_of(family)
+        each = int(fields.get(key) or PERIODS[family])
+        return [kind if (i + 1) % each else "full_attention" for i in range(n_layers)]
+    if family in PLAIN:
+        return [_plain(fields, family, i) for i in range(n_layers)]
+    return ["full_attention"] * n_layers if family in LATENT else None
 
 
-def _is_recurrent(config: Config, layer: int) -> bool:
-    kinds = config.get("layer_types")
-    if isinstance(kinds, list) and layer < len(kinds):
-        return str(kinds[layer]) == "linear_attention"
-    return (layer + 1) % int(config.get("full_attention_interval") or 4) != 0
+def _windows_of(family: str) -> tuple[str, str]:
+    if family == "llama4_text":
+        return "no_rope_layer_interval", "chunked_attention"
+    return "sliding_window_pattern", "sliding_attention"
 
 
-def _recurrent(config: Config, name: str) -> LayerShape:
-    """A gated delta net (2412.06464): a matrix per head and the inputs of a short convolution, kept in float32."""
-    keys = _positive(config, "linear_num_key_heads", name) * _positive(config, "linear_key_head_dim", name)
-    values = _positive(config, "linear_num_value_heads", name) * _positive(config, "linear_value_head_dim", name)
-    state = values * _positive(config, "linear_key_head_dim", name)
-    convolved = (_positive(config, "linear_conv_kernel_dim", name) - 1) * (2 * keys + values)
-    return LayerShape(kv_heads=0, key_dim=0, value_dim=0, state_bytes=4 * (state + convolved))
+def _plain(fields: Config, family: str, layer: int) -> str:
+    """Qwen has a window from layer `max_window_layers` on, if `use_sliding_window` says so; others where one is given."""
+    if not fields.get("sliding_window"):
+        return "full_attention"
+    if family.startswith("qwen"):
+        uses = bool(fields.get("use_sliding_window")) and layer >= int(fields.get("max_window_layers") or 0)
+        return "sliding_attention" if uses else "full_attention"
+    return "sliding_attention"
 
 
-def _heads(config: Config, name: str, window: int | None) -> LayerShape:
-    """Plain attention. Gemma 4 has fewer and larger heads in the layers that see everything (`global_*`)."""
-    query_heads = _positive(config, "num_attention_heads", name)
-    kv_heads = _positive(config, "num_key_value_heads", name) if "num_key_value_heads" in config else query_heads
-    if window is None:
-        kv_heads = int(config.get("num_global_key_value_heads") or kv_heads)
-    if query_heads % kv_heads:
-        raise ModelError(
-            f"{query_heads} query heads of {name} do not divide among {kv_heads} KV heads.", "Correct its config.json."
+def _layer(fields: Config, family: str, name: str, layer: int, kind: str) -> LayerShape:
+    if kind in CACHELESS:
+        return LayerShape(kv_heads=0, key_dim=0, value_dim=0)
+    if kind in RECURRENT:
+        return _recurrent(fields, name, kind)
+    window = None
+    if kind in WINDOWED:
+        window = optional(fields, "attention_chunk_size" if kind == "chunked_attention" else "sliding_window", name)
+    if family in LATENT and "kv_lora_rank" in fields:
+        rank, rope = positive(fields, "kv_lora_rank", name), positive(fields, "qk_rope_head_dim", name)
+        return LayerShape(kv_heads=1, key_dim=rank, value_dim=rope, window=window)
+    found = _heads(fields, name, layer, window)
+    return found.model_copy(update={"state_bytes": _recurrent(fields, name, "mamba").state_bytes * (kind == "hybrid")})
+
+
+def _recurrent(fields: Config, name: str, kind: str) -> LayerShape:
+    """The state of a recurrent layer, read from the fields of its family."""
+    if kind == "conv":
+        taken = optional(fields, "conv_L_cache", name) or 1
+        return state_space(conv=taken, inner=positive(fields, "hidden_size", name), state=0)
+    if "linear_num_key_heads" in fields:
+        return gated_delta_net(
+            conv=positive(fields, "linear_conv_kernel_dim", name),
+            key_heads=positive(fields, "linear_num_key_heads", name),
+            key_dim=positive(fields, "linear_key_head_dim", name),
+            values=positive(fields, "linear_num_value_heads", name) * positive(fields, "linear_value_head_dim", name),
         )
-    head_dim = _head_dim(config, name, window)
-    return LayerShape(kv_heads=kv_heads, key_dim=head_dim, value_dim=head_dim, window=window)
+    for heads, size in (("mamba_n_heads", "mamba_d_head"), ("mamba_num_heads", "mamba_head_dim")):
+        if fields.get(heads) and isinstance(fields.get(size), int):
+            inner = positive(fields, heads, name) * positive(fields, size, name)
+            break
+    else:
+        expand = optional(fields, "mamba_expand", name) or optional(fields, "expand", name) or 2
+        inner = expand * positive(fields, "hidden_size", name)
+    states = ("mamba_d_state", "ssm_state_size", "state_size", "mamba_state_dim")
+    return state_space(
+        conv=next((n for key in ("mamba_d_conv", "conv_kernel") if (n := optional(fields, key, name))), 4),
+        inner=inner,
+        state=next((n for key in states if (n := optional(fields, key, name))), 16),
+        groups=next((n for key in ("mamba_n_groups", "n_groups") if (n := optional(fields, key, name))), 0),
+    )
 
 
-def _given_heads(config: Config, name: str, window: int | None, kv_heads: int) -> LayerShape:
-    """A layer of a GGUF file that says the KV heads of each; with none it caches no keys and values."""
-    dim = _head_dim(config, name, window) if kv_heads else 0
-    return LayerShape(kv_heads=kv_heads, key_dim=dim, value_dim=dim, window=window if kv_heads else None)
+def _heads(fields: Config, name: str, layer: int, window: int | None) -> LayerShape:
+    """Attention heads. Some families have other heads in layers with a window (`swa_*`) or without (`global_*`)."""
+    query_heads = positive(fields, "num_attention_heads", name)
+    listed = fields.get("num_key_value_heads")
+    if isinstance(listed, list) and layer < len(listed):
+        kv_heads = int(listed[layer])
+    else:
+        kv_heads = optional(fields, "num_key_value_heads", name) or query_heads
+        other = "num_global_key_value_heads" if window is None else "swa_num_key_value_heads"
+        kv_heads = optional(fields, other, name) or kv_heads
+        if query_heads % kv_heads:
+            raise ModelError(
+                f"{query_heads} query heads of {name} do not divide among {kv_heads} KV heads.",
+                "Correct its config.json.",
+            )
+    if not kv_heads:
+        return LayerShape(kv_heads=0, key_dim=0, value_dim=0)
+    head_dim = optional(fields, "head_dim", name) or positive(fields, "hidden_size", name) // query_heads
+    special = optional(fields, "global_head_dim" if window is None else "swa_head_dim", name)
+    value_dim = optional(fields, "v_head_dim", name)
+    if window is not None:
+        value_dim = optional(fields, "swa_v_head_dim", name) or value_dim
+    return LayerShape(
+        kv_heads=kv_heads, key_dim=special or head_dim, value_dim=value_dim or special or head_dim, window=window
+    )
 
 
-def _head_dim(config: Config, name: str, window: int | None) -> int:
-    if window is None and config.get("global_head_dim"):
-        return int(config["global_head_dim"])
-    if "head_dim" in config:
-        return _positive(config, "head_dim", name)
-    return _positive(config, "hidden_size", name) // _positive(config, "num_attention_heads", name)
+def used_windows(
+    layers: tuple[LayerShape, ...], family: str, max_context: int | None, *, listed: bool
+) -> tuple[tuple[LayerShape, ...], tuple[str, ...]]:
+    """The layers with the windows that free memory, and a note where mlx-lm ignores some.
+
+    A window as long as the trained context is none. Windows that mlx-lm does not use are not counted on: the plan errs
+    towards more memory.
+
+    Args:
+        layers: as the file describes them.
+        family: the `model_type`.
+        max_context: the trained window, None when unknown.
+        listed: whether the file says layer by layer which have a window.
+    """
+    real = {layer.window for layer in layers if layer.window is not None and layer.window < (max_context or 1 << 62)}
+    used = real if _mlx_lm_uses_windows(family, listed) else set()
+    kept = tuple(layer if layer.window in used else layer.model_copy(update={"window": None}) for layer in layers)
+    if used == real:
+        return kept, ()
+    sizes = " or ".join(str(window) for window in sorted(window for window in real if window))
+    note = (
+        f"a window of {sizes} tokens is declared, but mlx-lm keeps every token of {family} models: all are counted, "
+        "and an engine that uses the window holds less"
+    )
+    return kept, (note,)
 
 
-def _latent(config: Config, name: str, window: int | None) -> LayerShape:
-    rank, rope = _positive(config, "kv_lora_rank", name), _positive(config, "qk_rope_head_dim", name)
-    return LayerShape(kv_heads=1, key_dim=rank, value_dim=rope, window=window)
+@cache
+def _mlx_lm_uses_windows(family: str, listed: bool) -> bool:
+    """Whether mlx-lm drops tokens outside a family's windows; True for families that it does not have."""
+    from mlx_lm.utils import MODEL_REMAPPING
+
+    if family in PLAIN and not listed:
+        return False
+    name = MODEL_REMAPPING.get(family, family)
+    found = []
+    for module in (name, name.removesuffix("_text")):
+        with suppress(ImportError):
+            found.append(vars(importlib.import_module(f"mlx_lm.models.{module}")).keys())
+    return not found or any(names & {"RotatingKVCache", "ChunkedKVCache"} for names in found)
 
 
 def _weights_bits(config: Config) -> float | None:
     """Bits per weight that MLX's own quantized models declare: codes plus a scale and a bias of 16 bit per group."""
-    stored = config.get("quantization")
+    stored: Any = config.get("quantization")
     if not isinstance(stored, Mapping) or not isinstance(stored.get("bits"), int):
         return None
     per_group = 32 if stored.get("mode", "affine") == "affine" else 8
     return float(stored["bits"]) + per_group / int(stored.get("group_size", 64))
-
-
-def _window(config: Config, family: str, layer: int) -> int | None:
-    kinds = config.get("layer_types")
-    if isinstance(kinds, list) and layer < len(kinds):
-        kind = str(kinds[layer])
-        if kind == "sliding_attention":
-            return _optional(config, "sliding_window")
-        return _optional(config, "attention_chunk_size") if kind == "chunked_attention" else None
-    rule = WINDOWS.get(family)
-    return rule(config, layer) if rule else None
-
-
-def _optional(config: Config, key: str) -> int | None:
-    value = config.get(key)
-    return int(value) if value else None
-
-
-def _none(config: Config, layer: int) -> int | None:
-    del config, layer
-    return None
-
-
-def _all(config: Config, layer: int) -> int | None:
-    del layer
-    return _optional(config, "sliding_window")
-
-
-def _last_of(period: int, key: str = "sliding_window", pattern: str = "sliding_window_pattern") -> _Rule:
-    """Full attention in the last layer of every period, a window in the others."""
-
-    def rule(config: Config, layer: int) -> int | None:
-        each = int(config.get(pattern) or period)
-        return None if (layer + 1) % each == 0 else _optional(config, key)
-
-    return rule
-
-
-def _from_layer(config: Config, layer: int) -> int | None:
-    """Qwen: a window from layer `max_window_layers` on, when `use_sliding_window` says so."""
-    uses = bool(config.get("use_sliding_window")) and layer >= int(config.get("max_window_layers") or 0)
-    return _optional(config, "sliding_window") if uses else None
-
-
-_Rule = Callable[[Config, int], int | None]
-# The window of layer i, for every family whose layers are plain attention heads.
-WINDOWS: dict[str, _Rule] = {
-    **dict.fromkeys(("llama", "gemma", "granite", "olmo2", "cohere", "smollm3", "stablelm", "phimoe"), _none),
-    **dict.fromkeys(("mistral", "mixtral", "phi3", "starcoder2", "ministral3"), _all),
-    **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), _from_layer),
-    "gemma2": _last_of(2),
-    "gpt_oss": _last_of(2),
-    "gemma3_text": _last_of(6),
-    "gemma3n_text": _last_of(5),
-    "gemma4_text": _last_of(6),
-    "cohere2": _last_of(4),
-    "llama4_text": _last_of(4, key="attention_chunk_size", pattern="no_rope_layer_interval"),
-}
-# Families in which most layers are recurrent.
-RECURRENT = frozenset({"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"})
-# Families with multi-head latent attention.
-LATENT = frozenset({"deepseek_v2", "deepseek_v3", "kimi_k2"})

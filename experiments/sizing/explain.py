@@ -26,13 +26,16 @@ def heads(model: ModelShape) -> str:
             f"MLA: each token keeps one latent of {widest.key_dim} values and one rotary key of {widest.value_dim} "
             f"per layer for all {model.query_heads} heads"
         )
+    sides = f"{widest.key_dim}"
+    if widest.key_dim != widest.value_dim:
+        sides = f"{widest.key_dim} (keys) and {widest.value_dim} (values)"
     shared = model.query_heads // widest.kv_heads
-    if shared == 1:
-        return f"MHA: each of the {model.query_heads} query heads has its own KV head of {widest.key_dim} values"
+    if shared <= 1:
+        return f"MHA: each of the {model.query_heads} query heads has its own KV head of {sides} values"
     kind = "MQA" if widest.kv_heads == 1 else "GQA"
     own = "1 KV head" if widest.kv_heads == 1 else f"{widest.kv_heads} KV heads"
     return (
-        f"{kind}: {model.query_heads} query heads share {own} of {widest.key_dim} values, "
+        f"{kind}: {model.query_heads} query heads share {own} of {sides} values, "
         f"so the cache is {shared} times smaller than with a KV head each"
     )
 
@@ -57,9 +60,8 @@ def _layers(model: ModelShape) -> Iterator[str]:
     if recurrent:
         state = sum(layer.state_bytes for layer in recurrent)
         yield f"recurrent: {len(recurrent)} of {total} layers keep {size(state)} in all, however long the context"
-    shared = sum(1 for layer in model.layers if not layer.kv_heads and not layer.state_bytes)
-    if shared:
-        yield f"shared: {shared} of {total} layers reuse the cache of an earlier layer"
+    if model.shared_layers:
+        yield f"shared: {model.shared_layers} of {total} layers reuse the cache of an earlier layer"
 
 
 def _beyond(model: ModelShape, contexts: Sequence[int]) -> Iterator[str]:

@@ -1,23 +1,18 @@
-"""Reads model shapes from files: a config.json, a directory with weights, a GGUF file. Knows no bundled table."""
+"""Reads model shapes from files: a config.json, a directory with weights, a GGUF file."""
 
 from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from swarm.experiments.sizing import built, config
+from swarm.experiments.sizing import built, config, gguf_metadata
 from swarm.experiments.sizing.shape import ModelShape
 from swarm.kernels.errors import ModelError
 
-# Architectures of GGUF whose name is not the model_type of config.json.
-ARCHITECTURES = (
-    {"gemma3": "gemma3_text", "gemma3n": "gemma3n_text", "gemma4": "gemma4_text", "deepseek2": "deepseek_v3"}
-    | {"gpt-oss": "gpt_oss", "llama4": "llama4_text", "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe"}
-    | {"command-r": "cohere", "qwen3next": "qwen3_next"}
-)
 SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 WEIGHTS_SUFFIX = ".safetensors"
 
@@ -44,15 +39,15 @@ def of_config(fields: dict[str, Any], name: str) -> ModelShape:
     try:
         shape = config.read(fields, name)
     except config.UnknownFamilyError:
-        try:
+        with suppress(ModelError, ImportError):
             return built.read(fields, name)
-        except (ModelError, ImportError):
-            return config.read(fields, name, strict=False)
+        shape = config.read(fields, name, strict=False)
     try:
         parameters, active = built.count(fields)
-    except (ModelError, ImportError) as error:
-        note = f"the weights are not counted ({error})"
-        return shape.model_copy(update={"notes": (*shape.notes, note)})
+    except (ModelError, ImportError):
+        parameters, active = config.estimated_weights(fields, name)
+        note = "the weights are estimated from the sizes of the layers, as mlx-lm does not know the family"
+        shape = shape.model_copy(update={"notes": (*shape.notes, note)})
     return shape.model_copy(update={"parameters": parameters, "active_parameters": active})
 
 
@@ -69,7 +64,7 @@ def _directory(path: Path) -> ModelShape:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
     except ValueError as error:
@@ -95,11 +90,10 @@ def _gguf(path: Path) -> ModelShape:
                 block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(entry.kind)]
                 sizes[name] = prod(entry.shape)
                 stored += sizes[name] // block * size
-    fields = config_of_gguf(metadata, sizes)
-    shape = config.read(fields, str(metadata.get("general.name", path.stem)), strict=False)
+    shape = gguf_metadata.read(metadata, str(metadata.get("general.name", path.stem)))
     counted = {
         "parameters": sum(sizes.values()),
-        "active_parameters": built.active(sizes, fields),
+        "active_parameters": built.active(sizes, gguf_metadata.routing(metadata)),
         "weight_bytes": stored,
     }
     return shape.model_copy(update=counted)
@@ -116,48 +110,3 @@ def _parts(path: Path) -> list[Path]:
     if missing:
         raise ModelError(f"{len(missing)} of {count} parts of {path.name} are missing: {missing[0]}.", "Get all parts.")
     return parts
-
-
-def config_of_gguf(metadata: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
-    """The fields of config.json that the metadata of a GGUF file stands for.
-
-    Args:
-        metadata: its key-value pairs.
-        sizes: values in each tensor, by name.
-    """
-    family = str(metadata.get("general.architecture", "unknown"))
-
-    def field(key: str) -> Any:
-        value = metadata.get(f"{family}.{key}")
-        return max(value, default=None) if isinstance(value, list) else value
-
-    n_layers = field("block_count")
-    kv_heads = metadata.get(f"{family}.attention.head_count_kv")
-    local_dim = field("attention.key_length_swa")
-    latent = field("attention.kv_lora_rank")
-    fields = {
-        "model_type": ARCHITECTURES.get(family, family),
-        "num_hidden_layers": n_layers,
-        "hidden_size": field("embedding_length"),
-        "intermediate_size": field("feed_forward_length"),
-        "num_attention_heads": field("attention.head_count"),
-        "num_key_value_heads": None if latent else field("attention.head_count_kv"),
-        "kv_heads_per_layer": kv_heads if isinstance(kv_heads, list) and not latent else None,
-        "head_dim": local_dim or field("attention.key_length"),
-        "global_head_dim": field("attention.key_length") if local_dim else None,
-        "max_position_embeddings": field("context_length"),
-        "sliding_window": field("attention.sliding_window"),
-        "attention_chunk_size": field("attention.chunk_size"),
-        "num_kv_shared_layers": field("attention.shared_kv_layers"),
-        "kv_lora_rank": latent,
-        "qk_rope_head_dim": field("rope.dimension_count"),
-        "num_local_experts": field("expert_count"),
-        "num_experts_per_tok": field("expert_used_count"),
-        "tie_word_embeddings": "output.weight" not in sizes,
-    }
-    pattern = metadata.get(f"{family}.attention.sliding_window_pattern")
-    if isinstance(pattern, list):
-        fields["layer_types"] = ["sliding_attention" if local else "full_attention" for local in pattern]
-    if fields["model_type"] == "llama4_text":
-        fields["attention_chunk_size"] = fields["attention_chunk_size"] or 8192
-    return {key: value for key, value in fields.items() if value is not None}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.experiments.sizing import config, files, naming
+from swarm.experiments.sizing.fields import flatten
 from swarm.experiments.sizing.shape import ModelShape
 from swarm.kernels.errors import ModelError, UnknownNameError
 
@@ -31,7 +32,7 @@ def _shape(row: dict[str, Any]) -> ModelShape:
     tied = fields.get("tie_word_embeddings", fields["model_type"].startswith("gemma"))
     looked_up = 0 if tied else fields["vocab_size"] * fields["hidden_size"]
     counted = {"parameters": total, "active_parameters": row.get("active_parameters", total - looked_up)}
-    return config.read(fields, row["id"]).model_copy(update={**counted, "source": "bundled table"})
+    return config.of_fields(flatten(fields), row["id"]).model_copy(update={**counted, "source": "bundled table"})
 
 
 def find(name: str) -> ModelShape:

@@ -1,4 +1,4 @@
-"""The shape of a model as far as its cache and its weights are concerned. Pure data: knows no files and no methods."""
+"""The shape of a model as far as its cache and its weights are concerned: what each layer keeps, how many weights."""
 
 from __future__ import annotations
 
@@ -29,12 +29,31 @@ class LayerShape(FrozenModel):
         return context if self.window is None else min(context, self.window)
 
 
+def state_space(*, conv: int, inner: int, state: int, groups: int = 0) -> LayerShape:
+    """A recurrent layer: `state` values per inner channel and the last `conv - 1` inputs of a convolution, in float32.
+
+    Mamba (2312.00752) convolves the inner channels; Mamba 2 (2405.21060) those and two projections of `state` values
+    per group; short convolutions (LFM2) have no state beside their inputs.
+    """
+    floats = inner * state + (conv - 1) * (inner + 2 * groups * state)
+    return LayerShape(kv_heads=0, key_dim=0, value_dim=0, state_bytes=4 * floats)
+
+
+def gated_delta_net(*, conv: int, key_heads: int, key_dim: int, values: int) -> LayerShape:
+    """A gated delta net (2412.06464): a matrix per value head and the last inputs of a convolution, in float32.
+
+    `values` counts the value channels of all heads. The sizes are those of Mamba 2 with keys as its states.
+    """
+    return state_space(conv=conv, inner=values, state=key_dim, groups=key_heads)
+
+
 class ModelShape(FrozenModel):
     """A model's layers and weights.
 
     `parameters` counts the weights, `active_parameters` those that one token reads (experts that are not routed
     to and the rows of the input embedding left out); None means unknown. `weight_bytes` is the size of the weights
-    as they are on disk, when they are. `max_context` is the trained window. `notes` says what was assumed.
+    as they are on disk, when they are. `max_context` is the trained window, rope factors that lengthen it included.
+    `shared_layers` reuse the cache of an earlier layer. `notes` says what was assumed.
     """
 
     name: str
@@ -44,6 +63,7 @@ class ModelShape(FrozenModel):
     hidden_size: int = Field(ge=1)
     intermediate_size: int = Field(default=0, ge=0)
     max_context: int | None = Field(default=None, ge=1)
+    shared_layers: int = Field(default=0, ge=0)
     parameters: int | None = Field(default=None, ge=1)
     active_parameters: int | None = Field(default=None, ge=1)
     weight_bytes: int | None = Field(default=None, ge=1)

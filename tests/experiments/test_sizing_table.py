@@ -75,7 +75,7 @@ def whole_config(fields: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row["id"])
 def test_agrees_with_the_model_that_mlx_lm_builds(row):
     shape = models.find(row["id"])
-    real = built.read(whole_config(row["config"]), row["id"])
+    real = built.read_here(whole_config(row["config"]), row["id"])
     assert shape.parameters == real.parameters
     assert shape.active_parameters == real.active_parameters
     caching = [layer for layer in shape.layers if layer.kv_heads or layer.state_bytes]
@@ -91,7 +91,7 @@ def test_reading_a_model_computes_nothing_while_numpy_activations_are_installed(
     row = next(row for row in rows() if row["id"] == "deepseek-ai/DeepSeek-V2-Lite")
     elementwise.install()  # as loading any model does
     before = mx.get_active_memory()
-    built.read(whole_config(row["config"]), row["id"])
+    built.read_here(whole_config(row["config"]), row["id"])
     assert mx.get_active_memory() - before < 1 << 30
 
 

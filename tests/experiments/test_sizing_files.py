@@ -61,11 +61,13 @@ def test_multi_modal_configs_are_read_through_their_text_part(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "windows"),
     [
-        ({"model_type": "mistral", "sliding_window": 100}, [100, 100, 100]),
+        # mlx-lm keeps every token of Mistral, Qwen 2 and Gemma 2, so their windows free no memory.
+        ({"model_type": "mistral", "sliding_window": 100}, [None] * 3),
         ({"model_type": "mistral", "sliding_window": None}, [None] * 3),
         ({"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": False}, [None] * 3),
-        ({**QWEN, "sliding_window": 64, "use_sliding_window": True, "max_window_layers": 2}, [None, None, 64]),
-        ({"model_type": "gemma2", "sliding_window": 64}, [64, None, 64]),
+        ({**QWEN, "sliding_window": 64, "use_sliding_window": True, "max_window_layers": 2}, [None] * 3),
+        ({"model_type": "gemma2", "sliding_window": 64}, [None] * 3),
+        ({"model_type": "cohere2", "sliding_window": 64, "sliding_window_pattern": 2}, [64, None, 64]),
         ({"sliding_window": 9, "layer_types": ["full_attention", *["sliding_attention"] * 2]}, [None, 9, 9]),
         ({"model_type": "gemma3_text", "sliding_window": 64, "sliding_window_pattern": 3}, [64, 64, None]),
     ],

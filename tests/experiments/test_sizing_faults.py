@@ -1,0 +1,266 @@
+"""Files as they are found in the wild: every right value is worked out by hand in a comment."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from swarm.experiments.sizing import built, config, gguf_metadata, models
+from swarm.experiments.sizing.method import parse
+from swarm.experiments.sizing.plan import kv_bytes, per_token
+from swarm.experiments.sizing.shape import ModelShape
+from swarm.kernels.errors import ModelError
+
+KIB = 1024
+SIXTEEN = parse("none")
+
+
+def token_bytes(shape: ModelShape) -> float:
+    return per_token(shape, SIXTEEN, windows_full=True)
+
+
+def of_gguf(architecture: str, **fields: Any) -> ModelShape:
+    named = {f"{architecture}.{key.replace('__', '.')}": value for key, value in fields.items()}
+    return gguf_metadata.read({"general.architecture": architecture, **named}, architecture)
+
+
+SSM = {"ssm__conv_kernel": 4, "ssm__state_size": 128, "ssm__group_count": 16}
+
+
+def test_gguf_with_attention_in_every_fourth_layer():
+    # 64 layers, every 4th caches: 16 x 2 sides x 4 heads x 256 x 2 B = 64 KiB a token, 16 GiB at 256K.
+    sizes = {"attention__head_count": 24, "attention__head_count_kv": 4, "attention__key_length": 256}
+    shape = of_gguf(
+        "qwen35", block_count=64, embedding_length=5120, context_length=262144, full_attention_interval=4,
+        **sizes, attention__value_length=256, **SSM, ssm__time_step_rank=48, ssm__inner_size=6144,
+    )  # fmt: skip
+    assert token_bytes(shape) == 64 * KIB
+    # 48 states of 128 x 6144 and 3 inputs of 6144 + 2 x 16 x 128 channels, 4 B each.
+    state = 48 * 4 * (128 * 6144 + 3 * (6144 + 4096))
+    assert kv_bytes(shape, SIXTEEN, 262144) == 16 * 2**30 + state
+
+
+@pytest.mark.parametrize("listed", [[0, 1, 2, 4, 5, 6], [True, True, True, False, True, True, True, False]])
+def test_gguf_that_lists_its_recurrent_layers(listed):
+    # 2 of 8 layers cache: 2 x 2 x 2 heads x 64 x 2 B = 1 KiB.
+    shape = of_gguf(
+        "qwen3next", block_count=8, embedding_length=512, context_length=4096, attention__recurrent_layers=listed,
+        attention__head_count=8, attention__head_count_kv=2, attention__key_length=64, attention__value_length=64,
+        **SSM, ssm__inner_size=1024,
+    )  # fmt: skip
+    assert token_bytes(shape) == KIB
+    assert [bool(layer.state_bytes) for layer in shape.layers] == [i not in (3, 7) for i in range(8)]
+
+
+def test_gguf_of_short_convolutions():
+    # 6 of 16 layers have 8 heads of 2048/32 = 64: 6 x 2 x 8 x 64 x 2 B = 12 KiB; 10 keep 2 inputs of 2048 in 4 B.
+    heads = [0, 0, 8, 0, 0, 8, 0, 0, 8, 0, 8, 0, 8, 0, 8, 0]
+    shape = of_gguf(
+        "lfm2", block_count=16, embedding_length=2048, context_length=128000, attention__head_count=32,
+        attention__head_count_kv=heads, shortconv__l_cache=3,
+    )  # fmt: skip
+    assert token_bytes(shape) == 12 * KIB
+    assert sum(layer.state_bytes for layer in shape.layers) == 10 * 2 * 2048 * 4
+    assert shape.shared_layers == 0
+
+
+def test_gguf_with_a_block_that_only_predicts():
+    # 47 blocks, one of them predicts: 46 x 2 x 8 x 128 x 2 B = 184 KiB.
+    shape = of_gguf(
+        "glm4moe", block_count=47, nextn_predict_layers=1, embedding_length=4096, context_length=131072,
+        attention__head_count=96, attention__head_count_kv=8, attention__key_length=128, attention__value_length=128,
+    )  # fmt: skip
+    assert (len(shape.layers), token_bytes(shape)) == (46, 184 * KIB)
+
+
+def test_gguf_with_keys_and_values_of_two_sizes():
+    # 9 of 48 layers see everything: 9 x 4 heads x (192 + 128) x 2 B = 22.5 KiB.
+    local = [i not in (0, 5, 11, 17, 23, 29, 35, 41, 47) for i in range(48)]
+    shape = of_gguf(
+        "mimo2", block_count=48, embedding_length=4096, context_length=262144, attention__head_count=64,
+        attention__head_count_kv=[8 if windowed else 4 for windowed in local], attention__key_length=192,
+        attention__value_length=128, attention__sliding_window=128, attention__sliding_window_pattern=local,
+    )  # fmt: skip
+    assert token_bytes(shape) == 22.5 * KIB
+
+
+@pytest.mark.parametrize(
+    ("fields", "kib", "trained"),
+    [
+        # 12 layers x 2 x 12 heads x 64 x 2 B.
+        ({"model_type": "gpt2", "n_layer": 12, "n_head": 12, "n_embd": 768, "n_positions": 1024, "vocab_size": 50257},
+         36, 1024),
+        # One KV head of 4544/71 = 64: 32 x 2 x 64 x 2 B; 2,048 tokens are the family's default.
+        ({"model_type": "falcon", "hidden_size": 4544, "num_attention_heads": 71, "num_hidden_layers": 32,
+          "multi_query": True, "new_decoder_architecture": False, "vocab_size": 65024}, 8, 2048),
+        # 60 x 2 x 8 x 64 x 2 B.
+        ({"model_type": "falcon", "hidden_size": 8192, "num_attention_heads": 128, "num_hidden_layers": 60,
+          "num_kv_heads": 8, "new_decoder_architecture": True, "vocab_size": 65024}, 120, 2048),
+        # 40 x 2 x 8 x 128 x 2 B.
+        ({"model_type": "dbrx", "d_model": 6144, "n_heads": 48, "n_layers": 40, "max_seq_len": 32768,
+          "vocab_size": 100352, "attn_config": {"kv_n_heads": 8},
+          "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4}}, 160, 32768),
+        # A window longer than the context is none: 32 x 2 x 32 x 96 x 2 B.
+        ({"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32,
+          "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 131072,
+          "sliding_window": 262144, "vocab_size": 32064}, 384, 131072),
+        # 15 of 35 layers reuse a cache; of the other 20 every 5th sees everything: 4 x 2 x 2 x 256 x 2 B.
+        ({"model_type": "gemma3n", "text_config": {
+            "model_type": "gemma3n_text", "hidden_size": 2048, "intermediate_size": [16384] * 35,
+            "num_hidden_layers": 35, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256,
+            "max_position_embeddings": 32768, "sliding_window": 512, "num_kv_shared_layers": 15,
+            "vocab_size": 262400}}, 8, 32768),
+        # Mistral 7B 0.1: mlx-lm holds all tokens despite the window of 4,096: 32 x 2 x 8 x 128 x 2 B.
+        ({"model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+          "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 32768,
+          "sliding_window": 4096, "vocab_size": 32000}, 128, 32768),
+    ],
+    ids=lambda value: value["model_type"] if isinstance(value, dict) else None,
+)  # fmt: skip
+def test_config_json_as_it_is_found(tmp_path, fields, kib, trained):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(fields))
+    shape = models.find(str(path))
+    assert token_bytes(shape) == kib * KIB
+    assert shape.max_context == trained
+    assert shape.parameters is not None
+
+
+def test_a_window_that_is_not_used_is_said(tmp_path):
+    path = tmp_path / "config.json"
+    fields = {"model_type": "gemma2", "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "num_key_value_heads": 2, "max_position_embeddings": 8192, "sliding_window": 4096}  # fmt: skip
+    path.write_text(json.dumps(fields))
+    assert any("window of 4096 tokens is declared" in note for note in models.find(str(path)).notes)
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path):
+    # 80 layers x 2 x 8 heads x 128 x 2 B; a linear factor of 2 makes 2,048 tokens 4,096.
+    path = tmp_path / "config.json"
+    fields = {"model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80,
+              "num_attention_heads": 64, "num_key_value_heads": 8, "max_position_embeddings": 2048,
+              "rope_scaling": {"factor": 2.0, "type": "linear"}}  # fmt: skip
+    path.write_text(json.dumps(fields), encoding="utf-8-sig")
+    shape = models.find(str(path))
+    assert (token_bytes(shape), shape.max_context) == (320 * KIB, 4096)
+
+
+@pytest.mark.parametrize(
+    ("family", "stated", "rope", "trained"),
+    [
+        ("qwen2", 32768, {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}, 131072),
+        ("qwen2", 131072, {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}, 131072),
+        ("llama", 131072, {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}, 131072),
+        ("llama", 4096, {"type": "dynamic", "factor": 4.0}, 16384),
+        ("gemma3_text", 131072, {"rope_type": "linear", "factor": 8.0}, 131072),
+        ("phi3", 131072, {"type": "longrope", "long_factor": [1.0], "short_factor": [1.0]}, 131072),
+        ("llama", 4096, None, 4096),
+        ("llama", 4096, {"type": "yarn", "factor": "many"}, 4096),
+    ],
+)
+def test_rope_factors_that_lengthen_the_trained_window(family, stated, rope, trained):
+    fields = {"model_type": family, "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "num_key_value_heads": 2, "max_position_embeddings": stated, "rope_scaling": rope}  # fmt: skip
+    assert config.read(fields, "tiny").max_context == trained
+
+
+def test_a_model_that_computes_while_it_is_looked_at_has_limits(monkeypatch):
+    """DBRX counts its experts' tokens in numpy, which computes the model: 132 billion random weights."""
+    monkeypatch.setattr(built, "MAX_PASS_SECONDS", 120.0)
+    fields = {
+        "model_type": "dbrx", "vocab_size": 100352, "d_model": 6144, "n_layers": 40, "n_heads": 48,
+        "attn_config": {"kv_n_heads": 8, "clip_qkv": 8, "rope_theta": 500000},
+        "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4},
+    }  # fmt: skip
+    before = os.times()
+    with pytest.raises(ModelError, match=r"needs more than 4 GiB or .* to run dbrx without weights"):
+        built.read(fields, "dbrx")
+    assert os.times().children_user >= before.children_user  # it ran, in a process that is gone
+
+
+HEADS = {"attention__head_count": 16, "attention__head_count_kv": 4}
+SIZES = {"block_count": 12, "embedding_length": 1024, "context_length": 65536, "feed_forward_length": 4096}
+CONFIG = {
+    "num_hidden_layers": 12, "hidden_size": 1024, "max_position_embeddings": 65536, "intermediate_size": 4096,
+    "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 1000,
+}  # fmt: skip
+LOCAL = [i % 3 != 2 for i in range(12)]
+KINDS = ["sliding_attention" if local else "full_attention" for local in LOCAL]
+ATTENDING = [0, 0, 4] * 4
+MAMBA_2 = {"ssm__conv_kernel": 4, "ssm__inner_size": 2048, "ssm__state_size": 64, "ssm__group_count": 2}
+DIMS = {"attention__key_length": 64, "attention__value_length": 64}
+# Architecture of GGUF: what the converters of llama.cpp write, and the config.json of the same model.
+PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    **{name: ({**SIZES, **HEADS}, {**CONFIG, "model_type": family}) for name, family in (
+        ("llama", "llama"), ("qwen2", "qwen2"), ("starcoder2", "starcoder2"), ("command-r", "cohere"),
+        ("olmo2", "olmo2"), ("stablelm", "stablelm"), ("granite", "granite"), ("internlm2", "internlm2"))},
+    **{name: ({**SIZES, **HEADS, "attention__key_length": 128, "attention__value_length": 128},
+              {**CONFIG, "model_type": family, "head_dim": 128}) for name, family in (
+        ("qwen3", "qwen3"), ("qwen3moe", "qwen3_moe"), ("glm4moe", "glm4_moe"))},
+    "phi3": ({**SIZES, **HEADS, "attention__sliding_window": 2048},
+             {**CONFIG, "model_type": "phi3", "sliding_window": 2048}),
+    "gemma2": ({**SIZES, **HEADS, **DIMS, "attention__sliding_window": 512},
+               {**CONFIG, "model_type": "gemma2", "head_dim": 64, "sliding_window": 512}),
+    "gemma3": ({**SIZES, **HEADS, **DIMS, "attention__sliding_window": 512},
+               {**CONFIG, "model_type": "gemma3_text", "head_dim": 64, "sliding_window": 512}),
+    "gemma3n": ({**SIZES, **HEADS, **DIMS, "attention__sliding_window": 512, "attention__shared_kv_layers": 4,
+                 "attention__sliding_window_pattern": LOCAL},
+                {**CONFIG, "model_type": "gemma3n_text", "head_dim": 64, "sliding_window": 512,
+                 "num_kv_shared_layers": 4, "layer_types": KINDS}),
+    "gemma4": ({**SIZES, **HEADS, "attention__head_count_kv": [4 if local else 2 for local in LOCAL],
+                "attention__key_length": 128, "attention__value_length": 128, "attention__key_length_swa": 64,
+                "attention__value_length_swa": 64, "attention__sliding_window": 512,
+                "attention__sliding_window_pattern": LOCAL},
+               {**CONFIG, "model_type": "gemma4_text", "head_dim": 64, "global_head_dim": 128,
+                "num_global_key_value_heads": 2, "sliding_window": 512, "layer_types": KINDS}),
+    "cohere2": ({**SIZES, **HEADS, **DIMS, "attention__sliding_window": 512},
+                {**CONFIG, "model_type": "cohere2", "sliding_window": 512}),
+    "gpt-oss": ({**SIZES, **HEADS, **DIMS, "attention__sliding_window": 128},
+                {**CONFIG, "model_type": "gpt_oss", "head_dim": 64, "sliding_window": 128,
+                 "layer_types": ["sliding_attention", "full_attention"] * 6}),
+    "llama4": ({**SIZES, **HEADS, "attention__chunk_size": 8192},
+               {**CONFIG, "model_type": "llama4_text", "head_dim": 64, "attention_chunk_size": 8192}),
+    "mimo2": ({**SIZES, **HEADS, "attention__head_count_kv": [8 if local else 4 for local in LOCAL],
+               "attention__key_length": 96, "attention__value_length": 64, "attention__sliding_window": 128,
+               "attention__sliding_window_pattern": LOCAL},
+              {**CONFIG, "model_type": "mimo_v2_flash", "head_dim": 96, "v_head_dim": 64, "swa_head_dim": 96,
+               "swa_v_head_dim": 64, "swa_num_key_value_heads": 8, "sliding_window_size": 128,
+               "hybrid_layer_pattern": [int(local) for local in LOCAL]}),
+    "deepseek2": ({**SIZES, "attention__head_count": 16, "attention__head_count_kv": 1,
+                   "attention__kv_lora_rank": 512, "rope__dimension_count": 64, "attention__key_length": 576},
+                  {**CONFIG, "model_type": "deepseek_v3", "num_key_value_heads": 16, "kv_lora_rank": 512,
+                   "qk_rope_head_dim": 64, "v_head_dim": 128}),
+    "lfm2": ({**SIZES, **HEADS, "attention__head_count_kv": ATTENDING, "shortconv__l_cache": 3},
+             {**CONFIG, "model_type": "lfm2", "conv_L_cache": 3, "full_attn_idxs": [2, 5, 8, 11]}),
+    "qwen3next": ({**SIZES, **HEADS, **DIMS, "full_attention_interval": 4, **SSM, "ssm__inner_size": 2048},
+                  {**CONFIG, "model_type": "qwen3_next", "head_dim": 64, "linear_num_key_heads": 16,
+                   "linear_key_head_dim": 128, "linear_num_value_heads": 16, "linear_value_head_dim": 128,
+                   "linear_conv_kernel_dim": 4, "full_attention_interval": 4}),
+    "granitehybrid": ({**SIZES, **HEADS, "attention__head_count_kv": ATTENDING, **MAMBA_2},
+                      {**CONFIG, "model_type": "granitemoehybrid", "mamba_d_conv": 4, "mamba_n_heads": 32,
+                       "mamba_d_head": 64, "mamba_d_state": 64, "mamba_n_groups": 2,
+                       "layer_types": ["mamba", "mamba", "attention"] * 4}),
+    "jamba": ({**SIZES, **HEADS, "attention__head_count_kv": ATTENDING, "ssm__conv_kernel": 4,
+               "ssm__inner_size": 2048, "ssm__state_size": 16},
+              {**CONFIG, "model_type": "jamba", "mamba_d_conv": 4, "mamba_expand": 2, "mamba_d_state": 16,
+               "attn_layer_period": 3, "attn_layer_offset": 2}),
+    "nemotron_h": ({**SIZES, **HEADS, "attention__head_count_kv": ATTENDING, "feed_forward_length": [0, 4096, 0] * 4,
+                    **MAMBA_2},
+                   {**CONFIG, "model_type": "nemotron_h", "conv_kernel": 4, "mamba_num_heads": 32,
+                    "mamba_head_dim": 64, "ssm_state_size": 64, "n_groups": 2, "hybrid_override_pattern": "M-*" * 4}),
+    "falcon-h1": ({**SIZES, **HEADS, **DIMS, **MAMBA_2},
+                  {**CONFIG, "model_type": "falcon_h1", "head_dim": 64, "mamba_d_conv": 4, "mamba_n_heads": 32,
+                   "mamba_d_head": 64, "mamba_d_state": 64, "mamba_n_groups": 2}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", PAIRS)
+def test_one_model_has_one_plan_by_config_and_by_gguf(architecture):
+    metadata, fields = PAIRS[architecture]
+    by_gguf, by_config = of_gguf(architecture, **metadata), config.read(fields, architecture)
+    assert by_gguf.layers == by_config.layers
+    assert by_gguf.max_context == by_config.max_context
+    assert by_gguf.shared_layers == by_config.shared_layers
