@@ -16,8 +16,13 @@ class Ollama(Engine):
         return "Ollama is running" in host.get("/").text
 
     def told(self, host: Host, model: str) -> Told:
-        """Size of the loaded model with its cache, the part of it on the GPU, and the context it was loaded with."""
+        """Size of the loaded model with its cache, the part of it on the GPU, and the context it was loaded with.
+
+        Ollama lists a model by its whole name: without a tag `latest` is meant.
+        """
         version = str(host.get("/api/version").field("version") or "")
-        found = host.get("/api/ps").entry("models", name=model, model=model)
+        loaded = host.get("/api/ps")
+        whole = f"{model}:latest"
+        found = loaded.entry("models", name=model, model=model) or loaded.entry("models", name=whole, model=whole)
         memory = {kind: int(found[key]) for kind, key in (("total", "size"), ("gpu", "size_vram")) if found.get(key)}
         return Told(version=version, max_context=found.get("context_length"), memory=memory)

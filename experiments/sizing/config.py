@@ -158,7 +158,7 @@ def _windows_of(family: str) -> tuple[str, str]:
 
 
 def _plain(fields: Config, family: str, layer: int) -> str:
-    """Qwen has a window from layer `max_window_layers` on, if `use_sliding_window` says so; others where one is given."""
+    """Qwen has a window from layer `max_window_layers` on, if `use_sliding_window` says so; others where one is set."""
     if not fields.get("sliding_window"):
         return "full_attention"
     if family.startswith("qwen"):

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from swarm.experiments.sizing import built, config, gguf_metadata
+from swarm.experiments.sizing.downloaded import is_projector
 from swarm.experiments.sizing.shape import ModelShape
 from swarm.kernels.errors import ModelError
 
 SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 WEIGHTS_SUFFIX = ".safetensors"
+MAGIC = b"GGUF"
+MAX_NAMES = 8
 
 
 def read(path: Path) -> ModelShape:
@@ -25,7 +28,7 @@ def read(path: Path) -> ModelShape:
     """
     if path.is_dir():
         return _directory(path)
-    if path.suffix.lower() == ".gguf":
+    if path.suffix.lower() == ".gguf" or _starts_as_gguf(path):
         return _gguf(path)
     return of_config(_json(path), path.parent.name or path.stem)
 
@@ -51,11 +54,24 @@ def of_config(fields: dict[str, Any], name: str) -> ModelShape:
     return shape.model_copy(update={"parameters": parameters, "active_parameters": active})
 
 
+def _starts_as_gguf(path: Path) -> bool:
+    """Whether a file without the usual ending is GGUF all the same, as the blobs of Ollama are."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
 def _directory(path: Path) -> ModelShape:
-    ggufs = sorted(path.glob("*.gguf"))
     if not (path / "config.json").is_file():
-        if len(ggufs) == 1 or (ggufs and SPLIT.search(ggufs[0].name)):
-            return _gguf(ggufs[0])
+        models = [file for file in sorted(path.glob("*.gguf")) if not is_projector(file)]
+        whole = [file for file in models if (split := SPLIT.search(file.name)) is None or int(split[1]) == 1]
+        if len(whole) == 1 or (models and not whole):
+            return _gguf((whole or models)[0])
+        if whole:
+            names = ", ".join(file.name for file in whole[:MAX_NAMES])
+            raise ModelError(f"{path} holds {len(whole)} models: {names}.", "Give the path of one of them.")
         raise ModelError(f"no config.json in {path}.", "Give the directory of a model, its config.json or a GGUF file.")
     shape = of_config(_json(path / "config.json"), path.name)
     size = sum(file.stat().st_size for file in path.glob(f"*{WEIGHTS_SUFFIX}"))

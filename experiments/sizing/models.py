@@ -1,4 +1,4 @@
-"""Finds the shape of a model by name: a file, the local Hugging Face cache, or the bundled table `shapes/*.toml`."""
+"""Finds the shape of a model by name: a file, what other programs downloaded, or the bundled table `shapes/*.toml`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.experiments.sizing import config, files, naming
+from swarm.experiments.sizing.downloaded import Reference, hub_snapshot, ollama_blob
 from swarm.experiments.sizing.fields import flatten
 from swarm.experiments.sizing.shape import ModelShape
 from swarm.kernels.errors import ModelError, UnknownNameError
@@ -39,7 +40,8 @@ def find(name: str) -> ModelShape:
     """The shape of a model.
 
     Args:
-        name: a path (config.json, model directory, GGUF), a Hugging Face id, or a name as people write it.
+        name: a path (config.json, model directory, GGUF, a blob of Ollama), a Hugging Face id, a name of Ollama
+            (`llama3.1:latest`, `hf.co/user/repo:Q4_K_M`), or a name as people write it.
 
     Raises:
         UnknownNameError: no such model, with the nearest names.
@@ -50,17 +52,22 @@ def find(name: str) -> ModelShape:
         return files.read(path).model_copy(update={"source": str(path)})
     if path.suffix.lower() in (".json", ".gguf") or name.startswith((".", "/", "~")):
         raise ModelError(f"there is no file {name}.", "Check the path.")
-    cached = _in_hub_cache(name)
-    if cached is not None:
-        return files.read(cached).model_copy(update={"name": name, "source": "local Hugging Face cache"})
-    found = naming.matches(name, table())
+    reference = Reference.parse(name)
+    for downloaded, where in (
+        (hub_snapshot(reference), "local Hugging Face cache"),
+        (ollama_blob(reference), "Ollama"),
+    ):
+        if downloaded is not None:
+            return files.read(downloaded).model_copy(update={"name": name, "source": where})
+    found = naming.matches(reference.plain, table())
     shapes = {shape.name: shape for shape in found.values()}
     if len(shapes) > 1:
         raise ModelError(f"{name!r} can be several models: {', '.join(sorted(shapes))}.", "Say which.")
     if not shapes:
         near = ", ".join(naming.nearest(name, table()))
-        if name.count("/") == 1:
-            fetch = f"Nothing is fetched for a plan: `hf download {name} config.json` first, or plan with {near}."
+        if reference.hub_id is not None:
+            fetch = "Nothing is fetched for a plan: "
+            fetch += f"`hf download {reference.hub_id} config.json` first, or plan with {near}."
             raise ModelError(f"{name} is neither in the bundled table nor in the local Hugging Face cache.", fetch)
         raise UnknownNameError("model", name, f"{near}, ... or the path of a config.json, model directory or GGUF file")
     return next(iter(shapes.values()))
@@ -71,17 +78,3 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
-
-
-def _in_hub_cache(name: str) -> Path | None:
-    """The directory of a Hugging Face id that was downloaded before; nothing is fetched."""
-    if name.count("/") != 1:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(name, "config.json")
-    except HFValidationError:
-        return None
-    return Path(found).parent if isinstance(found, str) else None

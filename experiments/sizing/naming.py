@@ -12,7 +12,7 @@ T = TypeVar("T")
 WORD = re.compile(r"\d+(?:\.\d+)*[a-z]*|[a-z]+")
 # Words that say how a checkpoint was tuned or stored, not which shape it has.
 NOISE = frozenset(
-    {"hf", "instruct", "it", "chat", "base", "pt", "unsloth", "abliterated", "meta"}
+    {"hf", "instruct", "it", "chat", "base", "pt", "unsloth", "abliterated", "meta", "latest", "ud"}
     | {"mlx", "gguf", "awq", "gptq", "exl2", "bnb", "fp16", "bf16", "fp8", "f16", "mxfp4", "nvfp4", "dwq", "qat"}
     | {f"{bits}bit" for bits in range(2, 9)}
     | {"apple", "nvidia", "geforce", "amd", "radeon", "chip", "gpu"}

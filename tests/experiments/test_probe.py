@@ -321,3 +321,35 @@ def test_credentials_in_a_url_are_not_told():
 
 def test_a_prompt_refused_is_a_probe_error():
     assert issubclass(TooLongError, ProbeError)
+
+
+def test_an_error_with_the_status_of_success_shows_its_reason():
+    body = json.dumps({"error": {"message": "model is still loading", "code": 503}}).encode()
+    with engine(lambda path, asked: (200, JSON, [body])) as fake:
+        endpoint = Endpoint(fake.url)
+        with pytest.raises(ProbeError, match="model is still loading"):
+            endpoint.ask("hello", 3)
+
+
+def test_an_engine_that_counts_no_prompt_tokens_is_measured_all_the_same():
+    uncounted = {"prompt_tokens": 0, "completion_tokens": 3, "total_tokens": 3}
+    chunks = events(completion("a"), completion("b"), completion("c"), completion(usage=uncounted))
+    with engine(streams(chunks)) as fake:
+        settings = scenarios.ProbeSettings(contexts=(256,), max_tokens=4, repeats=1, clients=2)
+        (found,) = scenarios.run(Endpoint(fake.url), settings, TEXT, lambda told: None)
+    assert found.refusal == ""
+    assert found.measurement["prompt_tokens"] == 252
+    assert "counts no prompt tokens" in found.measurement.notes
+
+
+@pytest.mark.parametrize("asked", ["llama3.1", "llama3.1:latest", "hf.co/user/repo"])
+def test_ollama_tells_the_memory_of_a_model_that_was_named_without_its_tag(asked):
+    whole = asked if asked.endswith(":latest") else f"{asked}:latest"
+    running = {"models": [{"name": whole, "model": whole, "size": 6 << 30, "size_vram": 5 << 30,
+                           "context_length": 4096}]}  # fmt: skip
+    pages = {"/": b"Ollama is running", "/api/ps": json.dumps(running).encode()}
+    with engine(streams(GOOD), pages) as fake:
+        endpoint = Endpoint(fake.url, asked)
+        told = endpoint.engine.told(endpoint.host, endpoint.model)
+    assert endpoint.engine.name == "ollama"
+    assert (told.memory, told.max_context) == ({"total": 6 << 30, "gpu": 5 << 30}, 4096)

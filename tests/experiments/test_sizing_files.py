@@ -327,3 +327,71 @@ def test_memory_as_people_write_it():
     for text in ("", "0", "64 MB", "-3", "GB"):
         with pytest.raises(UsageError):
             parse_gigabytes(text)
+
+
+def test_a_folder_with_a_model_and_its_image_encoder(tmp_path):
+    gguf_file(tmp_path / "tiny-Q4_K_M.gguf", **PLAIN)
+    gguf_file(tmp_path / "mmproj-tiny-f16.gguf", architecture="clip")
+    assert len(models.find(str(tmp_path)).layers) == 3
+    gguf_file(tmp_path / "tiny-Q8_0.gguf", **PLAIN)
+    with pytest.raises(ModelError, match=r"2 models: tiny-Q4_K_M\.gguf, tiny-Q8_0\.gguf"):
+        models.find(str(tmp_path))
+
+
+def ollama_model(root, place, tag):
+    """Put a model where Ollama keeps one; the blob has no ending."""
+    digest = "sha256:" + "ab" * 32
+    blob = root / "blobs" / digest.replace(":", "-")
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    gguf_file(blob.with_suffix(".gguf"), **PLAIN)
+    blob.with_suffix(".gguf").rename(blob)
+    manifest = root / "manifests" / place / tag
+    manifest.parent.mkdir(parents=True)
+    layers = [{"mediaType": "application/vnd.ollama.image.license", "digest": "sha256:0"},
+              {"mediaType": "application/vnd.ollama.image.model", "digest": digest}]  # fmt: skip
+    manifest.write_text(json.dumps({"layers": layers}))
+    return blob
+
+
+@pytest.mark.parametrize(
+    ("place", "tag", "names"),
+    [
+        ("registry.ollama.ai/library/mine", "latest", ["mine", "mine:latest"]),
+        ("registry.ollama.ai/someone/mine", "8b", ["someone/mine:8b"]),
+        ("hf.co/user/repo-GGUF", "Q4_K_M", ["hf.co/user/repo-GGUF:Q4_K_M", "https://hf.co/user/repo-GGUF:Q4_K_M"]),
+    ],
+)
+def test_models_that_ollama_keeps(tmp_path, monkeypatch, place, tag, names):
+    blob = ollama_model(tmp_path, place, tag)
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path))
+    for name in names:
+        shape = models.find(name)
+        assert (len(shape.layers), shape.source) == (3, "Ollama")
+    assert len(models.find(str(blob)).layers) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("llama3.1:latest", "meta-llama/Llama-3.1-8B"),
+        ("llama3.1:70b", "meta-llama/Llama-3.1-70B"),
+        ("hf.co/bartowski/Meta-Llama-3.1-8B-Instruct-GGUF:Q4_K_M", "meta-llama/Llama-3.1-8B"),
+        ("hf.co/unsloth/Qwen3-4B-Instruct-2507-GGUF:UD-Q4_K_XL", "Qwen/Qwen3-4B-Instruct-2507"),
+        ("huggingface.co/unsloth/gemma-3-27b-it-GGUF:IQ4_XS", "google/gemma-3-27b"),
+    ],
+)
+def test_names_of_ollama_and_of_the_hub_without_any_download(tmp_path, monkeypatch, name, found):
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path))
+    assert models.find(name).name == found
+
+
+def test_a_quantization_in_the_local_hub_cache(tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--user--repo-GGUF" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    gguf_file(snapshot / "repo-Q4_K_M.gguf", **PLAIN)
+    gguf_file(snapshot / "repo-Q8_0.gguf", **{**PLAIN, "block_count": 5})
+    assert len(models.find("hf.co/user/repo-GGUF:Q8_0").layers) == 5
+    assert len(models.find("hf.co/user/repo-GGUF:q4_k_m").layers) == 3

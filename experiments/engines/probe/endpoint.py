@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 LOOK_SECONDS = 5.0
+MAX_REASON_CHARS = 200
 
 
 class ProbeError(SwarmError):
@@ -37,6 +39,7 @@ class TooLongError(ProbeError):
 class Exchange:
     """One streamed completion. `arrivals` are the seconds from the request to every piece of text.
 
+    `prompt_tokens` is 0 where the engine does not count them.
     `cached_tokens` are prompt tokens that the engine says it did not compute again, None when it does not say.
     """
 
@@ -200,10 +203,15 @@ class Endpoint:
         }
         started = time.perf_counter()
         if self._chat:
-            stream = client.chat.completions.create(messages=[{"role": "user", "content": prompt}], **common)
+            messages: Any = [{"role": "user", "content": prompt}]
+            answer = client.chat.completions.with_raw_response.create(messages=messages, **common)
         else:
-            stream = client.completions.create(prompt=prompt, **common)
-        return self._listen(stream, started)
+            answer = client.completions.with_raw_response.create(prompt=prompt, **common)
+        if "json" in answer.headers.get("content-type", ""):
+            # No stream: as a rule an error that came with the status of success.
+            body = answer.http_response.read().decode("utf-8", "replace")
+            raise ProbeError(f"{self.name} sent no stream but: {_said(body)}.", "See the engine's log.")
+        return self._listen(answer.parse(), started)
 
     def _listen(self, stream: Iterable[Any], started: float) -> Exchange:
         arrivals: list[float] = []
@@ -217,7 +225,7 @@ class Endpoint:
             told |= self.engine.timings(piece.model_extra or {})
         if not arrivals:
             raise ProbeError(f"{self.name} sent no text.", "Check that the model answers at all.")
-        if usage is None or not usage.prompt_tokens:
+        if usage is None or usage.prompt_tokens is None:
             raise ProbeError(f"{self.name} does not count tokens (no usage in its stream).", "Update the engine.")
         details = usage.prompt_tokens_details
         return Exchange(
@@ -267,9 +275,20 @@ def _text(choice: Any) -> bool:
     return bool(delta.content or extra.get("reasoning_content") or extra.get("reasoning"))
 
 
+def _said(body: str) -> str:
+    """The reason in a JSON body, else its beginning, in one line."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = body
+    while isinstance(found, dict) and (inner := found.get("error", found.get("message", found.get("detail")))):
+        found = inner
+    return " ".join(str(found).split())[:MAX_REASON_CHARS].rstrip(".")
+
+
 def _brief(error: BaseException) -> str:
     """What the server said, else what the error says, in one line."""
     body = getattr(error, "body", None)
     said = body.get("message", body.get("error")) if isinstance(body, dict) else body
     text = " ".join(str(said or error).split())
-    return (text[:200] or type(error).__name__).rstrip(".")
+    return (text[:MAX_REASON_CHARS] or type(error).__name__).rstrip(".")

@@ -9,6 +9,7 @@ from itertools import count
 from swarm.experiments.engines.probe.endpoint import Endpoint
 
 SAMPLE_CHARACTERS = 2_000
+USUAL_CHARACTERS_PER_TOKEN = 4.0
 CLOSING = "\n\nIn other words: "
 
 
@@ -16,12 +17,14 @@ CLOSING = "\n\nIn other words: "
 class PromptMaker:
     """Cuts prompts out of a text.
 
-    `characters_per_token` and `fixed_tokens` (template, beginning-of-sequence) were measured on the engine itself.
+    `characters_per_token` and `fixed_tokens` (template, beginning-of-sequence) were measured on the engine itself,
+    unless it does not count prompt tokens: then `counted` is false and the usual ratio of English is taken.
     """
 
     text: str
     characters_per_token: float
     fixed_tokens: float
+    counted: bool = True
 
     @classmethod
     def measured(cls, endpoint: Endpoint, text: str) -> PromptMaker:
@@ -33,7 +36,9 @@ class PromptMaker:
         lengths = (SAMPLE_CHARACTERS // 8, SAMPLE_CHARACTERS)
         asked = [endpoint.ask(_fresh(text[:length]), 2).prompt_tokens for length in lengths]
         added = len(_fresh(""))
-        ratio = (lengths[1] - lengths[0]) / max(1, asked[1] - asked[0])
+        if asked[1] <= asked[0]:
+            return cls(text, USUAL_CHARACTERS_PER_TOKEN, 0.0, counted=False)
+        ratio = (lengths[1] - lengths[0]) / (asked[1] - asked[0])
         return cls(text, ratio, max(0.0, asked[0] - (lengths[0] + added) / ratio))
 
     def prefix(self, tokens: int) -> str:

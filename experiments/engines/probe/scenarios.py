@@ -8,6 +8,7 @@ import statistics
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import chain
 
@@ -25,6 +26,7 @@ from swarm.kernels.spec import FrozenModel
 CONTEXTS = tuple(2048 << doubling for doubling in range(7))
 # An engine that reads less than this share of a prompt has cut it.
 WHOLE = 0.8
+UNCOUNTED = "; the engine counts no prompt tokens: they are estimated from the length of the text"
 Progress = Callable[[str], None]
 
 
@@ -78,13 +80,13 @@ def _at(
     for repeat in range(settings.repeats):
         progress(f"{context} tokens: run {repeat + 1} of {settings.repeats}")
         prefix = maker.prefix(prompt_tokens)
-        fresh.append(endpoint.ask(prefix + maker.question(0), settings.max_tokens))
+        fresh.append(_counted(endpoint.ask(prefix + maker.question(0), settings.max_tokens), prompt_tokens))
         if fresh[-1].prompt_tokens < WHOLE * prompt_tokens:
             raise TooLongError(
                 f"{endpoint.engine.title} read {fresh[-1].prompt_tokens} of about {prompt_tokens} tokens.",
                 "Start it with a longer context.",
             )
-        shared.append(endpoint.ask(prefix + maker.question(1), settings.max_tokens))
+        shared.append(_counted(endpoint.ask(prefix + maker.question(1), settings.max_tokens), prompt_tokens))
         if settings.clients > 1:
             prompts = [maker.prefix(prompt_tokens) + maker.question(2) for _ in range(settings.clients)]
             together.append(_at_once(endpoint, prompts, settings.max_tokens))
@@ -98,10 +100,15 @@ def _at(
             "run_shared_ttft": tuple(exchange.first for exchange in shared),
             "token_gaps": _gaps(fresh),
         },
-        notes=_notes(endpoint, settings),
+        notes=_notes(endpoint, settings) + ("" if maker.counted else UNCOUNTED),
         environment=_environment(endpoint, told.version),
         seconds={"total": sum(exchange.arrivals[-1] for exchange in (*fresh, *shared, *chain(*together)))},
     )
+
+
+def _counted(exchange: Exchange, expected: int) -> Exchange:
+    """The exchange with the tokens that its prompt was cut to, where the engine counts none."""
+    return exchange if exchange.prompt_tokens else replace(exchange, prompt_tokens=expected)
 
 
 def _alone(fresh: Sequence[Exchange]) -> Iterator[Metric]:
