@@ -24,8 +24,8 @@ from swarm.memory.errors import StoreError
 from swarm.orchestrator.dashboard.guard import Guard
 from swarm.orchestrator.dashboard.live import Live
 from swarm.orchestrator.pages import finding, listings, render, summary, trial
-from swarm.orchestrator.pages.blocks import Page, Paragraph, Part, Ref
-from swarm.orchestrator.pages.cells import Links
+from swarm.orchestrator.pages.blocks import Page, PagePart, Paragraph, Ref
+from swarm.orchestrator.pages.render import Links
 from swarm.orchestrator.views.source import PAGE, Source
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Site:
         title = (
             "Not found" if status == 404 else "The store cannot be read" if isinstance(error, StoreError) else "Error"
         )
-        page = Page(title, [Part("error", "What went wrong", [Paragraph(str(error), "bad")])])
+        page = Page(title, [PagePart("error", "What went wrong", [Paragraph(str(error), "bad")])])
         return self._html(page, status)
 
     async def _missing(self, request: Request, _: Exception) -> Response:
@@ -133,7 +133,7 @@ class Site:
 
     async def _defect(self, _request: Request, error: Exception) -> Response:
         said = f"Unexpected {type(error).__name__}: a defect of swarm. Its log is where the dashboard was started."
-        return self._html(Page("Error", [Part("error", "What went wrong", [Paragraph(said, "bad")])]), 500)
+        return self._html(Page("Error", [PagePart("error", "What went wrong", [Paragraph(said, "bad")])]), 500)
 
     def _campaign(self, request: Request) -> CampaignRecord:
         return self.store.campaigns.get(text.name(request.path_params["name"]) or "-")

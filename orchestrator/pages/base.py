@@ -1,44 +1,41 @@
-"""The seam of a campaign page's sections: one file in `sections` is one of them. Knows no HTML."""
+"""The page of a campaign: one section per module of `sections`, which has a `TITLE`, a `PLACE` and `blocks`."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 
 from swarm.kernels import plugins
-from swarm.orchestrator.pages.blocks import Block, Page, Paragraph, Part, Ref
+from swarm.orchestrator.pages.blocks import Block, Page, PagePart, Paragraph, Ref
 from swarm.orchestrator.views.source import Source, TooMuchError
 
 PACKAGE = "swarm.orchestrator.pages.sections"
 
 
-class Section(ABC):
+@dataclass(frozen=True)
+class Section:
     """One part of what is told about a campaign.
 
     Attributes:
         name: the module's name, and the anchor on the page.
         title: the heading.
         place: where it stands; smaller is earlier.
+        blocks: what there is to show; nothing leaves the section out. Raises `TooMuchError` where it would read more
+            than a page may; the page then says so.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    place: ClassVar[int]
-
-    @abstractmethod
-    def blocks(self, source: Source) -> Sequence[Block]:
-        """What there is to show; nothing leaves the section out.
-
-        Raises:
-            TooMuchError: it would read more than a page may; the page then says so.
-        """
+    name: str
+    title: str
+    place: int
+    blocks: Callable[[Source], Sequence[Block]]
 
 
 def sections() -> list[Section]:
     """Every section, in order."""
-    found = plugins.load_all(PACKAGE, Section)  # type: ignore[type-abstract]
-    return sorted((kind() for kind in found.values()), key=lambda section: (section.place, section.name))
+    modules = {name: import_module(f"{PACKAGE}.{name}") for name in plugins.names(PACKAGE)}
+    found = [Section(name, module.TITLE, module.PLACE, module.blocks) for name, module in modules.items()]
+    return sorted(found, key=lambda section: section.place)
 
 
 def campaign_page(source: Source) -> Page:
@@ -50,6 +47,6 @@ def campaign_page(source: Source) -> Page:
         except TooMuchError as error:
             blocks = [Paragraph(str(error), "warn")]
         if blocks:
-            parts.append(Part(section.name, section.title, blocks))
+            parts.append(PagePart(section.name, section.title, blocks))
     crumbs = (Ref("campaign", source.campaign.id, "all trials", place="trials"),)
     return Page(source.campaign.name, parts, crumbs=crumbs)

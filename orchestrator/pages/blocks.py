@@ -1,8 +1,8 @@
-"""What a page is made of, as values: sections of blocks, tables of cells. Knows no HTML, no store and no links."""
+"""What a page is made of, as values: parts that hold blocks, tables that hold cells. `render` makes HTML of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -64,14 +64,14 @@ class Bar:
 
 
 Cell = str | int | float | Ref | Refs | Tag | Code | Interval | Bar | None
+Columns = Mapping[str, str | Callable[[Any], Cell]]
+"""Heading to what stands under it: a function of each thing, or a key of each row."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """One column of a table; numbers are aligned at their right end."""
+class Num(str):
+    """A heading over numbers, which are aligned at their right end; any other heading is a plain text."""
 
-    heading: str
-    number: bool = False
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,24 @@ class Table:
 
     template: ClassVar[str] = "table"
     caption: str
-    columns: Sequence[Column]
+    headings: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     folded: bool = False
     anchors: Sequence[Ref] = ()
     stacked: bool = False
+
+    @classmethod
+    def of(cls, caption: str, things: Iterable[Any], columns: Columns, **fields: Any) -> Table:
+        """A table with one row per thing.
+
+        Args:
+            caption: what the table shows.
+            things: records, or rows of a query.
+            columns: what stands under each heading.
+            fields: further fields of the table.
+        """
+        rows = [[get(thing) if callable(get) else thing[get] for get in columns.values()] for thing in things]
+        return cls(caption, list(columns), rows, **fields)
 
 
 @dataclass(frozen=True)
@@ -167,7 +180,7 @@ Block = Paragraph | Facts | Tiles | Table | Chart | Charts | Prose | Heading
 
 
 @dataclass(frozen=True)
-class Part:
+class PagePart:
     """A section of a page, as it is shown."""
 
     name: str
@@ -180,6 +193,6 @@ class Page:
     """A page: its parts under a title."""
 
     title: str
-    parts: Sequence[Part]
+    parts: Sequence[PagePart]
     subtitle: str = ""
     crumbs: Sequence[Ref] = field(default=())

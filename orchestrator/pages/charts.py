@@ -1,4 +1,4 @@
-"""The few kinds of chart that pages are made of, as Plotly figures. Knows colours and axes; knows no store.
+"""The few kinds of chart that pages are made of, as Plotly figures.
 
 Plotly reads text as a little HTML: `label` takes its meaning away. Colours are of a middle lightness, so that they
 stand out on white and on black; every series has a symbol of its own as well.
@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from swarm.orchestrator.pages.blocks import Interval
+
 BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, OLIVE, GREY = (
     "#3b82d6", "#d97a1a", "#2f9e5b", "#9a6bd3", "#d64b5f", "#1a9aa0", "#8f8a1f", "#808895",
 )  # fmt: skip
@@ -20,14 +22,15 @@ ARMS = {"agents": (BLUE, "circle"), "control": (ORANGE, "square"), "defaults": (
 STATUSES = {"confirmed": GREEN, "hypothesis": BLUE, "refuted": RED, "inconclusive": GREY, "open": ORANGE}
 
 HEIGHT = 360
-LONGEST = 60
-FEW = 12
-FEWEST = 3
-# Two ticks closer than this many decades would overlap.
-NEAR = 0.08
+MAX_LABEL_CHARS = 60
+MAX_WHOLE_TICKS = 12
+"""An axis of whole numbers that spans no more of them has a tick at each."""
+MIN_LOG_TICKS = 3
+MIN_DECADES_APART = 0.08
+"""Two ticks that are closer than this would overlap."""
 
 
-def label(text: object, longest: int = LONGEST) -> str:
+def label(text: object, longest: int = MAX_LABEL_CHARS) -> str:
     """Text for a figure: no tags, at most so long."""
     plain = str(text)
     short = plain if len(plain) <= longest else plain[: longest - 1] + "…"
@@ -49,7 +52,13 @@ def whole_axis(title: str, values: Iterable[float | None], **fields: Any) -> dic
     """An axis of whole numbers, without halves between them."""
     known = [value for value in values if value is not None]
     span = max(known) - min(known) if known else 0
-    return axis(title, tickformat="d", **({"dtick": 1} if span <= FEW else {}), **fields)
+    return axis(title, tickformat="d", **({"dtick": 1} if span <= MAX_WHOLE_TICKS else {}), **fields)
+
+
+def named_axis(kind: str, places: Mapping[int, float]) -> dict[str, Any]:
+    """An axis with one tick per trial or finding: its number in the store to its place on the axis."""
+    ticktext = [f"{kind} {identity}" for identity in places]
+    return axis("", showgrid=False, tickvals=list(places.values()), ticktext=ticktext)
 
 
 def log_axis(title: str, values: Iterable[float | None], **fields: Any) -> dict[str, Any]:
@@ -74,8 +83,8 @@ def log_ticks(values: Sequence[float]) -> list[float]:
     decades = range(math.floor(low), math.ceil(high) + 1)
     ticks = [step * 10.0**decade for decade in decades for step in steps]
     if low == high:
-        return sorted([tick for tick in ticks if abs(math.log10(tick) - low) > NEAR] + [values[0]])
-    if sum(min(values) <= tick <= max(values) for tick in ticks) >= FEWEST:
+        return sorted([tick for tick in ticks if abs(math.log10(tick) - low) > MIN_DECADES_APART] + [values[0]])
+    if sum(min(values) <= tick <= max(values) for tick in ticks) >= MIN_LOG_TICKS:
         return ticks
     step = 10.0 ** math.floor(math.log10((max(values) - min(values)) / 2))
     first, last = math.floor(min(values) / step), math.ceil(max(values) / step)
@@ -86,6 +95,11 @@ def log_ticks(values: Sequence[float]) -> list[float]:
 def layout(x: Mapping[str, Any], y: Mapping[str, Any], height: int = HEIGHT, **fields: Any) -> dict[str, Any]:
     """A layout with the two axes; colours of text and grid come from the page."""
     return {"xaxis": dict(x), "yaxis": dict(y), "height": height, **fields}
+
+
+def style(index: int) -> dict[str, Any]:
+    """The colour and the symbol of the series of that number."""
+    return {"colour": PALETTE[index % len(PALETTE)], "symbol": SYMBOLS[index % len(SYMBOLS)]}
 
 
 def points(
@@ -118,17 +132,18 @@ def points(
     return trace
 
 
-def spread(low: Sequence[float | None], value: Sequence[float | None], high: Sequence[float | None]) -> dict[str, Any]:
+def spread(spans: Iterable[Interval]) -> dict[str, Any]:
     """Error bars from the ends of intervals."""
 
-    def gap(a: float | None, b: float | None) -> float:
-        return 0.0 if a is None or b is None or not math.isfinite(a - b) else max(0.0, a - b)
+    def gap(a: float, b: float) -> float:
+        return max(0.0, a - b) if math.isfinite(a - b) else 0.0
 
+    spans = list(spans)
     return {
         "type": "data",
         "symmetric": False,
-        "array": [gap(end, v) for v, end in zip(value, high, strict=True)],
-        "arrayminus": [gap(v, end) for v, end in zip(value, low, strict=True)],
+        "array": [gap(span.high, span.value) for span in spans],
+        "arrayminus": [gap(span.value, span.low) for span in spans],
         "thickness": 1.2,
         "width": 3,
     }

@@ -6,17 +6,28 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from swarm.orchestrator.pages import charts
-from swarm.orchestrator.pages.blocks import Block, Cell, Chart, Code, Column, Facts, Page, Paragraph, Part, Ref, Table
-from swarm.orchestrator.pages.cells import moment
-from swarm.orchestrator.pages.entities import TRIAL_COLUMNS, effect, metric, status, trial_row, trial_state
+from swarm.orchestrator.pages.blocks import (
+    Block,
+    Chart,
+    Code,
+    Columns,
+    Facts,
+    Num,
+    Page,
+    PagePart,
+    Paragraph,
+    Ref,
+    Table,
+)
+from swarm.orchestrator.pages.entities import TRIALS, crumbs, effect, metric, moment, status, trial_state
 from swarm.orchestrator.views.source import PAGE, Source
 
 if TYPE_CHECKING:
     from swarm.memory.records import TrialRecord
     from swarm.memory.store import Store
 
-MOST = 300
-MOST_POINTS = 40
+MAX_TRIALS = 300
+MAX_POINTS = 40
 
 _LED_TO = """SELECT p.trial_id AS id, p.proposer, p.rationale, pp.revision FROM proposal_parents pp
 JOIN proposals p ON p.id = pp.proposal_id WHERE pp.finding_id = {finding} AND p.trial_id IS NOT NULL ORDER BY p.id"""
@@ -32,7 +43,7 @@ def page(store: Store, identity: int) -> Page:
     finding = record.finding
     campaign = store.campaigns.get(record.campaign_id)
     source = Source(store, campaign, PAGE)
-    evidence = store.trials.list(ids=finding.evidence[:MOST], arrays=False)
+    evidence = store.trials.list(ids=finding.evidence[:MAX_TRIALS], arrays=False)
     claim = Facts(
         {
             "Status": status(finding.status),
@@ -48,19 +59,18 @@ def page(store: Store, identity: int) -> Page:
         }
     )
     found: list[Block] = _chart(evidence)
-    if len(finding.evidence) > MOST:
-        found.append(Paragraph(f"The first {MOST} of {len(finding.evidence):,} trials.", "warn"))
-    found.append(Table(f"Trials: {len(evidence)}", TRIAL_COLUMNS, [trial_row(trial) for trial in evidence]))
-    parts = [Part("claim", "The claim", [claim]), Part("evidence", "What it rests on", found)]
+    if len(finding.evidence) > MAX_TRIALS:
+        found.append(Paragraph(f"The first {MAX_TRIALS} of {len(finding.evidence):,} trials.", "warn"))
+    found.append(Table.of(f"Trials: {len(evidence)}", evidence, TRIALS))
+    parts = [PagePart("claim", "The claim", [claim]), PagePart("evidence", "What it rests on", found)]
     parts += _led_to(source, identity)
-    crumbs = (Ref("campaign", campaign.id, campaign.name), Ref("campaign", campaign.id, "findings", place="findings"))
-    return Page(f"Finding {record.id}", parts, finding.statement, crumbs)
+    return Page(f"Finding {record.id}", parts, finding.statement, crumbs(campaign, place="findings"))
 
 
 def _chart(trials: Sequence[TrialRecord]) -> list[Block]:
     """The KLD of the evidence, one row per trial, in order of model and configuration."""
     measured = [trial for trial in trials if trial.state == "complete" and "kld" in trial.metrics]
-    measured = [trial for trial in measured if trial.metrics["kld"].value > 0][:MOST_POINTS]
+    measured = [trial for trial in measured if trial.metrics["kld"].value > 0][:MAX_POINTS]
     measured.sort(key=lambda trial: (trial.spec.model, trial.spec.kv.label, trial.id), reverse=True)
     if len(measured) < 2:
         return []
@@ -69,18 +79,17 @@ def _chart(trials: Sequence[TrialRecord]) -> list[Block]:
     for index, model in enumerate(sorted({trial.spec.model for trial in measured})):
         mine = [trial for trial in measured if trial.spec.model == model]
         spans = [span for trial in mine if (span := metric(trial, "kld"))]
-        values = [span.value for span in spans]
-        trace = charts.points(
-            model,
-            values,
-            [places[trial.id] for trial in mine],
-            colour=charts.PALETTE[index % len(charts.PALETTE)],
-            symbol=charts.SYMBOLS[index % len(charts.SYMBOLS)],
-            texts=[f"trial {trial.id}: {trial.spec.kv.label}" for trial in mine],
-            ids=[trial.id for trial in mine],
+        traces.append(
+            charts.points(
+                model,
+                [span.value for span in spans],
+                [places[trial.id] for trial in mine],
+                **charts.style(index),
+                texts=[f"trial {trial.id}: {trial.spec.kv.label}" for trial in mine],
+                ids=[trial.id for trial in mine],
+                error_x=charts.spread(spans),
+            )
         )
-        traces.append(trace | {"error_x": charts.spread([s.low for s in spans], values, [s.high for s in spans])})
-    ticks = {"tickvals": list(places.values()), "ticktext": [f"trial {identity}" for identity in places]}
     kld = [trial.metrics["kld"].value for trial in measured]
     return [
         Chart(
@@ -88,24 +97,23 @@ def _chart(trials: Sequence[TrialRecord]) -> list[Block]:
             f"KLD of {len(measured)} trials, from {min(kld):.3g} to {max(kld):.3g}.",
             traces,
             charts.layout(
-                charts.log_axis("KLD, nat", kld), charts.axis("", showgrid=False, **ticks), 140 + 18 * len(measured)
+                charts.log_axis("KLD, nat", kld), charts.named_axis("trial", places), 140 + 18 * len(measured)
             ),
         )
     ]
 
 
-def _led_to(source: Source, identity: int) -> list[Part]:
-    led = {int(row["id"]): row for row in source.rows(_LED_TO, MOST, finding=identity)}
+def _led_to(source: Source, identity: int) -> list[PagePart]:
+    led = {int(row["id"]): row for row in source.rows(_LED_TO, MAX_TRIALS, finding=identity)}
     if not led:
         return []
     trials = source.store.trials.list(ids=list(led), arrays=False)
-    columns = [Column("Trial"), Column("State"), Column("KLD, 95% interval", True), Column("Proposer")]
-    columns += [Column("Rationale"), Column("Of revision", True)]
-    rows: list[list[Cell]] = [
-        [
-            Ref("trial", trial.id), trial_state(trial), metric(trial, "kld"), trial.proposer,
-            led[trial.id]["rationale"], led[trial.id]["revision"],
-        ]
-        for trial in trials
-    ]  # fmt: skip
-    return [Part("led", "What it led to", [Table(f"Trials: {len(rows)}", columns, rows)])]
+    columns: Columns = {
+        "Trial": lambda trial: Ref("trial", trial.id),
+        "State": trial_state,
+        Num("KLD, 95% interval"): lambda trial: metric(trial, "kld"),
+        "Proposer": lambda trial: trial.proposer,
+        "Rationale": lambda trial: led[trial.id]["rationale"],
+        Num("Of revision"): lambda trial: led[trial.id]["revision"],
+    }
+    return [PagePart("led", "What it led to", [Table.of(f"Trials: {len(trials)}", trials, columns)])]

@@ -6,10 +6,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from swarm.orchestrator.pages.blocks import Bar, Block, Cell, Column, Page, Paragraph, Part, Ref, Table, Tag
-from swarm.orchestrator.pages.cells import moment
-from swarm.orchestrator.pages.entities import FINDING_COLUMNS, TRIAL_COLUMNS, finding_row, trial_row
-from swarm.orchestrator.pages.sections.overview import STATES
+from swarm.orchestrator.pages.blocks import Bar, Block, Columns, Page, PagePart, Paragraph, Ref, Table, Tag
+from swarm.orchestrator.pages.entities import CAMPAIGN_TONES, FINDINGS, TRIALS, crumbs, moment
 from swarm.orchestrator.views.choices import FINDING_STATUSES, TRIAL_STATES, check_choice
 from swarm.orchestrator.views.source import PAGE, Source
 
@@ -28,33 +26,37 @@ def campaigns(store: Store) -> Page:
     known = store.campaigns.list()[::-1]
     if not known:
         text = "There are no campaigns in this store yet. Start one with “swarm launch”; it appears here."
-        return Page("Campaigns", [Part("campaigns", "Campaigns", [Paragraph(text)])], store.place)
-    columns = [Column("Campaign"), Column("State"), Column("Trials"), Column("Models"), Column("Findings")]
-    columns += [Column("To review"), Column("Started")]
+        return Page("Campaigns", [PagePart("campaigns", "Campaigns", [Paragraph(text)])], store.place)
     shown = known[:MAX_CAMPAIGNS]
     statuses: dict[int, Counter[str]] = defaultdict(Counter)
     for found in Source(store, shown[0], PAGE).rows(_STATUSES):
         statuses[found["campaign_id"]][found["status"]] = found["n"]
     pending = {record.campaign_id: record.id for record in store.summaries.list(state="pending")}
-    rows = [_campaign_row(Source(store, c, PAGE), statuses[c.id], pending.get(c.id)) for c in shown]
-    blocks: list[Block] = [Table("The latest first", columns, rows, stacked=True)]
+    sources = [Source(store, campaign, PAGE) for campaign in shown]
+    columns: Columns = {
+        "Campaign": lambda source: Ref("campaign", source.campaign.id, source.campaign.name),
+        "State": lambda source: Tag(source.campaign.state, CAMPAIGN_TONES[source.campaign.state]),
+        "Trials": lambda source: Bar(source.finished, source.campaign.budget.trials),
+        "Models": _models,
+        "Findings": lambda source: _findings(statuses[source.campaign.id]),
+        "To review": lambda source: (
+            Ref("summary", pending[source.campaign.id]) if source.campaign.id in pending else None
+        ),
+        "Started": lambda source: moment(source.campaign.created_at),
+    }
+    blocks: list[Block] = [Table.of("The latest first", sources, columns, stacked=True)]
     if len(known) > MAX_CAMPAIGNS:
         blocks.append(Paragraph(f"The latest {MAX_CAMPAIGNS} of {len(known):,}."))
-    return Page("Campaigns", [Part("campaigns", "Campaigns", blocks)], store.place)
+    return Page("Campaigns", [PagePart("campaigns", "Campaigns", blocks)], store.place)
 
 
-def _campaign_row(source: Source, statuses: Counter[str], pending: int | None) -> list[Cell]:
-    campaign = source.campaign
-    models = campaign.settings.get("models") or [campaign.settings.get("model", "")]
-    return [
-        Ref("campaign", campaign.id, campaign.name),
-        Tag(campaign.state, STATES[campaign.state]),
-        Bar(source.finished, campaign.budget.trials),
-        ", ".join(str(model) for model in models),
-        f"{statuses.total()}, {statuses['confirmed']} confirmed" if statuses else None,
-        Ref("summary", pending) if pending is not None else None,
-        moment(campaign.created_at),
-    ]
+def _models(source: Source) -> str:
+    settings = source.campaign.settings
+    return ", ".join(str(model) for model in settings.get("models") or [settings.get("model", "")])
+
+
+def _findings(statuses: Counter[str]) -> str | None:
+    return f"{statuses.total()}, {statuses['confirmed']} confirmed" if statuses else None
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,10 @@ def trials(store: Store, campaign: CampaignRecord, choice: Choice) -> tuple[Page
         limit=MAX_ROWS + 1,
         arrays=False,
     )
-    table = Table("Trials", TRIAL_COLUMNS, [trial_row(record) for record in found[:MAX_ROWS]])
+    table = Table.of("Trials", found[:MAX_ROWS], TRIALS)
     blocks: list[Block] = [table if found else Paragraph("No such trials.")]
     further = found[MAX_ROWS - 1].number if len(found) > MAX_ROWS and not ranked else None
-    crumbs = (Ref("campaign", campaign.id, campaign.name),)
-    return Page(f"Trials of {campaign.name}", [Part("trials", "Trials", blocks)], crumbs=crumbs), further
+    return Page(f"Trials of {campaign.name}", [PagePart("trials", "Trials", blocks)], crumbs=crumbs(campaign)), further
 
 
 def findings(store: Store, words: str, status: str, campaign: CampaignRecord | None) -> Page:
@@ -117,8 +118,7 @@ def findings(store: Store, words: str, status: str, campaign: CampaignRecord | N
     found = [record for record in found if not status or record.finding.status == status]
     blocks: list[Block] = [Paragraph("No such findings.")]
     if found:
-        rows = [finding_row(record) for record in found]
-        blocks = [Table(f"{len(found)} findings", FINDING_COLUMNS, rows, stacked=True)]
+        blocks = [Table.of(f"{len(found)} findings", found, FINDINGS, stacked=True)]
     if len(found) == MAX_ROWS:
         blocks.append(Paragraph(f"Only the first {MAX_ROWS} are shown: search with more words."))
-    return Page(heading, [Part("findings", "Findings", blocks)])
+    return Page(heading, [PagePart("findings", "Findings", blocks)])

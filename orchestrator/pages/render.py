@@ -1,4 +1,4 @@
-"""Pages to HTML by templates. Knows jinja2, our style and scripts; knows no store and no server."""
+"""Makes HTML of pages by templates: everything is escaped, and `Links` says where links lead."""
 
 from __future__ import annotations
 
@@ -6,25 +6,41 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from functools import cache
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from swarm.orchestrator.console import number
 from swarm.orchestrator.pages import markup
-from swarm.orchestrator.pages.blocks import Chart, Charts, Page, Prose, Ref
-from swarm.orchestrator.pages.cells import Cells, Links
+from swarm.orchestrator.pages.blocks import Bar, Cell, Chart, Charts, Code, Interval, Num, Page, Ref, Refs, Tag
 
 if TYPE_CHECKING:
     import jinja2
 
 PACKAGE = "swarm.orchestrator.pages"
-SHORT = 24
+MAX_UNBROKEN_CHARS = 24
+"""A cell with a text up to this length stays on one line."""
 EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 """The hash of an empty style sheet: Plotly makes one and fills it through the object model."""
+
+
+class Links(ABC):
+    """Where links lead: to places in one file, or to pages of a server."""
+
+    @abstractmethod
+    def url(self, ref: Ref) -> str:
+        """The address of something; empty when it has none."""
+
+
+def cells(links: Links) -> Callable[[Cell], Markup]:
+    """What makes HTML of a cell, with links of one kind."""
+    macros: Any = _environment().get_template("cell.html").make_module({"url": links.url})
+    return macros.cell  # type: ignore[no-any-return]
 
 
 @cache
@@ -60,21 +76,16 @@ def render(template: str, links: Links, page: Page, **context: Any) -> str:
         page: what it shows.
         context: what else the template asks for.
     """
-    cells = Cells(links)
+    cell = cells(links)
     shown: Mapping[str, Any] = {
         "page": page,
-        "cell": cells.html,
+        "cell": cell,
         "url": links.url,
-        "prose": lambda block: _prose(block, cells),
+        "prose": lambda block: markup.html(block, cell),
         "version": version("kv-swarm"),
         **context,
     }
     return _environment().get_template(template).render(shown)
-
-
-def _short(value: object) -> bool:
-    """Whether a cell stays on one line."""
-    return isinstance(value, Ref) or (isinstance(value, str) and len(value) <= SHORT)
 
 
 def has_charts(page: Page) -> bool:
@@ -91,10 +102,6 @@ def finite(value: Any) -> Any:
     return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _prose(block: Prose, cells: Cells) -> Markup:
-    return markup.html(block, cells.html)
-
-
 @cache
 def _environment() -> jinja2.Environment:
     import jinja2
@@ -106,6 +113,17 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters["document"] = document
+    made.filters |= {"document": document, "number": partial(number, digits=3)}
+    for kind in (Ref, Refs, Tag, Code, Interval, Bar, Num):
+        made.tests[kind.__name__.lower()] = _is(kind)
     made.tests["short"] = _short
     return made
+
+
+def _is(kind: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+def _short(value: object) -> bool:
+    """Whether a cell stays on one line."""
+    return isinstance(value, Ref) or (isinstance(value, str) and len(value) <= MAX_UNBROKEN_CHARS)

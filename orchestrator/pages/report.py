@@ -13,16 +13,16 @@ from markupsafe import Markup
 
 from swarm.orchestrator.pages import render
 from swarm.orchestrator.pages.base import campaign_page
-from swarm.orchestrator.pages.blocks import Page, Paragraph, Part, Ref, Table
-from swarm.orchestrator.pages.cells import Links
-from swarm.orchestrator.pages.entities import TRIAL_COLUMNS, trial_row
+from swarm.orchestrator.pages.blocks import Page, PagePart, Paragraph, Ref, Table
+from swarm.orchestrator.pages.entities import TRIALS
+from swarm.orchestrator.pages.render import Links
 from swarm.orchestrator.views.source import REPORT, Source
 
 if TYPE_CHECKING:
     from swarm.memory.records import CampaignRecord
     from swarm.memory.store import Store
 
-MOST_TRIALS = 2_000
+MAX_TRIALS = 2_000
 """Trials in the appendix; those that the report links to come first."""
 
 
@@ -85,11 +85,11 @@ def _packed() -> str:
     return base64.b64encode(gzip.compress(render.plotly(), 9, mtime=0)).decode()
 
 
-def _appendix(source: Source, linked: Iterable[int]) -> list[Part]:
+def _appendix(source: Source, linked: Iterable[int]) -> list[PagePart]:
     """Every trial as a row, or those that the page links to and as many others as fit."""
     wanted = sorted(linked)
-    records = source.store.trials.list(ids=wanted[:MOST_TRIALS], arrays=False) if wanted else []
-    if source.total <= MOST_TRIALS:
+    records = source.store.trials.list(ids=wanted[:MAX_TRIALS], arrays=False) if wanted else []
+    if source.total <= MAX_TRIALS:
         known = {record.id for record in records}
         others = source.store.trials.list(source.campaign.id, arrays=False)
         records += [record for record in others if record.id not in known]
@@ -100,5 +100,5 @@ def _appendix(source: Source, linked: Iterable[int]) -> list[Part]:
     if len(records) < source.total:
         text = f"{len(records):,} of {source.total:,} trials, those that this report refers to. {text}"
     anchors = [Ref("trial", record.id) for record in records]
-    table = Table("Trials", TRIAL_COLUMNS, [trial_row(record) for record in records], True, anchors)
-    return [Part("trials", "Trials", [Paragraph(text), table])]
+    table = Table.of("Trials", records, TRIALS, folded=True, anchors=anchors)
+    return [PagePart("trials", "Trials", [Paragraph(text), table])]

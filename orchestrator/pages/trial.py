@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -16,28 +16,30 @@ from swarm.orchestrator.pages.blocks import (
     Chart,
     Charts,
     Code,
-    Column,
+    Columns,
     Facts,
     Interval,
+    Num,
     Page,
+    PagePart,
     Paragraph,
-    Part,
     Ref,
     RefKind,
     Refs,
     Table,
     Tag,
-)
-from swarm.orchestrator.pages.cells import moment
-from swarm.orchestrator.pages.entities import VERDICT_TONES, claim, layers, metric, status, trial_state
+)  # fmt: skip
+from swarm.orchestrator.pages.entities import VERDICT_TONES, claim, crumbs, metric, moment, status, trial_state
 from swarm.orchestrator.pages.sections.environment import facts
 from swarm.orchestrator.views.source import PAGE, Source, TooMuchError
+from swarm.orchestrator.views.trials import layers
 
 if TYPE_CHECKING:
+    from swarm.experiments.spec import Metric
     from swarm.memory.records import TrialRecord
     from swarm.memory.store import Store
 
-MOST = 60
+MAX_LINKS = 60
 HEADS = "layer_head_g"
 
 _CITING = """SELECT DISTINCT f.id, f.kind, f.status, f.statement FROM evidence e JOIN findings f ON f.id = e.finding_id
@@ -60,14 +62,14 @@ def page(store: Store, identity: int) -> Page:
     campaign = store.campaigns.get(record.campaign_id)
     source = Source(store, campaign, PAGE)
     parts = [
-        Part("trial", "What was run", [_what(record, campaign.name), *_why(record, source)]),
-        Part("results", "What came out", _results(record)),
-        Part("reproduce", "Run it again", _again(record, store.place)),
-        Part("links", "Where it leads", _links(record, source)),
+        PagePart("trial", "What was run", [_what(record, campaign.name), *_why(record, source)]),
+        PagePart("results", "What came out", _results(record)),
+        PagePart("reproduce", "Run it again", _again(record, store.place)),
+        PagePart("links", "Where it leads", _links(record, source)),
     ]
     subtitle = f"{record.spec.kv.label} on {record.spec.model}"
-    crumbs = (Ref("campaign", campaign.id, campaign.name), Ref("campaign", campaign.id, "trials", place="trials"))
-    return Page(f"Trial {record.id}", [part for part in parts if part.blocks], subtitle, crumbs)
+    above = crumbs(campaign, place="trials")
+    return Page(f"Trial {record.id}", [part for part in parts if part.blocks], subtitle, above)
 
 
 def _what(record: TrialRecord, campaign: str) -> Facts:
@@ -96,7 +98,9 @@ def _why(record: TrialRecord, source: Source) -> list[Block]:
             {
                 "Proposed by": f"{record.proposer}, {record.arm} arm",
                 "Rationale": record.rationale,
-                "Built on": Refs(tuple(Ref("finding", i) for i in record.parents), MOST) if record.parents else None,
+                "Built on": Refs(tuple(Ref("finding", i) for i in record.parents), MAX_LINKS)
+                if record.parents
+                else None,
             }
         )
     ]
@@ -123,20 +127,22 @@ def _why(record: TrialRecord, source: Source) -> list[Block]:
 def _results(record: TrialRecord) -> list[Block]:
     if not record.metrics:
         return [Paragraph("Nothing was measured.")]
-    columns = [Column("Metric"), Column("Value, 95% interval", True), Column("Std. error", True), Column("n", True)]
-    columns.append(Column("Unit"))
-    rows: list[list[Cell]] = [
-        [name, _span(record, name), found.stderr, found.n, found.unit] for name, found in record.metrics.items()
-    ]
-    blocks: list[Block] = [Table("Metrics", columns, rows)]
+    columns: Columns = {
+        "Metric": lambda found: found.name,
+        Num("Value, 95% interval"): lambda found: _span(record, found),
+        Num("Std. error"): lambda found: found.stderr,
+        Num("n"): lambda found: found.n,
+        "Unit": lambda found: found.unit,
+    }
+    blocks: list[Block] = [Table.of("Metrics", record.metrics.values(), columns)]
     figures = [*_per_layer(record), *_per_head(record), *_per_window(record)]
     return [*blocks, Charts(figures)] if figures else blocks
 
 
-def _span(record: TrialRecord, name: str) -> Interval | float:
+def _span(record: TrialRecord, found: Metric) -> Interval | float:
     """A metric with its interval; its unit has a column of its own."""
-    span = metric(record, name)
-    return record.metrics[name].value if span is None or span.low == span.high else replace(span, unit="")
+    span = metric(record, found.name)
+    return found.value if span is None or span.low == span.high else replace(span, unit="")
 
 
 def _series(record: TrialRecord, prefix: str) -> dict[str, list[float]]:
@@ -166,8 +172,7 @@ def _lines(title: str, what: str, x: dict[str, list[int]], series: dict[str, lis
             name,
             x[name],
             [value if value > 0 else None for value in values],
-            colour=charts.PALETTE[index % len(charts.PALETTE)],
-            symbol=charts.SYMBOLS[index % len(charts.SYMBOLS)],
+            **charts.style(index),
             mode="lines+markers",
             texts=[f"{name}, {what} {place}: {value:.4g}" for place, value in zip(x[name], values, strict=True)],
         )
@@ -183,7 +188,7 @@ def _lines(title: str, what: str, x: dict[str, list[int]], series: dict[str, lis
         f"{', '.join(series)} over {len(places)} {what}s, from {min(every):.3g} to {max(every):.3g}.",
         traces,
         charts.layout(charts.whole_axis(what, places), charts.log_axis("", every)),
-        Table(f"{title}, numbers", [Column(what, True), *(Column(name, True) for name in series)], rows, folded=True),
+        Table(f"{title}, numbers", [Num(what), *map(Num, series)], rows, folded=True),
     )
 
 
@@ -229,46 +234,54 @@ def _links(record: TrialRecord, source: Source) -> list[Block]:
 
 
 def _citing(record: TrialRecord, source: Source) -> Iterator[Block]:
-    citing = source.rows(_CITING, MOST, trial=record.id)
+    columns: Columns = {
+        "Finding": lambda row: Ref("finding", row["id"], f"{row['id']} {row['kind']}"),
+        "Status": lambda row: status(row["status"]),
+        "Statement": "statement",
+    }
+    citing = source.rows(_CITING, MAX_LINKS, trial=record.id)
     if citing:
-        columns = [Column("Finding"), Column("Status"), Column("Statement")]
-        rows: list[list[Cell]] = [
-            [Ref("finding", r["id"], f"{r['id']} {r['kind']}"), status(r["status"]), r["statement"]] for r in citing
-        ]
-        yield Table("It is evidence of", columns, rows)
+        yield Table.of("It is evidence of", citing, columns)
 
 
 def _twins(record: TrialRecord, source: Source) -> Iterator[Block]:
-    twins = source.rows(_TWINS, MOST, trial=record.id)
+    columns: Columns = {
+        "Trial": lambda row: Ref("trial", row["id"]),
+        "Model": "model",
+        "Protocol": "protocol",
+        Num("Rung"): "rung",
+        Num("Replicate"): "replicate",
+        Num("KLD"): "kld",
+        "State": "state",
+    }
+    twins = source.rows(_TWINS, MAX_LINKS, trial=record.id)
     if twins:
-        columns = [Column("Trial"), Column("Model"), Column("Protocol"), Column("Rung", True)]
-        columns += [Column("Replicate", True), Column("KLD", True), Column("State")]
-        rows = [
-            [
-                Ref("trial", r["id"]), r["model"], r["protocol"], r["rung"], r["replicate"], r["kld"], r["state"],
-            ]
-            for r in twins
-        ]  # fmt: skip
-        yield Table("The same configuration elsewhere", columns, rows)
+        yield Table.of("The same configuration elsewhere", twins, columns)
 
 
 def _referring(record: TrialRecord, source: Source) -> Iterator[Block]:
+    def ids(sql: str) -> list[int]:
+        return [row["id"] for row in source.rows(sql, MAX_LINKS, trial=record.id)]
+
     others: dict[str, Cell] = {
-        "Measure of predictions": _refs("trial", source, _MEASURED_BY, record.id),
-        "Cited in": _refs("summary", source, _SUMMARIES, record.id),
+        "Measure of predictions": _links_to("trial", ids(_MEASURED_BY)),
+        "Cited in": _links_to("summary", ids(_SUMMARIES)),
     }
     if any(others.values()):
         yield Facts(others)
 
 
 def _events(record: TrialRecord, source: Source) -> Iterator[Block]:
-    events = source.store.events.list(trial_id=record.id, limit=MOST)
+    events = source.store.events.list(trial_id=record.id, limit=MAX_LINKS)
     if events:
-        columns = [Column("When"), Column("What"), Column("Message")]
-        rows = [[moment(event.created_at), event.kind, event.message] for event in events]
-        yield Table("What happened to it", columns, rows)
+        columns: Columns = {
+            "When": lambda event: moment(event.created_at),
+            "What": lambda event: event.kind,
+            "Message": lambda event: event.message,
+        }
+        yield Table.of("What happened to it", events, columns)
 
 
-def _refs(kind: RefKind, source: Source, sql: str, trial: int) -> Refs | None:
-    rows = source.rows(sql, MOST, trial=trial)
-    return Refs(tuple(Ref(kind, row["id"]) for row in rows), MOST) if rows else None
+def _links_to(kind: RefKind, ids: Iterable[int]) -> Refs | None:
+    refs = tuple(Ref(kind, identity) for identity in ids)
+    return Refs(refs, MAX_LINKS) if refs else None

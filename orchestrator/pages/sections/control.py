@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import log10
 from statistics import fmean
-from typing import Any, ClassVar
+from typing import Any
 
 from swarm.orchestrator.monitor.board import TARGET_BITS
 from swarm.orchestrator.pages import charts
-from swarm.orchestrator.pages.base import Section
-from swarm.orchestrator.pages.blocks import Block, Cell, Chart, Charts, Column, Paragraph, Ref, Table
+from swarm.orchestrator.pages.blocks import Block, Cell, Chart, Charts, Num, Paragraph, Ref, Table
 from swarm.orchestrator.views.source import Source, TooMuchError
 
+TITLE = "Agents against the control arm"
+PLACE = 50
 Point = tuple[float, float]
 
 _TRIALS = """SELECT id, number, model, arm, kld, bits_per_value, configuration FROM trials
@@ -27,7 +28,7 @@ WHERE campaign_id = {campaign} ORDER BY on_front DESC, trials DESC"""
 
 
 @dataclass
-class Run:
+class ArmRun:
     """One arm on one model after each of its trials: the dominated share, and the lowest KLD at the target."""
 
     volumes: list[float] = field(default_factory=list)
@@ -36,33 +37,30 @@ class Run:
     texts: list[str] = field(default_factory=list)
 
 
-class Control(Section):
-    """Dominated share of the feasible region and best so far, arm by arm."""
-
-    name: ClassVar[str] = "control"
-    title: ClassVar[str] = "Agents against the control arm"
-    place: ClassVar[int] = 50
-
-    def blocks(self, source: Source) -> Sequence[Block]:
-        """Curves over the number of trials of each arm, the gain with its interval, and who found what."""
-        rows = source.rows(_TRIALS)
-        runs = _runs(rows, source)
-        credit = source.rows(_CREDIT)
-        if not credit:
-            return []
-        found: list[Block] = [_gain(source)]
-        if any(arm == "control" for _, arm in runs):
-            found.append(Charts([_volumes(runs), *_best(runs)]))
-        columns = [Column("Proposer"), Column("Arm"), Column("Trials", True), Column("Failed", True)]
-        columns += [Column("On a front", True), Column("Share", True), Column("Worker time, s", True)]
-        table = [
-            [
-                row["proposer"], row["arm"], row["trials"], row["failed"], row["on_front"],
-                f"{row['on_front'] / row['trials']:.0%}" if row["trials"] else None, row["worker_seconds"],
-            ]
-            for row in credit
-        ]  # fmt: skip
-        return [*found, Table("Who proposed what stands on a Pareto front now", columns, table)]
+def blocks(source: Source) -> Sequence[Block]:
+    """Curves over the number of trials of each arm, the gain with its interval, and who found what."""
+    rows = source.rows(_TRIALS)
+    runs = _runs(rows, source)
+    credit = source.rows(_CREDIT)
+    if not credit:
+        return []
+    found: list[Block] = [_gain(source)]
+    if any(arm == "control" for _, arm in runs):
+        found.append(Charts([_volumes(runs), *_best(runs)]))
+    table = Table.of(
+        "Who proposed what stands on a Pareto front now",
+        credit,
+        {
+            "Proposer": "proposer",
+            "Arm": "arm",
+            Num("Trials"): "trials",
+            Num("Failed"): "failed",
+            Num("On a front"): "on_front",
+            Num("Share"): lambda row: f"{row['on_front'] / row['trials']:.0%}" if row["trials"] else None,
+            Num("Worker time, s"): "worker_seconds",
+        },
+    )
+    return [*found, table]
 
 
 def _gain(source: Source) -> Paragraph:
@@ -88,17 +86,17 @@ def _gain(source: Source) -> Paragraph:
     )
 
 
-def _runs(rows: Sequence[dict[str, Any]], source: Source) -> dict[tuple[str, str], Run]:
+def _runs(rows: Sequence[dict[str, Any]], source: Source) -> dict[tuple[str, str], ArmRun]:
     """The runs of the arms by model and arm; each starts from the default configurations."""
     from swarm.agents.analysis.pareto import front, hypervolume
     from swarm.agents.generation.bandit import LOWEST, box
 
     reference, area = box(source.settings)
-    found: dict[tuple[str, str], Run] = {}
+    found: dict[tuple[str, str], ArmRun] = {}
     for model in source.models:
         mine = [row for row in rows if row["model"] == model]
         for arm in ("agents", "control"):
-            run = Run()
+            run = ArmRun()
             points: list[Point] = []
             best: float | None = None
             volume = 0.0
@@ -125,7 +123,7 @@ def _of_arm(rows: Sequence[dict[str, Any]], arm: str) -> Iterator[dict[str, Any]
     yield from (row for row in rows if row["arm"] == arm)
 
 
-def _volumes(runs: dict[tuple[str, str], Run]) -> Chart:
+def _volumes(runs: dict[tuple[str, str], ArmRun]) -> Chart:
     arms: dict[str, list[list[float]]] = defaultdict(list)
     for (_, arm), run in runs.items():
         arms[arm].append(run.volumes)
@@ -143,11 +141,11 @@ def _volumes(runs: dict[tuple[str, str], Run]) -> Chart:
         f"Dominated share over the number of trials: {'; '.join(told)}.",
         traces,
         charts.layout(charts.axis("trials of the arm, per model"), charts.axis("share, larger is better")),
-        Table("Dominated share by arm", [Column("Arm"), Column("Trials", True), Column("Share", True)], table, True),
+        Table("Dominated share by arm", ["Arm", Num("Trials"), Num("Share")], table, folded=True),
     )
 
 
-def _best(runs: dict[tuple[str, str], Run]) -> Iterator[Chart]:
+def _best(runs: dict[tuple[str, str], ArmRun]) -> Iterator[Chart]:
     for model in dict.fromkeys(model for model, _ in runs):
         traces, told = [], []
         table: list[list[Cell]] = []
@@ -157,8 +155,8 @@ def _best(runs: dict[tuple[str, str], Run]) -> Iterator[Chart]:
             if run is None or run.best[-1] is None:
                 continue
             x = list(range(1, len(run.best) + 1))
-            steps = charts.points(arm, x, run.best, colour=colour, mode="lines", line=_line(arm) | {"shape": "hv"})
-            traces.append(steps)
+            line = _line(arm) | {"shape": "hv"}
+            traces.append(charts.points(arm, x, run.best, colour=colour, mode="lines", line=line))
             better = [i for i in range(len(x)) if i == 0 or run.best[i] != run.best[i - 1]]
             dots = charts.points(
                 arm,
@@ -175,13 +173,13 @@ def _best(runs: dict[tuple[str, str], Run]) -> Iterator[Chart]:
             told.append(f"{arm} {run.best[-1]:.3g}")
             table += [[arm, x[i], run.best[i], Ref("trial", run.ids[i])] for i in better]
         if traces:
-            columns = [Column("Arm"), Column("Trials", True), Column("Lowest KLD so far", True), Column("Trial")]
+            headings = ["Arm", Num("Trials"), Num("Lowest KLD so far"), "Trial"]
             yield Chart(
                 f"{model}: lowest KLD so far at ≤ {TARGET_BITS} bits/value",
                 f"Lowest KLD found on {model} at no more than {TARGET_BITS} bits/value: {', '.join(told)}.",
                 traces,
                 charts.layout(charts.axis("trials of the arm"), charts.log_axis("KLD, nat", seen)),
-                Table(f"Lowest KLD so far on {model}", columns, table, folded=True),
+                Table(f"Lowest KLD so far on {model}", headings, table, folded=True),
             )
 
 

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
-from swarm.orchestrator.pages.base import Section
-from swarm.orchestrator.pages.blocks import Block, Cell, Code, Column, Facts, Heading, Table
-from swarm.orchestrator.pages.cells import moment
+from swarm.orchestrator.pages.blocks import Block, Cell, Code, Columns, Facts, Heading, Num, Table
+from swarm.orchestrator.pages.entities import moment
 from swarm.orchestrator.views.source import Source, TooMuchError
 
+TITLE = "Environment"
+PLACE = 120
 _ENVIRONMENTS = """SELECT e.data, COUNT(*) AS trials FROM trials t JOIN environments e ON e.id = t.environment_id
 WHERE t.campaign_id = {campaign} GROUP BY e.id, e.data ORDER BY COUNT(*) DESC"""
 
 _ANY = """SELECT e.data FROM environments e ORDER BY e.id DESC"""
 
 
-class EnvironmentSection(Section):
-    """Devices and versions, models, settings."""
-
-    name: ClassVar[str] = "environment"
-    title: ClassVar[str] = "Environment"
-    place: ClassVar[int] = 120
-
-    def blocks(self, source: Source) -> Sequence[Block]:
-        """What is needed to run it again."""
-        return [*_machines(source), *_models(source), *_settings(source)]
+def blocks(source: Source) -> Sequence[Block]:
+    """What is needed to run it again."""
+    return [*_machines(source), *_models(source), *_settings(source)]
 
 
 def _machines(source: Source) -> list[Block]:
@@ -57,16 +51,17 @@ def facts(data: Mapping[str, Any]) -> dict[str, Cell]:
 
 
 def _models(source: Source) -> list[Block]:
-    columns = [Column("Model"), Column("Family"), Column("Layers", True), Column("Heads", True)]
-    columns += [Column("KV heads", True), Column("Head size", True), Column("Attention scale"), Column("Weights")]
-    rows: list[list[Cell]] = [
-        [
-            name, info.get("family"), info.get("n_layers"), info.get("n_heads"), info.get("n_kv_heads"),
-            info.get("head_dim"), info.get("scale_kind"), Code(str(info.get("digest", ""))[:12]),
-        ]
-        for name, info in source.infos.items()
-    ]  # fmt: skip
-    return [Table("Models", columns, rows)] if rows else []
+    columns: Columns = {
+        "Model": lambda info: info["name"],
+        "Family": lambda info: info.get("family"),
+        Num("Layers"): lambda info: info.get("n_layers"),
+        Num("Heads"): lambda info: info.get("n_heads"),
+        Num("KV heads"): lambda info: info.get("n_kv_heads"),
+        Num("Head size"): lambda info: info.get("head_dim"),
+        "Attention scale": lambda info: info.get("scale_kind"),
+        "Weights": lambda info: Code(str(info.get("digest", ""))[:12]),
+    }
+    return [Table.of("Models", source.infos.values(), columns)] if source.infos else []
 
 
 def _settings(source: Source) -> list[Block]:

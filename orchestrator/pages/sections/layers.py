@@ -6,18 +6,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from math import isfinite
 from statistics import fmean
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from swarm.orchestrator.pages import charts
-from swarm.orchestrator.pages.base import Section
-from swarm.orchestrator.pages.blocks import Block, Chart, Charts, Column, Paragraph, Table
+from swarm.orchestrator.pages.blocks import Block, Chart, Charts, Num, Paragraph, Table
 from swarm.orchestrator.views.source import Source
 
 if TYPE_CHECKING:
     from swarm.memory.records import TrialRecord
 
-MOST = 400
-MOST_METHODS = 24
+TITLE = "Layer by method"
+PLACE = 30
+MAX_TRIALS = 400
+MAX_METHODS = 24
 SERIES = {
     "layer_output_rel_error": ("error of attention's output", "relative error"),
     "layer_g": ("G", "logits"),
@@ -30,28 +31,21 @@ Grid = dict[str, dict[int, float]]
 """Method to layer to value."""
 
 
-class Layers(Section):
-    """Two heat maps per model."""
-
-    name: ClassVar[str] = "layers"
-    title: ClassVar[str] = "Layer by method"
-    place: ClassVar[int] = 30
-
-    def blocks(self, source: Source) -> Sequence[Block]:
-        """The heat maps."""
-        trials = source.trials(_ATTENTION, MOST)
-        if not trials:
-            return []
-        found = []
-        for model in source.models:
-            mine = [trial for trial in trials if trial.spec.model == model]
-            found += [_chart(model, name, mine) for name in SERIES if any(name in trial.arrays for trial in mine)]
-        text = (
-            "Measured on queries, keys and values captured from the 16-bit run, layer by layer. G = scale · |q| · |k| "
-            "· sqrt(relative MSE of the keys / head size) is the size of the error in the attention logits: where it "
-            "is well below 1, softmax hides it. Methods are in order of their mean."
-        )
-        return [Paragraph(text), Charts(found)]
+def blocks(source: Source) -> Sequence[Block]:
+    """The heat maps."""
+    trials = source.trials(_ATTENTION, MAX_TRIALS)
+    if not trials:
+        return []
+    found = []
+    for model in source.models:
+        mine = [trial for trial in trials if trial.spec.model == model]
+        found += [_chart(model, name, mine) for name in SERIES if any(name in trial.arrays for trial in mine)]
+    text = (
+        "Measured on queries, keys and values captured from the 16-bit run, layer by layer. G = scale · |q| · |k| "
+        "· sqrt(relative MSE of the keys / head size) is the size of the error in the attention logits: where it "
+        "is well below 1, softmax hides it. Methods are in order of their mean."
+    )
+    return [Paragraph(text), Charts(found)]
 
 
 def _chart(model: str, series: str, trials: Sequence[TrialRecord]) -> Chart:
@@ -59,8 +53,8 @@ def _chart(model: str, series: str, trials: Sequence[TrialRecord]) -> Chart:
     grid = _grid(series, trials)
     means = {method: fmean(values.values()) for method, values in grid.items()}
     methods = sorted(grid, key=lambda method: means[method], reverse=True)
-    if len(methods) > MOST_METHODS:  # those that cover most layers say most
-        most = sorted(methods, key=lambda method: -len(grid[method]))[:MOST_METHODS]
+    if len(methods) > MAX_METHODS:  # those that cover most layers say most
+        most = sorted(methods, key=lambda method: -len(grid[method]))[:MAX_METHODS]
         methods = [method for method in methods if method in most]
     layers = sorted({layer for method in methods for layer in grid[method]})
     z = [[grid[method].get(layer) for layer in layers] for method in methods]
@@ -99,6 +93,6 @@ def _method(trial: TrialRecord) -> str:
 
 
 def _table(title: str, methods: Sequence[str], layers: Sequence[int], grid: Grid) -> Table:
-    columns = [Column("Method"), *(Column(str(layer), True) for layer in layers)]
+    headings = ["Method", *(Num(layer) for layer in layers)]
     rows = [[method, *(grid[method].get(layer) for layer in layers)] for method in reversed(methods)]
-    return Table(f"{title}, numbers", columns, rows, folded=True)
+    return Table(f"{title}, numbers", headings, rows, folded=True)

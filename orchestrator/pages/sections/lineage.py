@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from swarm.orchestrator.pages import charts
-from swarm.orchestrator.pages.base import Section
-from swarm.orchestrator.pages.blocks import Block, Cell, Chart, Column, Paragraph, Ref, Table
+from swarm.orchestrator.pages.blocks import Block, Chart, Columns, Num, Paragraph, Ref, Table
 from swarm.orchestrator.pages.entities import status
 from swarm.orchestrator.views.source import Source
 
 if TYPE_CHECKING:
     from swarm.memory.records import FindingRecord
 
-MOST = 24
-MOST_INFLUENTIAL = 10
+TITLE = "Lineage"
+PLACE = 90
+MAX_FINDINGS = 24
+MAX_INFLUENTIAL = 10
 
 _EVIDENCE = """SELECT e.finding_id AS finding, t.id AS trial, t.number FROM evidence e
 JOIN findings f ON f.id = e.finding_id JOIN trials t ON t.id = e.trial_id
@@ -26,43 +27,36 @@ _LED = """SELECT pp.finding_id AS finding, t.id AS trial, t.number FROM proposal
 JOIN findings f ON f.id = pp.finding_id JOIN proposals p ON p.id = pp.proposal_id JOIN trials t ON t.id = p.trial_id
 WHERE f.campaign_id = {campaign} ORDER BY pp.finding_id, t.number"""
 
-Links = Mapping[int, Sequence[tuple[int, int]]]
+TrialLinks = Mapping[int, Sequence[tuple[int, int]]]
 """Finding to trials, each with its id and number."""
 
 
-class Lineage(Section):
-    """Trials along the budget, findings above them, and the links between them."""
-
-    name: ClassVar[str] = "lineage"
-    title: ClassVar[str] = "Lineage"
-    place: ClassVar[int] = 90
-
-    def blocks(self, source: Source) -> Sequence[Block]:
-        """The graph of the findings with most consequences, and the influential ones as a table."""
-        evidence, led = _links(source.rows(_EVIDENCE)), _links(source.rows(_LED))
-        known = {record.id: record for record in source.findings}
-        chosen = sorted((i for i in evidence if i in known), key=lambda i: (-len(led.get(i, ())), -len(evidence[i]), i))
-        if not chosen:
-            return []
-        chosen = chosen[:MOST]
-        text = (
-            "Trials stand along the bottom in the order of their proposal. A grey line leads from a trial to a finding "
-            "that it is evidence of, an orange line from a finding to a trial that it led to."
-        )
-        if len(evidence) > len(chosen):
-            text += f" Shown are the {len(chosen)} findings of {len(evidence)} with most consequences."
-        chart = _chart([known[i] for i in sorted(chosen)], evidence, led)
-        return [Paragraph(text), chart, *_influential(source, known)]
+def blocks(source: Source) -> Sequence[Block]:
+    """The graph of the findings with most consequences, and the influential ones as a table."""
+    evidence, led = _links(source.rows(_EVIDENCE)), _links(source.rows(_LED))
+    known = {record.id: record for record in source.findings}
+    chosen = sorted((i for i in evidence if i in known), key=lambda i: (-len(led.get(i, ())), -len(evidence[i]), i))
+    if not chosen:
+        return []
+    chosen = chosen[:MAX_FINDINGS]
+    text = (
+        "Trials stand along the bottom in the order of their proposal. A grey line leads from a trial to a finding "
+        "that it is evidence of, an orange line from a finding to a trial that it led to."
+    )
+    if len(evidence) > len(chosen):
+        text += f" Shown are the {len(chosen)} findings of {len(evidence)} with most consequences."
+    chart = _chart([known[i] for i in sorted(chosen)], evidence, led)
+    return [Paragraph(text), chart, *_influential(source, known)]
 
 
-def _links(rows: Sequence[dict[str, Any]]) -> Links:
+def _links(rows: Sequence[dict[str, Any]]) -> TrialLinks:
     found: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for row in rows:
         found[int(row["finding"])].append((int(row["trial"]), int(row["number"])))
     return found
 
 
-def _chart(findings: Sequence[FindingRecord], evidence: Links, led: Links) -> Chart:
+def _chart(findings: Sequence[FindingRecord], evidence: TrialLinks, led: TrialLinks) -> Chart:
     height = {record.id: 1 + place for place, record in enumerate(findings)}
     x = {record.id: max(number for _, number in evidence[record.id]) for record in findings}
     grey = [(number, 0, x[i], height[i]) for i in height for _, number in evidence[i]]
@@ -97,17 +91,14 @@ def _chart(findings: Sequence[FindingRecord], evidence: Links, led: Links) -> Ch
             charts.axis("", showgrid=False, zeroline=False, **ticks),
             180 + 17 * len(findings),
         ),
-        Table(
+        Table.of(
             "Findings with what they rest on and led to",
-            [Column("Finding"), Column("Rests on trials"), Column("Led to trials")],
-            [
-                [
-                    Ref("finding", i),
-                    ", ".join(str(trial) for trial, _ in evidence[i]),
-                    ", ".join(str(trial) for trial, _ in led.get(i, ())),
-                ]
-                for i in height
-            ],
+            height,
+            {
+                "Finding": lambda i: Ref("finding", i),
+                "Rests on trials": lambda i: ", ".join(str(trial) for trial, _ in evidence[i]),
+                "Led to trials": lambda i: ", ".join(str(trial) for trial, _ in led.get(i, ())),
+            },
             folded=True,
         ),
     )
@@ -131,19 +122,16 @@ def _influential(source: Source, known: Mapping[int, FindingRecord]) -> list[Tab
         return []
     from swarm.memory import lineage
 
-    rows: list[list[Cell]] = [
-        [
-            Ref("finding", found.finding_id), status(known[found.finding_id].finding.status), found.statement,
-            found.trials, found.findings,
-        ]
-        for found in lineage.influential(lineage.graph(source.store, source.campaign.id), MOST_INFLUENTIAL)
-        if found.finding_id in known and found.trials
-    ]  # fmt: skip
-    columns = [
-        Column("Finding"),
-        Column("Status"),
-        Column("Statement"),
-        Column("Trials", True),
-        Column("Findings", True),
+    found = [
+        each
+        for each in lineage.influential(lineage.graph(source.store, source.campaign.id), MAX_INFLUENTIAL)
+        if each.finding_id in known and each.trials
     ]
-    return [Table("What most trials and findings descend from", columns, rows)] if rows else []
+    columns: Columns = {
+        "Finding": lambda each: Ref("finding", each.finding_id),
+        "Status": lambda each: status(known[each.finding_id].finding.status),
+        "Statement": lambda each: each.statement,
+        Num("Trials"): lambda each: each.trials,
+        Num("Findings"): lambda each: each.findings,
+    }
+    return [Table.of("What most trials and findings descend from", found, columns)] if found else []

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from swarm.orchestrator.console import duration
 from swarm.orchestrator.monitor.board import TARGET_BITS
-from swarm.orchestrator.pages.base import Section
-from swarm.orchestrator.pages.blocks import Bar, Block, Cell, Column, Ref, Table, Tag, Tiles, Tone
-from swarm.orchestrator.pages.cells import moment
+from swarm.orchestrator.pages.blocks import Bar, Block, Cell, Num, Ref, Table, Tag, Tiles
+from swarm.orchestrator.pages.entities import CAMPAIGN_TONES, moment
 from swarm.orchestrator.views.source import Source
 from swarm.orchestrator.views.status import best
 
-STATES: dict[str, Tone] = {"running": "warn", "complete": "good", "failed": "bad", "interrupted": "warn"}
-RECENT = 50
+TITLE = "At a glance"
+PLACE = 0
+RECENT_TRIALS = 50
+"""How many of the latest trials the rate is taken from."""
 
 
-class Overview(Section):
-    """State, progress, the best per model."""
-
-    name: ClassVar[str] = "overview"
-    title: ClassVar[str] = "At a glance"
-    place: ClassVar[int] = 0
-
-    def blocks(self, source: Source) -> Sequence[Block]:
-        """Tiles and the best configuration of each model."""
-        return [Tiles(_tiles(source)), *_best(source)]
+def blocks(source: Source) -> Sequence[Block]:
+    """Tiles and the best configuration of each model."""
+    return [Tiles(_tiles(source)), *_best(source)]
 
 
 def _tiles(source: Source) -> list[tuple[str, Cell, Cell]]:
@@ -36,7 +29,7 @@ def _tiles(source: Source) -> list[tuple[str, Cell, Cell]]:
     statuses = [record.finding.status for record in source.findings]
     pending = [Ref("summary", s.id, f"summary {s.id}") for s in source.summaries if s.summary.state == "pending"]
     tiles: list[tuple[str, Cell, Cell]] = [
-        ("State", Tag(campaign.state, STATES[campaign.state]), f"since {moment(campaign.created_at)}"),
+        ("State", Tag(campaign.state, CAMPAIGN_TONES[campaign.state]), f"since {moment(campaign.created_at)}"),
         ("Trials", Bar(source.finished, campaign.budget.trials), f"{failed} failed" if failed else "none failed"),
         ("Time", duration(spent.get("seconds")), f"workers {duration(spent.get('worker_seconds'))}"),
         ("Findings", len(statuses), f"{statuses.count('confirmed')} confirmed, {statuses.count('refuted')} refuted"),
@@ -54,8 +47,8 @@ def _eta(source: Source) -> tuple[Cell, Cell]:
     rows = source.rows(
         "SELECT finished_at FROM trials WHERE campaign_id = {campaign} AND finished_at IS NOT NULL "
         "AND number >= {first} ORDER BY finished_at DESC",
-        RECENT,
-        first=max(0, source.finished - 4 * RECENT),
+        RECENT_TRIALS,
+        first=max(0, source.finished - 4 * RECENT_TRIALS),
     )
     from datetime import datetime
 
@@ -71,20 +64,21 @@ def _best(source: Source) -> list[Block]:
     rows = best(source)
     if not rows:
         return []
-    columns = [Column("Model"), Column("Rung", True), Column("KLD", True), Column("Bits/value", True)]
-    columns += [Column("Same top-1", True), Column("Configuration"), Column("Trial"), Column("Proposer")]
     return [
-        Table(
+        Table.of(
             f"Lowest KLD at no more than {TARGET_BITS} bits/value (KLD compares within a rung: rung 0 quantizes what "
             "is read while decoding, rung 1 the prefill too)",
-            columns,
-            [
-                [
-                    row["model"], row["rung"], row["kld"], row["bits_per_value"],
-                    row["same_top1"], row["configuration"], Ref("trial", row["trial_id"]), row["proposer"],
-                ]
-                for row in rows
-            ],
+            rows,
+            {
+                "Model": "model",
+                Num("Rung"): "rung",
+                Num("KLD"): "kld",
+                Num("Bits/value"): "bits_per_value",
+                Num("Same top-1"): "same_top1",
+                "Configuration": "configuration",
+                "Trial": lambda row: Ref("trial", row["trial_id"]),
+                "Proposer": "proposer",
+            },
             stacked=True,
         )
-    ]  # fmt: skip
+    ]

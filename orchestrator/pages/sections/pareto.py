@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import Any
 
-from swarm.orchestrator.pages import charts, intervals
-from swarm.orchestrator.pages.base import Section
-from swarm.orchestrator.pages.blocks import Block, Chart, Charts, Column, Interval, Paragraph, Ref, Table
+from swarm.orchestrator.pages import charts
+from swarm.orchestrator.pages.blocks import Block, Chart, Charts, Interval, Num, Paragraph, Ref, Table
+from swarm.orchestrator.pages.entities import kld_span
 from swarm.orchestrator.views.source import Source, TooMuchError
 
-CLOUD = 1_200
-NOTHING = 1e-9
+TITLE = "Pareto fronts"
+PLACE = 10
+MAX_CLOUD = 1_200
+MIN_KLD = 1e-9
 """KLD of the 16-bit run against itself is rounding, and has no place on a logarithmic axis."""
 Row = Mapping[str, Any]
 
@@ -30,35 +32,28 @@ WHERE campaign_id = {campaign} AND kld IS NOT NULL AND protocol = 'quality' AND 
 ORDER BY kld"""
 
 
-class Pareto(Section):
-    """One chart per model and rung."""
-
-    name: ClassVar[str] = "pareto"
-    title: ClassVar[str] = "Pareto fronts"
-    place: ClassVar[int] = 10
-
-    def blocks(self, source: Source) -> Sequence[Block]:
-        """The fronts, with the other trials behind them."""
-        fronts = source.rows(_FRONT)
-        if not fronts:
-            return []
-        found = []
-        try:
-            cloud = source.rows(_CLOUD, CLOUD)
-        except TooMuchError:
-            cloud = []
-        for group, rows in groupby(fronts, key=_group):
-            members = list(rows)
-            best = {row["id"] for row in members}
-            found.append(_chart(group, members, [r for r in cloud if _group(r) == group and r["id"] not in best]))
-        text = (
-            "Lower and further left is better. The line is what no other trial beats in both; bars are 95% intervals "
-            "over text windows. KLD is the mean divergence of next-token distributions from the 16-bit run, in nats; "
-            "bits/value counts all metadata. A click on a point leads to its trial."
-        )
-        if len(cloud) >= CLOUD:
-            text += f" Behind the fronts stand the {CLOUD:,} trials with the lowest KLD."
-        return [Paragraph(text), Charts(found)]
+def blocks(source: Source) -> Sequence[Block]:
+    """The fronts, with the other trials behind them."""
+    fronts = source.rows(_FRONT)
+    if not fronts:
+        return []
+    found = []
+    try:
+        cloud = source.rows(_CLOUD, MAX_CLOUD)
+    except TooMuchError:
+        cloud = []
+    for group, rows in groupby(fronts, key=_group):
+        members = list(rows)
+        best = {row["id"] for row in members}
+        found.append(_chart(group, members, [r for r in cloud if _group(r) == group and r["id"] not in best]))
+    text = (
+        "Lower and further left is better. The line is what no other trial beats in both; bars are 95% intervals "
+        "over text windows. KLD is the mean divergence of next-token distributions from the 16-bit run, in nats; "
+        "bits/value counts all metadata. A click on a point leads to its trial."
+    )
+    if len(cloud) >= MAX_CLOUD:
+        text += f" Behind the fronts stand the {MAX_CLOUD:,} trials with the lowest KLD."
+    return [Paragraph(text), Charts(found)]
 
 
 def _group(row: Row) -> tuple[str, int, int]:
@@ -67,17 +62,17 @@ def _group(row: Row) -> tuple[str, int, int]:
 
 def _chart(group: tuple[str, int, int], front: Sequence[Row], cloud: Sequence[Row]) -> Chart:
     model, rung, context = group
-    spans = [intervals.kld(row["kld"], row["stderr"], row["n"]) for row in front]
-    drawn = [(row, span) for row, span in zip(front, spans, strict=True) if row["kld"] > NOTHING]
-    seen = [row["kld"] for row in cloud if row["kld"] > NOTHING] + [row["kld"] for row, _ in drawn]
+    spans = [kld_span(row["kld"], row["stderr"], row["n"]) for row in front]
+    drawn = [(row, span) for row, span in zip(front, spans, strict=True) if row["kld"] > MIN_KLD]
+    seen = [row["kld"] for row in cloud if row["kld"] > MIN_KLD] + [row["kld"] for row, _ in drawn]
     traces = []
     for arm, (colour, symbol) in charts.ARMS.items():
-        rows = [row for row in cloud if row["arm"] == arm and row["kld"] > NOTHING]
+        rows = [row for row in cloud if row["arm"] == arm and row["kld"] > MIN_KLD]
         if rows:
             traces.append(_points(arm, rows, colour=colour, symbol=symbol, opacity=0.55))
     line = _points("front", [row for row, _ in drawn], colour=charts.GREEN, mode="lines+markers")
     line |= {"line": {"color": charts.GREEN, "width": 2, "shape": "hv"}, "marker": {"color": charts.GREEN, "size": 9}}
-    line["error_y"] = charts.spread([s.low for _, s in drawn], [s.value for _, s in drawn], [s.high for _, s in drawn])
+    line["error_y"] = charts.spread(span for _, span in drawn)
     line["text"] = [charts.label(_text(row, span), 160) for row, span in drawn]
     title = f"{model}, rung {rung}" + (f", context {context:,}" if context != 512 else "")
     best = front[0]
@@ -104,10 +99,16 @@ def _text(row: Row, span: Interval | None = None) -> str:
 
 
 def _table(title: str, front: Sequence[Row], spans: Sequence[Interval]) -> Table:
-    columns = [Column("Bits/value", True), Column("KLD, 95% interval", True), Column("Same top-1", True)]
-    columns += [Column("Configuration"), Column("Trial"), Column("Proposer")]
-    rows = [
-        [row["bits_per_value"], span, row["same_top1"], row["configuration"], Ref("trial", row["id"]), row["proposer"]]
-        for row, span in zip(front, spans, strict=True)
-    ]
-    return Table(f"Pareto front of {title}", columns, rows, folded=True)
+    return Table.of(
+        f"Pareto front of {title}",
+        zip(front, spans, strict=True),
+        {
+            Num("Bits/value"): lambda each: each[0]["bits_per_value"],
+            Num("KLD, 95% interval"): lambda each: each[1],
+            Num("Same top-1"): lambda each: each[0]["same_top1"],
+            "Configuration": lambda each: each[0]["configuration"],
+            "Trial": lambda each: Ref("trial", each[0]["id"]),
+            "Proposer": lambda each: each[0]["proposer"],
+        },
+        folded=True,
+    )

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from swarm.orchestrator.console import duration
 from swarm.orchestrator.pages import charts
-from swarm.orchestrator.pages.base import Section
-from swarm.orchestrator.pages.blocks import Block, Cell, Chart, Column, Table
+from swarm.orchestrator.pages.blocks import Block, Chart, Columns, Num, Table
 from swarm.orchestrator.views.source import Source, TooMuchError
 
+TITLE = "Spend"
+PLACE = 100
 KINDS = {
     "trials": "trials",
     "seconds": "wall time",
@@ -20,7 +21,7 @@ KINDS = {
     "tokens": "LLM tokens",
     "usd": "USD",
 }
-MOST_POINTS = 400
+MAX_POINTS = 400
 
 _ROLES = """SELECT kind, role, spent FROM spend WHERE campaign_id = {campaign} AND role <> '' AND spent > 0
 AND kind IN ('tokens', 'usd', 'worker_seconds') ORDER BY kind, spent DESC"""
@@ -36,30 +37,22 @@ _ENDS = """SELECT finished_at FROM trials WHERE campaign_id = {campaign} AND fin
 ORDER BY finished_at"""
 
 
-class Spend(Section):
-    """The ledger, LLM calls, and trials over time."""
-
-    name: ClassVar[str] = "spend"
-    title: ClassVar[str] = "Spend"
-    place: ClassVar[int] = 100
-
-    def blocks(self, source: Source) -> Sequence[Block]:
-        """Accounts, roles, calls, protocols, and a curve of finished trials."""
-        found: list[Block] = [_accounts(source)]
-        with suppress(TooMuchError):  # the ledger says what was spent, of a store of any size
-            found += [*_pace(source), *_protocols(source)]
-        return [*found, *_calls(source), *_roles(source)]
+def blocks(source: Source) -> Sequence[Block]:
+    """Accounts, roles, calls, protocols, and a curve of finished trials."""
+    found: list[Block] = [_accounts(source)]
+    with suppress(TooMuchError):  # the ledger says what was spent, of a store of any size
+        found += [*_pace(source), *_protocols(source)]
+    return [*found, *_calls(source), *_roles(source)]
 
 
 def _accounts(source: Source) -> Table:
-    columns = [Column("What"), Column("Spent", True), Column("Reserved", True), Column("Budget", True)]
     accounts = source.store.ledger.totals(source.campaign.id)
     rows = [
         [name, _amount(kind, a.spent), _amount(kind, a.reserved), "no limit" if a.cap is None else _amount(kind, a.cap)]
         for kind, name in KINDS.items()
         if (a := accounts.get(kind)) is not None
     ]
-    return Table("The ledger", columns, rows)
+    return Table("The ledger", ["What", Num("Spent"), Num("Reserved"), Num("Budget")], rows)
 
 
 def _amount(kind: str, value: float) -> str:
@@ -69,31 +62,38 @@ def _amount(kind: str, value: float) -> str:
 
 
 def _calls(source: Source) -> list[Table]:
+    columns: Columns = {
+        "Role": "role",
+        "Model": "model",
+        "Outcome": "outcome",
+        Num("Calls"): "calls",
+        Num("Tokens in"): "tokens_in",
+        Num("Tokens out"): "tokens_out",
+        Num("USD"): lambda row: f"{row['usd']:.4f}",
+        Num("Time"): lambda row: duration(row["seconds"]),
+    }
     rows = source.rows(_CALLS)
-    columns = [Column("Role"), Column("Model"), Column("Outcome"), Column("Calls", True), Column("Tokens in", True)]
-    columns += [Column("Tokens out", True), Column("USD", True), Column("Time", True)]
-    table: list[list[Cell]] = [
-        [
-            row["role"], row["model"], row["outcome"], row["calls"], row["tokens_in"], row["tokens_out"],
-            f"{row['usd']:.4f}", duration(row["seconds"]),
-        ]
-        for row in rows
-    ]  # fmt: skip
-    return [Table("Calls of language models", columns, table)] if rows else []
+    return [Table.of("Calls of language models", rows, columns)] if rows else []
 
 
 def _roles(source: Source) -> list[Table]:
-    rows = [[row["role"], KINDS[row["kind"]], _amount(row["kind"], row["spent"])] for row in source.rows(_ROLES)]
-    columns = [Column("Role"), Column("What"), Column("Spent", True)]
-    return [Table("By role", columns, rows, folded=True)] if rows else []
+    columns: Columns = {
+        "Role": "role",
+        "What": lambda row: KINDS[row["kind"]],
+        Num("Spent"): lambda row: _amount(row["kind"], row["spent"]),
+    }
+    rows = source.rows(_ROLES)
+    return [Table.of("By role", rows, columns, folded=True)] if rows else []
 
 
 def _protocols(source: Source) -> list[Table]:
-    rows: list[list[Cell]] = [
-        [row["protocol"], row["trials"], duration(row["seconds"])] for row in source.rows(_PROTOCOLS)
-    ]
-    columns = [Column("Protocol"), Column("Trials", True), Column("Worker time", True)]
-    return [Table("By protocol", columns, rows)] if rows else []
+    columns: Columns = {
+        "Protocol": "protocol",
+        Num("Trials"): "trials",
+        Num("Worker time"): lambda row: duration(row["seconds"]),
+    }
+    rows = source.rows(_PROTOCOLS)
+    return [Table.of("By protocol", rows, columns)] if rows else []
 
 
 def _pace(source: Source) -> list[Chart]:
@@ -102,7 +102,7 @@ def _pace(source: Source) -> list[Chart]:
         return []
     start = source.campaign.created_at.replace(tzinfo=ends[0].tzinfo)
     minutes = [(end - start).total_seconds() / 60 for end in ends]
-    step = max(1, len(ends) // MOST_POINTS)
+    step = max(1, len(ends) // MAX_POINTS)
     kept: list[Any] = sorted({*range(0, len(ends), step), len(ends) - 1})
     x, y = [minutes[i] for i in kept], [i + 1 for i in kept]
     rate = (len(ends) - 1) / max(minutes[-1] - minutes[0], 1e-9)

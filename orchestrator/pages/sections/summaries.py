@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from swarm.orchestrator.pages import markup
-from swarm.orchestrator.pages.base import Section
-from swarm.orchestrator.pages.blocks import Block, Column, Heading, Paragraph, Prose, Ref, Table, Tag
-from swarm.orchestrator.pages.cells import moment
-from swarm.orchestrator.pages.entities import REVIEW_TONES
+from swarm.orchestrator.pages.blocks import Block, Columns, Heading, Paragraph, Prose, Ref, Table, Tag
+from swarm.orchestrator.pages.entities import REVIEW_TONES, moment
 from swarm.orchestrator.views.source import Source, TooMuchError
 
 if TYPE_CHECKING:
     from swarm.memory.records import SummaryRecord
 
 
-class Summaries(Section):
-    """The newest summary in full, the others by name."""
+TITLE = "Summaries"
+PLACE = 80
 
-    name: ClassVar[str] = "summaries"
-    title: ClassVar[str] = "Summaries"
-    place: ClassVar[int] = 80
 
-    def blocks(self, source: Source) -> Sequence[Block]:
-        """The newest text, and a table of all."""
-        if not source.summaries:
-            return []
-        newest = source.summaries[-1]
-        heading = Heading(f"Summary {newest.id}", Ref("summary", newest.id), review_tag(newest))
-        found: list[Block] = [heading, *text(newest, source)]
-        if len(source.summaries) > 1:
-            columns = [Column("Summary"), Column("Title"), Column("Review"), Column("Reviewer"), Column("Note")]
-            columns += [Column("Written")]
-            rows = [
-                [Ref("summary", r.id), r.summary.title, review_tag(r), r.reviewer, r.note, moment(r.created_at)]
-                for r in reversed(source.summaries)
-            ]
-            found.append(Table("All summaries, the latest first", columns, rows))
-        return found
+def blocks(source: Source) -> Sequence[Block]:
+    """The newest text, and a table of all."""
+    if not source.summaries:
+        return []
+    newest = source.summaries[-1]
+    heading = Heading(f"Summary {newest.id}", Ref("summary", newest.id), review_tag(newest))
+    found: list[Block] = [heading, *text(newest, source)]
+    if len(source.summaries) > 1:
+        columns: Columns = {
+            "Summary": lambda record: Ref("summary", record.id),
+            "Title": lambda record: record.summary.title,
+            "Review": review_tag,
+            "Reviewer": lambda record: record.reviewer,
+            "Note": lambda record: record.note,
+            "Written": lambda record: moment(record.created_at),
+        }
+        found.append(Table.of("All summaries, the latest first", reversed(source.summaries), columns))
+    return found
 
 
 def text(record: SummaryRecord, source: Source) -> list[Paragraph | Prose]:

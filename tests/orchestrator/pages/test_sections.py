@@ -12,7 +12,7 @@ from swarm.memory.records import Budget
 from swarm.memory.store import Store
 from swarm.orchestrator.pages import base, charts, markup, render
 from swarm.orchestrator.pages.blocks import Chart, Charts, Paragraph, Prose, Ref, Table
-from swarm.orchestrator.pages.cells import Cells
+from swarm.orchestrator.pages.render import cells
 from swarm.orchestrator.pages.report import InFile
 from swarm.orchestrator.views.source import PAGE, Bounds, Source
 
@@ -58,7 +58,7 @@ def test_a_section_shows_what_there_is(source, name):
         assert "<" not in own  # Plotly would read it as markup
     for block in blocks:
         if isinstance(block, Table):
-            assert all(len(row) == len(block.columns) for row in block.rows)
+            assert all(len(row) == len(block.headings) for row in block.rows)
     assert charts_of(blocks) or blocks
 
 
@@ -96,7 +96,7 @@ def test_every_number_of_a_summary_leads_to_what_it_rests_on(source):
     record = source.summaries[-1]
     prose = markup.resolved(record.summary.text, source.resolver, record.campaign_id)
     assert len(prose.inserts) == len(PATTERN.findall(record.summary.text))
-    text = markup.html(prose, Cells(InFile()).html)
+    text = markup.html(prose, cells(InFile()))
     linked = re.findall(r'<a href="([^"]+)" title="[^"]+">([^<]+)</a>', text)
     assert ("#trial-1", "trial 1, kld") in re.findall(r'<a href="([^"]+)" title="([^"]+)"', text)
     assert ("#finding-1", "finding 1") in linked
@@ -108,9 +108,9 @@ def test_every_number_of_a_summary_leads_to_what_it_rests_on(source):
 
 @pytest.mark.parametrize("text", ["\ue0000\ue001", "\ue0005\ue001 x", "`\ue0000\ue001`"])
 def test_placeholders_of_somebody_else_stand_for_nothing(text):
-    assert markup.html(markup.unresolved(text), Cells(InFile()).html).count("<a") == 0
+    assert markup.html(markup.unresolved(text), cells(InFile())).count("<a") == 0
     assert "\ue000" not in markup.unresolved(text).text
-    assert markup.html(Prose("\ue00099\ue001"), Cells(InFile()).html) == "<p></p>\n"
+    assert markup.html(Prose("\ue00099\ue001"), cells(InFile())) == "<p></p>\n"
 
 
 @pytest.mark.parametrize(
@@ -135,4 +135,4 @@ def test_figures_hold_no_markup():
     assert trace["name"] == "&lt;a href='javascript:x'&gt;"
     assert trace["text"] == ["&lt;b&gt;", "&amp;"]
     assert trace["x"] == [1.0, None]
-    assert Cells(InFile()).html(Ref("trial", 3, "<x>")) == '<a href="#trial-3">&lt;x&gt;</a>'
+    assert cells(InFile())(Ref("trial", 3, "<x>")) == '<a href="#trial-3">&lt;x&gt;</a>'
