@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from statistics import fmean
 
@@ -102,6 +103,7 @@ def test_an_agent_works_with_a_store_over_standard_input(kept):
     command = StdioServerParameters(
         command=sys.executable,
         args=["-c", "from swarm.orchestrator.cli import main; main()", "mcp", "--store", str(kept), "--name", "stdio"],
+        env=dict(os.environ),
     )
     pair = {"model": "beta", "key": {"method": "q5_1"}, "value": {"method": "q5_1"}, "sink_tokens": 4}
     status, rows, offer, bad = ask(
