@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import TYPE_CHECKING, Any, Self
 
@@ -9,7 +10,7 @@ from swarm.kernels import arrays, attention, modules
 from swarm.kernels.attention import StoredView
 from swarm.kernels.backends import base as backends
 from swarm.kernels.codec import Codec, Factors
-from swarm.kernels.errors import ModelError, SpecError, SwarmError
+from swarm.kernels.errors import ModelError, SpecError, SwarmError, UsageError
 from swarm.kernels.quantizers import base
 from swarm.kernels.side import CacheSide
 from swarm.kernels.spec import KVSpec
@@ -61,6 +62,8 @@ class PackedKVCache:
         self.backend = backend or backends.current()
         self._key: CacheSide | None = None
         self._value: CacheSide | None = None
+        self._keep_at: int | None = None  # tokens of the state to keep
+        self._kept: tuple[CacheSide, ...] = ()
 
     def update_and_fetch(self, keys: Array, values: Array) -> tuple[StoredView, StoredView]:
         """Take in the keys and values [B, H, T, D] of new tokens; the returned views are for attention only."""
@@ -84,6 +87,7 @@ class PackedKVCache:
             for side, x in ((key, keys), (value, values))
         )
         self.offset = key.offset
+        self._keep_state()
         return StoredView(self, key_view, value_view, (keys, values))
 
     def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
@@ -120,8 +124,9 @@ class PackedKVCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes really held, room for growth and codebooks included."""
-        return sum(side.nbytes for side in self.sides)
+        """Bytes really held, room for growth, codebooks and a kept state included."""
+        kept = sum(side.half_nbytes + (side.store.nbytes if self.window else 0) for side in self._kept)
+        return kept + sum(side.nbytes for side in self.sides)
 
     def bits_per_value(self) -> float:
         """Exact bits per stored value now: sinks, packed codes, tail, codebooks."""
@@ -170,16 +175,63 @@ class PackedKVCache:
         return self.offset == 0
 
     def is_trimmable(self) -> bool:
-        """Whether the last tokens can be taken back: not once a window has dropped old ones."""
+        """Whether any number of last tokens can be taken back, so that what is left is what a new cache would hold.
+
+        Not once a window has dropped tokens, nor once a token was packed that a shorter cache has in 16 bit: in its
+        residual window, or in a block of tokens that is not yet full.
+        """
+        return self._dropped_nothing and all(side.trims_exactly for side in self.sides)
+
+    @property
+    def _dropped_nothing(self) -> bool:
         return self.window is None or self.offset < self.window
 
     def trim(self, n: int) -> int:
-        """Take back the last n tokens; returns how many were."""
+        """Take back the last n tokens (all, if there are fewer); returns how many were.
+
+        Raises:
+            UsageError: what is left would not be what a new cache of these tokens holds.
+        """
         n = min(self.offset, n)
+        if not self._dropped_nothing or not all(side.can_trim(n) for side in self.sides):
+            raise UsageError(
+                f"The last {n} of {self.offset} tokens cannot be taken back from a cache of {self.kv.label}.",
+                "Tokens before them are packed or dropped already: read the shorter text into a new cache.",
+            )
         for side in self.sides:
             side.trim(self.backend.xp, n)
         self.offset -= n
+        if self._kept and self.offset < self._kept[0].offset:
+            self._kept = ()
         return n
+
+    def keep_state_at(self, tokens: int) -> None:
+        """Remember the state in which the cache will be when it holds so many tokens, for `kept_state`.
+
+        Beside the cache this holds the 16-bit tokens of that state, and with a window its packed ones.
+        """
+        self._keep_at, self._kept = tokens, ()
+        self._keep_state()
+
+    def _keep_state(self) -> None:
+        if self.offset != self._keep_at:
+            return
+        self._kept = tuple(copy.copy(side) for side in self.sides)
+        if self.window is not None:  # drops packed tokens; without one they only grow
+            for side in self._kept:
+                side.store = side.store.shared(side.store.blocks)
+
+    def kept_state(self) -> PackedKVCache | None:
+        """A cache in the state that `keep_state_at` asked for, sharing arrays until it grows; None if not reached."""
+        if not self._kept:
+            return None
+        older = copy.copy(self)
+        older._keep_at, older._kept, older.offset = None, (), self._kept[0].offset
+        older._key, older._value = kept = tuple(copy.copy(side) for side in self._kept)
+        for side, now in zip(kept, self.sides, strict=True):
+            packed = (side.encoded - side.sinks) // side.store.block_tokens
+            side.store = now.store.shared(packed) if self.window is None else side.store.shared(side.store.blocks)
+        return older
 
     @property
     def state(self) -> dict[str, Any]:
@@ -215,6 +267,7 @@ class PackedKVCache:
             for side, entry in state.get("factors", {}).items()
         }
         self._key = self._value = None
+        self._kept = ()
         if self.offset:
             dims = [int(state[name]["head_dim"]) for name in ("key", "value")]
             for name, side in zip(("key", "value"), self._sides(*dims), strict=True):

@@ -30,12 +30,13 @@ class PackedStore:
         self.blocks = 0  # live blocks
         self._front = 0  # dropped blocks whose memory is not yet reused
         self._parts: Packed = {}
+        self._shared = False  # with another store: these arrays are not written any more
 
     def append(self, xp: Namespace, packed: Packed) -> None:
         """Add packed arrays behind the last block."""
         added = next(iter(packed.values())).shape[2]
         end = self._front + self.blocks
-        if not self._parts or end + added > self._capacity:
+        if not self._parts or self._shared or end + added > self._capacity:
             self._reallocate(xp, packed, self.blocks + added)
             end = self.blocks
         for name, part in packed.items():
@@ -57,8 +58,18 @@ class PackedStore:
         self.blocks -= blocks
 
     def truncate(self, blocks: int) -> None:
-        """Keep only the first blocks."""
+        """Keep only the first blocks; the memory goes back where none is left."""
         self.blocks = min(self.blocks, blocks)
+        if not self.blocks:
+            self._front, self._parts = 0, {}
+
+    def shared(self, blocks: int) -> PackedStore:
+        """A store of the first blocks on the same arrays; whichever of the two grows first takes arrays of its own."""
+        other = PackedStore(self.block_tokens)
+        other.blocks, other._front, other._parts = self.blocks, self._front, dict(self._parts)
+        other.truncate(blocks)
+        self._shared = other._shared = True
+        return other
 
     def restore(self, xp: Namespace, packed: Packed) -> None:
         """Replace everything by these arrays."""
@@ -91,6 +102,7 @@ class PackedStore:
                 grown[:, :, : self.blocks] = live[name]
             self._parts[name] = grown
         self._front = 0
+        self._shared = False
 
 
 class KnownPart(Protocol):
@@ -174,30 +186,27 @@ class CacheSide:
         if blocks > 0:
             self.store.drop(blocks)
 
-    def trim(self, xp: Namespace, tokens: int) -> None:
-        """Forget the last tokens. Of a block that is cut, the remaining tokens go back to the tail as decoded."""
-        self.offset -= tokens
-        if self.offset >= self.encoded:
-            self.tail = None if self.tail is None else _own(xp, self.tail[:, :, : self.offset - self.encoded])
-            return
-        kept = max(0, self.offset - self.packed_first)
-        blocks, rest = divmod(kept, self.store.block_tokens)
-        self.tail = None
-        if rest:
-            self.tail = self._decoded(xp, blocks, rest)
-        self.store.truncate(blocks)
-        self.encoded = self.offset - rest
-        if self.sink is not None and self.offset < self.sinks:
-            self.sink = _own(xp, self.sink[:, :, : self.offset]) if self.offset else None
-            self.encoded = self.sinks
+    @property
+    def trims_exactly(self) -> bool:
+        """Whether any number of last tokens can be taken back: no packed token is in 16 bit in a shorter cache."""
+        return self.encoded == self.sinks or (self.residual == 0 and self.store.block_tokens == 1)
 
-    def _decoded(self, xp: Namespace, block: int, tokens: int) -> Array:
-        start = self.packed_first + block * self.store.block_tokens
-        vectors = self.codec.unpack(xp, self.store.read(block, block + 1))[:, :, :tokens]
-        vectors = self.codec.output(vectors)
-        if self.part is not None:
-            vectors = vectors + self.part.keys(xp, start, start + tokens)
-        return arrays.half(xp, vectors)
+    def can_trim(self, tokens: int) -> bool:
+        """Whether 16 bit of all that a cache without the last tokens has in 16 bit are still held."""
+        left = self.offset - tokens
+        target = self.encoded_after(left)
+        return target == self.encoded or left <= target
+
+    def trim(self, xp: Namespace, tokens: int) -> None:
+        """Forget the last tokens, where `can_trim` says so: what is left is what a cache without them holds."""
+        self.offset -= tokens
+        target = self.encoded_after(self.offset)
+        if self.tail is not None:
+            self.tail = _own(xp, self.tail[:, :, : max(0, self.offset - self.encoded)])
+        self.store.truncate((target - self.packed_first) // self.store.block_tokens)
+        self.encoded = target
+        if self.sink is not None and self.offset < self.sinks:
+            self.sink = _own(xp, self.sink[:, :, : self.offset])
 
     @property
     def tokens(self) -> int:
@@ -229,15 +238,16 @@ class CacheSide:
     @property
     def nbytes(self) -> int:
         """Bytes held: segments with their room for growth, and the codec's tables."""
-        return self._half_nbytes + self.store.nbytes + self.codec.constant_nbytes
+        return self.half_nbytes + self.store.nbytes + self.codec.constant_nbytes
 
     @property
     def live_nbytes(self) -> int:
         """Bytes of the stored tokens and the codec's tables."""
-        return self._half_nbytes + self.store.live_nbytes + self.codec.constant_nbytes
+        return self.half_nbytes + self.store.live_nbytes + self.codec.constant_nbytes
 
     @property
-    def _half_nbytes(self) -> int:
+    def half_nbytes(self) -> int:
+        """Bytes of the 16-bit tokens."""
         return sum(half.nbytes for half in (self.sink, self.tail) if half is not None)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from swarm.experiments.models.base import LoadedModel
     from swarm.kernels.cache import PackedKVCache
 
-PROMPT_CACHES = 10
+MAX_PROMPT_CACHES = 10
 PREFILL_STEP = 512
 
 
@@ -44,6 +44,33 @@ def _empty(cache: PackedKVCache) -> PackedKVCache:
     )
 
 
+def prompt_caches(model: Any, size: int = MAX_PROMPT_CACHES) -> Any:
+    """mlx_lm's store of caches that later requests begin with, for a model whose caches were plugged in.
+
+    A request that parts from an earlier one in its answer wants the last tokens taken back. Packed caches that cannot
+    do that exactly are kept twice, as they were before the answer and behind it, on shared memory: what a request is
+    given is always what a new cache of the same tokens would hold.
+    """
+    from mlx_lm.models.cache import LRUPromptCache, can_trim_prompt_cache
+
+    class PromptCaches(LRUPromptCache):  # type: ignore[misc]
+        def fetch_nearest_cache(self, key: Any, tokens: list[int]) -> tuple[list[PackedKVCache], list[int]]:
+            caches, rest = super().fetch_nearest_cache(key, tokens)
+            caches = caches or model.make_cache()
+            for cache in caches:
+                cache.keep_state_at(len(tokens) - 1)  # the last token begins the answer
+            return caches, rest
+
+        def insert_cache(self, key: Any, tokens: list[int], caches: list[PackedKVCache], **options: Any) -> None:
+            states = [] if can_trim_prompt_cache(caches) else [cache.kept_state() for cache in caches]
+            kept = [cache for cache in states if cache is not None]
+            if kept and len(kept) == len(caches):
+                super().insert_cache(key, tokens[: kept[0].offset], kept, **options)
+            super().insert_cache(key, tokens, caches, **options)
+
+    return PromptCaches(size)
+
+
 def serve(loaded: LoadedModel, recipe: Recipe | None, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve a model until interrupted.
 
@@ -60,11 +87,13 @@ def serve(loaded: LoadedModel, recipe: Recipe | None, host: str, port: int, read
     """
     from mlx_lm import server
 
+    reused = server.LRUPromptCache(MAX_PROMPT_CACHES)
     if recipe is not None:
         plug_in(loaded.model, recipe.caches(loaded.model))
+        reused = prompt_caches(loaded.model)
     httpd = _bind(host, port)
     provider = _provider(server, loaded)
-    answers = server.ResponseGenerator(provider, server.LRUPromptCache(PROMPT_CACHES))
+    answers = server.ResponseGenerator(provider, reused)
     httpd.RequestHandlerClass = _handler(server, loaded.info.name, answers)
     shown = f"[{host}]" if ":" in host else host
     try:
@@ -143,6 +172,6 @@ def _arguments(loaded: LoadedModel) -> argparse.Namespace:
         model=loaded.info.name, adapter_path=None, draft_model=None, num_draft_tokens=3, trust_remote_code=False,
         chat_template="", use_default_chat_template=False, temp=0.0, top_p=1.0, top_k=0, min_p=0.0, max_tokens=512,
         chat_template_args={}, decode_concurrency=1, prompt_concurrency=1, prefill_step_size=PREFILL_STEP,
-        prompt_cache_size=PROMPT_CACHES, prompt_cache_bytes=None, kv_bits=None, kv_group_size=64, quantized_kv_start=0,
-        allowed_origins=[], pipeline=False,
+        prompt_cache_size=MAX_PROMPT_CACHES, prompt_cache_bytes=None, kv_bits=None, kv_group_size=64,
+        quantized_kv_start=0, allowed_origins=[], pipeline=False,
     )  # fmt: skip

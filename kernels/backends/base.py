@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from swarm.kernels import arrays, plugins
 from swarm.kernels.errors import BackendError
@@ -46,6 +46,10 @@ class Backend(ABC):
     def pack(self, quantizer: Quantizer, x: Array) -> Packed:
         """Packed arrays of finite vectors [B, H, T, D], already rotated and scaled: what a cache appends."""
         return quantizer.pack(self.xp, x)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Copies of a cache stay on the same device."""
+        return self
 
     @property
     def fused(self) -> FusedDecode | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -15,7 +16,7 @@ from swarm.experiments.deploy.recipe import (
     RecipeError,
     plan,
 )
-from swarm.experiments.deploy.serving import plug_in
+from swarm.experiments.deploy.serving import plug_in, prompt_caches
 from swarm.experiments.measurement.factors import (
     digest,
     noted,
@@ -198,6 +199,49 @@ def test_a_plugged_in_cache_is_what_mlx_lm_uses(loaded):
         assert not {id(cache) for cache in first} & {id(cache) for cache in (*second, *template)}
     finally:
         del loaded.model.make_cache
+
+
+REUSED = {
+    "every token on its own": KVSpec(),
+    "residual window": KVSpec(**dict.fromkeys(("key", "value"), QuantSpec(method="q4_0")), residual_window=128),
+    "blocks of tokens": KVSpec(**dict.fromkeys(("key", "value"), QuantSpec(method="kivi", group_size=32))),
+}
+
+
+@pytest.mark.parametrize("name", REUSED)
+def test_a_later_request_is_given_what_a_new_cache_would_hold(loaded, name):
+    """Requests that go on from an answer, part from it after three tokens, ask again, or part from the prompt."""
+    plug_in(loaded.model, Recipe(model="m", kv=REUSED[name]).caches(loaded.model))
+    store, rng = prompt_caches(loaded.model), np.random.default_rng(0)
+    prompt, answer, other = (rng.integers(0, 89, size).tolist() for size in (300, 60, 20))
+    limit = 5e-3 if name == "every token on its own" else 1e-4  # there a call is cut that was not
+    cuts = {0}  # where calls ended: another cut rounds otherwise, which can turn a code
+    try:
+        for tokens, shared in (
+            (prompt, 0),
+            (prompt + answer + other, 360),
+            (prompt + answer[:3] + other, 299),
+            (prompt, 299),
+            (prompt[:100] + other, 0),
+        ):
+            caches, rest = store.fetch_nearest_cache("m", tokens)
+            reused = len(tokens) - len(rest)
+            assert reused >= shared or any(cache.window for cache in caches)
+            cuts = {cut for cut in cuts if cut < reused} | {reused, *range(len(tokens) - 1, len(tokens + answer) + 1)}
+            answered = _answer(loaded.model, caches, tokens + answer, {cut for cut in cuts if cut >= reused})
+            anew = _answer(loaded.model, loaded.model.make_cache(), tokens + answer, cuts)
+            assert np.abs(answered - anew[-len(answered) :]).max() < limit
+            store.insert_cache("m", tokens + answer, caches)
+    finally:
+        del loaded.model.make_cache
+
+
+def _answer(model, caches, tokens, cuts):
+    """Logits after each call of a run of tokens that is cut there."""
+    import mlx.core as mx
+
+    edges = itertools.pairwise(sorted(cuts))
+    return np.stack([np.array(model(mx.array([tokens[low:high]]), cache=caches)[0, -1]) for low, high in edges])
 
 
 def test_prompts_without_sense_are_refused(loaded):
