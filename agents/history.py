@@ -11,6 +11,8 @@ from swarm.agents.analysis.results import ConfigResult, Place, config_key
 from swarm.memory.records import FindingRecord, SummaryRecord, TrialRecord
 
 FINISHED = frozenset({"complete", "failed", "pruned", "quarantined"})
+OWN_FAULT = frozenset({"nan", "oom", "timeout"})
+"""Outcomes that a configuration has itself to blame for; others are the machine's."""
 
 
 @dataclass(frozen=True)

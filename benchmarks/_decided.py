@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.agents.analysis import pareto, results
-from swarm.agents.generation.seeds import generator
+from swarm.agents.generation.context import generator
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.identity import fingerprint
@@ -120,7 +120,7 @@ class Swarm:
 
     def __init__(self, info: ModelInfo, context: int, folder: Path) -> None:
         from swarm.agents.analysis.engine import AnalysisEngine
-        from swarm.agents.generation.nodes.base import choosers
+        from swarm.agents.generation.nodes.base import nodes
         from swarm.agents.generation.strategy import GenerationStrategy
         from swarm.experiments.measurement.runner import Runner
         from swarm.experiments.space.search_space import Space, SpaceSettings
@@ -130,7 +130,7 @@ class Swarm:
         space = Space([info], SpaceSettings(context=context), corpus_digest=self.runner.corpus.digest)
         self.template = space.defaults(info)[0]
         self.strategy = GenerationStrategy(space, AnalysisEngine([info], AgentSettings()), 0)
-        self.promotion = choosers()["promotion"]
+        self.promotion = nodes()["promotion"]
         self.records: list[TrialRecord] = []
         self.seconds: dict[str, list[float]] = {"rung 0": [], "rung 1": []}
 
@@ -144,14 +144,14 @@ class Swarm:
         places = {configuration: place for place, configuration in enumerate(wanted)}
         turn = 0
         while len(cheap) < len(wanted):
-            slot = self.strategy.schedule.slot(turn)
+            _, kind, _, _ = self.strategy.schedule.at(turn)
             turn += 1
-            if slot.kind in FIRST_RUNG:
+            if kind in FIRST_RUNG:
                 cheap.append(self._run(self.template.model_copy(update={"kv": wanted[len(cheap)]})))
                 laps.lap()
-            elif slot.kind == self.promotion.name:
+            elif kind == self.promotion.name:
                 history = History.before(len(self.records), self.records, lag=0)
-                proposal = self.promotion.choose(slot, self.strategy.context(len(self.records), history))
+                proposal = self.promotion.propose(self.strategy.context(len(self.records), history))
                 if proposal is not None:
                     dear[places[proposal.spec.kv]] = self._run(proposal.spec)
         return cheap, dear

@@ -16,11 +16,12 @@ from benchmarks import _grid
 from benchmarks._table import CONTEXT, SERIES, Table
 
 from swarm.agents.analysis.engine import AnalysisEngine
-from swarm.agents.generation.nodes.base import choosers
-from swarm.agents.generation.seeds import derive, generator
+from swarm.agents.analysis.pareto import objectives
+from swarm.agents.generation.context import derive, generator
+from swarm.agents.generation.nodes.base import nodes
 from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
-from swarm.agents.samplers.optuna_bridge.study import ModelStudy, objectives
+from swarm.agents.samplers.optuna_bridge.study import ModelStudy
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.identity import fingerprint
 from swarm.experiments.spec import Metric, TrialSpec
@@ -35,7 +36,7 @@ ATTEMPTS = 8
 """How often a sampler that repeats itself is asked again, before a random configuration takes its place."""
 SETTINGS = AgentSettings(
     control_share=0.0,
-    shares={name: 0.0 for name, kind in choosers().items() if kind.arm == "agents" and name != "quality"},
+    shares={name: 0.0 for name, kind in nodes().items() if kind.arm == "agents" and name != "quality"},
 )
 """Only trials of the table: the first rung of new configurations, and no control arm."""
 

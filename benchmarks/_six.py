@@ -84,7 +84,7 @@ class SixParameters:
 class SixStudy(ModelStudy):
     """The study of a campaign's agents, of trials that do nothing."""
 
-    def _belongs(self, record: TrialRecord) -> bool:
+    def belongs(self, record: TrialRecord) -> bool:
         return record.spec.model == self._info.name
 
 

@@ -87,8 +87,7 @@ def replay(job: tuple[str, str, int, int]) -> dict[str, dict[str, list[float]]]:
 
 
 def _curve(records: Sequence[TrialRecord], budget: int, model: str) -> dict[str, list[float]]:
-    from swarm.agents.analysis.pareto import front, hypervolume
-    from swarm.agents.generation.bandit import box
+    from swarm.agents.analysis.pareto import box, front, hypervolume
 
     reference, area = box(_replay.SETTINGS)
     best = hypervolume(_optimum(model), reference)
@@ -113,8 +112,7 @@ def _optimum(model: str) -> tuple[Point, ...]:
 
 
 def _point(record: TrialRecord) -> Point:
-    from swarm.agents.generation.bandit import LOWEST
-    from swarm.agents.samplers.optuna_bridge.study import objectives
+    from swarm.agents.analysis.pareto import LOWEST, objectives
 
     found = objectives(record)
     return (float("inf"),) * 2 if found is None else (max(found[0], LOWEST), found[1])

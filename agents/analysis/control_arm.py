@@ -7,9 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from swarm.agents.analysis import statistics
-from swarm.agents.analysis.pareto import Point, hypervolume
-from swarm.agents.generation.bandit import LOWEST, box
-from swarm.agents.samplers.optuna_bridge.study import objectives
+from swarm.agents.analysis.pareto import LOWEST, Point, box, hypervolume, is_search, objectives
 from swarm.agents.settings import AgentSettings
 from swarm.memory.records import Arm, Effect, TrialRecord
 
@@ -29,8 +27,7 @@ def gain(records: Iterable[TrialRecord], settings: AgentSettings, seed: int = 0)
         settings: the feasible region.
         seed: seed of the bootstrap.
     """
-    of_quality = (r for r in records if r.spec.protocol == "quality" and not r.outdated)
-    trials = [r for r in of_quality if not r.spec.rung and not r.spec.replicate]
+    trials = [r for r in records if is_search(r)]
     arms = [_arms(trials, model) for model in sorted({r.spec.model for r in trials})]
     usable = [(base, agents, control) for base, agents, control in arms if min(len(agents), len(control)) >= LEAST]
     if not usable:

@@ -1,15 +1,25 @@
-"""Pareto ranks and hypervolume of (log KLD, bits/value), aware of the noise of shared windows."""
+"""What a search minimises, (log10 KLD, bits/value), with Pareto ranks that know the noise, and hypervolume."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log, log10
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swarm.agents.analysis.results import ConfigResult
+from swarm.agents.settings import AgentSettings
+from swarm.memory.records import TrialRecord
 
 Point = tuple[float, float]
+"""log10 KLD and bits/value."""
+
+FLOOR = 1e-7
+"""KLD below which no measurement can tell differences."""
+
+LOWEST = -5.0
+"""log10 of a KLD below which nothing more is gained: it anchors the hypervolume box."""
 
 DOUBT = 0.01
 """A cell is dominated only when the paired test leaves less doubt than this."""
@@ -84,3 +94,27 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
         area += (ceiling - value) * (reference[1] - cost)
         ceiling = value
     return area
+
+
+def is_search(record: TrialRecord) -> bool:
+    """Whether a trial is a first look at a configuration: quality, the first rung, no replication, not outdated."""
+    spec = record.spec
+    return spec.protocol == "quality" and not (spec.rung or spec.replicate or record.outdated)
+
+
+def objectives(record: TrialRecord) -> Point | None:
+    """(log10 KLD, bits/value) of a completed trial; None when it has no such measurement.
+
+    KLD below the measured noise floor counts as the floor: differences down there are not real.
+    """
+    metrics = record.metrics
+    if record.state != "complete" or "kld" not in metrics or "bits_per_value" not in metrics:
+        return None
+    noise = metrics["noise_kld"].value if "noise_kld" in metrics else 0.0
+    return log10(max(metrics["kld"].value, noise, FLOOR)), metrics["bits_per_value"].value
+
+
+def box(settings: AgentSettings) -> tuple[Point, float]:
+    """Reference point and area of the feasible region that hypervolumes are shares of."""
+    reference = (log(settings.max_kld, 10), settings.max_bits)
+    return reference, (reference[0] - LOWEST) * reference[1]

@@ -1,55 +1,43 @@
-"""Who deserves the next turn: each proposer's record of trials that moved the Pareto front of their model."""
+"""Which sampler is asked next: a draw by how often each one's trials moved the Pareto front of their model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import log
 
-from swarm.agents.analysis.pareto import Point, front, hypervolume
-from swarm.agents.generation.context import ProposalContext
-from swarm.agents.samplers.optuna_bridge.study import objectives
+import numpy as np
+
+from swarm.agents.analysis.pareto import LOWEST, Point, box, front, hypervolume, is_search, objectives
 from swarm.agents.settings import AgentSettings
 from swarm.memory.records import TrialRecord
-
-LOWEST = -5.0
-"""log10 of a KLD below which nothing more is gained: it anchors the hypervolume box."""
 
 GAIN = 0.002
 """Share of the box by which a trial must move the front to count as a hit."""
 
 PRIOR = (1.0, 1.0)
+"""Hits and misses that every sampler starts with: a uniform Beta prior."""
 
 
 @dataclass(frozen=True)
-class Record:
-    """How often somebody's finished trials moved the front."""
+class HitRate:
+    """How often the finished trials of a sampler moved the front."""
 
     hits: int = 0
     trials: int = 0
 
-    @property
-    def rate(self) -> float:
-        """Mean of the Beta posterior under a uniform prior."""
-        return (self.hits + PRIOR[0]) / (self.trials + sum(PRIOR))
+    def draw(self, rng: np.random.Generator) -> float:
+        """A sample of the Beta posterior of the rate."""
+        return float(rng.beta(self.hits + PRIOR[0], self.trials - self.hits + PRIOR[1]))
 
 
-def box(settings: AgentSettings) -> tuple[Point, float]:
-    """Reference point and area of the feasible region that hypervolumes are shares of."""
-    reference = (log(settings.max_kld, 10), settings.max_bits)
-    return reference, (reference[0] - LOWEST) * reference[1]
-
-
-def records(history: Iterable[TrialRecord], settings: AgentSettings) -> dict[str, Record]:
-    """The record of every proposer, from the first-rung quality trials in order."""
+def hit_rates(records: Iterable[TrialRecord], settings: AgentSettings) -> dict[str, HitRate]:
+    """The hit rate of every proposer, from the first-rung quality trials in order."""
     reference, area = box(settings)
     fronts: dict[str, list[Point]] = {}
     volumes: dict[str, float] = {}
-    result: dict[str, Record] = {}
-    for trial in history:
-        if trial.spec.protocol != "quality" or trial.spec.rung or trial.spec.replicate:
-            continue
-        if trial.state not in ("complete", "failed", "pruned"):
+    result: dict[str, HitRate] = {}
+    for trial in records:
+        if not is_search(trial) or trial.state not in ("complete", "failed", "pruned"):
             continue
         hit = 0
         point = objectives(trial)
@@ -60,18 +48,12 @@ def records(history: Iterable[TrialRecord], settings: AgentSettings) -> dict[str
             volume = hypervolume(points, reference)
             hit = int(volume - volumes.get(trial.spec.model, 0.0) > GAIN * area)
             volumes[trial.spec.model] = volume
-        past = result.get(trial.proposer, Record())
-        result[trial.proposer] = Record(past.hits + hit, past.trials + 1)
+        past = result.get(trial.proposer, HitRate())
+        result[trial.proposer] = HitRate(past.hits + hit, past.trials + 1)
     return result
 
 
-def draw(names: Sequence[str], context: ProposalContext) -> list[str]:
+def order(names: Sequence[str], rates: dict[str, HitRate], rng: np.random.Generator) -> list[str]:
     """Names in the order of one Thompson sample of their hit rates: the better the record, the more turns."""
-    known = records(context.history.records, context.settings)
-
-    def sample(name: str) -> float:
-        record = known.get(name, Record())
-        return float(context.rng.beta(record.hits + PRIOR[0], record.trials - record.hits + PRIOR[1]))
-
-    drawn = {name: sample(name) for name in names}
+    drawn = {name: rates.get(name, HitRate()).draw(rng) for name in names}
     return sorted(names, key=lambda name: -drawn[name])

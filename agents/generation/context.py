@@ -1,70 +1,91 @@
-"""What lies before whoever proposes trial number n: space, models, history, studies. Holds no state of its own."""
+"""What a proposal is made from: the trial's place in the plan, the space, the models and the history."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import numpy as np
+from pydantic import ValidationError
 
-from swarm.agents.analysis import judge
-from swarm.agents.analysis.results import ConfigResult
-from swarm.agents.generation.seeds import generator
+from swarm.agents.analysis import pareto
+from swarm.agents.analysis.results import ConfigResult, Place
 from swarm.agents.history import History
-from swarm.agents.samplers.optuna_bridge.study import ModelStudy
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.identity import fingerprint
 from swarm.experiments.spec import TrialSpec
-from swarm.kernels.errors import UsageError
+from swarm.kernels.errors import SwarmError, UsageError
 from swarm.kernels.spec import KVSpec
-from swarm.memory.records import Finding, Proposal
+from swarm.memory.records import Arm, Finding, Proposal
 
 if TYPE_CHECKING:
     from swarm.agents.published_claims.plan import AgendaPlan
-    from swarm.agents.samplers.base import Proposer
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.space.search_space import Space
 
 TRIES = 8
-RANDOM_TRIES = 200
+"""Attempts at a configuration that nobody has proposed before a sampler gives up."""
+
+
+def derive(seed: int, *path: int | str) -> int:
+    """A 32-bit seed for one purpose, a pure function of campaign seed and path, whatever was decided before."""
+    return int(np.random.SeedSequence([seed, *map(_number, path)]).generate_state(1)[0])
+
+
+def generator(seed: int, *path: int | str) -> np.random.Generator:
+    """A random generator for one purpose, as `derive`."""
+    return np.random.default_rng([seed, *map(_number, path)])
+
+
+def _number(part: int | str) -> int:
+    return crc32(part.encode()) if isinstance(part, str) else part
 
 
 @dataclass(frozen=True)
 class ProposalContext:
-    """Everything a proposal is a pure function of, with the small tools that all proposers share."""
+    """Everything that a proposal is a pure function of, with the small tools that nodes and samplers share."""
 
     number: int
+    """Number of the trial in the campaign."""
+    arm: Arm
+    node: str
+    """The kind of trial that the plan has for this number."""
+    model: str
+    """The model that it has."""
+    index: int
+    """How many earlier trials of this kind the plan has for this model."""
     seed: int
+    """Seed of the campaign."""
     space: Space
     infos: Mapping[str, ModelInfo]
     templates: Mapping[str, TrialSpec]
     """The 16-bit run of each model, which others are copied from."""
     settings: AgentSettings
     history: History
-    study: Callable[[str, str], ModelStudy]
-    """The study of a model (first argument) as an arm sees it (second), brought up to date."""
-
     findings: Callable[[], Sequence[Finding]]
     """The judged findings of the last milestone."""
-
+    samplers: Mapping[str, Callable[[ProposalContext], Proposal | None]]
+    """`Sampler.propose` of the built-in samplers and of the LLM's roles, by the names that they sign with."""
     plan: AgendaPlan | None = None
     """The trials that decide published claims."""
-
     external: Callable[[], Sequence[Proposal]] = tuple
     """What people and agents outside have left for the campaign, oldest first."""
 
-    guests: Mapping[str, Proposer] = field(default_factory=dict)
-    """Proposers besides the built-in ones, by the names that they sign with."""
-
     @cached_property
     def rng(self) -> np.random.Generator:
-        """The stream of this trial number."""
+        """The random generator of this trial number."""
         return generator(self.seed, "proposal", self.number)
 
     @property
-    def cells(self) -> dict[tuple[str, str], ConfigResult]:
+    def info(self) -> ModelInfo:
+        """Facts about the model of this trial."""
+        return self.infos[self.model]
+
+    @property
+    def cells(self) -> dict[Place, ConfigResult]:
         """KLD of the quality trials pooled by model and configuration."""
         return self.history.cells()
 
@@ -73,9 +94,19 @@ class ProposalContext:
         """Ids of the stored findings by key."""
         return {record.finding.key: record.id for record in self.history.findings}
 
-    def replications(self) -> Iterator[tuple[Finding, TrialSpec]]:
-        """Trials that open findings wait for."""
-        return judge.replications(self.findings(), self.history)
+    def front(self, model: str) -> list[ConfigResult]:
+        """The feasible first-rung configurations of a model that nothing dominates beyond the noise."""
+        settings = self.settings
+        cells = [
+            cell
+            for (name, _), cell in self.cells.items()
+            if name == model
+            and cell.spec.rung == 0
+            and cell.bits is not None
+            and cell.bits <= settings.max_bits
+            and cell.level <= np.log(settings.max_kld)
+        ]
+        return [cell for cell, rank in zip(cells, pareto.ranks(cells), strict=True) if rank == 0]
 
     def is_new(self, spec: TrialSpec) -> bool:
         """Whether nobody has proposed this experiment before."""
@@ -84,23 +115,6 @@ class ProposalContext:
     def first_new(self, make: Callable[[int], TrialSpec], tries: int = TRIES) -> TrialSpec | None:
         """The first of several attempts that is new; None when all are known."""
         return next((spec for spec in map(make, range(tries)) if self.is_new(spec)), None)
-
-    def random(self, model: str, protocol: str = "quality") -> TrialSpec:
-        """A configuration that nobody has proposed, uniform over the space.
-
-        A space that is used up is measured again on other text windows.
-        """
-        info = self.infos[model]
-        spec = self.first_new(lambda _: self.space.random(self.rng, info, protocol), RANDOM_TRIES)
-        if spec is not None:
-            return spec
-        return self.replicate(self.space.random(self.rng, info, protocol))
-
-    def replicate(self, spec: TrialSpec) -> TrialSpec:
-        """The same configuration on the next text windows and with the next seed that are not taken."""
-        while not self.is_new(spec):
-            spec = spec.model_copy(update={"replicate": spec.replicate + 1, "seed": spec.seed + 1})
-        return spec
 
     def expresses(self, spec: TrialSpec) -> bool:
         """Whether the search space knows this configuration for its model."""
@@ -114,3 +128,16 @@ class ProposalContext:
         """A cache configuration on a model; None when the model's space does not have it."""
         spec = self.templates[model].model_copy(update={"kv": kv, "protocol": protocol})
         return spec if self.expresses(spec) else None
+
+    def new_trial(self, kv: KVSpec, protocol: str = "quality") -> TrialSpec | None:
+        """A cache configuration on this trial's model; None when the space does not have it or it was proposed."""
+        spec = self.trial(kv, self.model, protocol)
+        return spec if spec is not None and self.is_new(spec) else None
+
+    def validated(self, data: Mapping[str, object]) -> TrialSpec | None:
+        """A specification from its fields; None when it is not valid, not in the space of its model, or not new."""
+        try:
+            spec = TrialSpec.model_validate(data)
+        except (ValidationError, SwarmError):
+            return None
+        return spec if self.expresses(spec) and self.is_new(spec) else None

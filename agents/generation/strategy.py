@@ -1,28 +1,30 @@
-"""Proposes a campaign's trials: which kind comes next, and which configuration it tries."""
+"""Proposes a campaign's trials: the plan says which kind comes next, a node of that kind says what it tries."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from swarm.agents.analysis.engine import AnalysisEngine
 from swarm.agents.generation.context import ProposalContext
-from swarm.agents.generation.nodes import offered
-from swarm.agents.generation.nodes.agenda import SHARE
-from swarm.agents.generation.nodes.base import choosers, weights
-from swarm.agents.generation.schedule import Schedule
+from swarm.agents.generation.nodes.base import GenerationNode, nodes
+from swarm.agents.generation.nodes.external import ExternalNode
+from swarm.agents.generation.nodes.published_claims import SHARE, PublishedClaimsNode
 from swarm.agents.history import FINISHED, History
-from swarm.agents.samplers.optuna_bridge.study import ModelStudy
-from swarm.kernels.errors import UsageError
-from swarm.memory.records import Proposal
+from swarm.agents.samplers.base import samplers
+from swarm.kernels.errors import UnknownNameError, UsageError
+from swarm.memory.records import Arm, Proposal
 
 if TYPE_CHECKING:
     from swarm.agents.llm.runner import Minds
     from swarm.experiments.space.search_space import Space
 
 FALL_BACK = ("replication", "quality")
-"""Kinds that take over a turn that has nothing to do: first what open findings wait for, then new configurations."""
+"""Nodes that take over a turn that has nothing to do: first what open findings wait for, then new configurations."""
+
+Plan = tuple[Arm, str, str, int]
+"""Arm, node and model of a trial number, and how many earlier trials the plan has of this node on this model."""
 
 
 class GenerationStrategy:
@@ -40,7 +42,8 @@ class GenerationStrategy:
             came.
 
     Raises:
-        UsageError: no model, or a share of an unknown kind.
+        UsageError: no model.
+        UnknownNameError: a share of an unknown kind of trial.
     """
 
     def __init__(
@@ -59,16 +62,15 @@ class GenerationStrategy:
         self._seed = seed
         self._llm = llm
         self._external = external
-        self._choosers = choosers()
-        self._studies: dict[tuple[str, str], ModelStudy] = {}
+        self._nodes = nodes()
+        self._samplers = {name: sampler.propose for name, sampler in samplers().items()}
         defaults = {name: space.defaults(info) for name, info in engine.infos.items()}
         self._templates = {name: specs[0] for name, specs in defaults.items()}
-        settings = engine.settings
-        kinds = weights(settings.shares)
-        if engine.plan is not None and "agenda" not in settings.shares:
-            kinds["agents"]["agenda"] = SHARE / (1 - SHARE) * sum(kinds["agents"].values())
-        counts = {name: len(specs) for name, specs in defaults.items()}
-        self.schedule = Schedule(counts, kinds, settings.control_share)
+        self.schedule = Schedule(
+            {name: len(specs) for name, specs in defaults.items()},
+            weights(self._nodes, engine.settings.shares, planned=engine.plan is not None),
+            engine.settings.control_share,
+        )
 
     def propose(self, number: int, history: History) -> Proposal:
         """The trial with this number. It is new: no earlier record of the history has its fingerprint.
@@ -77,39 +79,34 @@ class GenerationStrategy:
             number: number of the trial in the campaign, from 0.
             history: `History.before(number, ...)`.
         """
-        context = self.context(number, history.at(number))
+        history = history.at(number)
         if self._llm is not None:
-            self._llm.tick(context)
-            context = replace(context, guests=self._llm.guests())
-        slot = self.schedule.slot(number)
-        first = (offered.NAME,) if slot.arm == "agents" else ()
-        for kind in (*first, slot.kind, *FALL_BACK):
-            proposal = self._choosers[kind].choose(slot, context)
+            self._llm.tick(self.context(number, history))
+        context = self.context(number, history)
+        first = (ExternalNode.name,) if context.arm == "agents" else ()
+        for name in (*first, context.node, *FALL_BACK):
+            proposal = self._nodes[name].propose(context)
             if proposal is not None:
                 return proposal
-        raise AssertionError("the quality slot always has a proposal")
+        raise AssertionError("the quality node always has a proposal")
 
     def context(self, number: int, history: History) -> ProposalContext:
         """What whoever proposes trial `number` can use."""
-
-        def study(model: str, arm: str) -> ModelStudy:
-            key = (model, arm)
-            if key not in self._studies:
-                self._studies[key] = ModelStudy(self._space, self.engine.infos[model], self.engine.settings, self._seed)
-            seen = history.records if arm == "agents" else [r for r in history.records if r.arm != "agents"]
-            self._studies[key].feed(seen)
-            return self._studies[key]
-
+        arm, node, model, index = self.schedule.at(number)
         return ProposalContext(
             number=number,
+            arm=arm,
+            node=node,
+            model=model,
+            index=index,
             seed=self._seed,
             space=self._space,
             infos=self.engine.infos,
             templates=self._templates,
             settings=self.engine.settings,
             history=history,
-            study=study,
             findings=lambda: self.engine.standing(number, history),
+            samplers=self._samplers | (self._llm.samplers() if self._llm is not None else {}),
             plan=self.engine.plan,
             external=self._external,
         )
@@ -124,3 +121,90 @@ class GenerationStrategy:
         idle = all(record.state in FINISHED for record in history.records)
         context = self.context(len(history.records), history)
         return self._llm.text(context, wait=self._llm.patience if idle else 0.0)
+
+
+def weights(
+    kinds: Mapping[str, GenerationNode], overrides: Mapping[str, float], *, planned: bool = False
+) -> dict[Arm, dict[str, float]]:
+    """Weights of the kinds of trial by arm.
+
+    Args:
+        kinds: the nodes by name.
+        overrides: weights of kinds of the agents' arm that are not their default shares.
+        planned: whether published claims have trials to run; they get most of the agents' arm then.
+
+    Raises:
+        UnknownNameError: an override names no kind of the agents' arm.
+    """
+    agents = {name: kind.share for name, kind in kinds.items() if kind.arm == "agents"}
+    for name in overrides:
+        if name not in agents:
+            raise UnknownNameError("kind of trial", name, ", ".join(sorted(agents)))
+    agents |= overrides
+    if planned and PublishedClaimsNode.name not in overrides:
+        agents[PublishedClaimsNode.name] = SHARE / (1 - SHARE) * sum(agents.values())
+    return {"agents": agents, "control": {name: kind.share for name, kind in kinds.items() if kind.arm == "control"}}
+
+
+@dataclass
+class Stride:
+    """Shares turns out by weight, so that after any number of turns no count is off by one or more.
+
+    Stride scheduling: the stream that is furthest behind its share is next; ties go to the first.
+    """
+
+    weights: Mapping[str, float]
+    counts: dict[str, int] = field(default_factory=dict)
+    turns: int = 0
+
+    def next(self) -> str:
+        """The stream whose turn it is."""
+        total = sum(self.weights.values())
+        self.turns += 1
+        streams = [name for name, weight in self.weights.items() if weight > 0]
+        chosen = max(streams, key=lambda name: self._behind(name, total))
+        self.counts[chosen] = self.counts.get(chosen, 0) + 1
+        return chosen
+
+    def _behind(self, name: str, total: float) -> float:
+        # Rounded, so that sums of shares that are equal on paper tie on every machine.
+        return round(self.turns * self.weights[name] / total - self.counts.get(name, 0), 9)
+
+
+class Schedule:
+    """Assigns arm, node and model to every trial number: a deterministic low-discrepancy plan.
+
+    First the default configurations, model by model in turns; then arms by share; in an arm the kinds by weight;
+    in a kind the models in turns. A pure function of the number: `at(n)` is the same in whichever order it is
+    asked for.
+
+    Args:
+        defaults: how many default configurations each model has.
+        kinds: weights of the kinds of trial, by arm.
+        control_share: share of the control arm in the trials after the defaults.
+    """
+
+    def __init__(
+        self, defaults: Mapping[str, int], kinds: Mapping[Arm, Mapping[str, float]], control_share: float
+    ) -> None:
+        self._models = tuple(defaults)
+        self._plans: list[Plan] = [
+            ("defaults", "default", model, index)
+            for index in range(max(defaults.values(), default=0))
+            for model, count in defaults.items()
+            if index < count
+        ]
+        self._arms = Stride({"agents": 1 - control_share, "control": control_share})
+        self._kinds = {arm: Stride(weights) for arm, weights in kinds.items()}
+        self._turns: dict[str, int] = {}
+
+    def at(self, number: int) -> Plan:
+        """The plan for trial `number`."""
+        while len(self._plans) <= number:
+            arm: Arm = "agents" if self._arms.next() == "agents" else "control"
+            kind = self._kinds[arm].next()
+            turn = self._turns.get(kind, 0)
+            self._turns[kind] = turn + 1
+            index, place = divmod(turn, len(self._models))
+            self._plans.append((arm, kind, self._models[place], index))
+        return self._plans[number]

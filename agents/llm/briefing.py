@@ -16,7 +16,6 @@ from swarm.agents.analysis.judge import STATUS_ORDER, weight
 from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.generation import bandit
 from swarm.agents.generation.context import ProposalContext
-from swarm.agents.samplers.neighbour import frontier
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy
 from swarm.agents.writing.references import shown
 from swarm.kernels import plugins
@@ -47,7 +46,7 @@ def brief(context: ProposalContext, task: Mapping[str, Any], room: int) -> str:
     sections: list[tuple[str, Any]] = [
         ("models", [_model(context, name) for name in context.infos]),
         ("methods", _methods()),
-        ("best", {name: [_cell(c) for c in _spread(frontier(name, context))] for name in context.infos}),
+        ("best", {name: [_cell(c) for c in _spread(context.front(name))] for name in context.infos}),
         ("findings", _findings(context)),
         ("reviews", _reviews(context)),
         ("recent", {name: [_cell(c) for c in _recent(context, name)] for name in context.infos}),
@@ -143,7 +142,7 @@ def _reviews(context: ProposalContext) -> list[dict[str, str]]:
 
 def _credit(context: ProposalContext) -> dict[str, list[int]]:
     """Per proposer: trials that moved the front, trials."""
-    return {name: [r.hits, r.trials] for name, r in bandit.records(context.history.records, context.settings).items()}
+    return {name: [r.hits, r.trials] for name, r in bandit.hit_rates(context.history.records, context.settings).items()}
 
 
 def _parameters(

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from swarm.agents.generation.context import ProposalContext
@@ -24,7 +25,6 @@ from swarm.agents.llm.roles.base import (
     roles,
 )
 from swarm.agents.llm.telemetry import Journal
-from swarm.agents.samplers.base import Proposer
 from swarm.memory.errors import BudgetError, StoreError
 from swarm.memory.records import Finding, Proposal
 
@@ -163,16 +163,16 @@ class Minds:
         self._findings |= {finding.key: finding for finding in found.findings}
         self._text = found.text or self._text
 
-    def guests(self) -> dict[str, Proposer]:
-        """The LLM's proposals as proposers that are drawn by credit like the built-in ones."""
+    def samplers(self) -> dict[str, Callable[[ProposalContext], Proposal | None]]:
+        """The roles that have proposed something, as samplers that are drawn by credit like the built-in ones."""
         with self._changed:
             names = sorted({name for name, _ in self._inbox})
-        return {name: _Guest(self, name) for name in names}
+        return {name: partial(self.take, name) for name in names}
 
-    def take(self, name: str, context: ProposalContext, model: str) -> Proposal | None:
-        """The next proposal of a role for a model that is still new."""
+    def take(self, name: str, context: ProposalContext) -> Proposal | None:
+        """The next proposal of a role for the context's model that is still new."""
         with self._changed:
-            box = self._inbox.get((name, model))
+            box = self._inbox.get((name, context.model))
             while box:
                 proposal = box.popleft()
                 if context.is_new(proposal.spec):
@@ -229,17 +229,3 @@ class Minds:
         deadline = time.monotonic() + PARTING
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-
-
-class _Guest(Proposer):
-    """A role's inbox in the place of a built-in proposer."""
-
-    summary = "proposals of an LLM"
-
-    def __init__(self, minds: Minds, name: str) -> None:
-        self._minds = minds
-        self._name = name
-
-    def propose(self, model: str, context: ProposalContext) -> Proposal | None:
-        """The next one for the model that nobody has proposed in the meantime."""
-        return self._minds.take(self._name, context, model)

@@ -1,1 +1,1 @@
-"""The built-in minds that propose configurations, one per file."""
+"""The samplers: each one is a way to come up with a new configuration, in a file of its own."""

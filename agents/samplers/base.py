@@ -1,4 +1,4 @@
-"""The seam of the minds that propose configurations for the quality trials of the agents' arm."""
+"""The seam of all samplers. A sampler is known by its `name`, which its trials carry as their proposer."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from swarm.memory.records import Proposal
 PACKAGE = "swarm.agents.samplers"
 
 
-class Proposer(ABC):
-    """One way to come up with a configuration. One file is one proposer, named like its file."""
+class Sampler(ABC):
+    """One way to come up with a configuration for the quality trials of the agents' arm."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
 
     @abstractmethod
-    def propose(self, model: str, context: ProposalContext) -> Proposal | None:
-        """A new configuration for a model, a pure function of the context; None when it has no idea now."""
+    def propose(self, context: ProposalContext) -> Proposal | None:
+        """A new configuration for the context's model, a pure function of the context; None without an idea."""
 
 
-def proposers() -> dict[str, Proposer]:
-    """One of each proposer by name."""
-    found = plugins.load_all(PACKAGE, Proposer)  # type: ignore[type-abstract]
-    return {name: kind() for name, kind in found.items()}
+def samplers() -> dict[str, Sampler]:
+    """One of each sampler by name, in the order of the names."""
+    return {name: kind() for name, kind in plugins.load_named(PACKAGE, Sampler).items()}  # type: ignore[type-abstract]

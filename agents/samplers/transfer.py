@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from swarm.agents.analysis import results
 from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.analysis.statistics import Estimate, bounded_exp
 from swarm.agents.generation.context import ProposalContext
-from swarm.agents.samplers.base import Proposer
-from swarm.agents.samplers.neighbour import frontier
+from swarm.agents.samplers.base import Sampler
 from swarm.experiments.spec import TrialSpec
 from swarm.memory.records import Prediction, Proposal
 
-SIMILAR = 0.5
-"""Bits per value that the comparison may be dearer or cheaper."""
+MAX_BITS_APART = 0.5
+"""Bits per value by which two configurations may differ and still count as equally expensive."""
 
 CARRIED = 0.5
 """Share of the logarithmic gain that is predicted to carry over."""
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """On one model `winner` beats `loser`; the loser has been measured on the other model as trial `anchor`."""
+class Lesson(NamedTuple):
+    """On another model `winner` beats `loser`, which has been measured here as trial `anchor`; `spec` tests it here."""
 
     winner: ConfigResult
     loser: ConfigResult
@@ -32,18 +30,17 @@ class Lesson:
     spec: TrialSpec
 
 
-class Transfer(Proposer):
+class TransferSampler(Sampler):
     """The clearest gain on another model that has not been tried on this one."""
 
     name = "transfer"
     summary = "what did well on another model, with a registered prediction"
 
-    def propose(self, model: str, context: ProposalContext) -> Proposal | None:
+    def propose(self, context: ProposalContext) -> Proposal | None:
         """A configuration of another model's front; None when all of them are known here."""
-        lessons = sorted(self._lessons(model, context), key=lambda lesson: lesson.gain.interval()[1])
-        if not lessons:
+        best = min(self._lessons(context), key=lambda lesson: lesson.gain.interval()[1], default=None)
+        if best is None:
             return None
-        best = lessons[0]
         source = best.winner.records[0]
         factor = bounded_exp(CARRIED * best.gain.mean)
         return Proposal(
@@ -57,31 +54,28 @@ class Transfer(Proposer):
         )
 
     @staticmethod
-    def _lessons(model: str, context: ProposalContext) -> Iterator[Lesson]:
+    def _lessons(context: ProposalContext) -> Iterator[Lesson]:
         for other in context.infos:
-            if other == model:
+            if other == context.model:
                 continue
             anchors = [
-                cell
+                (cell, context.cells[context.model, key].records[0].id)
                 for (name, key), cell in context.cells.items()
-                if name == other and (model, key) in context.cells and cell.spec.layers is None
+                if name == other and (context.model, key) in context.cells and cell.spec.layers is None
             ]
-            for winner in frontier(other, context):
-                if winner.spec.layers is not None:
+            for winner in context.front(other):
+                spec = context.new_trial(winner.spec.kv) if winner.spec.layers is None else None
+                if spec is None:
                     continue
-                spec = context.trial(winner.spec.kv, model)
-                if spec is None or not context.is_new(spec):
-                    continue
-                for loser in anchors:
+                for loser, anchor in anchors:
                     gain = _gain(winner, loser)
                     if gain is not None:
-                        anchor = context.cells[model, loser.key].records[0].id
                         yield Lesson(winner, loser, gain, anchor, spec)
 
 
 def _gain(winner: ConfigResult, loser: ConfigResult) -> Estimate | None:
     """The advantage at about the same cost, when it is beyond doubt."""
-    if winner.bits is None or loser.bits is None or abs(winner.bits - loser.bits) > SIMILAR:
+    if winner.bits is None or loser.bits is None or abs(winner.bits - loser.bits) > MAX_BITS_APART:
         return None
     if winner.spec.rung != loser.spec.rung:
         return None

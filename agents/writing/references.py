@@ -185,7 +185,7 @@ def _counts(history: History) -> dict[str, float]:
 
 def _credits(history: History, settings: AgentSettings) -> dict[str, float]:
     facts: dict[str, float] = {}
-    for name, record in bandit.records(history.records, settings).items():
+    for name, record in bandit.hit_rates(history.records, settings).items():
         facts |= {f"credit.{name}.hits": record.hits, f"credit.{name}.trials": record.trials}
         facts[f"credit.{name}.rate"] = record.hits / record.trials
     return facts

@@ -214,7 +214,7 @@ def test_an_agent_cannot_use_more_than_its_share_and_its_trials_survive_a_resume
         records = run(store, campaign, strategy(lambda: store.offers.waiting(campaign.id)), 50)
         taken = [r for r in records if r.proposer == "mcp:my-agent"]
         plan = strategy()
-        assert [plan.schedule.slot(r.number).arm for r in taken] == ["agents", "agents"]
+        assert [plan.schedule.at(r.number)[0] for r in taken] == ["agents", "agents"]
         assert [r.spec.kv.residual_window for r in taken] == [32, 32]
         share = next(a for a in store.ledger.accounts(1) if (a.kind, a.role) == ("trials", "mcp:my-agent"))
         assert (share.cap, share.spent, share.reserved) == (2, 2, 0)

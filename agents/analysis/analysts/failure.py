@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from swarm.agents.analysis import statistics
 from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import token
-from swarm.agents.history import History
-from swarm.agents.samplers.optuna_bridge.study import OWN_FAULT
+from swarm.agents.history import OWN_FAULT, History
 from swarm.memory.records import Effect, Finding, TrialRecord
 
 if TYPE_CHECKING:

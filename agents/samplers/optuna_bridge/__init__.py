@@ -1,1 +1,1 @@
-"""Optuna behind the samplers: one in-memory study per model, rebuilt from the store."""
+"""Optuna behind the search space: one study per model, rebuilt from the history, and a faster TPE."""

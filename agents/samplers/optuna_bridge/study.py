@@ -1,23 +1,25 @@
 """One Optuna study of one model, in memory: rebuilt from the history, asked for the next configuration.
 
-Knows parameters and objectives; knows nothing of findings, schedules or other models. The store is the truth: a
-study is thrown away and replayed whenever the history is not a continuation of what it has seen.
+The store is the truth: a study is thrown away and replayed whenever the history is not a continuation of what it has
+seen.
 """
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from math import isfinite, log10
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swarm.agents.analysis.pareto import front
-from swarm.agents.generation.seeds import derive, generator
-from swarm.agents.samplers.optuna_bridge.questions import Asked, Told
+from swarm.agents.analysis.pareto import front, is_search, objectives
+from swarm.agents.generation.context import derive, generator
+from swarm.agents.history import OWN_FAULT
 from swarm.agents.settings import AgentSettings
+from swarm.experiments.space.suggest import GivenTrial
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SpecError
 from swarm.memory.records import TrialRecord
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.space.search_space import Space
 
-PROTOCOL = "quality"
-FLOOR = 1e-7
 STARTUP_TRIALS = 10
 STEP = 200
 """Beyond twice as many trials, all but the latest are thinned to so many: an ask costs TPE time for each it reads."""
@@ -37,10 +37,69 @@ BEST = 50
 """Of those, how many are the best; the others are drawn at random, so that what is bad keeps its density."""
 RECENT = 50
 """Trials that are never thinned: the last ones may still run."""
-NOISE = ("PedAnova", "Some regimes for parameter", "Target and region quantiles", "The number of trials is too small")
+EXPECTED_WARNINGS = (
+    "PedAnova",
+    "Some regimes for parameter",
+    "Target and region quantiles",
+    "The number of trials is too small",
+)
 """What Optuna warns of and nobody can change: few trials, and that low values are the good ones."""
+_WARNING_FILTERS = threading.Lock()
+"""Held while warnings are filtered: the filters belong to the process, and two threads would restore each other's."""
 
-OWN_FAULT = frozenset({"nan", "oom", "timeout"})
+
+class GivenParams(GivenTrial):
+    """Given values, remembered with the distributions that they belong to as far as they are asked for."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        super().__init__(params)
+        self.params: dict[str, Any] = {}
+        self.distributions: dict[str, optuna.distributions.BaseDistribution] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """The given value."""
+        from optuna.distributions import CategoricalDistribution
+
+        self.distributions[name] = CategoricalDistribution(tuple(choices))
+        self.params[name] = super().suggest_categorical(name, choices)
+        return self.params[name]
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """The given value."""
+        from optuna.distributions import IntDistribution
+
+        self.distributions[name] = IntDistribution(low, high)
+        self.params[name] = super().suggest_int(name, low, high)
+        return int(self.params[name])
+
+
+class SampledParams:
+    """Values that a sampler gives one by one, for a trial that is in no study: `Study.ask` would leave it there."""
+
+    def __init__(self, name: str, storage: optuna.storages.BaseStorage, sampler: optuna.samplers.BaseSampler) -> None:
+        import optuna
+
+        # A view of its own, as a study remembers the trials that it saw until it is asked for one.
+        self._study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+        self._sampler = sampler
+        self._trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices."""
+        from optuna.distributions import CategoricalDistribution
+
+        if len(choices) == 1:
+            return choices[0]
+        distribution = CategoricalDistribution(tuple(choices))
+        return self._sampler.sample_independent(self._study, self._trial, name, distribution)
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """A whole number from low to high, both included."""
+        from optuna.distributions import IntDistribution
+
+        if low == high:
+            return low
+        return int(self._sampler.sample_independent(self._study, self._trial, name, IntDistribution(low, high)))
 
 
 class ModelStudy:
@@ -79,14 +138,15 @@ class ModelStudy:
 
         return optuna.storages.InMemoryStorage()
 
-    def _sampler(self, *path: int) -> optuna.samplers.BaseSampler:
+    def sampler(self, *path: int) -> optuna.samplers.BaseSampler:
+        """The sampler of one ask, seeded by the campaign's seed and the path."""
         from swarm.agents.samplers.optuna_bridge.one_trial_tpe import OneTrialTPE
 
         return OneTrialTPE(seed=derive(self._seed, *path), n_startup_trials=STARTUP_TRIALS)
 
     def feed(self, records: Iterable[TrialRecord]) -> None:
         """Bring the study up to date with the trials of this model, in order; running ones count as pending."""
-        wanted = self._thinned([r for r in records if self._belongs(r)])
+        wanted = self._thinned([r for r in records if self.belongs(r)])
         if not self._continues(wanted):
             self._fed.clear()
             for name in ("study", "_storage"):
@@ -99,10 +159,9 @@ class ModelStudy:
                 self._finish(number, record)
             self._fed[record.number] = (record.state, number)
 
-    def _belongs(self, record: TrialRecord) -> bool:
-        spec = record.spec
-        same = spec.model == self._info.name and spec.protocol == PROTOCOL and not record.outdated
-        return same and not (spec.rung or spec.replicate)
+    def belongs(self, record: TrialRecord) -> bool:
+        """Whether the study reads this trial: a first look at a configuration of its model."""
+        return record.spec.model == self._info.name and is_search(record)
 
     def _thinned(self, records: list[TrialRecord]) -> list[TrialRecord]:
         """What the sampler reads of many trials; the choice changes every `STEP` trials."""
@@ -139,8 +198,8 @@ class ModelStudy:
         import optuna
 
         try:
-            given = Told(self._space.params(record.spec))
-            self._space.suggest(given, self._info, PROTOCOL)
+            given = GivenParams(self._space.params(record.spec))
+            self._space.suggest(given, self._info, "quality")
         except SpecError:
             return None
         running = optuna.trial.create_trial(
@@ -180,8 +239,8 @@ class ModelStudy:
 
         Nothing stays behind: what was asked counts only when it comes back as a record.
         """
-        asked = Asked(self.study.study_name, self._storage, self._sampler(number, 1, attempt))
-        return self._space.suggest(asked, self._info, PROTOCOL)
+        params = SampledParams(self.study.study_name, self._storage, self.sampler(number, 1, attempt))
+        return self._space.suggest(params, self._info, "quality")
 
     def importances(self, least: int = 8) -> dict[str, float]:
         """Optuna's importance of each parameter for log KLD beyond what its bits explain; they sum to 1.
@@ -195,23 +254,12 @@ class ModelStudy:
         if len(done) < least:
             return {}
         slope, level = np.polyfit([t.values[1] for t in done], [t.values[0] for t in done], 1)
-        for text in NOISE:
-            warnings.filterwarnings("ignore", message=text)
-        found = optuna.importance.get_param_importances(
-            self.study,
-            evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-            target=lambda t: float(t.values[0] - level - slope * t.values[1]),
-        )
+        with _WARNING_FILTERS, warnings.catch_warnings():
+            for text in EXPECTED_WARNINGS:
+                warnings.filterwarnings("ignore", message=text)
+            found = optuna.importance.get_param_importances(
+                self.study,
+                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+                target=lambda t: float(t.values[0] - level - slope * t.values[1]),
+            )
         return {name: float(value) for name, value in found.items() if isfinite(value)}
-
-
-def objectives(record: TrialRecord) -> tuple[float, float] | None:
-    """(log10 KLD, bits/value) of a completed trial; None when it has no such measurement.
-
-    KLD below the measured noise floor counts as the floor: differences down there are not real.
-    """
-    metrics = record.metrics
-    if record.state != "complete" or "kld" not in metrics or "bits_per_value" not in metrics:
-        return None
-    noise = metrics["noise_kld"].value if "noise_kld" in metrics else 0.0
-    return log10(max(metrics["kld"].value, noise, FLOOR)), metrics["bits_per_value"].value

@@ -88,8 +88,7 @@ def _gain(source: Source) -> Paragraph:
 
 def _runs(rows: Sequence[dict[str, Any]], source: Source) -> dict[tuple[str, str], ArmRun]:
     """The runs of the arms by model and arm; each starts from the default configurations."""
-    from swarm.agents.analysis.pareto import front, hypervolume
-    from swarm.agents.generation.bandit import LOWEST, box
+    from swarm.agents.analysis.pareto import LOWEST, box, front, hypervolume
 
     reference, area = box(source.settings)
     found: dict[tuple[str, str], ArmRun] = {}

@@ -8,6 +8,7 @@ from swarm.agents.analysis.engine import AnalysisEngine
 from swarm.agents.analysis.judge import Judge
 from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
+from swarm.agents.samplers.random import draw
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.identity import fingerprint
 from swarm.experiments.space.search_space import Space
@@ -163,8 +164,7 @@ def test_a_used_up_space_is_measured_again_elsewhere(make_lab, make_info, infos)
     records = [
         make_lab().run(0, strategy.propose(0, History(()))),
     ]
-    context = strategy.context(1, History.before(1, records, 0))
-    again = context.random("alpha")
+    again = draw(strategy.context(2, History.before(2, records, 0)))
     assert again.replicate == 1
     assert again.kv == records[0].spec.kv
 

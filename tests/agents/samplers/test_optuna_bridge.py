@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from math import ceil
+
+import numpy as np
 import pytest
 
-from swarm.agents.analysis.pareto import front
-from swarm.agents.generation.seeds import derive, generator
+from swarm.agents.analysis.pareto import front, objectives
+from swarm.agents.generation.context import derive, generator
 from swarm.agents.history import History
+from swarm.agents.samplers.optuna_bridge import one_trial_tpe
 from swarm.agents.samplers.optuna_bridge import study as study_module
-from swarm.agents.samplers.optuna_bridge.study import ModelStudy, objectives
+from swarm.agents.samplers.optuna_bridge.study import ModelStudy
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.identity import fingerprint
 from swarm.experiments.space.search_space import Space
@@ -62,13 +66,57 @@ def test_sorting_trials_once_per_trial_gives_the_answers_of_optuna(
     startup = study_module.STARTUP_TRIALS
     monkeypatch.setattr(
         theirs,
-        "_sampler",
+        "sampler",
         lambda *path: optuna.samplers.TPESampler(seed=derive(seed, *path), n_startup_trials=startup),
     )
     for count in (5, 12, 30, 60):
         for study in (ours, theirs):
             study.feed(History.before(count, records, 8).records)  # the last eight still run
         assert [ours.ask(count, k) for k in range(8)] == [theirs.ask(count, k) for k in range(8)]
+
+
+def test_the_names_that_optuna_keeps_to_itself_are_those_that_are_built_on() -> None:
+    """Fails on the first release of Optuna that changes one: `one_trial_tpe` is to be read again then."""
+    from inspect import signature
+
+    from optuna.samplers import TPESampler
+    from optuna.samplers._tpe.sampler import _split_trials, default_gamma_multiobjective
+
+    def parameters(function):
+        return list(signature(function).parameters)
+
+    assert parameters(TPESampler._sample) == ["self", "study", "trial", "search_space"]
+    build = TPESampler._build_parzen_estimator
+    assert parameters(build) == ["self", "study", "search_space", "trials", "handle_below"]
+    assert parameters(_split_trials) == ["study", "trials", "n_below"]
+    assert signature(TPESampler).parameters["n_ei_candidates"].default == one_trial_tpe.CANDIDATES
+    assert all(default_gamma_multiobjective(n) == ceil(one_trial_tpe.GOOD * n) for n in range(1_000))
+    drawn = TPESampler(seed=3)._rng.rng.random(4)
+    assert list(drawn) == list(np.random.RandomState(3).random(4))
+
+
+def test_trials_are_sorted_once_per_ask(lab, space, infos, monkeypatch) -> None:
+    split, calls = one_trial_tpe._split_trials, []
+    monkeypatch.setattr(one_trial_tpe, "_split_trials", lambda *args: calls.append(args) or split(*args))
+    study = fresh(space, infos[0])
+    study.feed(trials(lab, space, infos[0], 30))
+    study.ask(30)
+    assert len(calls) == 1
+
+
+def test_importances_say_nothing_and_leave_the_filters_of_warnings_alone(lab, space, infos) -> None:
+    import warnings
+
+    study = fresh(space, infos[0])
+    assert study.importances() == {}
+    study.feed(trials(lab, space, infos[0], 30))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        found = study.importances()
+        assert warnings.filters == before
+    assert not told
+    assert sum(found.values()) == pytest.approx(1.0)
 
 
 def test_a_history_that_is_no_continuation_is_replayed(lab, space, infos) -> None:

@@ -1,23 +1,22 @@
-"""Trials that decide the claims of the campaign's agenda. Without an agenda it has no share."""
+"""Trials that decide the published claims of a campaign. Without such claims it has no share."""
 
 from __future__ import annotations
 
 from swarm.agents.generation.context import ProposalContext
-from swarm.agents.generation.nodes.base import Chooser
-from swarm.agents.generation.schedule import Slot
+from swarm.agents.generation.nodes.base import GenerationNode
 from swarm.memory.records import Proposal
 
 SHARE = 0.85
-"""Of the agents' arm, while an agenda has trials left."""
+"""Of the agents' arm, while the plan has trials left."""
 
 
-class Agenda(Chooser):
-    """The next planned trial, on the slot's model when the case in question needs one there."""
+class PublishedClaimsNode(GenerationNode):
+    """The next planned trial, on the context's model when the case in question needs one there."""
 
     name = "agenda"
     summary = "trials that decide published claims"
 
-    def choose(self, slot: Slot, context: ProposalContext) -> Proposal | None:
+    def propose(self, context: ProposalContext) -> Proposal | None:
         """A planned trial; None when all have been proposed."""
         if context.plan is None:
             return None
@@ -25,9 +24,9 @@ class Agenda(Chooser):
         for case, spec, prediction in context.plan.wanted(context.history):
             if first is not None and case is not first[0]:
                 break
-            if first is None or spec.model == slot.model:
+            if first is None or spec.model == context.model:
                 first = (case, spec, prediction)
-            if spec.model == slot.model:
+            if spec.model == context.model:
                 break
         if first is None:
             return None

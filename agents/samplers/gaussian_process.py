@@ -1,0 +1,288 @@
+"""Predicts every configuration from those that are like it, on any model, and proposes the most promising one.
+
+A Gaussian process over what a configuration is made of. Keys, values and everything else enter as factors of the
+covariance, so that what one trial says of its keys counts for all configurations with such keys; trials on other
+models count as far as the data say that the models are alike. The proposal has the largest expected gain of
+hypervolume (EHVI, in closed form for two objectives of which one is as good as known).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log2
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swarm.agents.analysis.pareto import LOWEST, Point, box, front, is_search, objectives
+from swarm.agents.generation.context import ProposalContext
+from swarm.agents.samplers.base import Sampler
+from swarm.agents.settings import AgentSettings
+from swarm.experiments.spec import TrialSpec
+from swarm.kernels.spec import QuantSpec
+from swarm.memory.records import Proposal, TrialRecord
+
+Floats = NDArray[np.float64]
+Features = tuple[Floats, NDArray[np.int64]]
+"""Numbers and classes of some configurations, one row each."""
+
+MIN_TRIALS = 8
+"""Measured configurations of the model before anything is predicted."""
+MAX_TRIALS = 400
+"""Trials that are read, the latest: the cost grows with their cube."""
+CANDIDATES = 1_500
+TEMPLATES = 12
+SHOTS = 12
+"""Best candidates that are tried before giving up: some are not valid, some not new."""
+LENGTHS = (1.0, 2.0, 4.0)
+LIKENESS = (0.0, 0.5, 0.9)
+"""How alike two models may be: correlation of the same configuration."""
+NOISE = 0.02
+SIDE_WEIGHTS = ((0.5, 0.3), (1.0, 0.5, 0.5, 0.3))
+REST_WEIGHTS = ((2.0, 2.0), (0.5, 0.7, 1.0, 1.0))
+"""How far a step in each number, and another value of each class, takes two configurations apart."""
+
+
+class GaussianProcessSampler(Sampler):
+    """The configuration from which a model of all results expects most."""
+
+    name = "surrogate"
+    summary = "the largest expected gain under a Gaussian process over all models' trials"
+
+    def propose(self, context: ProposalContext) -> Proposal | None:
+        """A new configuration; None while too little is known, or when nothing promising is new."""
+        known = Known.of(context)
+        if known is None:
+            return None
+        pool = candidates(context)
+        gains = expected_gain(known.points, *known.predict(pool), context.settings)
+        for place in np.argsort(-gains, kind="stable")[:SHOTS]:
+            spec = context.validated(pool[int(place)].fields()) if gains[place] > 0 else None
+            if spec is not None:
+                why = f"Largest expected gain of {len(pool)} candidates, from {len(known.level)} trials on all models."
+                return Proposal(spec=spec, proposer=self.name, rationale=why)
+        return None
+
+
+class Candidate(NamedTuple):
+    """A known or random trial, with other keys or values."""
+
+    template: TrialSpec
+    key: QuantSpec
+    value: QuantSpec
+
+    @classmethod
+    def of(cls, spec: TrialSpec) -> Candidate:
+        """A trial as it is."""
+        return cls(spec, spec.kv.key, spec.kv.value)
+
+    @property
+    def changed(self) -> bool:
+        """Whether keys or values are not the template's."""
+        return (self.key, self.value) != (self.template.kv.key, self.template.kv.value)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of its specification, which may be invalid together."""
+        data = self.template.model_dump()
+        data["kv"] |= {"key": self.key.model_dump(), "value": self.value.model_dump()}
+        if self.changed:
+            data["kv"]["overrides"] = ()
+        return data
+
+
+def candidates(context: ProposalContext) -> list[Candidate]:
+    """Random trials and the best known ones, many of them with other keys, other values, or both."""
+    info, rng = context.info, context.rng
+    keys, values = ([spec for name in side.methods for spec in side.specs(name)] for side in context.space.sides(info))
+    known = [r for r in context.history.select(model=context.model, protocol="quality") if not r.spec.rung]
+    best = sorted(known, key=lambda r: (objectives(r) or (np.inf,))[0])[: len(known) // 2 + 1]
+    templates = [context.space.random(rng, info) for _ in range(TEMPLATES)]
+    templates += [
+        best[int(i)].spec.model_copy(update={"replicate": 0, "seed": 0})
+        for i in rng.integers(len(best), size=TEMPLATES)
+    ]
+    sizes = len(templates), len(keys), len(values), 4
+    found = []
+    for template, key, value, change in zip(*(rng.integers(size, size=CANDIDATES) for size in sizes), strict=True):
+        start = templates[template]
+        found.append(
+            Candidate(
+                start,
+                keys[key] if change != 1 else start.kv.key,
+                values[value] if change != 2 else start.kv.value,
+            )
+        )
+    return [c for c in found if (c.key.method, c.value.method) != ("none", "none")]
+
+
+@dataclass(frozen=True)
+class Known:
+    """Measured trials on all models, as a Gaussian process needs them, and the results on the model in question."""
+
+    context: ProposalContext
+    pool: list[Candidate]
+    level: Floats
+    """log10 KLD less the mean of its model, over the standard deviation of all."""
+    bits: Floats
+    scale: tuple[float, float]
+    """Mean log10 KLD of the model in question, and that standard deviation."""
+    points: list[Point]
+
+    @classmethod
+    def of(cls, context: ProposalContext) -> Known | None:
+        """The latest trials; None while too few are of the context's model."""
+        records, points = _measured(context.history.records)
+        own = [place for place, record in enumerate(records) if record.spec.model == context.model]
+        if len(own) < MIN_TRIALS:
+            return None
+        values, bits = np.array(points).T
+        names = np.array([record.spec.model for record in records])
+        level = values.copy()
+        for name in set(names):
+            level[names == name] -= values[names == name].mean()
+        spread = float(level.std()) or 1.0
+        pool = [Candidate.of(record.spec) for record in records]
+        scale = (float(values[own].mean()), spread)
+        return cls(context, pool, level / spread, bits, scale, [points[place] for place in own])
+
+    def predict(self, pool: Sequence[Candidate]) -> tuple[Floats, Floats, Floats]:
+        """Mean and standard deviation of log10 KLD on the model in question, and bits/value, of candidates."""
+        from scipy.linalg import cho_solve
+
+        features = _features(self.pool, self.context)
+        models = [candidate.template.model for candidate in self.pool]
+        own = Distances(features, features, models, models)
+        cross = Distances(_features(pool, self.context), features, [self.context.model] * len(pool), models)
+        likeness = LIKENESS if len(set(models)) > 1 else (0.0,)
+        fits = [_fit(own, self.level, *choice) for choice in itertools.product(LENGTHS, likeness)]
+        best = max(fits, key=lambda fit: fit.likelihood)
+        reach = cross.covariance(best.length, best.likeness)
+        mean = reach @ cho_solve(best.factor, self.level)
+        left = 1.0 - np.einsum("ij,ji->i", reach, cho_solve(best.factor, reach.T))
+        variance = best.amplitude * np.maximum(1e-6, left)
+        centre, spread = self.scale
+        # Cost follows from the configuration alone, whatever the model: one likeness, and as good as no noise.
+        middle = self.bits.mean()
+        cost = _fit(own, self.bits - middle, max(LENGTHS), 0.99, 1e-4)
+        bits = middle + cross.covariance(cost.length, 0.99) @ cho_solve(cost.factor, self.bits - middle)
+        return centre + spread * mean, spread * np.sqrt(variance), bits
+
+
+def _measured(history: Sequence[TrialRecord]) -> tuple[list[TrialRecord], list[Point]]:
+    """The latest measured trials of quantized caches, latest first, with their objectives."""
+    records, points = [], []
+    for record in reversed(history):
+        plain = record.spec.kv.key.method == record.spec.kv.value.method == "none"
+        found = objectives(record) if is_search(record) and not plain else None
+        if found is not None:
+            records.append(record)
+            points.append((max(found[0], LOWEST), found[1]))
+        if len(records) == MAX_TRIALS:
+            break
+    return records, points
+
+
+def _features(pool: Sequence[Candidate], context: ProposalContext) -> tuple[Features, Features, Features]:
+    """Numbers and classes of the keys, of the values and of the rest of every configuration."""
+
+    def arrays(rows: list[tuple[tuple[float, ...], tuple[object, ...]]]) -> Features:
+        # Hashes are equal where the classes are; within this process, that is all that counts.
+        classes = [[hash(one) for one in row] for _, row in rows]
+        return np.array([numbers for numbers, _ in rows]), np.array(classes)
+
+    keys, values = [_side(c.key) for c in pool], [_side(c.value) for c in pool]
+    return arrays(keys), arrays(values), arrays([_rest(c, context) for c in pool])
+
+
+def _side(spec: QuantSpec) -> tuple[tuple[float, ...], tuple[object, ...]]:
+    numbers = (float(16 if spec.method == "none" else spec.bits or 16), log2(spec.group_size or 64))
+    return numbers, (spec.method, spec.rotation, spec.axis, spec.scaling)
+
+
+def _rest(candidate: Candidate, context: ProposalContext) -> tuple[tuple[float, ...], tuple[object, ...]]:
+    spec = candidate.template
+    n = context.infos[spec.model].n_layers
+    first, count = (spec.layers[0], len(spec.layers)) if spec.layers else (0, n)
+    kv = spec.kv
+    overrides = () if candidate.changed else kv.overrides
+    return (first / n, count / n), (kv.sink_tokens, kv.residual_window, kv.key_bias, overrides)
+
+
+class Distances:
+    """Distances between two lists of configurations, for covariances of several lengths."""
+
+    def __init__(
+        self, a: tuple[Features, ...], b: tuple[Features, ...], models_a: list[str], models_b: list[str]
+    ) -> None:
+        weights = (SIDE_WEIGHTS, SIDE_WEIGHTS, REST_WEIGHTS)
+        self._parts = [_apart(one, other, *weight) for one, other, weight in zip(a, b, weights, strict=True)]
+        self._same = np.array(models_a)[:, None] == np.array(models_b)[None, :]
+
+    def covariance(self, length: float, likeness: float) -> Floats:
+        """Keys alone, values alone, and both together, each with the rest."""
+        key, value, rest = (np.exp(-d / length) for d in self._parts)
+        found = rest * (0.4 * key + 0.4 * value + 0.2 * key * value)
+        return np.asarray(found * np.where(self._same, 1.0, likeness))
+
+
+def _apart(a: Features, b: Features, numbers: Sequence[float], classes: Sequence[float]) -> Floats:
+    """Distance of every configuration of one list from every one of another."""
+    found = np.zeros((len(a[0]), len(b[0])))
+    for column, weight in enumerate(numbers):
+        found += weight * np.abs(a[0][:, None, column] - b[0][None, :, column])
+    for column, weight in enumerate(classes):
+        found += weight * (a[1][:, None, column] != b[1][None, :, column])
+    return found
+
+
+class Fit(NamedTuple):
+    """A Gaussian process of one covariance: how likely it makes the data, and what predictions need."""
+
+    likelihood: float
+    length: float
+    likeness: float
+    factor: tuple[Floats, bool]
+    """Cholesky factor of the covariance with its noise, as scipy has it."""
+    amplitude: float
+    """Variance that makes the data likeliest."""
+
+
+def _fit(own: Distances, level: Floats, length: float, likeness: float, noise: float = NOISE) -> Fit:
+    from scipy.linalg import cho_factor, cho_solve
+
+    covariance = own.covariance(length, likeness)
+    covariance[np.diag_indices_from(covariance)] += noise
+    factor = cho_factor(covariance, lower=True)
+    amplitude = float(level @ cho_solve(factor, level)) / len(level)
+    likelihood = -0.5 * len(level) * np.log(amplitude + 1e-12) - float(np.log(np.diag(factor[0])).sum())
+    return Fit(likelihood, length, likeness, factor, amplitude)
+
+
+def expected_gain(
+    known: Sequence[Point], mean: Floats, deviation: Floats, bits: Floats, settings: AgentSettings
+) -> Floats:
+    """Expected hypervolume that each candidate adds to what is known.
+
+    Args:
+        known: measured (log10 KLD, bits/value).
+        mean: log10 KLD to expect of each candidate.
+        deviation: its standard deviation.
+        bits: bits/value of each candidate.
+        settings: the feasible region.
+    """
+    from scipy.special import ndtr
+
+    (worst, most), _ = box(settings)
+    inside = [(v, b) for v, b in known if v < worst and b < most]
+    steps = [inside[i] for i in front(inside)]
+    # Between two costs of the front, what a candidate must beat is constant.
+    costs = np.array([0.0, *(b for _, b in steps), most])
+    reached = np.array([worst, *(v for v, _ in steps)])
+    z = (reached[None, :] - mean[:, None]) / deviation[:, None]
+    density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
+    improvement = deviation[:, None] * (z * ndtr(z) + density)
+    widths = np.clip(costs[None, 1:] - np.maximum(costs[None, :-1], bits[:, None]), 0.0, None)
+    return np.asarray((improvement * widths).sum(axis=1))
