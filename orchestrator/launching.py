@@ -19,7 +19,7 @@ from swarm.orchestrator.rehearsal import MODELS, Rehearsal
 from swarm.orchestrator.settings import Settings
 
 if TYPE_CHECKING:
-    from swarm.agents.llm.runner import Minds
+    from swarm.agents.llm.runner import RoleRunner
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.spec import Device
     from swarm.memory.store import Store
@@ -44,7 +44,7 @@ class Cast:
     the proposals that are left from outside.
     """
 
-    agents: Callable[[Minds | None, Callable[[], Sequence[Proposal]]], tuple[Strategy, Engine]]
+    agents: Callable[[RoleRunner | None, Callable[[], Sequence[Proposal]]], tuple[Strategy, Engine]]
     models: tuple[str, ...]
     identity: Mapping[str, Any]
     infos: Sequence[ModelInfo] = ()
@@ -117,7 +117,7 @@ def cast(settings: Settings) -> Cast:
     if agenda is not None:
         identity["agenda"] = agenda.digest
 
-    def agents(minds: Minds | None, external: Callable[[], Sequence[Proposal]]) -> tuple[Strategy, Engine]:
+    def agents(minds: RoleRunner | None, external: Callable[[], Sequence[Proposal]]) -> tuple[Strategy, Engine]:
         by_name = {info.name: info for info in infos}
         templates = {name: space.defaults(info)[0] for name, info in by_name.items()}
         plan = AgendaPlan(agenda, by_name, templates) if agenda is not None else None
@@ -128,7 +128,7 @@ def cast(settings: Settings) -> Cast:
 
 
 @contextmanager
-def minds(settings: Settings, store: Store, campaign: CampaignRecord) -> Iterator[Minds | None]:
+def minds(settings: Settings, store: Store, campaign: CampaignRecord) -> Iterator[RoleRunner | None]:
     """The LLM minds of a campaign, let go whatever happens; None without `--llm`.
 
     Raises:
@@ -140,7 +140,7 @@ def minds(settings: Settings, store: Store, campaign: CampaignRecord) -> Iterato
     hint = endpoint.hint(asked)
     if hint:
         note(hint)
-    hired = factory.hire(asked, store, campaign.id, every=settings.analyse_every)
+    hired = factory.create(asked, store, campaign.id, every=settings.analyse_every)
     try:
         yield hired
     finally:
@@ -273,7 +273,7 @@ def drive(
         return driver.run()
 
 
-def _waking(pool: Pool, hired: Minds | None) -> Callable[[], None]:
+def _waking(pool: Pool, hired: RoleRunner | None) -> Callable[[], None]:
     """What ends every wait of the campaign's thread."""
 
     def wake() -> None:

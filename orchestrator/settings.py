@@ -20,7 +20,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from swarm.agents.llm.settings import LlmSettings
+from swarm.agents.llm.endpoint import LlmSettings
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.spec import Device
 from swarm.kernels.errors import UsageError

@@ -38,5 +38,4 @@ class Analyst(ABC):
 
 def analysts() -> dict[str, type[Analyst]]:
     """Every analyst by name, in the order in which they are asked."""
-    found = plugins.load_all(PACKAGE, Analyst)  # type: ignore[type-abstract]
-    return {kind.name: kind for kind in sorted(found.values(), key=lambda kind: kind.name)}
+    return plugins.load_named(PACKAGE, Analyst)  # type: ignore[type-abstract]

@@ -17,7 +17,7 @@ from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.memory.records import Arm, Proposal
 
 if TYPE_CHECKING:
-    from swarm.agents.llm.runner import Minds
+    from swarm.agents.llm.runner import RoleRunner
     from swarm.experiments.space.search_space import Space
 
 FALL_BACK = ("replication", "quality")
@@ -52,7 +52,7 @@ class GenerationStrategy:
         engine: AnalysisEngine,
         seed: int,
         *,
-        llm: Minds | None = None,
+        llm: RoleRunner | None = None,
         external: Callable[[], Sequence[Proposal]] = tuple,
     ) -> None:
         if not engine.infos:
@@ -120,7 +120,7 @@ class GenerationStrategy:
             return ""
         idle = all(record.state in FINISHED for record in history.records)
         context = self.context(len(history.records), history)
-        return self._llm.text(context, wait=self._llm.patience if idle else 0.0)
+        return self._llm.text(context, wait=self._llm.summary_wait if idle else 0.0)
 
 
 def weights(

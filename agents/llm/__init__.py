@@ -1,1 +1,1 @@
-"""LLM minds: any OpenAI-compatible endpoint, its weather, its cost, and what may be believed of its answers."""
+"""LLM roles: any OpenAI-compatible endpoint, its failures, its cost, and what of its answers is believed."""

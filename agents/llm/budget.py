@@ -1,4 +1,4 @@
-"""Money before words: reserves tokens and USD in the campaign's ledger before a call, and settles with its row."""
+"""What calls cost: prices of tokens, and the reservation in the campaign's ledger that every call starts with."""
 
 from __future__ import annotations
 
@@ -7,19 +7,76 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from swarm.agents.llm.prices import Price
+from swarm.agents.llm.endpoint import LlmSettings
+from swarm.kernels.errors import UsageError
 from swarm.memory.errors import BudgetError
 from swarm.memory.records import AgentCall, Reservation
 
 if TYPE_CHECKING:
     from swarm.memory.store import Store
 
-OVERHEAD = 64
+TEMPLATE_TOKENS = 64
 """Tokens that a chat template adds to a prompt, at most."""
+
+# USD per million tokens, input and output; list prices of 2025. A longer name wins over its beginning.
+LIST_PRICES: dict[str, tuple[float, float]] = {
+    "gpt-5": (1.25, 10.0),
+    "gpt-5-mini": (0.25, 2.0),
+    "gpt-5-nano": (0.05, 0.4),
+    "gpt-4.1": (2.0, 8.0),
+    "gpt-4.1-mini": (0.4, 1.6),
+    "gpt-4.1-nano": (0.1, 0.4),
+    "gpt-4o": (2.5, 10.0),
+    "gpt-4o-mini": (0.15, 0.6),
+    "o3": (2.0, 8.0),
+    "o4-mini": (1.1, 4.4),
+}
 
 
 @dataclass(frozen=True)
-class Hold:
+class Price:
+    """USD per million tokens."""
+
+    tokens_in: float
+    tokens_out: float
+
+    def usd(self, tokens_in: int, tokens_out: int) -> float:
+        """What so many tokens cost."""
+        return (tokens_in * self.tokens_in + tokens_out * self.tokens_out) / 1e6
+
+
+FREE = Price(0.0, 0.0)
+
+
+def price(model: str, settings: LlmSettings, *, loopback: bool, capped: bool) -> Price:
+    """The price of a model: from the settings, else from the table; servers on this machine are free.
+
+    Args:
+        model: the model's name.
+        settings: may give prices.
+        loopback: whether the server runs on this machine.
+        capped: whether the campaign has a limit in USD, which an unknown price could not keep.
+
+    Raises:
+        UsageError: the price is unknown and a limit depends on it.
+    """
+    if settings.llm_price_in is not None and settings.llm_price_out is not None:
+        return Price(settings.llm_price_in, settings.llm_price_out)
+    if loopback:
+        return FREE
+    known = [name for name in LIST_PRICES if model == name or model.startswith(f"{name}-")]
+    if known:
+        return Price(*LIST_PRICES[max(known, key=len)])
+    if capped:
+        raise UsageError(
+            f"the price of {model!r} is unknown, so --max-usd cannot be kept.",
+            "Give llm_price_in and llm_price_out (USD per million tokens) in swarm.toml, or leave --max-usd out.",
+        )
+    return FREE
+
+
+@dataclass(frozen=True)
+class CallReservation:
     """What is set aside for one call."""
 
     tokens: Reservation
@@ -29,7 +86,7 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class Purse:
+class CallBudget:
     """The accounts that a campaign's calls are paid from.
 
     Args:
@@ -42,7 +99,7 @@ class Purse:
     campaign_id: int
     price: Price
 
-    def reserve(self, role: str, messages: Sequence[dict[str, Any]], extra: object, max_output: int) -> Hold:
+    def reserve(self, role: str, messages: Sequence[dict[str, Any]], extra: object, max_output: int) -> CallReservation:
         """Set aside the most that a call can cost.
 
         No tokenizer makes more tokens than a text has bytes: the bound holds for every model.
@@ -57,7 +114,7 @@ class Purse:
             BudgetError: the budget does not cover it.
         """
         size = len(json.dumps([list(messages), extra], ensure_ascii=False, default=str).encode())
-        tokens_in = size + OVERHEAD
+        tokens_in = size + TEMPLATE_TOKENS
         ledger = self.store.ledger
         tokens = ledger.reserve(self.campaign_id, "tokens", tokens_in + max_output, role)
         try:
@@ -65,11 +122,11 @@ class Purse:
         except BudgetError:
             ledger.release(tokens)
             raise
-        return Hold(tokens, usd, tokens_in, max_output)
+        return CallReservation(tokens, usd, tokens_in, max_output)
 
-    def settle(self, hold: Hold, call: AgentCall) -> AgentCall:
+    def settle(self, hold: CallReservation, call: AgentCall) -> AgentCall:
         """Record a call with what it really cost and close its reservations, in one transaction."""
-        spent = _costed(call, self.price)
+        spent = call.model_copy(update={"usd": self.price.usd(call.tokens_in, call.tokens_out)})
         self.store.agent_calls.add(
             self.campaign_id, spent, {hold.tokens: spent.tokens_in + spent.tokens_out, hold.usd: spent.usd}
         )
@@ -78,8 +135,3 @@ class Purse:
     def refused(self, call: AgentCall) -> None:
         """Record a call that was not made."""
         self.store.agent_calls.add(self.campaign_id, call)
-
-
-def _costed(call: AgentCall, price: Price) -> AgentCall:
-    """The call with its cost worked out."""
-    return call.model_copy(update={"usd": price.usd(call.tokens_in, call.tokens_out)})

@@ -1,4 +1,4 @@
-"""One HTTP call to an OpenAI-compatible endpoint, and what its failures mean. Knows no roles and no money.
+"""One HTTP call to an OpenAI-compatible endpoint, and what its failures mean.
 
 Servers are not trusted: answers are bounded, and neither prompts nor the key go where nobody sent them.
 """
@@ -13,30 +13,28 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from swarm.agents.llm.dialect import Dialect
-from swarm.agents.llm.endpoint import OPENAI, Endpoint
-from swarm.agents.llm.errors import CallError
-from swarm.agents.llm.retry import retry_after
+from swarm.agents.llm.endpoint import OPENAI, Dialect, Endpoint
+from swarm.agents.llm.retry import CallError, retry_after
 from swarm.memory.text import clean
 
 if TYPE_CHECKING:
     import openai
 
-    from swarm.agents.llm.local import LocalServer
+    from swarm.agents.llm.server import LocalServer
 
 Message = dict[str, Any]
 
-RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-MAX_ANSWER = 200_000
+RETRIED_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+MAX_ANSWER_CHARS = 200_000
 """Characters of an answer that are looked at."""
 
-MOST_CALLS = 4
+MAX_TOOL_CALLS = 4
 """Tool calls of one answer that are looked at; the rest is dropped."""
 
-MAX_ARGUMENTS = 8_000
+MAX_ARGUMENT_CHARS = 8_000
 """Characters of a tool call's arguments; longer ones count as none."""
 
-MOST_TOKENS = 1_000_000_000
+MAX_TOKENS = 1_000_000_000
 """What a server may say that one call has cost."""
 
 # What reading JSON of any shape can raise.
@@ -61,7 +59,6 @@ class Reply:
     tokens_in: int | None
     tokens_out: int | None
     seconds: float
-    finish: str
 
 
 class Client:
@@ -186,7 +183,7 @@ def _reply(found: Any, seconds: float, endpoint: Endpoint) -> Reply:
     message = getattr(choices[0], "message", None)
     usage = getattr(found, "usage", None)
     content = getattr(message, "content", None)
-    text = clean(endpoint.without_key(content), MAX_ANSWER) if isinstance(content, str) else ""
+    text = clean(endpoint.without_key(content), MAX_ANSWER_CHARS) if isinstance(content, str) else ""
     tools = _tools(getattr(message, "tool_calls", None) or (), endpoint)
     silent = not content and not tools
     return Reply(
@@ -196,26 +193,27 @@ def _reply(found: Any, seconds: float, endpoint: Endpoint) -> Reply:
         tokens_in=_count(getattr(usage, "prompt_tokens", None), 1),
         tokens_out=_count(getattr(usage, "completion_tokens", None), 0 if silent else 1),
         seconds=seconds,
-        finish=str(getattr(choices[0], "finish_reason", "") or "")[:64],
     )
 
 
 def _tools(calls: Any, endpoint: Endpoint) -> tuple[ToolCall, ...]:
     """The first tool calls, fit to be answered and to be sent back."""
     found = []
-    for call in list(calls)[:MOST_CALLS]:
+    for call in list(calls)[:MAX_TOOL_CALLS]:
         function = getattr(call, "function", None)
         if function is not None:
             parts = (call.id, function.name, function.arguments)
-            identity, name, arguments = (clean(endpoint.without_key(str(part)), MAX_ANSWER) for part in parts)
-            found.append(ToolCall(identity[:64], name[:64], arguments if len(arguments) <= MAX_ARGUMENTS else "{}"))
+            identity, name, arguments = (clean(endpoint.without_key(str(part)), MAX_ANSWER_CHARS) for part in parts)
+            found.append(
+                ToolCall(identity[:64], name[:64], arguments if len(arguments) <= MAX_ARGUMENT_CHARS else "{}")
+            )
     return tuple(found)
 
 
 def _count(value: object, least: int) -> int | None:
     if not isinstance(value, int) or value < least:
         return None
-    return min(value, MOST_TOKENS)
+    return min(value, MAX_TOKENS)
 
 
 def _not_ours(endpoint: Endpoint, reason: object) -> CallError:
@@ -253,30 +251,24 @@ def _explain(error: openai.OpenAIError, endpoint: Endpoint) -> CallError:
 
 
 def _of_status(error: openai.APIStatusError, endpoint: Endpoint) -> CallError:
-    where, model, status = endpoint.url, endpoint.model, error.status_code
-    outcome = f"http_{status}"
+    where, status = endpoint.url, error.status_code
+    problem, remedy, outcome = "", "", f"http_{status}"
     if 300 <= status < 400:
         target = clean(endpoint.without_key(error.response.headers.get("location", "elsewhere")), 160)
-        return CallError(
-            f"{where} redirects to {target} ({status}), where nothing is sent unasked.",
-            "Give --llm the address that answers.",
-            outcome=outcome,
-            fatal=True,
-        )
-    if status in (401, 403):
-        return CallError(f"{where} refuses the key ({status}).", "Check the key.", outcome=outcome, fatal=True)
-    if status == 404:
-        return CallError(
-            f"{where} knows no such address or model {model!r} (404).",
-            "Check the URL (it usually ends in /v1) and --llm-model.",
-            outcome=outcome,
-            fatal=True,
-        )
-    if "insufficient_quota" in str(error.body):
-        return CallError(f"the account at {where} has no credit left.", outcome="quota", fatal=True)
+        problem = f"{where} redirects to {target} ({status}), where nothing is sent unasked."
+        remedy = "Give --llm the address that answers."
+    elif status in (401, 403):
+        problem, remedy = f"{where} refuses the key ({status}).", "Check the key."
+    elif status == 404:
+        problem = f"{where} knows no such address or model {endpoint.model!r} (404)."
+        remedy = "Check the URL (it usually ends in /v1) and --llm-model."
+    elif "insufficient_quota" in str(error.body):
+        problem, outcome = f"the account at {where} has no credit left.", "quota"
+    if problem:
+        return CallError(problem, remedy, outcome=outcome, fatal=True)
     return CallError(
         f"{where} answers {status}: {endpoint.without_key(str(error.message))[:160]}",
         outcome=outcome,
-        retry=status in RETRIED or status >= 500,
+        retry=status in RETRIED_STATUSES or status >= 500,
         retry_after=retry_after(error.response.headers.get("retry-after")),
     )

@@ -1,6 +1,6 @@
-"""Asks an LLM for a structured answer and makes sure of it: tools, one repair, retries, money, breaker, records.
+"""Asks an LLM for a structured answer: tools, one repair, retries, reserved budget, breaker, records.
 
-Knows roles by name only; what an answer is worth is decided by the caller's `use`.
+What an answer is worth is decided by the caller's `use`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from swarm.agents.llm import parsing, retry
-from swarm.agents.llm.breaker import Breaker
-from swarm.agents.llm.budget import Purse
+from swarm.agents.llm.budget import CallBudget
 from swarm.agents.llm.client import Client, Message, Reply
-from swarm.agents.llm.errors import AnswerError, CallError
+from swarm.agents.llm.endpoint import LlmSettings
 from swarm.agents.llm.prompts import Prompt
-from swarm.agents.llm.settings import LlmSettings
+from swarm.agents.llm.retry import AnswerError, CallError, CircuitBreaker
 from swarm.agents.llm.tools import Tools, declared
 from swarm.memory.errors import BudgetError
 from swarm.memory.records import MAX_TEXT, AgentCall
@@ -29,8 +28,11 @@ from swarm.memory.records import MAX_TEXT, AgentCall
 Answer = TypeVar("Answer", bound=BaseModel)
 Kept = TypeVar("Kept")
 
-TOOL_ROUNDS = 3
-ECHO = 4_000
+Finish = Callable[[str, str], None]
+"""Records how an answered call ended: its outcome and a message."""
+
+MAX_TOOL_ROUNDS = 3
+MAX_ECHO_CHARS = 4_000
 """Characters of a rejected answer that the model is shown again."""
 
 
@@ -42,13 +44,25 @@ class Used(Generic[Kept]):
     reasons: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Question:
+    """What every call of one question has in common, with the messages so far."""
+
+    prompt: Prompt
+    answer: type[BaseModel]
+    messages: list[Message]
+
+    def add(self, role: str, content: str, **fields: Any) -> None:
+        self.messages.append({"role": role, "content": content, **fields})
+
+
 @dataclass
-class Conversation:
+class Dialogue:
     """Talks to one endpoint on behalf of one campaign. Safe between threads.
 
     Args:
         client: the endpoint.
-        purse: who pays; None pays nothing and records nothing (`swarm probe`).
+        budget: what pays; None pays nothing and records nothing (`swarm probe`).
         tools: what may be looked up; None for nothing.
         settings: time, attempts and sizes.
         breaker: shared by all roles.
@@ -56,15 +70,15 @@ class Conversation:
     """
 
     client: Client
-    purse: Purse | None
+    budget: CallBudget | None
     tools: Tools | None
     settings: LlmSettings
-    breaker: Breaker = field(default_factory=Breaker)
+    breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     closed: threading.Event = field(default_factory=threading.Event)
     _rng: random.Random = field(default_factory=random.Random)
 
     def ask(self, prompt: Prompt, brief: str, answer: type[Answer], use: Callable[[Answer], Used[Kept]]) -> Used[Kept]:
-        """Ask for an answer of a given shape, with one repair round when nothing of it can be used.
+        """Ask until something of the answer can be used; one repair round when nothing of it can be.
 
         Args:
             prompt: the role's system prompt.
@@ -76,13 +90,12 @@ class Conversation:
             CallError: the endpoint gave no answer.
             BudgetError: the budget does not cover another call.
         """
-        messages: list[Message] = [
-            {"role": "system", "content": prompt.text},
-            {"role": "user", "content": brief},
-        ]
+        question = _Question(prompt, answer, [])
+        question.add("system", prompt.text)
+        question.add("user", brief)
         used: Used[Kept] = Used(None, ("no answer",))
-        for repair in (False, True):
-            reply, finish = self._answer(prompt, messages, answer)
+        for failed in ("invalid", "invalid_again"):
+            reply, finish = self._answer(question)
             try:
                 used = use(parsing.read(reply.text, answer))
             except AnswerError as error:
@@ -90,71 +103,52 @@ class Conversation:
             except BaseException as error:
                 finish("error", type(error).__name__)
                 raise
-            outcome = "ok" if used.kept is not None else "invalid" if not repair else "invalid_again"
-            finish(outcome, "; ".join(used.reasons))
+            finish("ok" if used.kept is not None else failed, "; ".join(used.reasons))
             if used.kept is not None:
                 break
-            messages += [
-                {"role": "assistant", "content": reply.text[:ECHO] or "(nothing)"},
-                {"role": "user", "content": _complaint(used.reasons, answer)},
-            ]
+            question.add("assistant", reply.text[:MAX_ECHO_CHARS] or "(nothing)")
+            question.add("user", _complaint(used.reasons, answer))
         return used
 
-    def _answer(
-        self, prompt: Prompt, messages: list[Message], answer: type[BaseModel]
-    ) -> tuple[Reply, Callable[[str, str], None]]:
+    def _answer(self, question: _Question) -> tuple[Reply, Finish]:
         """The first reply that is not a tool call."""
-        for step in range(TOOL_ROUNDS + 1):
-            offered = declared() if self.tools is not None and step < TOOL_ROUNDS else []
-            reply, finish = self._call(prompt, messages, answer, offered)
+        for step in range(MAX_TOOL_ROUNDS + 1):
+            offered = declared() if self.tools is not None and step < MAX_TOOL_ROUNDS else []
+            reply, finish = self._call(question, offered)
             if not reply.tools or self.tools is None or not offered:
                 return reply, finish
             finish("tool", ", ".join(call.name for call in reply.tools))
-            messages.append(
-                {
-                    "role": "assistant",
-                    "content": reply.text,
-                    "tool_calls": [
-                        {
-                            "id": call.identity,
-                            "type": "function",
-                            "function": {"name": call.name, "arguments": call.arguments},
-                        }
-                        for call in reply.tools
-                    ],
-                }
-            )
+            calls = [
+                {"id": c.identity, "type": "function", "function": {"name": c.name, "arguments": c.arguments}}
+                for c in reply.tools
+            ]
+            question.add("assistant", reply.text, tool_calls=calls)
             for call in reply.tools:
-                found = self.tools.use(call.name, call.arguments)
-                messages.append({"role": "tool", "tool_call_id": call.identity, "content": found})
+                question.add("tool", self.tools.use(call.name, call.arguments), tool_call_id=call.identity)
         raise CallError("the model asked for tools without end.", outcome="tools")
 
-    def _call(
-        self, prompt: Prompt, messages: list[Message], answer: type[BaseModel], tools: list[dict[str, Any]]
-    ) -> tuple[Reply, Callable[[str, str], None]]:
+    def _call(self, question: _Question, tools: list[dict[str, Any]]) -> tuple[Reply, Finish]:
         """One answered call, after as many attempts as it takes and is allowed; each attempt is paid and recorded."""
         attempts = self.settings.llm_attempts
         for attempt in range(1, attempts + 1):
             self.breaker.enter()
             try:
-                return self._attempt(prompt, messages, answer, tools)
+                return self._attempt(question, tools)
             except CallError as error:
                 self.breaker.failed(error)
                 wait = error.retry_after if error.retry_after is not None else retry.delay(attempt, self._rng)
-                last = attempt == attempts or not error.retry or wait > retry.LONGEST
+                last = attempt == attempts or not error.retry or wait > retry.MAX_DELAY
                 if last or self.closed.wait(wait):
                     raise
         raise CallError("no attempt is left.", outcome="attempts")
 
-    def _attempt(
-        self, prompt: Prompt, messages: list[Message], answer: type[BaseModel], tools: list[dict[str, Any]]
-    ) -> tuple[Reply, Callable[[str, str], None]]:
-        record = self._open(prompt, messages, answer, tools)
+    def _attempt(self, question: _Question, tools: list[dict[str, Any]]) -> tuple[Reply, Finish]:
+        record = self._reserve(question, tools)
         started = time.monotonic()
         try:
             reply = self.client.complete(
-                messages,
-                schema=answer,
+                question.messages,
+                schema=question.answer,
                 tools=tools,
                 max_output=self.settings.output_tokens,
                 temperature=self.settings.llm_temperature,
@@ -168,20 +162,20 @@ class Conversation:
         self.breaker.succeeded()
         return reply, lambda outcome, message: record(reply, reply.seconds, outcome, message, True)
 
-    def _open(
-        self, prompt: Prompt, messages: list[Message], answer: type[BaseModel], tools: list[dict[str, Any]]
+    def _reserve(
+        self, question: _Question, tools: list[dict[str, Any]]
     ) -> Callable[[Reply | None, float, str, str, bool], None]:
         """Reserve the most that a call can cost; returns what settles and records it."""
-        model = self.client.label
-        extra = [answer.model_json_schema(), tools]
-        base = AgentCall(role=prompt.role, prompt_hash=prompt.digest, model=model[:200], outcome="budget")
-        if self.purse is None:
+        prompt = question.prompt
+        call = AgentCall(role=prompt.role, prompt_hash=prompt.digest, model=self.client.label[:200], outcome="budget")
+        if self.budget is None:
             return lambda *_: None
-        purse = self.purse
+        budget = self.budget
         try:
-            hold = purse.reserve(prompt.role, messages, extra, self.settings.output_tokens)
+            extra = [question.answer.model_json_schema(), tools]
+            hold = budget.reserve(prompt.role, question.messages, extra, self.settings.output_tokens)
         except BudgetError as error:
-            purse.refused(base.model_copy(update={"message": error.problem[:MAX_TEXT]}))
+            budget.refused(call.model_copy(update={"message": error.problem[:MAX_TEXT]}))
             raise
 
         def record(reply: Reply | None, seconds: float, outcome: str, message: str, billed: bool) -> None:
@@ -190,17 +184,9 @@ class Conversation:
             if reply is not None:
                 tokens_in = hold.tokens_in if reply.tokens_in is None else reply.tokens_in
                 tokens_out = hold.tokens_out if reply.tokens_out is None else reply.tokens_out
-            purse.settle(
-                hold,
-                base.model_copy(
-                    update={
-                        "tokens_in": tokens_in,
-                        "tokens_out": tokens_out,
-                        "seconds": seconds,
-                        "outcome": outcome[:64],
-                        "message": message[:MAX_TEXT],
-                    }
-                ),
+            cost = {"tokens_in": tokens_in, "tokens_out": tokens_out, "seconds": seconds}
+            budget.settle(
+                hold, call.model_copy(update={**cost, "outcome": outcome[:64], "message": message[:MAX_TEXT]})
             )
             if reply is not None and tokens_in + tokens_out > hold.tokens_in + hold.tokens_out:
                 over = "the endpoint ignores the limit on its output: nothing more is asked, to keep the budget."

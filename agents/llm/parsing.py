@@ -1,4 +1,4 @@
-"""Reads structured answers from what models really write: fences, prose around, cut ends. Believes none of it."""
+"""Reads structured answers from what models really write: fences, prose around, cut ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from swarm.agents.llm.errors import AnswerError
+from swarm.agents.llm.retry import AnswerError
 from swarm.kernels.errors import SwarmError
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -17,8 +17,8 @@ Answer = TypeVar("Answer", bound=BaseModel)
 _THOUGHT = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"```(?:json|JSON)?\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
-MOST_CANDIDATES = 12
-MOST_CUTS = 60
+MAX_CANDIDATES = 12
+MAX_CUTS = 60
 
 
 def read(text: str, model: type[Answer]) -> Answer:
@@ -50,7 +50,7 @@ def _wrapped(value: Any, model: type[BaseModel]) -> Any:
 def _values(text: str) -> Iterator[Any]:
     """Everything in the text that can be read as a JSON object or list, the likeliest first."""
     candidates = (text, *(match.group(1) for match in _FENCE.finditer(text)), *_braced(text))
-    for candidate in candidates[:MOST_CANDIDATES]:
+    for candidate in candidates[:MAX_CANDIDATES]:
         for repaired in (candidate, _TRAILING_COMMA.sub(r"\1", candidate)):
             value = _decoded(repaired)
             if isinstance(value, dict | list):
@@ -96,7 +96,7 @@ def _closed(text: str) -> Any:
         return None
     body = text[start:]
     cuts = [len(body), *(i + 1 for i in range(len(body) - 1, 0, -1) if body[i] in "}]")]
-    for cut in cuts[:MOST_CUTS]:
+    for cut in cuts[:MAX_CUTS]:
         closing = _missing(body[:cut])
         if closing is not None:
             value = _decoded(_TRAILING_COMMA.sub(r"\1", body[:cut].rstrip().rstrip(",") + closing))

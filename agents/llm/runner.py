@@ -1,7 +1,4 @@
-"""The LLM minds at work: asks roles in the background, keeps what stood up, never keeps the campaign waiting.
-
-Knows when to ask whom; how to ask is `conversation`, what to ask and what to believe is `roles`.
-"""
+"""Asks the LLM's roles in the background, keeps what stood up to the data, and never keeps the campaign waiting."""
 
 from __future__ import annotations
 
@@ -15,37 +12,32 @@ from typing import Any
 
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.briefing import brief
-from swarm.agents.llm.dialogue import Conversation, Used
-from swarm.agents.llm.errors import CallError
+from swarm.agents.llm.dialogue import Dialogue, Used
 from swarm.agents.llm.prompts import prompt
-from swarm.agents.llm.roles.base import (
-    Contribution,
-    Role,
-    author,
-    roles,
-)
-from swarm.agents.llm.telemetry import Journal
+from swarm.agents.llm.retry import CallError
+from swarm.agents.llm.roles.base import Contribution, Role, author, roles
+from swarm.agents.llm.telemetry import Telemetry
 from swarm.memory.errors import BudgetError, StoreError
 from swarm.memory.records import Finding, Proposal
 
-ENOUGH = 4
-"""Proposals in store per model, from which on no more are asked for."""
+MAX_WAITING = 4
+"""Proposals of a role that wait per model, from which on no more are asked for."""
 
-LEAST_TRIALS = 8
+MIN_TRIALS = 8
 """Finished trials that the roles need to say anything."""
 
-LONGEST_PAUSE = 64
+MAX_PAUSE = 64
 """Trials that a role whose answers are useless is left alone, at most."""
 
-PARTING = 2.0
+CLOSING_SECONDS = 2.0
 """Seconds that calls in flight get to be recorded when everything ends."""
 
-GLANCE = 0.1
+POLL_SECONDS = 0.1
 """Seconds between two looks at whether the wait is still wanted."""
 
 
 @dataclass
-class Post:
+class RoleState:
     """One role's state: the trial number from which it may be asked again, and how it did."""
 
     due: int = 0
@@ -56,23 +48,23 @@ class Post:
     trouble: str = ""
 
 
-class Minds:
+class RoleRunner:
     """Runs the roles in daemon threads; everything that it hands over was checked against the data.
 
     Args:
-        conversation: how to ask.
+        dialogue: how to ask.
         every: trials between two turns of a role.
-        journal: is told how the turns end.
+        telemetry: is told how the turns end.
     """
 
-    def __init__(self, conversation: Conversation, every: int = 10, journal: Journal | None = None) -> None:
-        self._conversation = conversation
+    def __init__(self, dialogue: Dialogue, every: int = 10, telemetry: Telemetry | None = None) -> None:
+        self._dialogue = dialogue
         self._every = every
-        self._journal = journal
+        self._telemetry = telemetry
         self._roles = roles()
-        self._posts = {name: Post() for name in self._roles}
+        self._states = {name: RoleState() for name in self._roles}
         self._changed = threading.Condition()
-        self._inbox: dict[tuple[str, str], deque[Proposal]] = {}
+        self._waiting: dict[tuple[str, str], deque[Proposal]] = {}
         self._findings: dict[str, Finding] = {}
         self._text = ""
         self._over = False
@@ -80,37 +72,37 @@ class Minds:
         self._threads: list[threading.Thread] = []
 
     @property
-    def patience(self) -> float:
+    def summary_wait(self) -> float:
         """Seconds that the end of a campaign may wait for the scribe."""
-        return self._conversation.settings.llm_patience
+        return self._dialogue.settings.llm_patience
 
     def tick(self, context: ProposalContext) -> None:
         """Start what is due, at most so many calls at once; returns at once."""
-        if len(context.history.completed) < LEAST_TRIALS:
+        if len(context.history.completed) < MIN_TRIALS:
             return
         with self._changed:
             # Whoever was asked least comes first: where one call at a time is all there is, everybody gets a turn.
-            due = sorted((name for name in self._roles if self._is_due(name, context)), key=self._turns)
+            due = sorted(
+                (name for name in self._roles if self._is_due(name, context)),
+                key=lambda name: (self._states[name].asked, -self._roles[name].urgency),
+            )
         for name in due:
             with self._changed:
-                if self._over or not self._has_room() or self._posts[name].busy:
+                if self._over or not self._has_room() or self._states[name].busy:
                     continue
-                self._posts[name].busy = True
+                self._states[name].busy = True
             self._start(name, context)
 
     def _has_room(self) -> bool:
         """Whether the endpoint may get one more question at the same time."""
-        return sum(post.busy for post in self._posts.values()) < self._conversation.settings.concurrency
-
-    def _turns(self, name: str) -> tuple[int, int]:
-        return self._posts[name].asked, -self._roles[name].urgency
+        return sum(state.busy for state in self._states.values()) < self._dialogue.settings.concurrency
 
     def _is_due(self, name: str, context: ProposalContext) -> bool:
-        post = self._posts[name]
-        if self._over or post.busy or context.number < post.due:
+        state = self._states[name]
+        if self._over or state.busy or context.number < state.due:
             return False
-        mine = [len(box) for (role, _), box in self._inbox.items() if role == author(name)]
-        return sum(mine) < ENOUGH * len(context.infos)
+        mine = [len(proposals) for (role, _), proposals in self._waiting.items() if role == author(name)]
+        return sum(mine) < MAX_WAITING * len(context.infos)
 
     def _start(self, name: str, context: ProposalContext) -> None:
         # A snapshot: findings are worked out here, so that the thread shares no cache with the campaign.
@@ -121,60 +113,56 @@ class Minds:
         thread.start()
 
     def _work(self, name: str, context: ProposalContext) -> None:
-        role, post = self._roles[name], self._posts[name]
+        state = self._states[name]
         found: Contribution | None = None
         trouble = ""
         try:
-            used = self._ask(role, context)
+            used = self._ask(self._roles[name], context)
             found, trouble = used.kept, "; ".join(used.reasons) if used.kept is None else ""
-        except BudgetError as error:
+        except (BudgetError, StoreError) as error:
+            # A store that went away: the campaign itself will meet it and say so.
             trouble, self._over = error.problem, True
         except CallError as error:
-            trouble = error.problem
-            self._over = self._over or error.fatal
-        except StoreError as error:
-            # The store went away under a call that is over: the campaign itself will meet it and say so.
-            trouble, self._over = error.problem, True
+            trouble, self._over = error.problem, self._over or error.fatal
         except Exception as error:  # a defect in one role must not reach the campaign
             trouble = f"{type(error).__name__}: {error}"[:200]
         finally:
             with self._changed:
-                post.busy = False
-                post.asked += 1
-                post.trouble = trouble
-                post.useful += found is not None
-                post.misses = 0 if found is not None else post.misses + 1
-                post.due = context.number + min(LONGEST_PAUSE, self._every * 2**post.misses // 2)
+                state.busy = False
+                state.asked += 1
+                state.trouble = trouble
+                state.useful += found is not None
+                state.misses = 0 if found is not None else state.misses + 1
+                state.due = context.number + min(MAX_PAUSE, self._every * 2**state.misses // 2)
                 if found is not None:
                     self._keep(found)
                 self._changed.notify_all()
-            if self._journal is not None and not self._conversation.closed.is_set():
-                self._journal.turn(name, self._conversation.breaker.state, None if found is not None else trouble)
+            if self._telemetry is not None and not self._dialogue.closed.is_set():
+                self._telemetry.turn(name, self._dialogue.breaker.state, None if found is not None else trouble)
 
     def _ask(self, role: Role[Any], context: ProposalContext) -> Used[Contribution]:
-        settings = self._conversation.settings
-        text = brief(context, role.task(context), settings.prompt_chars)
-        return self._conversation.ask(prompt(role.name), text, role.answer, lambda answer: role.use(answer, context))
+        text = brief(context, role.task(context), self._dialogue.settings.prompt_chars)
+        return self._dialogue.ask(prompt(role.name), text, role.answer, lambda answer: role.use(answer, context))
 
     def _keep(self, found: Contribution) -> None:
         for proposal in found.proposals:
             place = (proposal.proposer, proposal.spec.model)
-            self._inbox.setdefault(place, deque(maxlen=2 * ENOUGH)).append(proposal)
+            self._waiting.setdefault(place, deque(maxlen=2 * MAX_WAITING)).append(proposal)
         self._findings |= {finding.key: finding for finding in found.findings}
         self._text = found.text or self._text
 
     def samplers(self) -> dict[str, Callable[[ProposalContext], Proposal | None]]:
-        """The roles that have proposed something, as samplers that are drawn by credit like the built-in ones."""
+        """The roles that have proposed something, as samplers that are drawn by their record like the built-in ones."""
         with self._changed:
-            names = sorted({name for name, _ in self._inbox})
+            names = sorted({name for name, _ in self._waiting})
         return {name: partial(self.take, name) for name in names}
 
     def take(self, name: str, context: ProposalContext) -> Proposal | None:
         """The next proposal of a role for the context's model that is still new."""
         with self._changed:
-            box = self._inbox.get((name, context.model))
-            while box:
-                proposal = box.popleft()
+            proposals = self._waiting.get((name, context.model))
+            while proposals:
+                proposal = proposals.popleft()
                 if context.is_new(proposal.spec):
                     return proposal
         return None
@@ -186,26 +174,26 @@ class Minds:
 
     def text(self, context: ProposalContext, *, wait: float = 0.0) -> str:
         """The scribe's latest text; with `wait`, a fresh one is asked for and waited for that many seconds."""
-        if wait > 0 and len(context.history.completed) >= LEAST_TRIALS:
+        if wait > 0 and len(context.history.completed) >= MIN_TRIALS:
             self._await_scribe(context, time.monotonic() + wait)
         with self._changed:
             return self._text
 
     def _await_scribe(self, context: ProposalContext, deadline: float) -> None:
-        post = self._posts["scribe"]
+        state = self._states["scribe"]
         with self._changed:
-            self._wait(lambda: not post.busy and self._has_room(), deadline)
-            if self._over or self._hurried or post.busy or not self._has_room():
+            self._wait(lambda: not state.busy and self._has_room(), deadline)
+            if self._over or self._hurried or state.busy or not self._has_room():
                 return
-            post.busy = True
+            state.busy = True
         self._start("scribe", context)
         with self._changed:
-            self._wait(lambda: not post.busy, deadline)
+            self._wait(lambda: not state.busy, deadline)
 
     def _wait(self, until: Callable[[], bool], deadline: float) -> None:
-        """Wait with the lock held, in glances: a signal handler can take no lock to end the wait."""
+        """Wait with the lock held, by polling: a signal handler can take no lock to end the wait."""
         while not (until() or self._over or self._hurried) and time.monotonic() < deadline:
-            self._changed.wait(GLANCE)
+            self._changed.wait(POLL_SECONDS)
 
     def hurry(self) -> None:
         """Wait for nothing from now on. May be called in a signal handler."""
@@ -215,17 +203,17 @@ class Minds:
         """Per role: whether it is being asked, how often it was, how often usefully, and its last trouble."""
         with self._changed:
             found: dict[str, dict[str, int | str]] = {
-                name: {"busy": post.busy, "asked": post.asked, "useful": post.useful, "trouble": post.trouble}
-                for name, post in self._posts.items()
+                name: {"busy": state.busy, "asked": state.asked, "useful": state.useful, "trouble": state.trouble}
+                for name, state in self._states.items()
             }
-        return found | {"endpoint": {"breaker": self._conversation.breaker.state}}
+        return found | {"endpoint": {"breaker": self._dialogue.breaker.state}}
 
     def close(self) -> None:
         """Start nothing more, end all waits and drop the connections."""
         with self._changed:
             self._over = True
             self._changed.notify_all()
-        self._conversation.close()
-        deadline = time.monotonic() + PARTING
+        self._dialogue.close()
+        deadline = time.monotonic() + CLOSING_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))

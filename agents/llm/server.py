@@ -1,18 +1,110 @@
-"""`python -m swarm.agents.llm.server`: mlx_lm.server on loopback, fast on a CPU too, gone with its parent."""
+"""`--llm local[:MODEL]`: an mlx_lm.server of our own, on loopback.
+
+`LocalServer` starts and stops the process; as `python -m swarm.agents.llm.server` this module is that process.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
+from swarm.agents.llm.endpoint import Endpoint
+from swarm.agents.llm.retry import CallError
+
 HOST = "127.0.0.1"
-LATER = 5
+MAX_START_SECONDS = 600.0
+"""Seconds that a server may take to load its model (converting it included)."""
+
+MAX_TAIL_CHARS = 300
+NICENESS = 5
+"""How far the server steps back behind trials."""
+
+
+class LocalServer:
+    """A server process on a free port of loopback. Starting returns at once; `wait` blocks until it answers.
+
+    Args:
+        model: a bundled model, a local directory or a Hugging Face id.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self._log = Path(tempfile.mkdtemp(prefix="swarm-llm-")) / "server.log"
+        with socket.socket() as probe:
+            probe.bind((HOST, 0))
+            self._port = int(probe.getsockname()[1])
+        self._lock = threading.Lock()
+        self._ready = False
+        command = [sys.executable, "-m", "swarm.agents.llm.server", model, str(self._port), str(os.getpid())]
+        with self._log.open("wb") as log:
+            # A session of its own: Ctrl-C is for the campaign, which ends the server when it is done with it.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it will answer. `default_model` is mlx_lm.server's name for the model that it was started with."""
+        return Endpoint(f"http://{HOST}:{self._port}/v1", "default_model")
+
+    def wait(self) -> None:
+        """Block until the server answers.
+
+        Raises:
+            CallError: it ended, or took too long, with the end of its log.
+        """
+        deadline = time.monotonic() + MAX_START_SECONDS
+        with self._lock:
+            while not self._ready:
+                if self._process.poll() is not None:
+                    raise CallError(
+                        f"the local LLM server ended: {self._tail()}",
+                        "Try another --llm local:MODEL, or leave --llm out.",
+                        outcome="local_ended",
+                        fatal=True,
+                    )
+                if time.monotonic() > deadline:
+                    raise CallError("the local LLM server does not start.", outcome="local_slow", fatal=True)
+                self._ready = self._answers()
+                if not self._ready:
+                    time.sleep(0.25)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        try:
+            self._process.wait(2.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with contextlib.suppress(OSError):
+            self._log.unlink()
+            self._log.parent.rmdir()
+
+    def _answers(self) -> bool:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://{HOST}:{self._port}/health", timeout=2.0) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def _tail(self) -> str:
+        try:
+            lines = self._log.read_text("utf-8", "replace").strip().splitlines()
+        except OSError:
+            return "no log is left."
+        return (lines[-1] if lines else "without a word")[:MAX_TAIL_CHARS]
 
 
 def main() -> None:
@@ -20,7 +112,7 @@ def main() -> None:
     name, port, parent = sys.argv[1:4]
     _die_with(int(parent))  # told, not looked up: it may be gone already
     with contextlib.suppress(OSError):
-        os.nice(LATER)  # trials come first
+        os.nice(NICENESS)
     from swarm.experiments.models import registry
     from swarm.kernels import blas
 

@@ -1,4 +1,4 @@
-"""What the store is told of the LLM beyond its calls, and what it says of both. Knows events and calls; asks nobody."""
+"""How the LLM did: the events that are stored beside its calls, and the report that is made of both."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ UNTOUCHED = "closed"
 
 
 @dataclass
-class Journal:
-    """Writes down when a role's built-in mind had to do without the LLM, and how the circuit breaker moves.
+class Telemetry:
+    """Writes down when a role's built-in code had to do without the LLM, and how the circuit breaker moves.
 
     Args:
         store: where.

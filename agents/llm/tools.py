@@ -12,9 +12,9 @@ from swarm.kernels.errors import SwarmError
 if TYPE_CHECKING:
     from swarm.memory.store import Store
 
-MOST_ROWS = 40
-MOST_SECONDS = 2.0
-MOST_CHARS = 6_000
+MAX_ROWS = 40
+MAX_SECONDS = 2.0
+MAX_CHARS = 6_000
 
 
 def declared() -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ def declared() -> list[dict[str, Any]]:
     views = " ".join(f"{name}: {view.summary}" for name, view in VIEWS.items())
     return [
         _tool(
-            "query", "Read the shared memory with SQL.", "sql", f"One SELECT, at most {MOST_ROWS} rows. Views: {views}"
+            "query", "Read the shared memory with SQL.", "sql", f"One SELECT, at most {MAX_ROWS} rows. Views: {views}"
         ),
         _tool("search_findings", "Findings that hold all the words.", "words", "Words to look for."),
     ]
@@ -67,10 +67,10 @@ class Tools:
         except SwarmError as error:
             return f"error: {error}"
         text = json.dumps(answer, ensure_ascii=False, default=str)
-        return text if len(text) <= MOST_CHARS else text[:MOST_CHARS] + " ... (cut)"
+        return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + " ... (cut)"
 
     def _query(self, sql: str) -> Any:
-        result = self.store.query(sql, limit=MOST_ROWS, seconds=MOST_SECONDS)
+        result = self.store.query(sql, limit=MAX_ROWS, seconds=MAX_SECONDS)
         return {"rows": result.records(), "more": result.truncated}
 
     def _search(self, words: str) -> Any:

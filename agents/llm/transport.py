@@ -1,7 +1,4 @@
-"""Bounds on what a server may send: bytes, seconds, and no compression that could unfold to any size.
-
-Knows HTTP, nothing of chat completions.
-"""
+"""Bounds on what a server may send: bytes, seconds, and no compression that could unfold to any size."""
 
 from __future__ import annotations
 
@@ -11,11 +8,11 @@ from typing import Any
 
 import httpx2
 
-MAX_BODY = 4_000_000
+MAX_BODY_BYTES = 4_000_000
 """Bytes of an answer; the longest that is of use is far shorter."""
 
 
-class ExcessError(ValueError):
+class ExcessiveAnswerError(ValueError):
     """A server sent more than an answer can be, or in a form that could be."""
 
 
@@ -25,7 +22,7 @@ def guard(seconds: float) -> dict[str, list[Callable[..., Any]]]:
     def check(response: httpx2.Response) -> None:
         coding = response.headers.get("content-encoding", "identity")
         if coding.strip().lower() not in ("", "identity"):
-            raise ExcessError(f"it compresses its answers ({coding[:40]}) although it was asked not to")
+            raise ExcessiveAnswerError(f"it compresses its answers ({coding[:40]}) although it was asked not to")
         if isinstance(response.stream, httpx2.SyncByteStream):
             response.stream = _Bounded(response.stream, seconds)
 
@@ -41,8 +38,8 @@ class _Bounded(httpx2.SyncByteStream):
         size, deadline = 0, time.monotonic() + self._seconds
         for chunk in self._stream:
             size += len(chunk)
-            if size > MAX_BODY:
-                raise ExcessError(f"its answer is longer than {MAX_BODY} bytes")
+            if size > MAX_BODY_BYTES:
+                raise ExcessiveAnswerError(f"its answer is longer than {MAX_BODY_BYTES} bytes")
             if time.monotonic() > deadline:
                 raise httpx2.ReadTimeout(f"the answer did not end within {self._seconds:g} s")
             yield chunk

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from swarm.agents.llm.roles.base import MAX_REASON
-from swarm.agents.llm.roles.cross_referencer import CrossReferencer, Question, Questions
-from swarm.agents.llm.roles.proposer import Guess, Idea, Ideas, Proposer, Side
-from swarm.agents.llm.roles.scout import Observation, Observations, Scout
+from swarm.agents.llm.roles.base import MAX_REASON_CHARS
+from swarm.agents.llm.roles.cross_referencer import CrossReferencerRole, Question, Questions
+from swarm.agents.llm.roles.proposer import Guess, Idea, Ideas, ProposerRole, SideIdea
+from swarm.agents.llm.roles.scout import Observation, Observations, ScoutRole
 from swarm.kernels.errors import SwarmError, UsageError
 from swarm.memory.records import Finding, Proposal
 from swarm.memory.store import Store
@@ -31,7 +31,7 @@ DEFAULT_SHARE = 0.1
 Trial = Annotated[int, Field(ge=1, description="Id of a finished trial.")]
 Layer = Annotated[int | None, Field(ge=0, description="First or last quantized layer; all by default.")]
 Tokens = Annotated[int, Field(ge=0, description="Tokens kept in 16 bit.")]
-Why = Annotated[str, Field(max_length=MAX_REASON, description="Why, in a sentence.")]
+Why = Annotated[str, Field(max_length=MAX_REASON_CHARS, description="Why, in a sentence.")]
 
 
 class Contributor:
@@ -54,8 +54,8 @@ class Contributor:
     def propose(
         self,
         model: str,
-        key: Side,
-        value: Side,
+        key: SideIdea,
+        value: SideIdea,
         rationale: Why,
         sink_tokens: Tokens = 0,
         residual_window: Tokens = 0,
@@ -80,8 +80,8 @@ class Contributor:
     def predict(
         self,
         model: str,
-        key: Side,
-        value: Side,
+        key: SideIdea,
+        value: SideIdea,
         prediction: Guess,
         rationale: Why = "",
         sink_tokens: Tokens = 0,
@@ -106,7 +106,7 @@ class Contributor:
             context = self._context(source)
             if other_model is None:
                 seen = Observation(better_trial=better_trial, worse_trial=worse_trial, because=because)
-                used = Scout().use(Observations(observations=[seen]), context)
+                used = ScoutRole().use(Observations(observations=[seen]), context)
             else:
                 asked = Question(
                     better_trial=better_trial,
@@ -115,7 +115,7 @@ class Contributor:
                     other_model=other_model,
                     expectation=expectation,
                 )
-                used = CrossReferencer().use(Questions(questions=[asked]), context)
+                used = CrossReferencerRole().use(Questions(questions=[asked]), context)
             return self._kept(source, used.kept, used.reasons)
 
         return self._recorded(f"{better_trial} {worse_trial} {because} {other_model} {expectation}", state)
@@ -137,7 +137,7 @@ class Contributor:
         ]
 
     def _offer(self, source: Source, idea: Idea) -> dict[str, Any]:
-        used = Proposer().use(Ideas(proposals=[idea]), self._context(source))
+        used = ProposerRole().use(Ideas(proposals=[idea]), self._context(source))
         if used.kept is None:
             raise UsageError(_first(used.reasons), "Correct it; `views` and `trials` show what there is.")
         (proposal,) = used.kept.proposals

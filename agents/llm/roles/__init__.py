@@ -1,5 +1,5 @@
-"""The roles that an LLM can play, one per file. Each also has a built-in mind, which works when there is no LLM.
+"""The roles that an LLM can play, one per file. Without an LLM, built-in code does the same jobs.
 
-Built-in minds: scout and cross-referencer are the analysts of `agents.analysts`, the proposer is `agents.proposers`,
-the scribe is `agents.scribe`; the referee (`agents.referee`) is code alone.
+Scout and cross-referencer are `agents.analysis.analysts` then, the proposer is `agents.samplers`, the scribe is
+`agents.writing.summary`.
 """

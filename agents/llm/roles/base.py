@@ -1,21 +1,28 @@
-"""The seam of the LLM roles: what is asked, in which shape, and what of the answer stands up to the data."""
+"""What every LLM role is: what is asked, in which shape, and what of the answer stands up to the data."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from swarm.agents.analysis.results import config_key
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.dialogue import Used
+from swarm.agents.writing.checks import is_guess
+from swarm.agents.writing.references import Resolver
+from swarm.experiments.identity import fingerprint
 from swarm.kernels import plugins
-from swarm.memory.records import Finding, Proposal
+from swarm.kernels.errors import SwarmError
+from swarm.memory.records import Finding, Proposal, TrialRecord
 
 PACKAGE = "swarm.agents.llm.roles"
-MAX_REASON = 600
+MAX_REASON_CHARS = 600
+MAX_IDS = 12
+"""Trials of a model that a role is told it may compare."""
 
 
 class Shape(BaseModel):
@@ -25,6 +32,7 @@ class Shape(BaseModel):
 
 
 Answer = TypeVar("Answer", bound=Shape)
+Item = TypeVar("Item", bound=Shape)
 
 
 @dataclass(frozen=True)
@@ -61,5 +69,75 @@ def roles() -> dict[str, Role[Any]]:
 
 
 def author(role: str) -> str:
-    """How a role's LLM mind signs."""
+    """How a role of the LLM signs."""
     return f"llm:{role}"
+
+
+def collect(items: Sequence[Item], limit: int, noun: str, accept: Callable[[Item], Finding | Proposal]) -> Used[Any]:
+    """What becomes of the first `limit` items of an answer.
+
+    Args:
+        items: what the LLM listed.
+        limit: how many are looked at.
+        noun: what an item is called in the reasons.
+        accept: the finding or proposal of an item; a SwarmError or ValidationError says why there is none.
+    """
+    findings: dict[str, Finding] = {}
+    proposals: dict[str, Proposal] = {}
+    reasons = []
+    for number, item in enumerate(items[:limit]):
+        try:
+            found = accept(item)
+            if isinstance(found, Finding):
+                findings.setdefault(found.key, found)
+            elif proposals.setdefault(fingerprint(found.spec), found) is not found:
+                raise SwarmError("it is in the list twice.")
+        except SwarmError as error:
+            reasons.append(f"{noun} {number}: {error.problem}")
+        except ValidationError as error:
+            reasons.append(f"{noun} {number}: {error.errors(include_url=False)[0]['msg']}")
+    if not items:
+        reasons.append(f"the list of {noun}s is empty")
+    kept = Contribution(tuple(proposals.values()), tuple(findings.values()))
+    return Used(kept if findings or proposals else None, tuple(reasons))
+
+
+def comparable(context: ProposalContext) -> dict[str, list[int]]:
+    """Ids of the latest trials of each model that may be set against each other."""
+    trials = {name: context.history.select(model=name, protocol="quality") for name in context.infos}
+    return {name: [r.id for r in records if "kld" in r.metrics][-MAX_IDS:] for name, records in trials.items()}
+
+
+def pair(better: int, worse: int, context: ProposalContext) -> tuple[TrialRecord, TrialRecord]:
+    """Two finished quality trials of one model.
+
+    Raises:
+        SwarmError: an id that does not exist, has no such measurement, or another model.
+    """
+    first, second = _records((better, worse), context)
+    if first.spec.model != second.spec.model:
+        models = " and ".join(f"trial {r.id} is of {r.spec.model}" for r in (first, second))
+        raise SwarmError(f"the two trials are of different models: {models}.")
+    if config_key(first.spec) == config_key(second.spec):
+        raise SwarmError("the two trials have the same configuration.")
+    return first, second
+
+
+def _records(ids: tuple[int, ...], context: ProposalContext) -> Iterator[TrialRecord]:
+    known = {r.id: r for r in context.history.completed}
+    for identity in ids:
+        record = known.get(identity)
+        if record is None:
+            lists = (f"{', '.join(map(str, some))} of {model}" for model, some in comparable(context).items() if some)
+            raise SwarmError(f"there is no finished trial {identity}; there are {'; '.join(lists) or 'none'}.")
+        if record.spec.protocol != "quality" or "kld" not in record.metrics:
+            raise SwarmError(f"trial {identity} is no quality trial.")
+        yield record
+
+
+def reason(because: str, context: ProposalContext) -> str:
+    """A reason as it may stand in a finding: marked as a guess, and only when it asserts nothing."""
+    text = " ".join(because.split())[:MAX_REASON_CHARS]
+    if not text or not is_guess(text, Resolver(context.history, context.settings)):
+        return ""
+    return f" Suggested reason: {text}"

@@ -5,32 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
-
 from swarm.agents.analysis.analysts import contrast
-from swarm.agents.analysis.claims import (
-    NEGLIGIBLE,
-    Claim,
-    by_token,
-    token,
-)
+from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
 from swarm.agents.analysis.results import config_key
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import (
-    MAX_REASON,
+    MAX_REASON_CHARS,
     Contribution,
     Role,
     Shape,
     author,
+    collect,
+    comparable,
+    pair,
+    reason,
 )
-from swarm.agents.llm.roles.scout import comparable, pair, reason
-from swarm.experiments.identity import fingerprint
 from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Finding, Prediction, Proposal, TrialRecord
 
-MOST = 5
-CARRIED = 0.5
+MAX_QUESTIONS = 5
+CARRIED_SHARE = 0.5
 """Share of a logarithmic effect that is predicted to carry over."""
 
 
@@ -41,7 +36,7 @@ class Question(Shape):
     worse_trial: int
     other_model: str
     expectation: Literal["same", "opposite"] = "same"
-    because: str = Field(default="")
+    because: str = ""
 
 
 class Questions(Shape):
@@ -50,7 +45,7 @@ class Questions(Shape):
     questions: list[Question]
 
 
-class CrossReferencer(Role[Questions]):
+class CrossReferencerRole(Role[Questions]):
     """Turns an expectation into a judged finding where both sides are measured, else into the trials that decide it."""
 
     name = "cross_referencer"
@@ -59,26 +54,12 @@ class CrossReferencer(Role[Questions]):
 
     def task(self, context: ProposalContext) -> Mapping[str, Any]:
         """What to look for."""
-        return {"ask": MOST, "metric": "kld", "models": list(context.infos), "trials": comparable(context)}
+        models = list(context.infos)
+        return {"ask": MAX_QUESTIONS, "metric": "kld", "models": models, "trials": comparable(context)}
 
     def use(self, answer: Questions, context: ProposalContext) -> Used[Contribution]:
         """Findings that the data bears out, and trials for what is not measured yet."""
-        findings: dict[str, Finding] = {}
-        proposals: dict[str, Proposal] = {}
-        reasons = []
-        for number, question in enumerate(answer.questions[: 2 * MOST]):
-            try:
-                found = self._answer(question, context)
-                if isinstance(found, Finding):
-                    findings.setdefault(found.key, found)
-                else:
-                    proposals.setdefault(fingerprint(found.spec), found)
-            except SwarmError as error:
-                reasons.append(f"question {number}: {error.problem}")
-        if not answer.questions:
-            reasons.append("the list of questions is empty")
-        kept = Contribution(tuple(proposals.values()), tuple(findings.values()))
-        return Used(kept if findings or proposals else None, tuple(reasons))
+        return collect(answer.questions, 2 * MAX_QUESTIONS, "question", lambda asked: self._answer(asked, context))
 
     def _answer(self, question: Question, context: ProposalContext) -> Finding | Proposal:
         better, worse = pair(question.better_trial, question.worse_trial, context)
@@ -100,7 +81,7 @@ class CrossReferencer(Role[Questions]):
         better: TrialRecord,
         context: ProposalContext,
     ) -> Proposal:
-        """The missing half on the other model, the worse one first: the prediction refers to it."""
+        """The trial that is missing on the other model, the worse one first: the prediction refers to it."""
         model = question.other_model
         spec = context.trial(missing[0].spec.kv, model) if missing[0].spec.layers is None else None
         if spec is None:
@@ -112,27 +93,26 @@ class CrossReferencer(Role[Questions]):
             anchor = context.cells[model, config_key(worse.spec)].records[0].id
             factor = better.metrics["kld"].value / max(worse.metrics["kld"].value, 1e-9)
             if 0 < factor < 1 and question.expectation == "same":
-                prediction = Prediction(metric="kld", comparator="<=", threshold=factor**CARRIED, reference=anchor)
+                limit = factor**CARRIED_SHARE
+                prediction = Prediction(metric="kld", comparator="<=", threshold=limit, reference=anchor)
             elif question.expectation == "opposite":
                 prediction = Prediction(metric="kld", comparator=">=", threshold=1.0, reference=anchor)
-        return Proposal(
-            spec=spec, proposer=author(self.name), rationale=question.because[:MAX_REASON], prediction=prediction
-        )
+        why = question.because[:MAX_REASON_CHARS]
+        return Proposal(spec=spec, proposer=author(self.name), rationale=why, prediction=prediction)
 
     def _finding(
         self, question: Question, better: TrialRecord, worse: TrialRecord, context: ProposalContext
     ) -> Finding:
-        cells = by_token(context.cells)
-        here, there = token(better.spec.model), token(question.other_model)
-        keys = [config_key(r.spec) for r in (better, worse)]
-        claim = Claim("contrast", "kld", (keys[0], keys[1]), (here, there))
-        estimate = claim.estimate(cells)
+        here, there = better.spec.model, question.other_model
+        keys = (config_key(better.spec), config_key(worse.spec))
+        claim = Claim("contrast", "kld", keys, (token(here), token(there)))
+        estimate = claim.estimate(by_token(context.cells))
         if estimate is None:
             raise SwarmError("the trials share no text windows.")
         if question.expectation == "same":
             raise SwarmError("both models are measured: the analysts judge what carries over.")
         if estimate.interval()[1] >= 0 or estimate.mean > -NEGLIGIBLE:
             raise SwarmError("the data does not bear it out: the models do not differ beyond the noise.")
-        finding = contrast.state(claim, estimate, better.spec.model, question.other_model, context.cells)
+        finding = contrast.state(claim, estimate, here, there, context.cells)
         text = finding.statement + reason(question.because, context)
         return finding.model_copy(update={"statement": text, "author": author(self.name)})

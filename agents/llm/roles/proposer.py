@@ -9,22 +9,15 @@ from pydantic import Field, ValidationError
 
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.dialogue import Used
-from swarm.agents.llm.roles.base import (
-    MAX_REASON,
-    Contribution,
-    Role,
-    Shape,
-    author,
-)
-from swarm.experiments.identity import fingerprint
+from swarm.agents.llm.roles.base import MAX_REASON_CHARS, Contribution, Role, Shape, author, collect
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Prediction, Proposal
 
-BATCH = 6
+MAX_IDEAS = 6
 
 
-class Side(Shape):
+class SideIdea(Shape):
     """Keys or values; what is left out is the method's default."""
 
     method: str
@@ -35,7 +28,7 @@ class Side(Shape):
     scaling: str | None = None
 
 
-class Ends(Shape):
+class EndsIdea(Shape):
     """Other bits for so many layers at both ends; 16 means 16 bit, None as elsewhere."""
 
     first: int = Field(default=0, ge=0)
@@ -57,15 +50,15 @@ class Idea(Shape):
     """One configuration."""
 
     model: str
-    key: Side
-    value: Side
+    key: SideIdea
+    value: SideIdea
     sink_tokens: int = 0
     residual_window: int = 0
     key_bias: Literal["keep", "subtract"] = "keep"
     first_layer: int | None = None
     last_layer: int | None = None
-    ends: Ends | None = None
-    rationale: str = Field(default="")
+    ends: EndsIdea | None = None
+    rationale: str = ""
     prediction: Guess | None = None
 
 
@@ -75,7 +68,7 @@ class Ideas(Shape):
     proposals: list[Idea]
 
 
-class Proposer(Role[Ideas]):
+class ProposerRole(Role[Ideas]):
     """Configurations with reasons; what is unlawful, outside the space or already tried is refused with its reason."""
 
     name = "proposer"
@@ -87,7 +80,7 @@ class Proposer(Role[Ideas]):
         """How many, for which models, and what counts as good."""
         settings = context.settings
         return {
-            "propose": BATCH,
+            "propose": MAX_IDEAS,
             "models": list(context.infos),
             "goal": "lower kld at equal bits/value, or fewer bits/value at equal kld",
             "at_most": {"kld": settings.max_kld, "bits_per_value": settings.max_bits},
@@ -97,33 +90,19 @@ class Proposer(Role[Ideas]):
 
     def use(self, answer: Ideas, context: ProposalContext) -> Used[Contribution]:
         """The lawful new ideas."""
-        kept: dict[str, Proposal] = {}
-        reasons = []
-        for number, idea in enumerate(answer.proposals[: 2 * BATCH]):
-            try:
-                proposal = self._proposal(idea, context)
-                identity = fingerprint(proposal.spec)
-                if identity in kept:
-                    raise SwarmError("it is in the list twice.")
-                kept[identity] = proposal
-            except SwarmError as error:
-                reasons.append(f"proposal {number}: {error.problem}")
-            except ValidationError as error:
-                reasons.append(f"proposal {number}: {error.errors(include_url=False)[0]['msg']}")
-        if not answer.proposals:
-            reasons.append("the list of proposals is empty")
-        return Used(Contribution(proposals=tuple(kept.values())) if kept else None, tuple(reasons))
 
-    def _proposal(self, idea: Idea, context: ProposalContext) -> Proposal:
-        spec = specification(idea, context)
-        if not context.is_new(spec):
-            raise SwarmError("this experiment has been proposed before.")
-        return Proposal(
-            spec=spec,
-            proposer=author(self.name),
-            rationale=idea.rationale[:MAX_REASON],
-            prediction=registered(idea.prediction, spec, context),
-        )
+        def proposal(idea: Idea) -> Proposal:
+            spec = specification(idea, context)
+            if not context.is_new(spec):
+                raise SwarmError("this experiment has been proposed before.")
+            return Proposal(
+                spec=spec,
+                proposer=author(self.name),
+                rationale=idea.rationale[:MAX_REASON_CHARS],
+                prediction=registered(idea.prediction, spec, context),
+            )
+
+        return collect(answer.proposals, 2 * MAX_IDEAS, "proposal", proposal)
 
 
 def specification(idea: Idea, context: ProposalContext) -> TrialSpec:

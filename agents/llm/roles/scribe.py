@@ -11,8 +11,8 @@ from swarm.agents.llm.roles.base import Contribution, Role, Shape
 from swarm.agents.writing.checks import problems
 from swarm.agents.writing.references import Resolver
 
-MOST = 12
-LONGEST = 500
+MAX_SENTENCES = 12
+MAX_SENTENCE_CHARS = 500
 
 
 class Sentences(Shape):
@@ -21,7 +21,7 @@ class Sentences(Shape):
     sentences: list[str]
 
 
-class Scribe(Role[Sentences]):
+class ScribeRole(Role[Sentences]):
     """Sentences are judged one by one; a refused one is left out and its reason is recorded."""
 
     name = "scribe"
@@ -32,7 +32,7 @@ class Scribe(Role[Sentences]):
         """The references that may be used."""
         findings = {f"finding:{i}": key for key, i in context.ids.items()}
         return {
-            "sentences": MOST,
+            "sentences": MAX_SENTENCES,
             "trial_reference": "{trial:ID:kld}, {trial:ID:bits_per_value}, {trial:ID:label}, {trial:ID:model}",
             "finding_reference": "{finding:ID:statement}, {finding:ID:effect}, {finding:ID:status}",
             "findings": dict(list(findings.items())[-20:]),
@@ -43,7 +43,9 @@ class Scribe(Role[Sentences]):
         """The sentences that pass."""
         resolver = Resolver(context.history, context.settings)
         kept, reasons = [], []
-        for sentence in dict.fromkeys(" ".join(s.split())[:LONGEST] for s in answer.sentences[: 2 * MOST]):
+        for sentence in dict.fromkeys(
+            " ".join(s.split())[:MAX_SENTENCE_CHARS] for s in answer.sentences[: 2 * MAX_SENTENCES]
+        ):
             found = problems(sentence, resolver) if sentence else []
             if found:
                 reasons.append(f"{found[0].reason} ({sentence[:120]})")
@@ -51,4 +53,4 @@ class Scribe(Role[Sentences]):
                 kept.append(sentence)
         if not answer.sentences:
             reasons.append("the list of sentences is empty")
-        return Used(Contribution(text=" ".join(kept[:MOST])) if kept else None, tuple(reasons))
+        return Used(Contribution(text=" ".join(kept[:MAX_SENTENCES])) if kept else None, tuple(reasons))

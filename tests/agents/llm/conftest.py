@@ -8,25 +8,23 @@ from typing import Any
 import pytest
 from llm_server import Server, breaks_off, completion, hangs, raw, says, serving, status, waits
 
-from swarm.agents.llm.budget import Purse
+from swarm.agents.llm.budget import CallBudget, Price
 from swarm.agents.llm.client import Client
-from swarm.agents.llm.dialogue import Conversation
-from swarm.agents.llm.endpoint import Endpoint
-from swarm.agents.llm.prices import Price
-from swarm.agents.llm.settings import LlmSettings
+from swarm.agents.llm.dialogue import Dialogue
+from swarm.agents.llm.endpoint import Endpoint, LlmSettings
 from swarm.agents.llm.tools import Tools
 from swarm.memory.records import Budget
 from swarm.memory.store import Store
 
 
 @pytest.fixture
-def weather() -> Any:
+def acts() -> Any:
     """The behaviours, so that tests need no import."""
 
-    class Weather:
+    class Acts:
         pass
 
-    found = Weather()
+    found = Acts()
     for behaviour in (says, status, hangs, breaks_off, raw, completion, waits):
         setattr(found, behaviour.__name__, staticmethod(behaviour))
     return found
@@ -53,8 +51,8 @@ def new_campaign(store) -> Callable[..., int]:
 
 
 @pytest.fixture
-def converse(server, store, new_campaign) -> Iterator[Callable[..., Conversation]]:
-    made: list[Conversation] = []
+def converse(server, store, new_campaign) -> Iterator[Callable[..., Dialogue]]:
+    made: list[Dialogue] = []
 
     def create(
         *,
@@ -63,19 +61,19 @@ def converse(server, store, new_campaign) -> Iterator[Callable[..., Conversation
         budget: dict[str, Any] | None = None,
         key: str = "",
         **settings: Any,
-    ) -> Conversation:
+    ) -> Dialogue:
         campaign = new_campaign(**(budget or {}))
         defaults = {"llm": server.url, "llm_timeout": 1.0, "llm_output_tokens": 200}
-        purse = Purse(store, campaign, price or Price(1.0, 2.0))
-        conversation = Conversation(
+        call_budget = CallBudget(store, campaign, price or Price(1.0, 2.0))
+        dialogue = Dialogue(
             Client(Endpoint(server.url, "test-model", key), settings.get("llm_timeout", 1.0)),
-            purse,
+            call_budget,
             Tools(store, campaign) if tools else None,
             LlmSettings(**(defaults | settings)),
         )
-        made.append(conversation)
-        return conversation
+        made.append(dialogue)
+        return dialogue
 
     yield create
-    for conversation in made:
-        conversation.close()
+    for dialogue in made:
+        dialogue.close()

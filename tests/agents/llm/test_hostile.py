@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from swarm.agents.llm import retry, transport
 from swarm.agents.llm.dialogue import Used
-from swarm.agents.llm.errors import CallError
 from swarm.agents.llm.prompts import Prompt
+from swarm.agents.llm.retry import CallError
 
 PROMPT = Prompt("proposer", 1, "You are a test.")
 KEY = "sk-very-secret"
@@ -30,19 +30,19 @@ GOOD = json.dumps({"name": "x", "size": 3})
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch) -> None:
-    monkeypatch.setattr(retry, "BASE", 0.01)
+    monkeypatch.setattr(retry, "BASE_DELAY", 0.01)
 
 
-def ask(conversation):
-    return conversation.ask(PROMPT, "data", Thing, Used)
+def ask(dialogue):
+    return dialogue.ask(PROMPT, "data", Thing, Used)
 
 
 def calls(store):
     return [row.call for row in store.agent_calls.list()]
 
 
-def reserved(store, conversation) -> float:
-    return sum(account.reserved for account in store.ledger.totals(conversation.purse.campaign_id).values())
+def reserved(store, dialogue) -> float:
+    return sum(account.reserved for account in store.ledger.totals(dialogue.budget.campaign_id).values())
 
 
 def tool_calls(name: str, arguments: str, count: int = 1):
@@ -71,9 +71,9 @@ def redirects(target: str):
 def test_a_redirect_takes_neither_prompt_nor_key_elsewhere(server, store, converse) -> None:
     with serving() as other:
         server.plan = [redirects(f"{other.url}/chat/completions?{KEY}")]
-        conversation = converse(key=KEY)
+        dialogue = converse(key=KEY)
         with pytest.raises(CallError, match="redirects to") as caught:
-            ask(conversation)
+            ask(dialogue)
         assert other.bodies == []
     assert caught.value.fatal
     assert len(server.bodies) == 1
@@ -81,26 +81,26 @@ def test_a_redirect_takes_neither_prompt_nor_key_elsewhere(server, store, conver
 
 
 @pytest.mark.parametrize("code", [400, 429, 500])
-def test_a_key_that_the_server_repeats_is_stored_and_shown_nowhere(server, store, converse, weather, code) -> None:
-    server.plan = [weather.status(code, message=f"what is {KEY}?")]
+def test_a_key_that_the_server_repeats_is_stored_and_shown_nowhere(server, store, converse, acts, code) -> None:
+    server.plan = [acts.status(code, message=f"what is {KEY}?")]
     with pytest.raises(CallError) as caught:
         ask(converse(key=KEY))
     assert KEY not in f"{caught.value} {calls(store)}"
 
 
-def test_a_key_in_an_answer_is_not_kept(server, store, converse, weather) -> None:
-    server.plan = [weather.says(json.dumps({"name": KEY, "size": 3}))]
+def test_a_key_in_an_answer_is_not_kept(server, store, converse, acts) -> None:
+    server.plan = [acts.says(json.dumps({"name": KEY, "size": 3}))]
     assert ask(converse(key=KEY)).kept == Thing(name="[key]", size=3)
 
 
 def test_compressed_answers_are_not_unfolded(server, store, converse) -> None:
     bomb = gzip.compress(b" " * 64_000_000)
     server.plan = [lambda handler, body: handler.send_bytes(bomb, 200, {"content-encoding": "gzip"})]
-    conversation = converse(llm_attempts=1)
+    dialogue = converse(llm_attempts=1)
     tracemalloc.start()
     try:
         with pytest.raises(CallError, match="compresses"):
-            ask(conversation)
+            ask(dialogue)
         assert tracemalloc.get_traced_memory()[1] < 32_000_000
     finally:
         tracemalloc.stop()
@@ -110,7 +110,7 @@ def test_compressed_answers_are_not_unfolded(server, store, converse) -> None:
 
 @pytest.mark.parametrize("code", [200, 500])
 def test_answers_of_any_length_are_not_read_to_their_end(server, store, converse, monkeypatch, code) -> None:
-    monkeypatch.setattr(transport, "MAX_BODY", 100_000)
+    monkeypatch.setattr(transport, "MAX_BODY_BYTES", 100_000)
     server.plan = [lambda handler, body: handler.send_bytes(b" " * 10_000_000 + b"{}", code)]
     with pytest.raises(CallError, match="longer than") as caught:
         ask(converse(llm_attempts=1, llm_timeout=20.0))
@@ -148,17 +148,17 @@ def test_an_answer_that_drips_is_cut_off(server, store, converse) -> None:
     ],
     ids=["nested", "long arguments", "long name", "surrogates", "many"],
 )
-def test_tool_calls_are_bounded_and_answered(server, store, converse, weather, behave) -> None:
-    server.plan = [behave, weather.says(GOOD)]
-    conversation = converse(tools=True)
-    assert ask(conversation).kept is not None
+def test_tool_calls_are_bounded_and_answered(server, store, converse, acts, behave) -> None:
+    server.plan = [behave, acts.says(GOOD)]
+    dialogue = converse(tools=True)
+    assert ask(dialogue).kept is not None
     assert len(json.dumps(server.bodies[1])) < 30_000
     assert [call.outcome for call in calls(store)] == ["tool", "ok"]
-    assert reserved(store, conversation) == 0
+    assert reserved(store, dialogue) == 0
 
 
-def test_lone_surrogates_survive_the_repair_round(server, store, converse, weather) -> None:
-    server.plan = [weather.says("no \ud800\x1b[31m JSON"), weather.says(GOOD)]
+def test_lone_surrogates_survive_the_repair_round(server, store, converse, acts) -> None:
+    server.plan = [acts.says("no \ud800\x1b[31m JSON"), acts.says(GOOD)]
     assert ask(converse()).kept is not None
     assert server.bodies[1]["messages"][2]["content"] == "no [31m JSON"
 
@@ -173,19 +173,19 @@ def test_lone_surrogates_survive_the_repair_round(server, store, converse, weath
 )
 def test_usage_beyond_reason_is_recorded_and_ends_the_matter(server, store, converse, counts) -> None:
     server.plan = [usage(**counts)]
-    conversation = converse()
-    assert ask(conversation).kept is not None
+    dialogue = converse()
+    assert ask(dialogue).kept is not None
     (call,) = calls(store)
     assert 1_000_000_000 <= call.tokens_in + call.tokens_out < 2**32
-    assert conversation.breaker.state == "dead"
-    assert reserved(store, conversation) == 0
+    assert dialogue.breaker.state == "dead"
+    assert reserved(store, dialogue) == 0
 
 
 @pytest.mark.parametrize("counts", [{"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": -3}])
 def test_words_that_are_said_to_cost_nothing_count_in_full(server, store, converse, counts) -> None:
     server.plan = [usage(**counts)]
-    conversation = converse()
-    ask(conversation)
+    dialogue = converse()
+    ask(dialogue)
     (call,) = calls(store)
     assert call.tokens_out == 200
     assert call.tokens_in > len(PROMPT.text)
@@ -201,9 +201,9 @@ def test_words_that_are_said_to_cost_nothing_count_in_full(server, store, conver
     ],
     ids=["nested", "no list", "no calls", "no choice"],
 )
-def test_bodies_of_odd_shapes_are_recorded_trouble(server, store, converse, weather, data) -> None:
-    server.plan = [weather.raw(data), weather.says(GOOD)]
-    conversation = converse(tools=True)
-    assert ask(conversation).kept is not None
+def test_bodies_of_odd_shapes_are_recorded_trouble(server, store, converse, acts, data) -> None:
+    server.plan = [acts.raw(data), acts.says(GOOD)]
+    dialogue = converse(tools=True)
+    assert ask(dialogue).kept is not None
     assert calls(store)[0].outcome in ("garbled", "invalid")
-    assert reserved(store, conversation) == 0
+    assert reserved(store, dialogue) == 0

@@ -8,11 +8,10 @@ import pytest
 from pydantic import BaseModel
 
 from swarm.agents.llm import retry
-from swarm.agents.llm.breaker import Breaker
+from swarm.agents.llm.budget import Price
 from swarm.agents.llm.dialogue import Used
-from swarm.agents.llm.errors import BreakerOpenError, CallError
-from swarm.agents.llm.prices import Price
 from swarm.agents.llm.prompts import Prompt
+from swarm.agents.llm.retry import BreakerOpenError, CallError, CircuitBreaker
 from swarm.memory.errors import BudgetError
 
 PROMPT = Prompt("proposer", 1, "You are a test.")
@@ -32,38 +31,38 @@ def keep(answer: Thing) -> Used[Thing]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch) -> None:
-    monkeypatch.setattr(retry, "BASE", 0.01)
+    monkeypatch.setattr(retry, "BASE_DELAY", 0.01)
 
 
-def ask(conversation):
-    return conversation.ask(PROMPT, "data", Thing, keep)
+def ask(dialogue):
+    return dialogue.ask(PROMPT, "data", Thing, keep)
 
 
-def many(conversation, times: int) -> None:
+def many(dialogue, times: int) -> None:
     for _ in range(times):
-        ask(conversation)
+        ask(dialogue)
 
 
 def calls(store):
     return [row.call for row in store.agent_calls.list()]
 
 
-def totals(store, conversation) -> dict[str, tuple[float, float]]:
-    found = store.ledger.totals(conversation.purse.campaign_id)
+def totals(store, dialogue) -> dict[str, tuple[float, float]]:
+    found = store.ledger.totals(dialogue.budget.campaign_id)
     return {kind: (account.spent, account.reserved) for kind, account in found.items() if kind in ("tokens", "usd")}
 
 
-def test_a_good_answer_is_kept_paid_and_recorded(server, store, converse, weather) -> None:
-    server.plan = [weather.says(GOOD)]
-    conversation = converse(key="secret")
-    assert ask(conversation).kept == Thing(name="x", size=3)
+def test_a_good_answer_is_kept_paid_and_recorded(server, store, converse, acts) -> None:
+    server.plan = [acts.says(GOOD)]
+    dialogue = converse(key="secret")
+    assert ask(dialogue).kept == Thing(name="x", size=3)
     (call,) = calls(store)
     assert (call.role, call.outcome, call.model) == ("proposer", "ok", "test-model")
     assert call.prompt_hash == PROMPT.digest
     assert (call.tokens_in, call.tokens_out) == (100, 20)
     assert call.usd == pytest.approx(100e-6 + 40e-6)
     assert call.seconds > 0
-    assert totals(store, conversation) == {"tokens": (120, 0), "usd": (pytest.approx(140e-6), 0)}
+    assert totals(store, dialogue) == {"tokens": (120, 0), "usd": (pytest.approx(140e-6), 0)}
     assert server.headers[0]["authorization"] == "Bearer secret"
     assert server.bodies[0]["response_format"]["type"] == "json_schema"
     assert server.bodies[0]["messages"][0] == {"role": "system", "content": "You are a test."}
@@ -81,8 +80,8 @@ def test_a_good_answer_is_kept_paid_and_recorded(server, store, converse, weathe
         f"[{GOOD}]".replace("[", "").replace("]", "") + "]]]",
     ],
 )
-def test_answers_are_read_as_models_write_them(server, store, converse, weather, text) -> None:
-    server.plan = [weather.says(text)]
+def test_answers_are_read_as_models_write_them(server, store, converse, acts, text) -> None:
+    server.plan = [acts.says(text)]
     assert ask(converse()).kept == Thing(name="x", size=3)
     assert len(calls(store)) == 1
 
@@ -90,12 +89,12 @@ def test_answers_are_read_as_models_write_them(server, store, converse, weather,
 @pytest.mark.parametrize(
     "text", ["", "no idea", "{", "[1, 2", '{"name": "x"}', "null", '{"name": "x", "size": 99}', "{" * 5_000]
 )
-def test_one_repair_round_and_then_the_built_in_mind(server, store, converse, weather, text) -> None:
-    server.plan = [weather.says(text), weather.says(GOOD)]
+def test_one_repair_round_and_then_the_built_in_code(server, store, converse, acts, text) -> None:
+    server.plan = [acts.says(text), acts.says(GOOD)]
     assert ask(converse()).kept == Thing(name="x", size=3)
     assert [c.outcome for c in calls(store)] == ["invalid", "ok"]
     assert "cannot be used" in server.bodies[1]["messages"][-1]["content"] or "too large" in str(server.bodies[1])
-    server.plan = [weather.says(text)]
+    server.plan = [acts.says(text)]
     used = ask(converse())
     assert used.kept is None
     assert used.reasons
@@ -103,67 +102,67 @@ def test_one_repair_round_and_then_the_built_in_mind(server, store, converse, we
 
 
 @pytest.mark.parametrize("code", [401, 403, 404])
-def test_refusals_end_the_matter(server, store, converse, weather, code) -> None:
-    server.plan = [weather.status(code)]
-    conversation = converse()
+def test_refusals_end_the_matter(server, store, converse, acts, code) -> None:
+    server.plan = [acts.status(code)]
+    dialogue = converse()
     with pytest.raises(CallError) as caught:
-        ask(conversation)
+        ask(dialogue)
     assert caught.value.fatal
     assert caught.value.remedy
     assert len(server.bodies) == 1
-    assert conversation.breaker.state == "dead"
+    assert dialogue.breaker.state == "dead"
     with pytest.raises(BreakerOpenError):
-        ask(conversation)
+        ask(dialogue)
     assert len(server.bodies) == 1
     assert [c.outcome for c in calls(store)] == [f"http_{code}"]
-    assert totals(store, conversation) == {"tokens": (0, 0), "usd": (0, 0)}
+    assert totals(store, dialogue) == {"tokens": (0, 0), "usd": (0, 0)}
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 529])
-def test_passing_trouble_is_tried_again(server, store, converse, weather, code) -> None:
-    server.plan = [weather.status(code), weather.status(code), weather.says(GOOD)]
+def test_passing_trouble_is_tried_again(server, store, converse, acts, code) -> None:
+    server.plan = [acts.status(code), acts.status(code), acts.says(GOOD)]
     assert ask(converse()).kept
     assert [c.outcome for c in calls(store)] == [f"http_{code}"] * 2 + ["ok"]
 
 
-def test_lasting_trouble_opens_the_breaker(server, store, converse, weather) -> None:
-    server.plan = [weather.status(500)]
-    conversation = converse()
+def test_lasting_trouble_opens_the_breaker(server, store, converse, acts) -> None:
+    server.plan = [acts.status(500)]
+    dialogue = converse()
     with pytest.raises(CallError) as caught:
-        ask(conversation)
+        ask(dialogue)
     assert not caught.value.fatal
     assert len(server.bodies) == 3
-    assert conversation.breaker.state == "open"
+    assert dialogue.breaker.state == "open"
     with pytest.raises(BreakerOpenError):
-        ask(conversation)
+        ask(dialogue)
     assert len(server.bodies) == 3
 
 
-def test_retry_after_is_respected(server, store, converse, weather) -> None:
-    server.plan = [weather.status(429, headers={"retry-after": "0.4"}), weather.says(GOOD)]
-    conversation = converse()
+def test_retry_after_is_respected(server, store, converse, acts) -> None:
+    server.plan = [acts.status(429, headers={"retry-after": "0.4"}), acts.says(GOOD)]
+    dialogue = converse()
     started = time.monotonic()
-    assert ask(conversation).kept
+    assert ask(dialogue).kept
     assert time.monotonic() - started >= 0.4
-    server.plan = [weather.status(429, headers={"retry-after": "3600"})]
+    server.plan = [acts.status(429, headers={"retry-after": "3600"})]
     with pytest.raises(CallError):
-        ask(conversation)
-    assert conversation.breaker.state == "open"
+        ask(dialogue)
+    assert dialogue.breaker.state == "open"
     assert len(server.bodies) == 3
 
 
 @pytest.mark.parametrize("name", ["hangs", "breaks_off", "raw"])
-def test_answers_that_never_come_count_as_paid(server, store, converse, weather, name) -> None:
-    behaviour = weather.raw(b"<html>login</html>", "text/html") if name == "raw" else getattr(weather, name)()
-    server.plan = [behaviour, weather.says(GOOD)]
-    conversation = converse(llm_timeout=0.3)
-    assert ask(conversation).kept
+def test_answers_that_never_come_count_as_paid(server, store, converse, acts, name) -> None:
+    behaviour = acts.raw(b"<html>login</html>", "text/html") if name == "raw" else getattr(acts, name)()
+    server.plan = [behaviour, acts.says(GOOD)]
+    dialogue = converse(llm_timeout=0.3)
+    assert ask(dialogue).kept
     first, second = calls(store)
     assert first.outcome in ("timeout", "connection", "garbled")
     assert first.tokens_in > 0
     assert first.tokens_out == 200
     assert second.outcome == "ok"
-    assert totals(store, conversation)["tokens"][1] == 0
+    assert totals(store, dialogue)["tokens"][1] == 0
 
 
 @pytest.mark.parametrize(
@@ -179,23 +178,23 @@ def test_answers_that_never_come_count_as_paid(server, store, converse, weather,
         b"\xff\xfe",
     ],
 )
-def test_bodies_that_are_no_completions(server, store, converse, weather, data) -> None:
-    server.plan = [weather.raw(data), weather.says(GOOD)]
+def test_bodies_that_are_no_completions(server, store, converse, acts, data) -> None:
+    server.plan = [acts.raw(data), acts.says(GOOD)]
     assert ask(converse()).kept == Thing(name="x", size=3)
     assert calls(store)[0].outcome in ("garbled", "invalid")
 
 
 def test_nobody_listens(store, converse, server) -> None:
-    conversation = converse()
+    dialogue = converse()
     server.shutdown()
     server.server_close()
     with pytest.raises(CallError) as caught:
-        ask(conversation)
+        ask(dialogue)
     assert caught.value.outcome == "connection"
-    assert totals(store, conversation) == {"tokens": (0, 0), "usd": (0, 0)}
+    assert totals(store, dialogue) == {"tokens": (0, 0), "usd": (0, 0)}
 
 
-def test_servers_that_know_less_are_asked_simpler(server, store, converse, weather) -> None:
+def test_servers_that_know_less_are_asked_simpler(server, store, converse, acts) -> None:
     def picky(handler, body):
         for field in ("response_format", "temperature", "tools"):
             if field in body:
@@ -204,19 +203,19 @@ def test_servers_that_know_less_are_asked_simpler(server, store, converse, weath
         if "max_tokens" in body:
             handler.send_json({"error": {"message": "use max_completion_tokens"}}, 400)
             return
-        handler.send_json(weather.completion(GOOD))
+        handler.send_json(acts.completion(GOOD))
 
     server.plan = [picky]
-    conversation = converse(llm_temperature=0.3, tools=True)
-    assert ask(conversation).kept
-    assert conversation.client.dialect.structured == "none"
+    dialogue = converse(llm_temperature=0.3, tools=True)
+    assert ask(dialogue).kept
+    assert dialogue.client.dialect.structured == "none"
     before = len(server.bodies)
-    assert ask(conversation).kept
+    assert ask(dialogue).kept
     assert len(server.bodies) == before + 1
 
 
-def test_a_server_that_refuses_everything_is_given_up(server, store, converse, weather) -> None:
-    server.plan = [weather.status(400)]
+def test_a_server_that_refuses_everything_is_given_up(server, store, converse, acts) -> None:
+    server.plan = [acts.status(400)]
     with pytest.raises(CallError) as caught:
         ask(converse(tools=True, llm_temperature=0.1))
     assert not caught.value.retry
@@ -227,15 +226,15 @@ def tool_call(sql: str, name: str = "query") -> dict:
     return {"id": "c1", "type": "function", "function": {"name": name, "arguments": json.dumps({"sql": sql})}}
 
 
-def test_tools_read_and_never_write(server, store, converse, weather) -> None:
+def test_tools_read_and_never_write(server, store, converse, acts) -> None:
     wants = [
         [tool_call("SELECT name FROM campaigns")],
         [tool_call("DELETE FROM campaigns"), tool_call("x", "shell")],
         [{"id": "c", "type": "function", "function": {"name": "query", "arguments": "not json"}}],
     ]
-    server.plan = [*(weather.says("", tool_calls=calls_) for calls_ in wants), weather.says(GOOD)]
-    conversation = converse(tools=True)
-    assert ask(conversation).kept
+    server.plan = [*(acts.says("", tool_calls=calls_) for calls_ in wants), acts.says(GOOD)]
+    dialogue = converse(tools=True)
+    assert ask(dialogue).kept
     results = [m["content"] for m in server.bodies[-1]["messages"] if m["role"] == "tool"]
     assert "campaign" in results[0]
     assert results[1].startswith("error:")
@@ -245,8 +244,8 @@ def test_tools_read_and_never_write(server, store, converse, weather) -> None:
     assert [c.outcome for c in calls(store)] == ["tool", "tool", "tool", "ok"]
 
 
-def test_tools_without_end_come_to_an_end(server, store, converse, weather) -> None:
-    server.plan = [weather.says("", tool_calls=[tool_call("SELECT 1 AS one")])]
+def test_tools_without_end_come_to_an_end(server, store, converse, acts) -> None:
+    server.plan = [acts.says("", tool_calls=[tool_call("SELECT 1 AS one")])]
     used = ask(converse(tools=True))
     assert used.kept is None
     assert len(server.bodies) <= 10
@@ -254,68 +253,68 @@ def test_tools_without_end_come_to_an_end(server, store, converse, weather) -> N
 
 
 @pytest.mark.parametrize("limit", [{"tokens": 1_000}, {"usd": 0.0015}, {"tokens": 0}, {"usd": 0.0}])
-def test_caps_are_kept_before_the_call(server, store, converse, weather, limit) -> None:
-    server.plan = [weather.says("no")]
-    conversation = converse(budget=limit, price=Price(1.0, 2.0))
+def test_caps_are_kept_before_the_call(server, store, converse, acts, limit) -> None:
+    server.plan = [acts.says("no")]
+    dialogue = converse(budget=limit, price=Price(1.0, 2.0))
     with pytest.raises(BudgetError):
-        many(conversation, 30)
+        many(dialogue, 30)
     kind, cap = next(iter(limit.items()))
-    spent, reserved = totals(store, conversation)[kind]
+    spent, reserved = totals(store, dialogue)[kind]
     assert spent <= cap
     assert reserved == 0
     assert calls(store)[-1].outcome == "budget"
     assert len(server.bodies) == len(calls(store)) - 1
 
 
-def test_a_server_that_ignores_the_limit_is_asked_no_more(server, store, converse, weather) -> None:
-    server.plan = [weather.says(GOOD, tokens=(100, 50_000))]
-    conversation = converse()
-    assert ask(conversation).kept
-    assert conversation.breaker.state == "dead"
+def test_a_server_that_ignores_the_limit_is_asked_no_more(server, store, converse, acts) -> None:
+    server.plan = [acts.says(GOOD, tokens=(100, 50_000))]
+    dialogue = converse()
+    assert ask(dialogue).kept
+    assert dialogue.breaker.state == "dead"
     with pytest.raises(BreakerOpenError):
-        ask(conversation)
+        ask(dialogue)
 
 
-def test_usage_that_is_not_told_counts_in_full(server, store, converse, weather) -> None:
-    server.plan = [weather.says(GOOD, tokens=None)]
+def test_usage_that_is_not_told_counts_in_full(server, store, converse, acts) -> None:
+    server.plan = [acts.says(GOOD, tokens=None)]
     ask(converse())
     (call,) = calls(store)
     assert call.tokens_out == 200
     assert call.tokens_in > 100
 
 
-def test_defects_in_the_judge_settle_the_call(server, store, converse, weather) -> None:
-    server.plan = [weather.says(GOOD)]
-    conversation = converse()
+def test_defects_in_the_judge_settle_the_call(server, store, converse, acts) -> None:
+    server.plan = [acts.says(GOOD)]
+    dialogue = converse()
 
     def broken(answer):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        conversation.ask(PROMPT, "data", Thing, broken)
+        dialogue.ask(PROMPT, "data", Thing, broken)
     assert calls(store)[0].outcome == "error"
-    assert totals(store, conversation)["tokens"][1] == 0
+    assert totals(store, dialogue)["tokens"][1] == 0
 
 
-def test_closing_ends_waits(server, store, converse, weather) -> None:
-    server.plan = [weather.status(429, headers={"retry-after": "15"})]
-    conversation = converse()
-    threading.Timer(0.2, conversation.close).start()
+def test_closing_ends_waits(server, store, converse, acts) -> None:
+    server.plan = [acts.status(429, headers={"retry-after": "15"})]
+    dialogue = converse()
+    threading.Timer(0.2, dialogue.close).start()
     started = time.monotonic()
     with pytest.raises(CallError):
-        ask(conversation)
+        ask(dialogue)
     assert time.monotonic() - started < 10
 
 
-def test_several_threads_share_caps_and_breaker(server, store, converse, weather) -> None:
-    server.plan = [weather.says(GOOD)]
-    conversation = converse(budget={"tokens": 20_000})
+def test_several_threads_share_caps_and_breaker(server, store, converse, acts) -> None:
+    server.plan = [acts.says(GOOD)]
+    dialogue = converse(budget={"tokens": 20_000})
     failures = []
 
     def work() -> None:
         try:
             for _ in range(5):
-                ask(conversation)
+                ask(dialogue)
         except BudgetError as error:
             failures.append(error)
 
@@ -324,15 +323,15 @@ def test_several_threads_share_caps_and_breaker(server, store, converse, weather
         thread.start()
     for thread in threads:
         thread.join(30)
-    spent, reserved = totals(store, conversation)["tokens"]
+    spent, reserved = totals(store, dialogue)["tokens"]
     assert spent == 120 * len(server.bodies) <= 20_000
     assert reserved == 0
 
 
-class TestBreaker:
+class TestCircuitBreaker:
     def test_opens_cools_down_and_closes(self) -> None:
         now = [0.0]
-        breaker = Breaker(lambda: now[0])
+        breaker = CircuitBreaker(lambda: now[0])
         for _ in range(3):
             breaker.enter()
             breaker.failed(CallError("x", retry=True))

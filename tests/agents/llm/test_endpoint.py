@@ -8,20 +8,21 @@ import time
 import pytest
 
 from swarm.agents.llm import factory
+from swarm.agents.llm.budget import FREE, Price, price
 from swarm.agents.llm.client import Client
-from swarm.agents.llm.dialect import Dialect, strict_schema
 from swarm.agents.llm.endpoint import (
+    Dialect,
     Endpoint,
+    LlmSettings,
     endpoint,
     hint,
     local_model,
+    strict_schema,
 )
-from swarm.agents.llm.errors import CallError
-from swarm.agents.llm.local import LocalServer
-from swarm.agents.llm.prices import FREE, Price, price
 from swarm.agents.llm.prompts import prompt
+from swarm.agents.llm.retry import CallError
 from swarm.agents.llm.roles.base import roles
-from swarm.agents.llm.settings import LlmSettings
+from swarm.agents.llm.server import LocalServer
 from swarm.kernels.errors import UnknownNameError, UsageError
 
 
@@ -56,7 +57,7 @@ def test_a_key_alone_is_a_hint_and_no_licence() -> None:
     assert "--llm" in hint(settings("none"), {"OPENAI_API_KEY": "x"})
     assert hint(settings("none"), {}) == ""
     assert hint(settings("openai"), {"OPENAI_API_KEY": "x"}) == ""
-    assert factory.hire(settings("none"), None, 1) is None  # type: ignore[arg-type]
+    assert factory.create(settings("none"), None, 1) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -137,12 +138,12 @@ def test_the_first_model_is_taken_when_none_is_named(server) -> None:
         _ = Client(Endpoint(server.url, ""), 2.0).model
 
 
-def test_organisations_of_the_environment_stay_at_home(server, monkeypatch, weather) -> None:
+def test_organisations_of_the_environment_stay_at_home(server, monkeypatch, acts) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-secret")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-secret")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    server.plan = [weather.says("{}")]
+    server.plan = [acts.says("{}")]
     Client(Endpoint(server.url, "m"), 2.0).complete([{"role": "user", "content": "x"}], max_output=64)
     assert "secret" not in str(server.headers)
 
@@ -168,18 +169,18 @@ def test_closing_a_local_server_ends_its_process() -> None:
         os.kill(local._process.pid, 0)
 
 
-def test_minds_are_hired_from_settings(server, store, new_campaign) -> None:
-    minds = factory.hire(settings(server.url), store, new_campaign(usd=1.0))
-    assert minds is not None
-    assert minds.status()["endpoint"]["breaker"] == "closed"
-    minds.close()
+def test_the_llm_is_put_together_from_settings(server, store, new_campaign) -> None:
+    runner = factory.create(settings(server.url), store, new_campaign(usd=1.0))
+    assert runner is not None
+    assert runner.status()["endpoint"]["breaker"] == "closed"
+    runner.close()
     with pytest.raises(UsageError, match="cannot be kept"):
-        factory.hire(settings("https://example.org/v1", llm_model="m"), store, new_campaign(usd=1.0))
+        factory.create(settings("https://example.org/v1", llm_model="m"), store, new_campaign(usd=1.0))
 
 
 def test_a_local_server_is_gone_with_whoever_started_it(tiny_models) -> None:
     program = (
-        "import sys, time; from swarm.agents.llm.local import LocalServer;"
+        "import sys, time; from swarm.agents.llm.server import LocalServer;"
         "server = LocalServer(sys.argv[1]); print(server._process.pid, flush=True); time.sleep(200)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program, tiny_models["llama"]], stdout=subprocess.PIPE, text=True)
