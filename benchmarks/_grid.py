@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from swarm.experiments.space.ends import Ends
-from swarm.experiments.space.scopes import All, Layers, Scope
+from swarm.experiments.space.layers import All, Layers, Scope
 from swarm.experiments.space.search_space import Space, SpaceSettings
 from swarm.experiments.space.sides import Side
 from swarm.experiments.space.suggest import Params, Trial

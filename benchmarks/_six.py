@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from swarm.agents.samplers.optuna_bridge.study import STARTUP_TRIALS, ModelStudy
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.models.base import ModelInfo
-from swarm.experiments.protocols.noop import FAULTS, instruct
+from swarm.experiments.protocols.simulated import FAULTS, instruct
 from swarm.experiments.space.suggest import Params, Trial
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec

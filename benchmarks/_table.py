@@ -57,7 +57,8 @@ def measure(model: str, folder: Path, tell: Callable[[str], None], limit: int | 
     from swarm.experiments.models import registry
     from swarm.experiments.spec import TrialSpec
 
-    decode.TAIL = TAIL  # part of the captures' key, so that no campaign reads them
+    decode.TAIL = TAIL
+    decode.DecodeRun.settings["tail"] = TAIL  # part of the captures' key, so that no campaign reads them
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{model}.jsonl"
     done = {_configuration(json.loads(line)) for line in _lines(path)}

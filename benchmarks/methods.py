@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import _frame, _method_page
 from benchmarks._method_rows import Row, rows
 
-from swarm.experiments import paths
+from swarm.experiments import artifacts
 from swarm.experiments.identity import fingerprint
 from swarm.kernels import blas
 
@@ -70,7 +70,7 @@ def of_model(name: str, short: bool) -> _frame.Results:
 
     runner, info = Runner(), registry.describe(name)
     wanted = rows(info.head_dim, key_bias=info.key_bias)
-    notebook = Notebook(paths.cache_dir() / "benchmarks" / f"methods-{name}.jsonl", runner)
+    notebook = Notebook(artifacts.cache_dir() / "benchmarks" / f"methods-{name}.jsonl", runner)
     found = [_measured(row, info, notebook, short) for row in wanted[: SHORT_ROWS if short else None]]
     fitted = next(row for row in wanted if row.kv.key.scaling == row.kv.value.scaling == "learned")
     return {
@@ -156,14 +156,13 @@ def _pooled(runs: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
 def fitting_cost(spec: TrialSpec) -> dict[str, float]:
     """CPU seconds of reading the calibration text, and of fitting keys and values of one specification."""
     from swarm.experiments.measurement import learned_scaling
-    from swarm.experiments.measurement.calibration import CalibrationSet, plain
     from swarm.experiments.measurement.runner import Runner
 
     with tempfile.TemporaryDirectory() as folder:
         subject = Runner(cache_dir=Path(folder)).subject(spec.model)
         subject.loaded  # noqa: B018  the model in memory is no part of the cost
         times = [time.process_time()]
-        subject.shared(CalibrationSet.of, plain(spec, subject))
+        subject.shared(learned_scaling.CalibrationRun, learned_scaling.calibration_spec(spec, subject))
         times.append(time.process_time())
         learned_scaling.learned(spec, subject)
         times.append(time.process_time())

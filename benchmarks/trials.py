@@ -131,14 +131,14 @@ def contest(contestant: str, model: str, wanted: list[KVSpec], context: int, ans
 
 def campaign(models: Sequence[str], tell: _frame.Tell) -> dict[str, Any]:
     """A campaign as anybody launches it, on converted models and without captures of earlier ones."""
-    from swarm.experiments import paths
+    from swarm.experiments import artifacts
     from swarm.memory.store import Store
 
     with tempfile.TemporaryDirectory() as place:
         folder, cache = Path(place), Path(place) / "cache"
         cache.mkdir()
         for part in ("models", "digests"):
-            (cache / part).symlink_to(paths.cache_dir() / part)
+            (cache / part).symlink_to(artifacts.cache_dir() / part)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SWARM_")}
         command = [str(Path(sys.executable).with_name("swarm")), "launch", "--budget", str(BUDGET)]
         began = time.perf_counter()

@@ -1,6 +1,6 @@
-"""Files of arrays that are made once and shared by all processes: memory-mapped, checked, remade when damaged.
+"""Files that can be made again, in the user cache: where they lie, and arrays that processes share through them.
 
-Knows keys, arrays and files; knows nothing of what is captured or why.
+A capture is a set of arrays that is made once, memory-mapped by every process, checked, and remade when damaged.
 """
 
 from __future__ import annotations
@@ -16,20 +16,81 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from swarm.kernels.errors import DiskFullError, SwarmError
 
-from swarm.experiments.paths import CacheError, explain, writable
-from swarm.kernels.errors import DiskFullError
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
 
+    Array = NDArray[Any]
+
+CAPTURE_VERSION = 1
+"""Raised when the 16-bit run, the scored windows or the token ids of the same weights and text change."""
 META = "capture.json"
 FORMAT = 1
-LIMIT_BYTES = 4 << 30
+MAX_CAPTURE_BYTES = 4 << 30
 UNUSED_SECONDS = 6 * 3600.0
-Array = NDArray[Any]
 Key = Mapping[str, str | int | float]
+
+
+class CacheError(SwarmError):
+    """The user cache cannot be created or written."""
+
+
+def cache_dir() -> Path:
+    """The user cache directory: $SWARM_CACHE, or the platform's own place. It need not exist yet."""
+    chosen = os.environ.get("SWARM_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("kv-swarm", appauthor=False))
+
+
+def writable(path: Path) -> Path:
+    """Create the directory `path` if needed and return it.
+
+    Raises:
+        CacheError: it cannot be created or written, with the reason.
+    """
+    with cache_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "Permission denied")
+    return path
+
+
+@contextlib.contextmanager
+def cache_errors(path: Path) -> Iterator[None]:
+    """Turn a failed write under `path` into an error that says why and what to do.
+
+    Raises:
+        CacheError: for any OSError inside the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(*_explain(error, path)) from error
+
+
+def _explain(error: OSError, path: Path) -> tuple[str, str]:
+    """Problem and remedy of a failed write under `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on the disk of {path}.", "Free some space, or point SWARM_CACHE at another disk."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission to write to {path}.", "Point SWARM_CACHE at a directory that you can write."
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{path} is not a directory.", "Point SWARM_CACHE at a directory."
+    return f"cannot write to {path}: {error.strerror or error}.", "Point SWARM_CACHE at another directory."
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock between processes on the file `path`; the system frees it when its holder dies."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class Capture:
@@ -42,13 +103,15 @@ class Capture:
 
     def __getitem__(self, name: str) -> Array:
         """Map the array of that name: pages are read when touched, shared between processes, freed with the array."""
+        import numpy as np
+
         os.utime(self.path / META)  # in use: not to be tidied away
         array: Array = np.load(self.path / f"{name}.npy", mmap_mode="r")
         return array
 
 
-class Draft:
-    """A capture that is being written."""
+class CaptureWriter:
+    """A capture that is being written: its arrays, and the facts that are kept beside them."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -65,6 +128,8 @@ class Draft:
         Raises:
             ValueError: the parts do not add up to the shape.
         """
+        import numpy as np
+
         file = self._path / f"{name}.npy"
         digest, values = hashlib.sha256(), 0
         with file.open("wb") as out:
@@ -83,6 +148,8 @@ class Draft:
 
 def _header(shape: tuple[int, ...], dtype: DTypeLike) -> bytes:
     """What an .npy file starts with."""
+    import numpy as np
+
     header = io.BytesIO()
     description = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_2_0(header, {"descr": description, "fortran_order": False, "shape": shape})
@@ -100,7 +167,7 @@ class CaptureStore:
         limit: bytes to keep; beyond, captures that were not used for some hours go, the longest unused first.
     """
 
-    def __init__(self, root: Path, limit: int = LIMIT_BYTES) -> None:
+    def __init__(self, root: Path, limit: int = MAX_CAPTURE_BYTES) -> None:
         self.root = root
         self.limit = limit
         self._checked: dict[str, Capture] = {}
@@ -110,7 +177,7 @@ class CaptureStore:
         text = json.dumps({"format": FORMAT, **key}, sort_keys=True)
         return self.root / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
 
-    def get(self, kind: str, key: Key, make: Callable[[Draft], None]) -> Capture:
+    def get(self, kind: str, key: Key, make: Callable[[CaptureWriter], None]) -> Capture:
         """The capture of a kind and key; `make` writes it when it is missing, truncated or altered.
 
         Raises:
@@ -130,9 +197,9 @@ class CaptureStore:
         self._checked[path.name] = found
         return found
 
-    def _make(self, path: Path, key: Key, make: Callable[[Draft], None]) -> Capture:
+    def _make(self, path: Path, key: Key, make: Callable[[CaptureWriter], None]) -> Capture:
         writable(self.root)
-        with _locked(self.root / f".{path.name}.lock"):
+        with locked(self.root / f".{path.name}.lock"):
             found = _open(path, key)
             if found is not None:
                 return found
@@ -141,9 +208,9 @@ class CaptureStore:
             partial = self.root / f".{path.name}.{os.getpid()}.partial"
             partial.mkdir()
             try:
-                draft = Draft(partial)
-                make(draft)
-                meta = {"format": FORMAT, "key": dict(key), "facts": draft.facts, "files": draft.files}
+                writer = CaptureWriter(partial)
+                make(writer)
+                meta = {"format": FORMAT, "key": dict(key), "facts": writer.facts, "files": writer.files}
                 (partial / META).write_text(json.dumps(meta, indent=1))
                 if path.exists():
                     shutil.rmtree(path)
@@ -151,7 +218,7 @@ class CaptureStore:
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
             self._tidy()
-            return Capture(path, draft.facts, draft.files)
+            return Capture(path, writer.facts, writer.files)
 
     def _tidy(self) -> None:
         """Remove what has been unused for long, as far as the limit asks for it."""
@@ -187,12 +254,4 @@ def _open(path: Path, key: Key) -> Capture | None:
 
 def _failure(error: OSError, root: Path) -> DiskFullError | CacheError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return (DiskFullError if full else CacheError)(*explain(error, root))
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock between processes; the system frees it when its holder dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return (DiskFullError if full else CacheError)(*_explain(error, root))

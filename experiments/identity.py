@@ -11,15 +11,11 @@ import json
 from collections.abc import Mapping
 from functools import cache
 
+from swarm.experiments.measurement.learned_scaling import SCALING_VERSION
 from swarm.experiments.protocols import base as protocols
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import UnknownNameError
 from swarm.kernels.quantizers import base as quantizers
-
-CAPTURE_VERSION = 1
-"""Raised when the 16-bit run, the scored windows or the token ids of the same weights and text change."""
-SCALING_VERSION = 1
-"""Raised when learned scaling finds other factors for the same captures."""
 
 PROTOCOL = "protocol "
 """Begins the key of a protocol in `versions`."""

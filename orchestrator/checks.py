@@ -99,9 +99,9 @@ def _ray() -> Check:
 
 
 def _cache() -> Check:
-    from swarm.experiments import paths
+    from swarm.experiments import artifacts
 
-    folder = paths.writable(paths.cache_dir())
+    folder = artifacts.writable(artifacts.cache_dir())
     free = shutil.disk_usage(folder).free
     detail = f"{folder}, {free / 2**30:.1f} GiB free"
     if free < MIN_FREE_BYTES:

@@ -10,7 +10,7 @@ from swarm.orchestrator.console import note
 
 if TYPE_CHECKING:
     from swarm.experiments.deploy.recipe import Recipe
-    from swarm.experiments.measurement.factors import StoredFactors
+    from swarm.experiments.measurement.learned_scaling import StoredFactors
     from swarm.experiments.models.base import LoadedModel
     from swarm.memory.records import TrialRecord
 
@@ -32,7 +32,7 @@ def of_trial(record: TrialRecord, campaign: str, corpus: Path | None = None) -> 
         FactorsError: other factors than the measured ones come out of fitting here.
     """
     from swarm.experiments.deploy.recipe import Evidence, Recipe, plan
-    from swarm.experiments.measurement.factors import digest
+    from swarm.experiments.measurement.learned_scaling import digest
 
     spec, environment = record.spec, record.environment
     if record.state != "complete":
@@ -79,12 +79,11 @@ def _learned(record: TrialRecord, corpus: Path | None) -> tuple[StoredFactors, .
 
     if not learns(record.spec.kv):
         return ()
-    from swarm.experiments.measurement import learned_scaling
-    from swarm.experiments.measurement.factors import speaks_of, stored
-    from swarm.experiments.measurement.runner import Runner, outcomes
+    from swarm.experiments.measurement.learned_scaling import learned, speaks_of, stored
+    from swarm.experiments.measurement.runner import Runner, trial_errors
 
-    with outcomes():
-        factors = stored(learned_scaling.learned(record.spec, Runner(corpus=corpus).subject(record.spec.model)) or {})
+    with trial_errors():
+        factors = stored(learned(record.spec, Runner(corpus=corpus).subject(record.spec.model)))
     if factors and not speaks_of(record.notes, factors):
         raise FactorsError(
             f"the learned factors that fitting gives here are not those that trial {record.id} was measured with.",

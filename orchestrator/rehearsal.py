@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from swarm.experiments.protocols.noop import Fault, instruct
+from swarm.experiments.protocols.simulated import Fault, instruct
 from swarm.kernels.errors import UsageError
 from swarm.memory.records import Finding, Proposal, Summary
 

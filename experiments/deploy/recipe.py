@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from swarm.experiments.measurement.factors import StoredFactors, digest, restored
+from swarm.experiments.measurement.learned_scaling import StoredFactors, digest, restored
 from swarm.experiments.spec import Metric
 from swarm.kernels.errors import SwarmError, UsageError
 from swarm.kernels.spec import FrozenModel, KVSpec, layers_in_kv, ranges

@@ -1,4 +1,4 @@
-"""Errors of one layer's attention over a quantized cache. Knows arrays and a cache; knows no models and no files.
+"""Errors of one layer's attention over a quantized cache, against the 16-bit run.
 
 G = s |q| |k| sqrt(relMSE / d), for logits s <q, k>, is the size of the error that quantized keys bring into a logit
 when it points in no particular direction; the divergence of attention is about G^2 / 2.
@@ -12,33 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.experiments.measurement.halves import from_file, single
+from swarm.experiments.measurement.reference_run import float32_from_file, from_file
 from swarm.kernels import arrays
 from swarm.kernels.errors import NonFiniteError
 
 if TYPE_CHECKING:
+    from swarm.experiments.measurement.reference_run import LayerInputs
     from swarm.kernels.cache import PackedKVCache
     from swarm.kernels.side import CacheSide
 
 Floats = NDArray[np.float32]
 FIELDS = ("logit_rel_error", "output_rel_error", "attention_kl", "g", "key_rel_mse", "value_rel_mse")
-UNSEEN = -1e30
-
-
-@dataclass(frozen=True)
-class LayerInputs:
-    """What one layer's attention was given in the 16-bit run.
-
-    `keys`, `values` [W, H, T, D] are 16 bit, as a file holds them: T prefix tokens; `tail_keys`, `tail_values`
-    [W, H, P, D] those behind them, whose `queries` float32 [W, Hq, P, D] attend; logits are `scale` times <q, k>.
-    """
-
-    keys: NDArray[np.generic]
-    values: NDArray[np.generic]
-    tail_keys: NDArray[np.generic]
-    tail_values: NDArray[np.generic]
-    queries: Floats
-    scale: float
+HIDDEN_LOGIT = -1e30
 
 
 @dataclass(frozen=True)
@@ -76,7 +61,7 @@ def layer_errors(given: LayerInputs, cache: PackedKVCache) -> LayerErrors:
     out = attend(given, cache)
     gained = given.scale * cache.logit_gain
     key, value = (
-        _Stored(side, np.concatenate([single(old), single(new)], axis=2), cache)
+        _Stored(side, np.concatenate([float32_from_file(old), float32_from_file(new)], axis=2), cache)
         for side, old, new in zip(
             cache.sides, (given.keys, given.values), (given.tail_keys, given.tail_values), strict=True
         )
@@ -180,7 +165,7 @@ def _grouped(left: Floats, right: Floats) -> Floats:
 
 def _log_weights(logits: Floats, seen: NDArray[np.bool_]) -> Floats:
     """Logarithms of the softmax over the seen columns; very low elsewhere."""
-    hidden: Floats = np.where(seen, logits, np.float32(UNSEEN))
+    hidden: Floats = np.where(seen, logits, np.float32(HIDDEN_LOGIT))
     hidden -= hidden.max(-1, keepdims=True)
     hidden -= np.log(np.exp(hidden).sum(-1, keepdims=True))
     return hidden

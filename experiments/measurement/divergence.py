@@ -1,7 +1,4 @@
-"""How far a quantized run's next-token distributions are from the 16-bit run's, in the terms of llama-perplexity.
-
-Knows arrays of logits; knows no models, caches or files.
-"""
+"""How far a quantized run's next-token distributions are from the 16-bit run's, in the terms of llama-perplexity."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Runs a model's own forward pass and looks inside: hidden states after each layer, logits only where they are scored.
 
-Knows the module tree of mlx-lm models; knows no caches, metrics or files. The model's code stays as it is: for the
-time of one pass the `__call__` of its layer class and the product with the vocabulary are intercepted.
+The model's code stays as it is: for the time of one pass the `__call__` of its layer class and the product with the
+vocabulary are intercepted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Times the decode attention of a trial's layers where the back-end has fused kernels. Knows specs and a model's facts.
+"""Times the decode attention of a trial's layers where the back-end has fused kernels.
 
 One query token over a cache of `context` packed tokens of random vectors, without sinks and recent 16-bit tokens;
 each layer shape once. A back-end without fused kernels is not timed: there is no kernel to report.

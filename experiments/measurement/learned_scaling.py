@@ -3,35 +3,46 @@
 Candidates for the factors are products of powers of what the channels carry (the family of SmoothQuant, arXiv
 2211.10438): keys k / f meet queries q f, so a channel with large keys and small queries can be shrunk for free.
 Chosen per layer is what changes the attention output least, through the attention that models run with. Neither the
-reconstruction error nor a scored window has a say. Knows no trials' results.
+reconstruction error nor a scored window has a say: no scored window reads the part of the corpus for calibration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, field_validator
 
-from swarm.experiments import identity
 from swarm.experiments.measurement.attention_error import attend
-from swarm.experiments.measurement.calibration import CalibrationSet, plain
-from swarm.experiments.measurement.halves import single
+from swarm.experiments.measurement.reference_run import AttentionRecorder, ReferenceRun, float32_from_file
+from swarm.kernels import attention
 from swarm.kernels.cache import make_cache
 from swarm.kernels.codec import Factors
+from swarm.kernels.errors import SpecError
 from swarm.kernels.quantizers.base import Side
-from swarm.kernels.spec import KVSpec, QuantSpec
+from swarm.kernels.spec import FrozenModel, KVSpec
 
 if TYPE_CHECKING:
-    from swarm.experiments.artifacts import Draft
-    from swarm.experiments.measurement.attention_error import LayerInputs
-    from swarm.experiments.measurement.model_under_test import Subject
+    from swarm.experiments.artifacts import CaptureWriter
+    from swarm.experiments.measurement.model_under_test import ModelUnderTest
+    from swarm.experiments.measurement.reference_run import LayerInputs
     from swarm.experiments.spec import TrialSpec
+    from swarm.kernels.cache import PackedKVCache
 
 Floats = NDArray[np.float32]
-LayerFactors = dict[int, dict[str, Factors]]
+LayerFactors = Mapping[int, Mapping[str, Factors]]
 
+SCALING_VERSION = 1
+"""Raised when learned scaling finds other factors for the same captures."""
+WINDOWS = 2
+CONTEXT = 512
+TAIL = 32
 POWERS: dict[Side, tuple[tuple[float, float], ...]] = {
     "key": ((0, 0), (0.5, 0), (1, 0), (0, 0.5), (0.25, 0.25), (0.5, 0.5)),
     "value": ((0, 0), (0.25, 0), (0.5, 0), (0.75, 0), (1, 0)),
@@ -39,13 +50,26 @@ POWERS: dict[Side, tuple[tuple[float, float], ...]] = {
 """Powers of the channels' own magnitude, and (inverse) of the queries'; the first is no scaling."""
 CLIPS = (1.0, 0.95, 0.9, 0.8)
 """Clip ratios; the first is no clipping."""
-RANGE = 16.0
+MAX_FACTOR_RATIO = 16.0
 """A factor stays within this ratio of the geometric mean, so that 16-bit types hold what they held."""
-KIND = "factors"
+STORED = np.dtype("<f2")
 
 
-def learned(spec: TrialSpec, subject: Subject) -> LayerFactors | None:
-    """The factors that a trial's caches need; None when no side has learned scaling.
+def trial_caches(spec: TrialSpec, subject: ModelUnderTest) -> list[PackedKVCache]:
+    """Empty caches of a trial, one per layer, with its logit gain and the learned factors that it needs.
+
+    Raises:
+        SpecError: the specification does not fit the model.
+        CorpusError, DiskFullError: as `learned` does.
+    """
+    caches = make_cache(subject.loaded.model, spec.kv, seed=spec.seed, factors=learned(spec, subject) or None)
+    for cache in caches:
+        cache.logit_gain = spec.logit_gain
+    return caches
+
+
+def learned(spec: TrialSpec, subject: ModelUnderTest) -> LayerFactors:
+    """The factors that a trial's caches need, by layer and side; empty when no side has learned scaling.
 
     Fitted on first use, then read back: keyed by weights, text, versions, side, specification and seed, and by nothing
     else of the trial.
@@ -54,85 +78,122 @@ def learned(spec: TrialSpec, subject: Subject) -> LayerFactors | None:
         CorpusError: the text is too short to calibrate on.
         DiskFullError: there is no space to keep them.
     """
-    layers = range(subject.info.n_layers) if spec.layers is None else spec.layers
-    found: LayerFactors = {}
-    for layer in layers:
+    found: dict[int, dict[str, Factors]] = {}
+    for layer in range(subject.info.n_layers):
         kv = spec.kv.at(layer)
-        sides: tuple[tuple[Side, QuantSpec], ...] = (("key", kv.key), ("value", kv.value))
-        wanted = {side: _alone(side, kv) for side, quant in sides if quant.scaling == "learned"}
-        if wanted:
-            fits = {side: _fitted(side, alone, spec, subject) for side, alone in wanted.items()}
-            found[layer] = {side: fit[layer] for side, fit in fits.items()}
-    return found or None
+        # Only this side is quantized, and everything that may be: what one side needs does not depend on the rest.
+        alone: dict[Side, KVSpec] = {}
+        if kv.key.scaling == "learned":
+            alone["key"] = KVSpec(key=kv.key, key_bias=kv.key_bias)
+        if kv.value.scaling == "learned":
+            alone["value"] = KVSpec(value=kv.value)
+        if alone:
+            found[layer] = {side: _fitted(side, one, spec, subject)[layer] for side, one in alone.items()}
+    return found
 
 
-def _alone(side: Side, kv: KVSpec) -> KVSpec:
-    """Only this side is quantized, and everything that may be: what one side needs does not depend on the rest."""
-    if side == "key":
-        return KVSpec(key=kv.key, key_bias=kv.key_bias)
-    return KVSpec(value=kv.value)
+class CalibrationRun(ReferenceRun):
+    """Queries, keys and values of every layer on calibration windows, of the 16-bit run.
+
+    Arrays: L layers, W windows, H KV heads, T prefix tokens, P tail tokens: `keys`, `values` [L, W, H, T, D],
+    `tail_keys`, `tail_values` [L, W, H, P, D], `queries` float32 [L, W, Hq, P, D].
+    """
+
+    kind = "calibration"
+    settings = {"windows": WINDOWS, "tail": TAIL}  # noqa: RUF012
+
+    @classmethod
+    def write(cls, spec: TrialSpec, subject: ModelUnderTest, writer: CaptureWriter) -> None:
+        """Read calibration windows in 16 bit in two chunks, and write down what attention was given."""
+        tokens = subject.windows(spec, spec.context, WINDOWS, split="calibration")
+        prefix = spec.context - min(TAIL, spec.context // 2)
+        forward = subject.forward
+        caches = make_cache(subject.loaded.model)
+        recorders = []
+        for chunk in (tokens[:, :prefix], tokens[:, prefix:]):
+            recorders.append(AttentionRecorder(len(forward.layers)))
+            with attention.record(recorders[-1]):
+                forward.logits(chunk, caches, scored=(0,))
+        for start, recorder in zip(("", "tail_"), recorders, strict=True):
+            for side, layers in (("keys", recorder.keys), ("values", recorder.values)):
+                writer.save(start + side, np.stack([parts[0] for parts in layers]))
+        writer.save("queries", np.stack(recorders[-1].queries))
+        writer.facts["scales"] = recorders[-1].scales
+
+    @cached_property
+    def given(self) -> list[LayerInputs]:
+        """What attention of every layer was given."""
+        return list(self.layers(range(self.subject.info.n_layers)))
+
+    @cached_property
+    def exact(self) -> list[Floats]:
+        """Attention output of every layer in 16 bit."""
+        return self.attend(KVSpec())
+
+    def attend(self, kv: KVSpec, seed: int = 0, factors: LayerFactors | None = None) -> list[Floats]:
+        """Attention output of every layer over caches of a specification."""
+        caches = make_cache(self.subject.loaded.model, kv, seed=seed, factors=factors)
+        return [attend(given, cache) for given, cache in zip(self.given, caches, strict=True)]
 
 
-def _fitted(side: Side, kv: KVSpec, spec: TrialSpec, subject: Subject) -> list[Factors]:
+def calibration_spec(spec: TrialSpec, subject: ModelUnderTest) -> TrialSpec:
+    """The trial on whose behalf is calibrated, without what calibration does not depend on."""
+    context = min(CONTEXT, subject.info.max_context)
+    return spec.model_copy(update={"context": context, "replicate": 0, "logit_gain": 1.0})
+
+
+def _fitted(side: Side, kv: KVSpec, spec: TrialSpec, subject: ModelUnderTest) -> list[Factors]:
     """Factors of every layer for one side of one specification."""
-    key = subject.key(plain(spec, subject)) | {
+    calibrated = calibration_spec(spec, subject)
+    key = subject.key(calibrated) | {
         "side": side,
         "kv": kv.model_dump_json(),
         "seed": spec.seed,
-        "fitting": identity.SCALING_VERSION,
+        "fitting": SCALING_VERSION,
     }
-    capture = subject.captures.get(KIND, key, lambda draft: _Fit(side, kv, spec, subject).write(draft))
+
+    def write(writer: CaptureWriter) -> None:
+        _fit(side, kv, spec.seed, subject.shared(CalibrationRun, calibrated), writer)
+
+    capture = subject.captures.get("factors", key, write)
     return [
         Factors(channel, float(clip))
         for channel, clip in zip(np.array(capture["channel"]), capture["clip"], strict=True)
     ]
 
 
-class _Fit:
-    """The fitting of one side of one specification, all layers at once."""
+def _fit(side: Side, kv: KVSpec, seed: int, calibration: CalibrationRun, writer: CaptureWriter) -> None:
+    """Fit all layers at once; write factors [L, H, D], clip ratios [L] and the errors [L] without and with them."""
 
-    def __init__(self, side: Side, kv: KVSpec, spec: TrialSpec, subject: Subject) -> None:
-        self.side = side
-        self.kv = kv
-        self.seed = spec.seed
-        self.model = subject.loaded.model
-        calibration = subject.shared(CalibrationSet.of, plain(spec, subject))
-        self.given = list(calibration.layers())
-        self.exact = calibration.exact(lambda: self._attend(KVSpec(), None))
-
-    def write(self, draft: Draft) -> None:
-        """Fit, and write down factors [L, H, D], clip ratios [L] and the errors [L] without and with them."""
-        candidates = [[powers(self.side, given, *both) for given in self.given] for both in POWERS[self.side]]
-        errors = np.array([self._errors([Factors(channel) for channel in layers]) for layers in candidates])
-        best = errors.argmin(0)
-        chosen = [candidates[index][layer] for layer, index in enumerate(best)]
-        clipped = [errors.min(0)]
-        clipped += [self._errors([Factors(channel, clip) for channel in chosen]) for clip in CLIPS[1:]]
-        draft.save("channel", np.stack(chosen))
-        draft.save("clip", np.array(CLIPS, np.float32)[np.argmin(clipped, axis=0)])
-        draft.save("error_fixed", errors[0])
-        draft.save("error_learned", np.min(clipped, axis=0))
-
-    def _errors(self, factors: Sequence[Factors]) -> NDArray[np.float64]:
+    def errors_with(factors: Sequence[Factors]) -> NDArray[np.float64]:
         """Relative error of the attention output per layer [L]."""
-        outs = self._attend(self.kv, {layer: {self.side: one} for layer, one in enumerate(factors)})
+        outs = calibration.attend(kv, seed, {layer: {side: one} for layer, one in enumerate(factors)})
         return np.array(
-            [np.linalg.norm(out - exact) / np.linalg.norm(exact) for out, exact in zip(outs, self.exact, strict=True)]
+            [
+                np.linalg.norm(out - exact) / np.linalg.norm(exact)
+                for out, exact in zip(outs, calibration.exact, strict=True)
+            ]
         )
 
-    def _attend(self, kv: KVSpec, factors: LayerFactors | None) -> list[Floats]:
-        caches = make_cache(self.model, kv, seed=self.seed, factors=factors)
-        return [attend(given, cache) for given, cache in zip(self.given, caches, strict=True)]
+    candidates = [[powers(side, given, *both) for given in calibration.given] for both in POWERS[side]]
+    errors = np.array([errors_with([Factors(channel) for channel in layers]) for layers in candidates])
+    chosen = [candidates[index][layer] for layer, index in enumerate(errors.argmin(0))]
+    clipped = [errors.min(0)]
+    clipped += [errors_with([Factors(channel, clip) for channel in chosen]) for clip in CLIPS[1:]]
+    writer.save("channel", np.stack(chosen))
+    writer.save("clip", np.array(CLIPS, np.float32)[np.argmin(clipped, axis=0)])
+    writer.save("error_fixed", errors[0])
+    writer.save("error_learned", np.min(clipped, axis=0))
 
 
 def powers(side: Side, given: LayerInputs, own: float, query: float) -> Floats:
     """Factors [H, D]: magnitude^own / query magnitude^query, with geometric mean 1 per head."""
-    magnitude = _rms(single(given.keys if side == "key" else given.values))
+    magnitude = _rms(float32_from_file(given.keys if side == "key" else given.values))
     windows, _, _, dim = given.queries.shape
     queries = _rms(given.queries.reshape(windows, len(magnitude), -1, dim))
     log = own * np.log(magnitude) - query * np.log(queries)
     log -= log.mean(-1, keepdims=True)
-    return np.exp(np.clip(log, -np.log(RANGE), np.log(RANGE))).astype(np.float32)
+    return np.exp(np.clip(log, -np.log(MAX_FACTOR_RATIO), np.log(MAX_FACTOR_RATIO))).astype(np.float32)
 
 
 def _rms(vectors: Floats) -> Floats:
@@ -141,3 +202,89 @@ def _rms(vectors: Floats) -> Floats:
     least = 1e-4 * root.max(-1, keepdims=True) + np.finfo(np.float32).tiny
     found: Floats = np.maximum(root, least).astype(np.float32)
     return found
+
+
+class StoredFactors(FrozenModel):
+    """Learned factors of one side of one layer, as a recipe carries them.
+
+    `channel` is base64 of little-endian float16 [heads, head size], which is all that a cache counts and holds.
+    """
+
+    layer: int = Field(ge=0)
+    side: Side
+    heads: int = Field(ge=1)
+    clip: float = Field(gt=0, le=1)
+    channel: str
+
+    @classmethod
+    def of(cls, layer: int, side: str, factors: Factors) -> Self:
+        """Write factors down."""
+        channel = np.atleast_2d(factors.channel).astype(STORED)
+        text = base64.b64encode(channel.tobytes()).decode()
+        fields = {"layer": layer, "side": side, "heads": len(channel), "clip": factors.clip, "channel": text}
+        return cls.model_validate(fields)
+
+    @field_validator("channel", mode="after")
+    @classmethod
+    def _decodes(cls, text: str) -> str:
+        try:
+            data = base64.b64decode(text, validate=True)
+        except binascii.Error as error:
+            raise SpecError("learned factors are not base64.", "Make the recipe again.") from error
+        if not data or len(data) % STORED.itemsize:
+            raise SpecError("learned factors are cut off.", "Make the recipe again.")
+        return text
+
+    def factors(self) -> Factors:
+        """The factors as caches take them.
+
+        Raises:
+            SpecError: they are no positive numbers, or not of so many heads.
+        """
+        values = np.frombuffer(base64.b64decode(self.channel), STORED)
+        if len(values) % self.heads:
+            raise SpecError(f"{len(values)} factors are not those of {self.heads} heads.", "Make the recipe again.")
+        return Factors(values.reshape(self.heads, -1).astype(np.float32), self.clip)
+
+
+def stored(factors: LayerFactors) -> tuple[StoredFactors, ...]:
+    """Factors of some layers as text, in order."""
+    return tuple(
+        StoredFactors.of(layer, side, factors[layer][side])
+        for layer in sorted(factors)
+        for side in sorted(factors[layer])
+    )
+
+
+def restored(entries: Sequence[StoredFactors]) -> LayerFactors:
+    """Factors per layer and side.
+
+    Raises:
+        SpecError: an entry makes no sense.
+    """
+    found: dict[int, dict[str, Factors]] = {}
+    for entry in entries:
+        found.setdefault(entry.layer, {})[entry.side] = entry.factors()
+    return found
+
+
+def digest(entries: Sequence[StoredFactors]) -> str:
+    """SHA-256 over everything that the factors do; empty when there are none."""
+    if not entries:
+        return ""
+    return hashlib.sha256("".join(entry.model_dump_json() for entry in entries).encode()).hexdigest()
+
+
+def factors_note(caches: Sequence[PackedKVCache]) -> str:
+    """What a measurement says about the factors that it used, empty without any; `speaks_of` finds it in notes."""
+    found = digest(stored({cache.layer: cache.factors for cache in caches if cache.factors}))
+    return _note(found) if found else ""
+
+
+def speaks_of(notes: str, entries: Sequence[StoredFactors]) -> bool:
+    """Whether the notes of a measurement are about these factors."""
+    return _note(digest(entries)) in notes
+
+
+def _note(found: str) -> str:
+    return f" Learned factors {found[:16]}."

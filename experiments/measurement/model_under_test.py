@@ -1,4 +1,4 @@
-"""What a protocol measures: one model with its text and its captures. Loads the model only when it is needed."""
+"""What a protocol measures: one model with its text and the 16-bit runs that its trials share."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from swarm.experiments import identity
+from swarm.experiments.artifacts import CAPTURE_VERSION
 from swarm.experiments.environment import arithmetic
-from swarm.experiments.measurement import heap
-from swarm.experiments.tokenized import TokenizedTexts
+from swarm.experiments.measurement.forward import ForwardPass
+from swarm.experiments.models.loading import release_memory
+from swarm.experiments.text import TokenizedTexts
 from swarm.kernels.errors import SpecError
 
 if TYPE_CHECKING:
@@ -18,24 +19,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from swarm.experiments.artifacts import CaptureStore
-    from swarm.experiments.measurement.forward import ForwardPass
+    from swarm.experiments.measurement.reference_run import ReferenceRun
     from swarm.experiments.models.base import LoadedModel, ModelInfo
     from swarm.experiments.spec import TrialSpec
     from swarm.experiments.text import Corpus, Split
 
-S = TypeVar("S")
-KEPT_SETS = 4
+    R = TypeVar("R", bound=ReferenceRun)
+
+MAX_OPEN_RUNS = 4
 
 
-class Subject:
-    """One model as an experiment sees it.
+class ModelUnderTest:
+    """One model as an experiment sees it. The model itself is loaded when something needs it.
 
     Args:
         name: the model.
         describe: gives the facts about it without loading it.
         load: loads it, or hands out the one in memory.
         corpus: the text that is read.
-        captures: where what all trials share is kept.
+        captures: where the 16-bit runs are kept.
     """
 
     def __init__(
@@ -52,8 +54,7 @@ class Subject:
         self._describe = describe
         self._load = load
         self._forward: ForwardPass | None = None
-        self._tokens: TokenizedTexts | None = None
-        self._sets: OrderedDict[tuple[object, ...], object] = OrderedDict()
+        self._runs: OrderedDict[tuple[object, ...], ReferenceRun] = OrderedDict()
 
     @cached_property
     def info(self) -> ModelInfo:
@@ -69,12 +70,15 @@ class Subject:
     @property
     def forward(self) -> ForwardPass:
         """The forward pass of the model in memory."""
-        from swarm.experiments.measurement.forward import ForwardPass
-
         model = self.loaded.model
         if self._forward is None or self._forward.model is not model:
             self._forward = ForwardPass(model)
         return self._forward
+
+    @cached_property
+    def _tokens(self) -> TokenizedTexts:
+        texts = self.corpus.part("scored"), self.corpus.part("calibration")
+        return TokenizedTexts(self.loaded, texts, self.captures)
 
     def windows(self, spec: TrialSpec, length: int, count: int, split: Split = "scored") -> NDArray[np.int32]:
         """Text windows of the trial's replicate from one part of the text: token ids [count, length].
@@ -82,21 +86,18 @@ class Subject:
         Raises:
             CorpusError: the text is too short.
         """
-        if self._tokens is None:
-            texts = self.corpus.part("scored"), self.corpus.part("calibration")
-            self._tokens = TokenizedTexts(self.loaded, texts, self.captures)
         return self.corpus.windows(self._tokens, length, count, spec.replicate, split=split, bos=self.info.bos)
 
-    def shared(self, kind: Callable[[TrialSpec, Subject], S], spec: TrialSpec) -> S:
-        """What trials on the same text have in common, as `kind(spec, subject)` makes it; a few stay open."""
-        slot = (kind, *sorted(self.key(spec).items()))
-        if slot not in self._sets:
-            self._sets[slot] = kind(spec, self)
-            heap.give_back()
-            while len(self._sets) > KEPT_SETS:
-                self._sets.popitem(last=False)
-        self._sets.move_to_end(slot)
-        return self._sets[slot]  # type: ignore[return-value]
+    def shared(self, kind: type[R], spec: TrialSpec) -> R:
+        """The 16-bit run of the trial's text, made now if nobody did before; a few stay open."""
+        key = (kind, *sorted(self.key(spec).items()))
+        if key not in self._runs:
+            self._runs[key] = kind.of(spec, self)
+            release_memory()
+            while len(self._runs) > MAX_OPEN_RUNS:
+                self._runs.popitem(last=False)
+        self._runs.move_to_end(key)
+        return self._runs[key]  # type: ignore[return-value]
 
     def key(self, spec: TrialSpec) -> dict[str, str | int | float]:
         """Everything that a 16-bit run of the trial's text depends on.
@@ -121,5 +122,5 @@ class Subject:
             "replicate": spec.replicate,
             "logit_gain": spec.logit_gain,
             "arithmetic": arithmetic(),
-            "version": identity.CAPTURE_VERSION,
+            "version": CAPTURE_VERSION,
         }

@@ -1,23 +1,20 @@
-"""Runs trials in this process: models in memory, threads and BLAS in order, failures turned into outcomes.
-
-Knows models, protocols and captures; knows no store, no pool and no agents.
-"""
+"""Runs trials in this process: models in memory, threads and BLAS in order, failures turned into the trial's errors."""
 
 from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swarm.experiments import paths
-from swarm.experiments.artifacts import CaptureStore
-from swarm.experiments.measurement.model_under_test import Subject
-from swarm.experiments.measurement.shelf import Shelf
+from swarm.experiments import artifacts
+from swarm.experiments.measurement.model_under_test import ModelUnderTest
 from swarm.experiments.protocols import base as protocols
 from swarm.experiments.spec import Measurement, TrialSpec
+from swarm.experiments.text import Corpus
 from swarm.kernels import blas
 from swarm.kernels.errors import (
     DiskFullError,
@@ -30,7 +27,7 @@ from swarm.kernels.errors import (
 if TYPE_CHECKING:
     from swarm.experiments.models.base import LoadedModel
 
-GIB = 1 << 30
+MAX_MODEL_BYTES = 9 << 28
 MLX_CACHE_BYTES = 256 << 20
 NO_MEMORY = ("out of memory", "unable to allocate", "failed to allocate", "bad_alloc", "cannot allocate")
 
@@ -49,16 +46,14 @@ class Runner:
     """
 
     def __init__(
-        self, cache_dir: Path | None = None, corpus: Path | None = None, threads: int = 1, memory: int = 9 * GIB // 4
+        self, cache_dir: Path | None = None, corpus: Path | None = None, threads: int = 1, memory: int = MAX_MODEL_BYTES
     ) -> None:
         blas.use_openblas(threads)
-        from swarm.experiments.text import Corpus
-
         self.corpus = Corpus.open(corpus)
-        self.captures = CaptureStore((cache_dir or paths.cache_dir()) / "captures")
+        self.captures = artifacts.CaptureStore((cache_dir or artifacts.cache_dir()) / "captures")
         self.threads = threads
-        self.shelf = Shelf(_load, memory)
-        self._subjects: dict[str, Subject] = {}
+        self.models = ModelCache(_load, memory)
+        self._subjects: dict[str, ModelUnderTest] = {}
 
     def prepare(
         self, model: str, context: int = 512, replicate: int = 0, protocol: str = "quality", rung: int = 0
@@ -71,7 +66,7 @@ class Runner:
         """
         spec = TrialSpec(model=model, context=context, replicate=replicate, protocol=protocol, rung=rung)
         subject, plan = self.subject(model), protocols.protocol(protocol)
-        with outcomes():
+        with trial_errors():
             plan.check(spec, subject)
             plan.prepare(spec, subject)
 
@@ -84,19 +79,67 @@ class Runner:
         """
         start = time.perf_counter()
         subject, plan = self.subject(spec.model), protocols.protocol(spec.protocol)
-        with outcomes():
+        with trial_errors():
             plan.check(spec, subject)
             measured = plan.measure(spec, subject)
         seconds = {**measured.seconds, "total": time.perf_counter() - start}
         return measured.model_copy(update={"seconds": seconds})
 
-    def subject(self, model: str) -> Subject:
+    def subject(self, model: str) -> ModelUnderTest:
         """The model as an experiment sees it, kept for the next trial."""
         if model not in self._subjects:
             from swarm.experiments.models import registry
 
-            self._subjects[model] = Subject(model, registry.describe, self.shelf.get, self.corpus, self.captures)
+            self._subjects[model] = ModelUnderTest(
+                model, registry.describe, self.models.get, self.corpus, self.captures
+            )
         return self._subjects[model]
+
+
+class ModelCache:
+    """Models in memory within a number of bytes: the least recently used go first, the one asked for last stays.
+
+    Args:
+        load: loads a model by name.
+        limit: bytes of weights to keep.
+    """
+
+    def __init__(self, load: Callable[[str], LoadedModel], limit: int) -> None:
+        self.limit = limit
+        self._load = load
+        self._models: OrderedDict[str, LoadedModel] = OrderedDict()
+        self._bytes: dict[str, int] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models in memory, the least recently used first."""
+        return tuple(self._models)
+
+    def get(self, name: str) -> LoadedModel:
+        """The model, from memory or loaded now."""
+        if name not in self._models:
+            # A size is known once a model was here before: then room is made first, and the peak stays low.
+            self._make_room(self._bytes.get(name, 0))
+            loaded = self._load(name)
+            self._models[name], self._bytes[name] = loaded, weight_bytes(loaded)
+        self._models.move_to_end(name)
+        self._make_room(0)
+        return self._models[name]
+
+    def _make_room(self, wanted: int) -> None:
+        import mlx.core as mx
+
+        kept = 0 if wanted else 1
+        while len(self._models) > kept and wanted + sum(self._bytes[name] for name in self._models) > self.limit:
+            self._models.popitem(last=False)
+            mx.clear_cache()
+
+
+def weight_bytes(loaded: LoadedModel) -> int:
+    """Bytes of the parameters of a model."""
+    from mlx.utils import tree_flatten
+
+    return sum(array.nbytes for _, array in tree_flatten(loaded.model.parameters()))
 
 
 def _load(name: str) -> LoadedModel:
@@ -109,8 +152,8 @@ def _load(name: str) -> LoadedModel:
 
 
 @contextmanager
-def outcomes() -> Iterator[None]:
-    """Turn what a trial may raise into the outcome that is recorded.
+def trial_errors() -> Iterator[None]:
+    """Turn whatever a trial may raise into the error that is recorded.
 
     Raises:
         OutOfMemoryError, DiskFullError, NonFiniteError: what it says.

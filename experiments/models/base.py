@@ -1,4 +1,4 @@
-"""What a model is to an experiment, and the seam of the bundled models. Reads no weights."""
+"""What a model is to an experiment, and what a bundled model must say about itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import mlx.nn as nn
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-PACKAGE = "swarm.experiments.models"
+PACKAGE = "swarm.experiments.models.bundled"
 ScaleKind = Literal["fixed", "learned"]
 
 Progress = Callable[[str, int, int], None]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from swarm.experiments.models import _hub, _parts, _store
+from swarm.experiments.models import conversion_cache, digest, hub, introspect, loading
 from swarm.experiments.models.base import PACKAGE, BundledModel, LoadedModel, ModelInfo, Progress
-from swarm.kernels import plugins
+from swarm.kernels import blas, plugins
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 DEFAULT_GROUP = "models"
 
 
 def bundled() -> dict[str, type[BundledModel]]:
     """The bundled models by registry name, small ones first."""
-    names = [name for name in plugins.names(PACKAGE) if name != __name__.rpartition(".")[2]]
-    found = [plugins.load(PACKAGE, BundledModel, name) for name in names]  # type: ignore[type-abstract]
+    found = plugins.load_all(PACKAGE, BundledModel).values()  # type: ignore[type-abstract]
     return {model.name: model for model in sorted(found, key=lambda model: sum(part.size for part in model.parts))}
 
 
@@ -47,24 +51,32 @@ def ensure(name: str, progress: Progress | None = None) -> Path:
     """
     models = bundled()
     if name in models:
-        return _store.converted(models[name], progress or _silent)
-    if _hub.is_id(name):
-        return _hub.fetch(name, weights=True)
-    return _hub.directory(name, ", ".join(models))
+        return conversion_cache.converted(models[name], progress or _silent)
+    if hub.is_id(name):
+        return hub.fetch(name, weights=True)
+    return hub.directory(name, ", ".join(models))
 
 
 def describe(name: str) -> ModelInfo:
     """Facts about a model by name. Reads no weights of a bundled model and downloads none of any model.
 
+    Of a Hugging Face id only small files are downloaded.
+
     Raises:
-        as `ensure` does.
+        as `ensure` does; also ModelError for a model whose layers cannot be traced.
     """
     models = bundled()
     if name in models:
         return _bundled_info(models[name])
-    from swarm.experiments.models import _foreign
-
-    return _foreign.describe(name, ", ".join(models))
+    blas.use_openblas()
+    folder = hub.fetch(name, weights=False) if hub.is_id(name) else hub.directory(name, ", ".join(models))
+    if any(folder.glob("model*.safetensors")):
+        model, config = loading.read_model(folder)
+        return _facts(name, folder, model, loading.read_tokenizer(folder, config), config)
+    config = loading.read_config(folder)
+    model = loading.skeleton(config)
+    info = introspect.inspect(model, config, name, bos=_begins(loading.read_tokenizer(folder, config)))
+    return info.model_copy(update={"available": False})
 
 
 def load(name: str, progress: Progress | None = None) -> LoadedModel:
@@ -73,17 +85,12 @@ def load(name: str, progress: Progress | None = None) -> LoadedModel:
     Raises:
         as `ensure` does.
     """
-    from swarm.experiments.models import _digest, _foreign, _load
-
     models = bundled()
     folder = ensure(name, progress)
-    model, config = _load.load_folder(folder)
-    read_tokenizer = partial(_load.read_tokenizer, folder, config)
-    if name in models:
-        info = _bundled_info(models[name])
-    else:
-        info = _foreign.facts(name, folder, model, read_tokenizer(), config)
-    return LoadedModel(model, info, read_tokenizer, partial(_digest.of_tokenizer, folder))
+    model, config = loading.load_folder(folder)
+    read_tokenizer = partial(loading.read_tokenizer, folder, config)
+    info = _bundled_info(models[name]) if name in models else _facts(name, folder, model, read_tokenizer(), config)
+    return LoadedModel(model, info, read_tokenizer, partial(digest.of_tokenizer, folder))
 
 
 def check(name: str) -> None:
@@ -93,15 +100,26 @@ def check(name: str) -> None:
         WeightsError: weights that are missing, truncated or altered.
     """
     model = bundled()[name]
-    folder = _store.folder_of(model)
+    folder = conversion_cache.folder_of(model)
     if folder.exists():
-        _store.verify(folder, model.digest)
+        conversion_cache.verify(folder, model.digest)
 
 
 def _bundled_info(model: type[BundledModel]) -> ModelInfo:
-    present = _store.folder_of(model).is_dir() or _parts.installed(model)
+    present = conversion_cache.folder_of(model).is_dir() or conversion_cache.installed(model)
     return model.info().model_copy(update={"available": present})
 
 
 def _silent(stage: str, done: int, total: int) -> None:
     """No progress wanted."""
+
+
+def _facts(name: str, folder: Path, model: nn.Module, tokenizer: TokenizerWrapper, config: dict[str, Any]) -> ModelInfo:
+    """Facts about a model whose weights are mapped or loaded, with their digest."""
+    return introspect.inspect(model, config, name, bos=_begins(tokenizer), digest=digest.of_folder(folder))
+
+
+def _begins(tokenizer: TokenizerWrapper) -> bool:
+    """Whether the tokenizer itself puts a beginning-of-sequence token before a text."""
+    ids = tokenizer.encode("a")
+    return len(ids) > 1 and ids[0] == tokenizer.bos_token_id

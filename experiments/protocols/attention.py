@@ -8,25 +8,21 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from swarm.experiments.environment import environment
-from swarm.experiments.measurement import (
-    divergence,
-    factors,
-    kernel_time,
-    storage,
-)
+from swarm.experiments.measurement import divergence, kernel_time
 from swarm.experiments.measurement.attention_error import FIELDS, LayerErrors, layer_errors
-from swarm.experiments.measurement.decode import DecodeSet, gained_caches
-from swarm.experiments.protocols.base import Protocol
-from swarm.experiments.space.scopes import All, Scope, Single
+from swarm.experiments.measurement.decode import DecodeRun
+from swarm.experiments.protocols.base import ComparedProtocol, storage
+from swarm.experiments.space.layers import All, Scope, Single
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
 
 if TYPE_CHECKING:
-    from swarm.experiments.measurement.model_under_test import Subject
+    from swarm.experiments.measurement.model_under_test import ModelUnderTest
+    from swarm.kernels.cache import PackedKVCache
 
 UNITS = {"attention_kl": "nat", "g": "logit"}
 
 
-class Attention(Protocol):
+class Attention(ComparedProtocol[DecodeRun]):
     """Relative errors of logits, output, keys and values, attention KL, and the controlling number G.
 
     On a GPU with fused kernels also how long a decode step takes, beside its baselines.
@@ -36,35 +32,31 @@ class Attention(Protocol):
     summary: ClassVar[str] = "errors of attention logits and outputs per layer, on captured Q, K and V"
     rungs: ClassVar[tuple[str, ...]] = ("16-bit prefill, attention of the next tokens",)
     scopes: ClassVar[tuple[type[Scope], ...]] = (All, Single)
+    references = (DecodeRun,)
 
-    def prepare(self, spec: TrialSpec, subject: Subject) -> None:
-        """Capture queries, keys and values of the 16-bit run."""
-        subject.shared(DecodeSet.of, spec)
-
-    def measure(self, spec: TrialSpec, subject: Subject) -> Measurement:
+    def compare(self, spec: TrialSpec, reference: DecodeRun, caches: list[PackedKVCache]) -> Measurement:
         """Attend over the quantized cache of each layer in question, every layer with the 16-bit run's inputs."""
-        start = time.perf_counter()
-        ground = subject.shared(DecodeSet.of, spec)
-        ready = time.perf_counter()
-        layers = spec.layers if spec.layers is not None else tuple(range(subject.info.n_layers))
-        caches = gained_caches(subject, spec)
-        errors = [
-            layer_errors(given, caches[layer]) for layer, given in zip(layers, ground.layers(layers), strict=True)
-        ]
-        measured = time.perf_counter()
-        timed = kernel_time.metrics(spec, subject.info, layers)
+        layers = _layers(spec, len(caches))
+        used = [caches[layer] for layer in layers]
+        errors = [layer_errors(given, cache) for given, cache in zip(reference.layers(layers), used, strict=True)]
         return Measurement(
-            metrics=(*_metrics(errors), *storage.metrics([caches[layer] for layer in layers]), *timed),
+            metrics=(*_metrics(errors), *storage(used)),
             arrays=_arrays(errors),
-            notes=f"{self.rungs[0]}: {len(layers)} layers, {ground.scored_queries}; each layer reads 16-bit inputs."
-            + factors.noted(caches),
+            notes=f"{len(layers)} layers, {reference.scored_queries}; each layer reads 16-bit inputs",
             environment=environment(),
-            seconds={
-                "prepare": ready - start,
-                "measure": measured - ready,
-                "time kernels": time.perf_counter() - measured,
-            },
         )
+
+    def measure(self, spec: TrialSpec, subject: ModelUnderTest) -> Measurement:
+        """Compare, then time the kernels."""
+        found = super().measure(spec, subject)
+        start = time.perf_counter()
+        timed = kernel_time.metrics(spec, subject.info, _layers(spec, subject.info.n_layers))
+        seconds = {**found.seconds, "time kernels": time.perf_counter() - start}
+        return found.model_copy(update={"metrics": (*found.metrics, *timed), "seconds": seconds})
+
+
+def _layers(spec: TrialSpec, n: int) -> tuple[int, ...]:
+    return spec.layers if spec.layers is not None else tuple(range(n))
 
 
 def _metrics(errors: list[LayerErrors]) -> list[Metric]:

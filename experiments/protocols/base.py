@@ -1,20 +1,32 @@
-"""The seam of all measuring protocols. Knows specifications and subjects; runs nothing itself."""
+"""What every measuring protocol must offer, and the course of a trial that is compared with the 16-bit run."""
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-from swarm.experiments.space.scopes import Scope
-from swarm.experiments.spec import Measurement, TrialSpec
+from swarm.experiments.environment import device, environment
+from swarm.experiments.measurement import divergence
+from swarm.experiments.measurement.learned_scaling import factors_note, trial_caches
+from swarm.experiments.measurement.reference_run import ScoredRun
+from swarm.experiments.space.layers import Scope
+from swarm.experiments.spec import Measurement, Metric, TrialSpec
 from swarm.kernels import plugins
 from swarm.kernels.errors import SpecError
+from swarm.kernels.quantizers import base as quantizers
 
 if TYPE_CHECKING:
-    from swarm.experiments.measurement.model_under_test import Subject
+    from swarm.experiments.measurement.model_under_test import ModelUnderTest
     from swarm.experiments.models.base import ModelInfo
+    from swarm.kernels.cache import PackedKVCache
 
 PACKAGE = "swarm.experiments.protocols"
+RENAMED = {"noop": "simulated"}
+"""Names of protocols in older stores, and today's."""
+
+R = TypeVar("R", bound=ScoredRun)
 
 
 class Protocol(ABC):
@@ -34,21 +46,21 @@ class Protocol(ABC):
     scopes: ClassVar[tuple[type[Scope], ...]] = ()
     version: ClassVar[int] = 1
 
-    def check(self, spec: TrialSpec, subject: Subject) -> None:
+    def check(self, spec: TrialSpec, subject: ModelUnderTest) -> None:
         """Refuse a trial that cannot be run on this model, before anything is loaded.
 
         Raises:
             SpecError: with the field, its value and what is possible.
         """
         check_rung(self, spec)
-        check_device(spec)
-        check_model(spec, subject.info)
+        _check_device(spec)
+        _check_model(spec, subject.info)
 
-    def prepare(self, spec: TrialSpec, subject: Subject) -> None:  # noqa: B027
+    def prepare(self, spec: TrialSpec, subject: ModelUnderTest) -> None:  # noqa: B027
         """Make what all trials like this one share; the default needs nothing."""
 
     @abstractmethod
-    def measure(self, spec: TrialSpec, subject: Subject) -> Measurement:
+    def measure(self, spec: TrialSpec, subject: ModelUnderTest) -> Measurement:
         """Run the trial.
 
         Raises:
@@ -56,13 +68,77 @@ class Protocol(ABC):
         """
 
 
+class ComparedProtocol(Protocol, Generic[R]):
+    """A trial that compares a run over quantized caches with the 16-bit run on the same text.
+
+    Attributes:
+        references: the kind of 16-bit run that each rung is compared with.
+    """
+
+    references: tuple[type[R], ...]
+
+    @abstractmethod
+    def compare(self, spec: TrialSpec, reference: R, caches: list[PackedKVCache]) -> Measurement:
+        """Run the trial over its empty caches, one per layer, which are filled.
+
+        `notes` say what was compared, without the rung; `seconds` are left out.
+        """
+
+    def prepare(self, spec: TrialSpec, subject: ModelUnderTest) -> None:
+        """Capture the 16-bit run."""
+        subject.shared(self.references[spec.rung], spec)
+
+    def measure(self, spec: TrialSpec, subject: ModelUnderTest) -> Measurement:
+        """Compare, and add how long it took and which learned factors were used."""
+        start = time.perf_counter()
+        reference = subject.shared(self.references[spec.rung], spec)
+        ready = time.perf_counter()
+        caches = trial_caches(spec, subject)
+        found = self.compare(spec, reference, caches)
+        notes = f"{self.rungs[spec.rung]}: {found.notes}." + factors_note(caches)
+        seconds = {"prepare": ready - start, "measure": time.perf_counter() - ready}
+        return found.model_copy(update={"notes": notes, "seconds": seconds})
+
+
+def scored(
+    scores: divergence.Scores,
+    reference: ScoredRun,
+    caches: Sequence[PackedKVCache],
+    *,
+    metrics: Sequence[Metric] = (),
+    arrays: Mapping[str, tuple[float, ...]] | None = None,
+    notes: str = "",
+) -> Measurement:
+    """Divergence from the 16-bit run, bits per value and noise floor as a measurement, with what a protocol adds."""
+    return Measurement(
+        metrics=(*divergence.metrics(scores), *storage(caches), divergence.noise(reference.noise_kld), *metrics),
+        arrays={**divergence.arrays(scores), **(arrays or {})},
+        notes=reference.scored + notes,
+        environment=environment(),
+    )
+
+
+def storage(caches: Sequence[PackedKVCache]) -> tuple[Metric, Metric]:
+    """`bits_per_value` over everything stored now, and `bits_per_value_limit`, its limit for long contexts.
+
+    Tokens that a sliding window has left are released first. All layers count, also those that stay in 16 bit. In the
+    limit every layer weighs the same: sinks, residual windows and codebooks vanish.
+    """
+    for cache in caches:
+        cache.release()
+    held = [(sum(side.live_nbytes for side in c.sides) * 8, sum(side.values for side in c.sides)) for c in caches]
+    bits, values = (sum(column) for column in zip(*held, strict=True))
+    limit = sum(c.limit_bits_per_value() for c in caches) / len(caches)
+    return Metric.of("bits_per_value", bits / values, "bit"), Metric.of("bits_per_value_limit", limit, "bit")
+
+
 def protocol(name: str) -> Protocol:
-    """The protocol of a name.
+    """The protocol of a name, also of one that older stores hold.
 
     Raises:
         UnknownNameError: with the list of known protocols.
     """
-    return plugins.load(PACKAGE, Protocol, name)()  # type: ignore[type-abstract]
+    return plugins.load(PACKAGE, Protocol, RENAMED.get(name, name))()  # type: ignore[type-abstract]
 
 
 def searchable() -> tuple[str, ...]:
@@ -77,10 +153,8 @@ def check_rung(protocol: Protocol, spec: TrialSpec) -> None:
         raise SpecError(f"rung={spec.rung} does not exist in {spec.protocol}.", f"It has: {known}.")
 
 
-def check_device(spec: TrialSpec) -> None:
+def _check_device(spec: TrialSpec) -> None:
     """Refuse a trial for another device than this process computes on."""
-    from swarm.experiments.environment import device
-
     if spec.device != device():
         raise SpecError(
             f"the trial is for the device {spec.device!r}, and MLX computes on {device()!r} here.",
@@ -88,10 +162,8 @@ def check_device(spec: TrialSpec) -> None:
         )
 
 
-def check_model(spec: TrialSpec, info: ModelInfo) -> None:
+def _check_model(spec: TrialSpec, info: ModelInfo) -> None:
     """Refuse layers, contexts and groups that the model does not have or does not fit."""
-    from swarm.kernels.quantizers import base
-
     named = (*(spec.layers or ()), *(layer for override in spec.kv.overrides for layer in override.layers))
     if max(named, default=0) >= info.n_layers:
         raise SpecError(
@@ -107,4 +179,4 @@ def check_model(spec: TrialSpec, info: ModelInfo) -> None:
     for layer in range(info.n_layers):
         kv = spec.kv.at(layer)
         for quant in (kv.key, kv.value):
-            base.method(quant.method).check_head_dim(quant, info.head_dim)
+            quantizers.method(quant.method).check_head_dim(quant, info.head_dim)

@@ -94,7 +94,7 @@ def _gguf(path: Path) -> ModelShape:
     """The shape of a GGUF file, of all its parts when it is split; weights are counted from its tensors."""
     import gguf
 
-    from swarm.experiments.models._gguf import GGUFFile
+    from swarm.experiments.models.gguf import GGUFFile
 
     metadata: dict[str, Any] = {}
     sizes: dict[str, int] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from swarm.experiments.space.scopes import most_protected
+from swarm.experiments.space.layers import most_protected
 from swarm.experiments.space.sides import UNPACKED, Side
 from swarm.experiments.space.suggest import Params, Trial
 from swarm.kernels import plugins

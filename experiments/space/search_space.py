@@ -14,7 +14,7 @@ from pydantic import Field
 
 from swarm.experiments.protocols import base as protocols
 from swarm.experiments.space.ends import Ends
-from swarm.experiments.space.scopes import Layers, Scope
+from swarm.experiments.space.layers import Layers, Scope
 from swarm.experiments.space.sides import Side, side
 from swarm.experiments.space.suggest import (
     GivenTrial,

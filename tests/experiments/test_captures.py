@@ -8,8 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from swarm.experiments.artifacts import CaptureStore, Draft
-from swarm.experiments.paths import CacheError
+from swarm.experiments.artifacts import CacheError, CaptureStore, CaptureWriter
 from swarm.kernels.errors import DiskFullError
 
 KEY = {"model": "tiny", "context": 64}
@@ -129,7 +128,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(store, number):
 
 def test_a_really_full_disk(tmp_path):
     """/dev/full stands in for the disk: the first write fails with ENOSPC."""
-    draft = Draft(tmp_path)
+    draft = CaptureWriter(tmp_path)
     (tmp_path / "values.npy").symlink_to("/dev/full")
     with pytest.raises(OSError) as caught:  # noqa: PT011
         draft.save("values", np.zeros(100_000))
@@ -154,7 +153,7 @@ def test_an_error_while_making_leaves_nothing(store):
 
 def test_parts_must_add_up(tmp_path):
     with pytest.raises(ValueError, match="promised"):
-        Draft(tmp_path).stream("x", (3, 2), np.float32, [np.zeros((2, 2))])
+        CaptureWriter(tmp_path).stream("x", (3, 2), np.float32, [np.zeros((2, 2))])
 
 
 def make_slowly(draft):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from swarm.experiments.measurement import learned_scaling
-from swarm.experiments.measurement.attention_error import LayerInputs, attend
-from swarm.experiments.measurement.calibration import CalibrationSet
+from swarm.experiments.measurement.attention_error import attend
+from swarm.experiments.measurement.reference_run import LayerInputs
 from swarm.experiments.measurement.runner import Runner
 from swarm.experiments.space.sides import Side
 from swarm.experiments.spec import TrialSpec
@@ -46,7 +46,7 @@ def test_only_quantized_layers_and_learned_sides_get_factors(subject, tiny_model
     spec = trial(model, learned(side="key", bits=4, group_size=32), layers=(1, 3))
     found = learned_scaling.learned(spec, subject("llama"))
     assert {layer: set(sides) for layer, sides in found.items()} == {1: {"key"}, 3: {"key"}}
-    assert learned_scaling.learned(trial(model, KVSpec()), subject("llama")) is None
+    assert learned_scaling.learned(trial(model, KVSpec()), subject("llama")) == {}
 
 
 def test_factors_are_the_same_in_another_process_and_for_other_contexts(tmp_path, tiny_models, subject):
@@ -69,7 +69,8 @@ def test_calibration_reads_nothing_that_is_scored(subject, tiny_models):
     for replicate in range(3):
         scored = given.windows(spec.model_copy(update={"replicate": replicate}), CONTEXT, 8)
         assert not {row.tobytes() for row in calibration[:, 1:]} & {row.tobytes() for row in scored[:, 1:]}
-    assert len(list(CalibrationSet.of(spec, given).layers())) == given.info.n_layers
+    calibration_run = learned_scaling.CalibrationRun.of(learned_scaling.calibration_spec(spec, given), given)
+    assert len(calibration_run.given) == given.info.n_layers
 
 
 @pytest.mark.parametrize("seed", range(3))

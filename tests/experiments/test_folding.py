@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from swarm.experiments.measurement.folding import folded
+from swarm.experiments.protocols.folded import folded
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels import plugins
 from swarm.kernels.errors import SpecError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from swarm.experiments import identity
+from swarm.experiments.artifacts import CAPTURE_VERSION
 from swarm.experiments.identity import fingerprint, is_present, versions
 from swarm.experiments.measurement import learned_scaling
 from swarm.experiments.protocols.base import protocol
@@ -54,7 +54,7 @@ def test_learned_factors_change_with_their_version_only(runner, tiny_models):
     # When these numbers change: raise SCALING_VERSION, and CAPTURE_VERSION where the 16-bit run changed.
     spec = TrialSpec(model=tiny_models["llama"], context=96, kv=KVSpec(key=LEARNED, value=LEARNED))
     found = learned_scaling.learned(spec, runner.subject(spec.model))
-    assert (identity.SCALING_VERSION, identity.CAPTURE_VERSION) == (1, 1)
+    assert (learned_scaling.SCALING_VERSION, CAPTURE_VERSION) == (1, 1)
     golden = {"key": (0.98584, 0.98145, 0.99414, 0.97412), "value": (1.08984, 1.14746, 0.79443, 1.09668)}
     clips = {"key": (0.8, 0.95, 0.8, 0.95), "value": (0.9, 0.95, 0.9, 0.9)}
     for side, values in golden.items():

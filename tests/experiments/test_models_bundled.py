@@ -10,9 +10,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from swarm.experiments.models import _introspect, _load, registry
-from swarm.experiments.models._gguf import GGUFFile
-from swarm.experiments.models._parts import verified
+from swarm.experiments.models import introspect, loading, registry
+from swarm.experiments.models.conversion_cache import verified_parts
+from swarm.experiments.models.gguf import GGUFFile
 
 HERE = {info.name: info for info in registry.catalogue() if info.available}
 FAST = "smollm2-135m"
@@ -37,7 +37,7 @@ def need(name: str) -> None:
 @cache
 def tokenizer(name: str):
     folder = registry.ensure(name)
-    return _load.read_tokenizer(folder, json.loads((folder / "config.json").read_text()))
+    return loading.read_tokenizer(folder, json.loads((folder / "config.json").read_text()))
 
 
 def topic_help() -> str:
@@ -65,8 +65,8 @@ def test_the_default_models_are_those_of_the_default_group_that_are_here() -> No
 def test_the_facts_are_those_of_the_loaded_model(name) -> None:
     need(name)
     folder = registry.ensure(name)
-    model, config = _load.read_model(folder)
-    found = _introspect.inspect(model, config, name, bos=HERE[name].bos, digest=HERE[name].digest)
+    model, config = loading.read_model(folder)
+    found = introspect.inspect(model, config, name, bos=HERE[name].bos, digest=HERE[name].digest)
     facts = HERE[name].model_dump(exclude={"bundled", "scales"})
     assert found.model_dump(exclude={"bundled", "scales"}) == facts
     assert found.scales == pytest.approx(HERE[name].scales)
@@ -160,7 +160,9 @@ def test_gemma_merges_by_score(tmp_path) -> None:
     need("gemma3-270m")
     made = tokenizer("gemma3-270m")
     source = tmp_path / "gemma.gguf"
-    source.write_bytes(b"".join(p.read_bytes() for p in verified(registry.bundled()["gemma3-270m"], lambda *_: None)))
+    source.write_bytes(
+        b"".join(p.read_bytes() for p in verified_parts(registry.bundled()["gemma3-270m"], lambda *_: None))
+    )
     with GGUFFile(source) as file:
         facts = file.metadata
         table = zip(

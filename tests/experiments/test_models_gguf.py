@@ -12,9 +12,9 @@ from gguf_samples import FAMILIES, write_sample
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swarm.experiments.models import _convert
-from swarm.experiments.models._gguf import GGUFFile
+from swarm.experiments.models import conversion
 from swarm.experiments.models.base import WeightsError
+from swarm.experiments.models.gguf import GGUFFile
 
 # Relative error that a block format may have on Gaussian weights, rounding to float16 included.
 FORMATS = {"F32": 6e-4, "F16": 6e-4, "BF16": 5e-3, "Q8_0": 1e-2, "Q5_0": 0.06, "Q5_1": 0.06, "Q4_0": 0.12, "Q4_1": 0.12}
@@ -22,7 +22,7 @@ FORMATS = {"F32": 6e-4, "F16": 6e-4, "BF16": 5e-3, "Q8_0": 1e-2, "Q5_0": 0.06, "
 
 def converted(source: Path, folder: Path, **extra: object) -> Path:
     folder.mkdir()
-    _convert.convert(source, folder, extra, lambda stage, done, total: None)
+    conversion.convert(source, folder, extra, lambda stage, done, total: None)
     return folder
 
 
@@ -99,7 +99,7 @@ def test_the_same_file_converts_to_the_same_bytes(tmp_path, sample) -> None:
 def test_progress_ends_at_the_total(tmp_path, sample) -> None:
     seen = []
     (tmp_path / "out").mkdir()
-    _convert.convert(sample, tmp_path / "out", {}, lambda *step: seen.append(step))
+    conversion.convert(sample, tmp_path / "out", {}, lambda *step: seen.append(step))
     assert [step[1] for step in seen] == sorted(step[1] for step in seen)
     assert seen[-1][1] == seen[-1][2] > 0
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from gguf_samples import SampleModel, install, write_sample
 
-from swarm.experiments.models import _convert, _digest, _safetensors, _store
+from swarm.experiments.artifacts import CacheError
+from swarm.experiments.models import conversion, conversion_cache, digest
 from swarm.experiments.models.base import WeightsError
-from swarm.experiments.paths import CacheError
 from swarm.kernels.errors import SwarmError
 
 
@@ -30,8 +30,8 @@ def gguf_file(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def known_digest(gguf_file, tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("reference")
-    _convert.convert(gguf_file, folder, {}, quiet)
-    return _digest.of_files({path.name: _safetensors.sha256(path) for path in folder.iterdir()})
+    conversion.convert(gguf_file, folder, {}, quiet)
+    return digest.of_files({path.name: digest.sha256(path) for path in folder.iterdir()})
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def leftovers(cache: Path) -> list[Path]:
 
 def test_packages_are_read_and_never_imported(model, tmp_path) -> None:
     steps = []
-    folder = _store.converted(model, lambda *step: steps.append(step))
+    folder = conversion_cache.converted(model, lambda *step: steps.append(step))
     assert folder.is_relative_to(tmp_path / "cache")
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= {
         path.name for path in folder.iterdir()
@@ -63,10 +63,10 @@ def test_packages_are_read_and_never_imported(model, tmp_path) -> None:
 
 
 def test_a_converted_model_is_made_once(model) -> None:
-    folder = _store.converted(model, quiet)
+    folder = conversion_cache.converted(model, quiet)
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     steps = []
-    assert _store.converted(model, lambda *step: steps.append(step)) == folder
+    assert conversion_cache.converted(model, lambda *step: steps.append(step)) == folder
     assert not steps
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
@@ -88,43 +88,43 @@ def test_damaged_packages_are_refused_before_conversion(model, tmp_path, how, pi
     path = tmp_path / "site" / model.parts[piece].path
     damage(path, how)
     with pytest.raises(WeightsError, match=str(path)) as caught:
-        _store.converted(model, quiet)
+        conversion_cache.converted(model, quiet)
     assert model.parts[piece].distribution in caught.value.remedy
-    assert not _store.folder_of(model).exists()
+    assert not conversion_cache.folder_of(model).exists()
 
 
 def test_missing_packages_say_how_to_get_them(model, tmp_path) -> None:
     (tmp_path / "site" / model.parts[1].path).unlink()
     with pytest.raises(WeightsError, match=model.parts[1].distribution) as caught:
-        _store.converted(model, quiet)
+        conversion_cache.converted(model, quiet)
     assert "uv sync --group samples" in caught.value.remedy
 
 
 @pytest.mark.parametrize("how", ["truncated", "emptied", "altered"])
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "manifest.json"])
 def test_a_damaged_conversion_is_noticed(model, name, how) -> None:
-    folder = _store.converted(model, quiet)
+    folder = conversion_cache.converted(model, quiet)
     damage(folder / name, how)
     with pytest.raises(WeightsError, match=str(folder)) as caught:
-        _store.converted(model, quiet)
+        conversion_cache.converted(model, quiet)
     assert "Remove" in caught.value.remedy
 
 
 def test_a_conversion_forged_together_with_its_manifest_is_noticed(model) -> None:
-    folder = _store.converted(model, quiet)
+    folder = conversion_cache.converted(model, quiet)
     damage(folder / "model.safetensors", "altered")
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["model.safetensors"] = _safetensors.sha256(folder / "model.safetensors")
+    manifest["files"]["model.safetensors"] = digest.sha256(folder / "model.safetensors")
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(WeightsError, match="not the one this release makes"):
-        _store.converted(model, quiet)
+        conversion_cache.converted(model, quiet)
 
 
 def test_a_conversion_with_another_result_is_not_kept(model, tmp_path) -> None:
     model.digest = "0" * 64
     with pytest.raises(WeightsError, match="digest"):
-        _store.converted(model, quiet)
-    assert not _store.folder_of(model).exists()
+        conversion_cache.converted(model, quiet)
+    assert not conversion_cache.folder_of(model).exists()
     assert not leftovers(tmp_path / "cache")
 
 
@@ -137,13 +137,13 @@ def test_a_failing_disk_leaves_nothing_behind(model, tmp_path, monkeypatch, code
 
     monkeypatch.setattr(os, "fsync", failing)
     with pytest.raises(CacheError, match=words) as caught:
-        _store.converted(model, quiet)
+        conversion_cache.converted(model, quiet)
     assert "SWARM_CACHE" in caught.value.remedy
     assert not leftovers(tmp_path / "cache")
     monkeypatch.undo()
     monkeypatch.setenv("SWARM_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    assert _store.converted(model, quiet).is_dir()
+    assert conversion_cache.converted(model, quiet).is_dir()
 
 
 LIMITED = """
@@ -152,12 +152,12 @@ sys.path[:0] = {paths!r}
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 from gguf_samples import SampleModel
-from swarm.experiments.models import _store
+from swarm.experiments.models import conversion_cache
 from swarm.experiments.models.base import Part
 from swarm.kernels.errors import SwarmError
 SampleModel.parts, SampleModel.digest = {parts!r}, {digest!r}
 try:
-    _store.converted(SampleModel, lambda *step: None)
+    conversion_cache.converted(SampleModel, lambda *step: None)
 except SwarmError as error:
     sys.exit(f"{{type(error).__name__}}: {{error}}")
 """
@@ -178,7 +178,7 @@ def test_a_cache_that_is_no_directory_is_refused(model, tmp_path, monkeypatch) -
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("SWARM_CACHE", str(tmp_path / "file"))
     with pytest.raises(CacheError, match="file"):
-        _store.converted(model, quiet)
+        conversion_cache.converted(model, quiet)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
@@ -187,14 +187,14 @@ def test_a_cache_without_permission_is_refused(model, tmp_path, monkeypatch) -> 
     closed.mkdir(mode=0o500)
     monkeypatch.setenv("SWARM_CACHE", str(closed / "cache"))
     with pytest.raises(CacheError, match="no permission"):
-        _store.converted(model, quiet)
+        conversion_cache.converted(model, quiet)
 
 
 def test_what_a_killed_conversion_left_is_cleared_away(model, tmp_path) -> None:
     stale = tmp_path / "cache" / "models" / f".{model.name}-killed"
     stale.mkdir(parents=True)
     (stale / "source.gguf").write_bytes(b"half")
-    _store.converted(model, quiet)
+    conversion_cache.converted(model, quiet)
     assert not leftovers(tmp_path / "cache")
 
 
@@ -204,7 +204,7 @@ def _convert_in_child(site: str, parts: tuple, digest: str, ready: object, resul
     converting = []
     ready.wait()
     try:
-        folder = _store.converted(SampleModel, lambda stage, *_: converting.append(stage))
+        folder = conversion_cache.converted(SampleModel, lambda stage, *_: converting.append(stage))
         results.put((str(folder), bool(converting)))
     except SwarmError as error:
         results.put((str(error), False))
@@ -220,7 +220,7 @@ def test_processes_that_ask_together_convert_once(model, tmp_path) -> None:
     found = [results.get(timeout=120) for _ in children]
     for child in children:
         child.join(timeout=60)
-    assert {folder for folder, _ in found} == {str(_store.folder_of(model))}
+    assert {folder for folder, _ in found} == {str(conversion_cache.folder_of(model))}
     assert sum(converted for _, converted in found) == 1
 
 
@@ -231,7 +231,7 @@ def test_memory_stays_far_below_the_model(tmp_path, monkeypatch) -> None:
     piece = np.zeros((1000, 1000), np.float32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     shapes = {f"t{index}": (10_000, 1000) for index in range(8)}
-    written = _safetensors.write_float16(
+    written = conversion.write_float16(
         tmp_path / "big", shapes, ((name, (piece for _ in range(10))) for name in shapes)
     )
     assert max(written) == 2 * 8 * 10_000_000 == (tmp_path / "big").stat().st_size - _header(tmp_path / "big")
@@ -249,4 +249,4 @@ def test_values_beyond_float16_are_refused(tmp_path) -> None:
 
     for value in (7e4, np.nan, np.inf):
         with pytest.raises(ValueError, match="float16"):
-            list(_safetensors.write_float16(tmp_path / "x", {"w": (1,)}, [("w", [np.full(1, value, np.float32)])]))
+            list(conversion.write_float16(tmp_path / "x", {"w": (1,)}, [("w", [np.full(1, value, np.float32)])]))

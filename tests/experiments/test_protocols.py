@@ -11,6 +11,7 @@ from tiny_models import FAMILIES
 from swarm.experiments.artifacts import Capture
 from swarm.experiments.measurement import prefill
 from swarm.experiments.measurement.decode import WINDOWS, tail_tokens
+from swarm.experiments.measurement.runner import Runner
 from swarm.experiments.models import registry
 from swarm.experiments.protocols import base as protocols
 from swarm.experiments.spec import TrialSpec
@@ -206,17 +207,12 @@ def test_depth_follows_the_error_from_where_it_is_made(measure, family, layer):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("layers", [(1, 2), (3,)])
-def test_skipping_what_is_known_changes_no_bit(runner, measure, monkeypatch, family, layers):
-    short = measure(family, affine(4, residual_window=8), layers=layers)
-    assert runner.shelf.names
+def test_skipping_what_is_known_changes_no_bit(runner, tiny_models, monkeypatch, family, layers):
+    kv = affine(4, residual_window=8)
+    spec = TrialSpec(model=tiny_models[family], context=CONTEXT, kv=kv, layers=layers)
+    short = runner.run(spec)
     monkeypatch.setattr(Capture, "__init__", _never_enterable(Capture.__init__))
-    for subject in runner._subjects.values():
-        subject._sets.clear()
-    runner.captures._checked.clear()
-    assert measure(family, affine(4, residual_window=8), layers=layers).metrics == short.metrics
-    for subject in runner._subjects.values():
-        subject._sets.clear()
-    runner.captures._checked.clear()
+    assert Runner(cache_dir=runner.captures.root.parent).run(spec).metrics == short.metrics
 
 
 def _never_enterable(original):

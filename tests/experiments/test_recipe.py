@@ -17,9 +17,9 @@ from swarm.experiments.deploy.recipe import (
     plan,
 )
 from swarm.experiments.deploy.serving import plug_in, prompt_caches
-from swarm.experiments.measurement.factors import (
+from swarm.experiments.measurement.learned_scaling import (
     digest,
-    noted,
+    factors_note,
     speaks_of,
     stored,
 )
@@ -124,9 +124,9 @@ def test_learned_factors_travel_in_the_recipe(tmp_path, loaded, learned):
     prompt = generation.encode(loaded, "Topics")
     runs = [generation.generate(loaded, read.caches(loaded.model), prompt, 5) for _ in range(2)]
     assert runs[0].tokens == runs[1].tokens
-    assert speaks_of("Scored." + noted(read.caches(loaded.model)), recipe.factors)
-    assert not speaks_of("Scored." + noted(read.caches(loaded.model)[1:]), recipe.factors)
-    assert noted(Recipe(model="m", kv=MIXED).caches(loaded.model)) == ""
+    assert speaks_of("Scored." + factors_note(read.caches(loaded.model)), recipe.factors)
+    assert not speaks_of("Scored." + factors_note(read.caches(loaded.model)[1:]), recipe.factors)
+    assert factors_note(Recipe(model="m", kv=MIXED).caches(loaded.model)) == ""
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_models import write_tiny_model
 
-from swarm.experiments.measurement.runner import Runner, outcomes
-from swarm.experiments.protocols.noop import CRASH_STATUS, Fault, instruct
+from swarm.experiments.measurement.runner import Runner, trial_errors
+from swarm.experiments.protocols.simulated import CRASH_STATUS, Fault, instruct
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import (
     DiskFullError,
@@ -22,6 +22,11 @@ from swarm.kernels.errors import (
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 FOUR = KVSpec(key=QuantSpec(method="affine", bits=4, group_size=32), value=QuantSpec(method="q4_0"))
+
+IMPORTS = """
+from swarm.experiments.measurement.runner import Runner
+from swarm.experiments.protocols.simulated import *
+"""
 
 
 def spec(name, **fields):
@@ -39,7 +44,7 @@ def spec(name, **fields):
     ],
 )
 @pytest.mark.parametrize("number", [0, 7])
-def test_faults_become_outcomes(runner, fault, error, number):
+def test_faults_become_trial_errors(runner, fault, error, number):
     with pytest.raises(error) as caught:
         runner.run(instruct(number, fault))
     assert type(caught.value) is error
@@ -63,11 +68,11 @@ def test_a_bug_keeps_its_cause(runner):
     ],
 )
 def test_what_may_be_raised_has_an_outcome(raised, error):
-    with pytest.raises(error), outcomes():
+    with pytest.raises(error), trial_errors():
         raise raised
 
 
-def test_noop_takes_its_time_and_is_a_function_of_its_specification(runner):
+def test_simulated_takes_its_time_and_is_a_function_of_its_specification(runner):
     first, again = (runner.run(instruct(3, milliseconds=30)) for _ in range(2))
     assert first.metrics == again.metrics
     assert first.metrics != runner.run(instruct(4)).metrics
@@ -88,15 +93,13 @@ def python(code, **environment):
 
 
 def test_a_crash_ends_the_process():
-    code = "from swarm.experiments.measurement.runner import Runner; from swarm.experiments.protocols.noop import *\n"
-    done = python(code + "Runner().run(instruct(0, Fault.CRASH))")
+    done = python(IMPORTS + "Runner().run(instruct(0, Fault.CRASH))")
     assert done.returncode == CRASH_STATUS, done.stderr
 
 
 def test_a_hang_hangs():
-    code = "from swarm.experiments.measurement.runner import Runner; from swarm.experiments.protocols.noop import *\n"
     process = subprocess.Popen(
-        [sys.executable, "-c", code + "r = Runner(); print('ready', flush=True); r.run(instruct(0, Fault.HANG))"],
+        [sys.executable, "-c", IMPORTS + "r = Runner(); print('ready', flush=True); r.run(instruct(0, Fault.HANG))"],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -205,12 +208,12 @@ def test_a_damaged_capture_is_made_again(tmp_path, tiny_models):
 
 
 def test_a_full_disk_is_an_outcome(tmp_path, tiny_models, monkeypatch):
-    from swarm.experiments.artifacts import Draft
+    from swarm.experiments.artifacts import CaptureWriter
 
     def full(self, *_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Draft, "stream", full)
+    monkeypatch.setattr(CaptureWriter, "stream", full)
     with pytest.raises(DiskFullError, match="space"):
         Runner(cache_dir=tmp_path).run(spec(tiny_models["llama"]))
 
@@ -219,12 +222,12 @@ def test_models_leave_when_they_grow_too_many(tmp_path, tiny_models):
     runner = Runner(cache_dir=tmp_path, memory=1)
     for family in ("llama", "qwen2", "llama"):
         runner.run(spec(tiny_models[family]))
-        assert runner.shelf.names == (tiny_models[family],)
+        assert runner.models.names == (tiny_models[family],)
     roomy = Runner(cache_dir=tmp_path)
     for family in ("llama", "qwen2"):
         roomy.run(spec(tiny_models[family]))
     roomy.run(spec(tiny_models["llama"]))
-    assert roomy.shelf.names == (tiny_models["qwen2"], tiny_models["llama"])
+    assert roomy.models.names == (tiny_models["qwen2"], tiny_models["llama"])
 
 
 def test_other_weights_under_the_same_name_are_other_results(tmp_path):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from swarm.experiments.identity import fingerprint
 from swarm.experiments.protocols import base as protocols
-from swarm.experiments.space.scopes import (
+from swarm.experiments.space.layers import (
     All,
     Band,
     Protect,
@@ -177,8 +177,8 @@ def test_what_the_space_does_not_contain_is_said(space, infos, change):
 def test_foreign_models_and_protocols_are_refused(space, infos):
     with pytest.raises(UnknownNameError, match="nobody"):
         space.params(TrialSpec(model="nobody"))
-    with pytest.raises(SpecError, match="noop"):
-        space.random(np.random.default_rng(0), infos["plain"], "noop")
+    with pytest.raises(SpecError, match="simulated"):
+        space.random(np.random.default_rng(0), infos["plain"], "simulated")
     with pytest.raises(SpecError, match=r"key\.method"):
         space.suggest(GivenTrial({}), infos["plain"])
 

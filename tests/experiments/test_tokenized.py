@@ -9,7 +9,7 @@ from tiny_models import write_tiny_model
 
 from swarm.experiments.artifacts import CaptureStore
 from swarm.experiments.models import registry
-from swarm.experiments.tokenized import TokenizedTexts
+from swarm.experiments.text import TokenizedTexts
 
 TEXTS = ("What is scored. Naïve café, 12 345 tokens!\n" * 5, "What calibrates.")
 

@@ -40,12 +40,12 @@ def test_too_late_is_measured_and_said() -> None:
 
 
 @linux
-@pytest.mark.parametrize("first", ["_skeleton.skeleton({'model_type': 'none'})", "_load.load_folder(Path('none'))"])
+@pytest.mark.parametrize("first", ["loading.skeleton({'model_type': 'none'})", "loading.load_folder(Path('none'))"])
 def test_whatever_part_of_loading_a_model_imports_mlx_puts_it_in_force(first) -> None:
     found = status_after(
         "import contextlib",
         "from pathlib import Path",
-        "from swarm.experiments.models import _load, _skeleton",
+        "from swarm.experiments.models import loading",
         "from swarm.kernels.errors import SwarmError",
         "with contextlib.suppress(SwarmError):",
         f"    {first}",

@@ -1,6 +1,6 @@
 """The Ray pool with real workers: results, faults, replacement, affinity."""
 
-from swarm.experiments.protocols.noop import Fault, instruct
+from swarm.experiments.protocols.simulated import Fault, instruct
 from swarm.experiments.spec import Failure, Measurement
 from swarm.orchestrator.pool import Pool
 

@@ -1,18 +1,24 @@
-"""Loads a model directory through mlx-lm, in the float type that suits the device."""
+"""Loads a model directory through mlx-lm, in the float type that suits the device; or builds its modules alone."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import importlib
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swarm.experiments.measurement import heap
 from swarm.experiments.models.base import WeightsError
-from swarm.kernels import blas, elementwise
+from swarm.kernels import blas
 from swarm.kernels.errors import ModelError
 
 if TYPE_CHECKING:
     import mlx.nn as nn
     from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+_NEEDED = "A model directory has config.json, model*.safetensors and tokenizer.json; download it again."
 
 
 def load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -25,6 +31,8 @@ def load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         WeightsError: weight files that are missing, cut short or do not fit the configuration.
         ModelError: a model type that mlx-lm does not know, an unreadable configuration or tokenizer.
     """
+    from swarm.kernels import elementwise
+
     blas.use_openblas()
     model, config = read_model(folder)
     _settle(model)
@@ -56,7 +64,41 @@ def read_tokenizer(folder: Path, config: dict[str, Any]) -> TokenizerWrapper:
         raise ModelError(f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}.", _NEEDED) from error
 
 
-_NEEDED = "A model directory has config.json, model*.safetensors and tokenizer.json; download it again."
+def skeleton(config: dict[str, Any]) -> nn.Module:
+    """The module tree of any mlx-lm model from its configuration; parameters have their shapes but no values.
+
+    Raises:
+        ModelError: a model type that mlx-lm does not know, or a configuration that it refuses.
+    """
+    blas.use_openblas()  # a conversion ends here before anything else imports MLX
+    from mlx_lm.utils import MODEL_REMAPPING
+
+    kind = str(config.get("model_type", ""))
+    try:
+        module = importlib.import_module(f"mlx_lm.models.{MODEL_REMAPPING.get(kind, kind)}")
+    except ImportError as error:
+        raise ModelError(f"model type {kind!r} is not supported by mlx-lm.", "Choose another model.") from error
+    try:
+        model: nn.Module = module.Model(module.ModelArgs.from_dict(config))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ModelError(f"the configuration of this {kind} model is incomplete: {error}.", "Repair it.") from error
+    return model
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a model directory.
+
+    Raises:
+        ModelError: it is missing or not readable.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}.", "Download the model again.") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} is not a model configuration.", "Download the model again.")
+    return config
 
 
 def _first_line(error: Exception) -> str:
@@ -79,4 +121,16 @@ def _settle(model: nn.Module) -> None:
             raise WeightsError(f"the weights cannot be read: {_first_line(error)}.", _NEEDED) from error
         model.update(tree_unflatten([(path, array)]), strict=False)
     # The 16-bit originals leave holes in the heap, a third of the model's size.
-    heap.give_back()
+    release_memory()
+
+
+def release_memory() -> None:
+    """Return freed memory to the system: Python's garbage, MLX's buffers, and holes in glibc's heap."""
+    import mlx.core as mx
+
+    gc.collect()
+    mx.clear_cache()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)

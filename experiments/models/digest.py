@@ -6,10 +6,15 @@ import hashlib
 import json
 from pathlib import Path
 
-from swarm.experiments import paths
-from swarm.experiments.models._safetensors import sha256
+from swarm.experiments import artifacts
 
 TOKENIZER_SUFFIXES = {".json", ".model", ".txt", ".tiktoken"}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def of_files(files: dict[str, str]) -> str:
@@ -26,7 +31,7 @@ def of_folder(folder: Path) -> str:
     """Digest of a model directory; the first time every weight is read (some seconds per 10 GB)."""
     files = [folder / "config.json", *sorted(folder.glob("model*.safetensors"))]
     stamp = json.dumps([[str(path.resolve()), *_stamp(path)] for path in files])
-    note = paths.cache_dir() / "digests" / hashlib.sha256(stamp.encode()).hexdigest()[:32]
+    note = artifacts.cache_dir() / "digests" / hashlib.sha256(stamp.encode()).hexdigest()[:32]
     try:
         known = note.read_text(encoding="ascii")
         if len(known) == 64:
@@ -35,9 +40,9 @@ def of_folder(folder: Path) -> str:
         pass
     digest = of_files({path.name: sha256(path) for path in files})
     try:
-        paths.writable(note.parent)
+        artifacts.writable(note.parent)
         note.write_text(digest, encoding="ascii")
-    except (OSError, paths.CacheError):
+    except (OSError, artifacts.CacheError):
         return digest  # a cache that cannot be written costs time only
     return digest
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swarm.experiments.models._architectures.base import Architecture
+from swarm.experiments.models.architectures.base import Architecture
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-class Qwen2(Architecture):
+class Qwen2Architecture(Architecture):
     """`model_type` qwen2."""
 
     name = "qwen2"

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from swarm.experiments.models._architectures.base import Architecture
+from swarm.experiments.models.architectures.base import Architecture
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-class Gemma3(Architecture):
+class Gemma3Architecture(Architecture):
     """`model_type` gemma3_text."""
 
     name = "gemma3"
     model_type = "gemma3_text"
 
     def config(self) -> dict[str, Any]:
+        """The configuration, with what is particular to the family."""
         head_dim = self.fact("attention.key_length")
         return {
             **super().config(),

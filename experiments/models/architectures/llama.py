@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from swarm.experiments.models._architectures.base import Architecture
+from swarm.experiments.models.architectures.base import Architecture
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-class Llama(Architecture):
+class LlamaArchitecture(Architecture):
     """`model_type` llama."""
 
     name = "llama"
     model_type = "llama"
 
     def config(self) -> dict[str, Any]:
+        """The configuration, with what is particular to the family."""
         heads, width = self.fact("attention.head_count"), self.fact("embedding_length")
         head_dim = self.metadata.get("llama.attention.key_length", width // heads)
         return {**super().config(), "head_dim": head_dim}

@@ -1,4 +1,4 @@
-"""The seam of the families: from GGUF metadata to an mlx-lm configuration, from GGUF tensors to its weights."""
+"""What a model family must say: from GGUF metadata to an mlx-lm configuration, from GGUF tensors to its weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PACKAGE = "swarm.experiments.models._architectures"
+PACKAGE = "swarm.experiments.models.architectures"
 
 
 class Architecture(ABC):
@@ -21,7 +21,6 @@ class Architecture(ABC):
     Attributes:
         name: `general.architecture` in GGUF.
         model_type: the module of `mlx_lm.models` that runs it.
-        tokenizer: name of the tokenizer builder in `swarm.experiments.models._tokenizer`.
     """
 
     name: ClassVar[str]

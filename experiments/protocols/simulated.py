@@ -20,11 +20,11 @@ from swarm.experiments.spec import Measurement, Metric, TrialSpec
 from swarm.kernels.errors import TrialError
 
 if TYPE_CHECKING:
-    from swarm.experiments.measurement.model_under_test import Subject
+    from swarm.experiments.measurement.model_under_test import ModelUnderTest
 
 FAULTS = 8
 CRASH_STATUS = 86
-DAY = 86_400.0
+HANG_SECONDS = 86_400.0
 
 
 class Fault(IntEnum):
@@ -41,27 +41,27 @@ class Fault(IntEnum):
 
 
 def instruct(
-    number: int, fault: Fault = Fault.NONE, milliseconds: int = 2, model: str = "noop", **fields: object
+    number: int, fault: Fault = Fault.NONE, milliseconds: int = 2, model: str = "simulated", **fields: object
 ) -> TrialSpec:
-    """The trial specification that makes `noop` take some time and end in this way; `number` makes it unique."""
+    """The trial specification that makes `simulated` take some time and end in this way; `number` makes it unique."""
     seed = number * FAULTS + fault
     return TrialSpec.model_validate(
-        {"model": model, "protocol": "noop", "context": max(2, milliseconds), "seed": seed, **fields}
+        {"model": model, "protocol": "simulated", "context": max(2, milliseconds), "seed": seed, **fields}
     )
 
 
-class Noop(Protocol):
+class Simulated(Protocol):
     """Sleeps, then fails as told or returns numbers that follow from the specification alone."""
 
-    name: ClassVar[str] = "noop"
+    name: ClassVar[str] = "simulated"
     summary: ClassVar[str] = "takes a set time or fails in a set way; measures nothing"
     rungs: ClassVar[tuple[str, ...]] = ("sleep", "sleep again")
 
-    def check(self, spec: TrialSpec, subject: Subject) -> None:  # noqa: ARG002
+    def check(self, spec: TrialSpec, subject: ModelUnderTest) -> None:  # noqa: ARG002
         """Only the rung matters: there need not be a model."""
         check_rung(self, spec)
 
-    def measure(self, spec: TrialSpec, subject: Subject) -> Measurement:  # noqa: ARG002
+    def measure(self, spec: TrialSpec, subject: ModelUnderTest) -> Measurement:  # noqa: ARG002
         """Obey the seed.
 
         Raises:
@@ -74,7 +74,7 @@ class Noop(Protocol):
             case Fault.CRASH:
                 os._exit(CRASH_STATUS)
             case Fault.HANG:
-                time.sleep(DAY)
+                time.sleep(HANG_SECONDS)
             case Fault.NAN:
                 value = math.nan
             case Fault.OOM:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swarm.experiments.models import _safetensors, _tokenizer
-from swarm.experiments.models._architectures import base as architectures
-from swarm.experiments.models._gguf import GGUFFile
+from swarm.experiments.models import gguf_tokenizer
+from swarm.experiments.models.architectures import base as architectures
 from swarm.experiments.models.base import Progress, WeightsError
+from swarm.experiments.models.gguf import GGUFFile
+from swarm.experiments.models.loading import skeleton
 from swarm.kernels.errors import SwarmError
 
 if TYPE_CHECKING:
@@ -44,10 +46,10 @@ def convert(source: Path, folder: Path, extra: Mapping[str, Any], progress: Prog
         total = sum(2 * prod(shape) for shape in shapes.values())
         tensors = ((name, _pieces(gguf_file, family, name, stored)) for name, stored in names.items())
         with _explained(source):
-            for done in _safetensors.write_float16(folder / WEIGHTS, shapes, tensors):
+            for done in write_float16(folder / WEIGHTS, shapes, tensors):
                 progress("convert", done, total)
         with _explained(source):
-            _tokenizer.write(gguf_file.metadata, folder)
+            gguf_tokenizer.write(gguf_file.metadata, folder)
 
 
 @contextmanager
@@ -71,8 +73,6 @@ def _names(gguf_file: GGUFFile, family: architectures.Architecture, config: dict
     """mlx-lm's parameter names (sorted) with the names under which the file stores them; shapes must agree."""
     import gguf
     from mlx.utils import tree_flatten
-
-    from swarm.experiments.models._skeleton import skeleton
 
     if config["num_hidden_layers"] > len(gguf_file.tensors):
         raise WeightsError(f"{gguf_file.path} has fewer tensors than layers.", "Use another file.")
@@ -99,3 +99,43 @@ def _pieces(
         yield from gguf_file.rows(stored)
     else:
         yield family.restore(name, gguf_file.array(stored))
+
+
+def write_float16(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], tensors: Iterable[tuple[str, Iterable[NDArray[np.float32]]]]
+) -> Iterator[int]:
+    """Write `tensors` (name, pieces along the first axis) as float16 and yield the bytes written so far.
+
+    The format (safetensors): 8 bytes length, a JSON header, then the data. It is written tensor by tensor, so that a
+    conversion never holds a model, with bytes fixed for ever.
+
+    `shapes` gives the names in the order in which `tensors` brings them. The file is synced to disk.
+
+    Raises:
+        ValueError: a tensor has another size than announced, or values beyond float16.
+        OSError: the disk is full or not writable.
+    """
+    import numpy as np
+
+    header: dict[str, object] = {"__metadata__": {"format": "mlx"}}
+    at = 0
+    for name, shape in shapes.items():
+        end = at + 2 * prod(shape)
+        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        done = 0
+        for name, pieces in tensors:
+            before = done
+            for piece in pieces:
+                if not np.all(np.abs(piece) <= np.finfo(np.float16).max):
+                    raise ValueError(f"{name} has values that float16 cannot hold")
+                done += file.write(np.ascontiguousarray(piece, np.float16).tobytes())
+                yield done
+            if done - before != 2 * prod(shapes[name]):
+                raise ValueError(f"{name} has another size than its shape {shapes[name]}")
+        file.flush()
+        os.fsync(file.fileno())
