@@ -15,18 +15,32 @@ from swarm.kernels.errors import SwarmError
 if TYPE_CHECKING:
     from rich.console import Console
 
-Row = Mapping[str, Any]
-Justify = Literal["left", "right"]
-
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a listing: which key it shows, under which heading, and how."""
+    """One column of a listing: which key of a row it shows, under which heading, and how.
+
+    `digits` makes it a column of numbers with so many significant digits, aligned at their right end.
+    """
 
     key: str
     heading: str = ""
-    show: Callable[[Any], str] = str
-    justify: Justify = "left"
+    show: Callable[[Any], str] | None = None
+    digits: int | None = None
+    right: bool = False
+
+    @property
+    def justify(self) -> Literal["left", "right"]:
+        """At which end its cells are aligned."""
+        return "left" if self.digits is None and not self.right else "right"
+
+    def cell(self, row: Mapping[str, Any]) -> str:
+        """What stands in a row's cell, on one line; `-` for a missing value."""
+        value = row.get(self.key)
+        if value is None:
+            return "-"
+        text = self.show(value) if self.show else str(value) if self.digits is None else number(value, self.digits)
+        return clean(text).replace("\n", " ")
 
 
 @cache
@@ -85,7 +99,9 @@ def emit_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=str) + "\n")
 
 
-def listing(rows: Sequence[Row], columns: Sequence[Column], *, as_json: bool, empty: str = "Nothing yet.") -> None:
+def listing(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, as_json: bool = False, empty: str = "Nothing yet."
+) -> None:
     """Print rows as JSON (every key), as a table in a terminal, or as aligned plain lines in a pipe.
 
     Args:
@@ -101,16 +117,11 @@ def listing(rows: Sequence[Row], columns: Sequence[Column], *, as_json: bool, em
         say(empty)
         return
     headings = [column.heading or column.key for column in columns]
-    cells = [[_cell(column, row) for column in columns] for row in rows]
+    cells = [[column.cell(row) for column in columns] for row in rows]
     if console().is_terminal:
         _rich_table(headings, cells, columns)
     else:
         _plain_table(headings, cells, columns)
-
-
-def _cell(column: Column, row: Row) -> str:
-    value = row.get(column.key)
-    return "-" if value is None else clean(column.show(value)).replace("\n", " ")
 
 
 def _rich_table(headings: list[str], cells: list[list[str]], columns: Sequence[Column]) -> None:

@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from swarm.orchestrator.console import Column, clean, console, emit_json, listing, number, say
-from swarm.orchestrator.views.summaries import LinkRow, shown_summary
+from swarm.orchestrator.console import Column, clean, console, listing, say
+from swarm.orchestrator.views.summaries import LinkRow, SummaryRow, shown_summary
 
 if TYPE_CHECKING:
-    from swarm.memory.records import SummaryRecord
     from swarm.memory.store import Store
 
 MAX_TRIALS_SHOWN = 16
 """Trials of a finding that are listed."""
 
 TRIAL_COLUMNS = (
-    Column("id", "trial", justify="right"),
+    Column("id", "trial", right=True),
     Column("model"),
     Column("protocol"),
-    Column("rung", justify="right"),
+    Column("rung", right=True),
     Column("configuration"),
     Column("layers"),
-    Column("bits_per_value", "bits", lambda value: number(value, 3), "right"),
-    Column("kld", "KLD", lambda value: number(value, 3), "right"),
+    Column("bits_per_value", "bits", digits=3),
+    Column("kld", "KLD", digits=3),
     Column("state"),
     Column("outcome"),
     Column("proposer"),
@@ -40,18 +39,14 @@ def show_markdown(text: str) -> None:
         say(text)
 
 
-def show_summary(store: Store, summary: int, *, as_json: bool) -> None:
+def show_summary(store: Store, identity: int) -> None:
     """Print a summary with its numbers filled in from the store, each with the trials that it comes from."""
-    record = store.summaries.get(summary)
-    shown = shown_summary(store, record)
-    if as_json:
-        emit_json(shown)
-        return
-    show_markdown(shown["text"])
-    _evidence(shown["references"])
-    say(f"\nSummary {record.id} by {record.summary.author}: {record.summary.state}{reviewed(record)}")
-    if record.summary.state == "pending":
-        say(f"Decide: `swarm review {record.id} --accept` or `swarm review {record.id} --reject --note WHY`.")
+    summary = shown_summary(store, identity)
+    show_markdown(summary["text"])
+    _evidence(summary["references"])
+    say(f"\nSummary {identity} by {summary['author']}: {summary['state']}{reviewed(summary)}")
+    if summary["state"] == "pending":
+        say(f"Decide: `swarm review {identity} --accept` or `swarm review {identity} --reject --note WHY`.")
 
 
 def _evidence(links: Sequence[LinkRow]) -> None:
@@ -63,7 +58,7 @@ def _evidence(links: Sequence[LinkRow]) -> None:
     ]
     if rows:
         say("\nEvidence; `swarm show finding ID` and `swarm show trial ID` tell all about one.")
-        listing(rows, [Column("finding", justify="right"), Column("trials", show=_ids)], as_json=False)
+        listing(rows, [Column("finding", right=True), Column("trials", show=_ids)])
 
 
 def _ids(trials: Sequence[int]) -> str:
@@ -76,7 +71,8 @@ def minute(text: str) -> str:
     return text[:16].replace("T", " ")
 
 
-def reviewed(record: SummaryRecord) -> str:
+def reviewed(summary: SummaryRow) -> str:
     """Who reviewed a summary, when, and the note; the end of a sentence."""
-    when = f" at {minute(record.reviewed_at.isoformat())} UTC" if record.reviewed_at else ""
-    return (f" by {record.reviewer}{when}" if record.reviewer else "") + (f": {record.note}" if record.note else ".")
+    when = f" at {minute(summary['reviewed_at'])} UTC" if summary["reviewed_at"] else ""
+    by = f" by {summary['reviewer']}{when}" if summary["reviewer"] else ""
+    return f"{by}: {summary['note']}" if summary["note"] else f"{by}."

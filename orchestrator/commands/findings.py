@@ -49,7 +49,7 @@ def command(
     wanted = {"status": status, "kind": kind, "author": author}
     chosen = [r for r in records if all(value in (None, getattr(r.finding, name)) for name, value in wanted.items())]
     columns = [
-        Column("id", "finding", justify="right"),
+        Column("id", "finding", right=True),
         Column("kind"),
         Column("status"),
         Column("statement"),
@@ -68,9 +68,9 @@ def _check(source: Source, json: bool) -> int:
         emit_json(found)
         return int(fell > 0)
     if rows:
-        columns = [Column("id", "finding", justify="right"), Column("stored"), Column("now"), Column("statement")]
+        columns = [Column("id", "finding", right=True), Column("stored"), Column("now"), Column("statement")]
         columns += [Column("effect_stored", "effect stored"), Column("effect_now", "effect now")]
-        listing(rows, columns, as_json=False)
+        listing(rows, columns)
     say(f"{total} findings judged again from the measurements: {total - len(rows)} stand as stored, {fell} fell.")
     return int(fell > 0)
 

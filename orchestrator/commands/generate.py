@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typing_extensions import TypedDict
 
-from swarm.orchestrator.console import Column, clean, emit_json, listing, note, number, say
+from swarm.orchestrator.console import Column, clean, emit_json, listing, note, say
 from swarm.orchestrator.options import Json, KVMethod, RecipeFile
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _aloud(text: str) -> None:
 
 
 def _report(model: str, runs: dict[str, Generated], json: bool) -> None:
-    rows: list[CacheRow] = [{"cache": label, **_row(run)} for label, run in runs.items()]
+    rows: list[CacheRow] = [_row(label, run) for label, run in runs.items()]
     first, *others = runs.values()
     agreement = next((_agreement(first, other) for other in others), None)
     if json:
@@ -84,36 +84,30 @@ def _report(model: str, runs: dict[str, Generated], json: bool) -> None:
     from swarm.experiments.sizing.units import size
 
     say("\n")
-    right: Any = "right"
     columns = [
         Column("cache"),
-        Column("cache_bytes", "KV memory", size, right),
-        Column("bits_per_value", "bits per value", lambda bits: f"{bits:.4g}", right),
-        Column("prompt_tokens", "prompt", justify=right),
-        Column("prefill_rate", "prefill tok/s", lambda rate: number(rate, 3), right),
-        Column("new_tokens", "new", justify=right),
-        Column("decode_rate", "decode tok/s", lambda rate: number(rate, 3), right),
+        Column("cache_bytes", "KV memory", size, right=True),
+        Column("bits_per_value", "bits per value", digits=4),
+        Column("prompt_tokens", "prompt", right=True),
+        Column("prefill_rate", "prefill tok/s", digits=3),
+        Column("new_tokens", "new", right=True),
+        Column("decode_rate", "decode tok/s", digits=3),
     ]
-    listing(rows, columns, as_json=False)
+    listing(rows, columns)
     if agreement is not None:
         say(f"The first {agreement} of {len(first.tokens)} tokens are those of 16 bit.")
 
 
-class RunRow(TypedDict):
-    """One generation: memory and rates (tokens per second)."""
+class CacheRow(TypedDict):
+    """One generation: the cache that it used, memory and rates (tokens per second)."""
 
+    cache: str
     cache_bytes: int
     bits_per_value: float
     prompt_tokens: int
     new_tokens: int
     prefill_rate: float
     decode_rate: float | None
-
-
-class CacheRow(RunRow):
-    """A generation with the cache that it used."""
-
-    cache: str
 
 
 class Generation(TypedDict):
@@ -130,8 +124,9 @@ def output() -> object:
     return Generation
 
 
-def _row(run: Generated) -> RunRow:
+def _row(cache: str, run: Generated) -> CacheRow:
     return {
+        "cache": cache,
         "cache_bytes": run.cache_bytes,
         "bits_per_value": run.bits_per_value,
         "prompt_tokens": run.prompt_tokens,

@@ -29,18 +29,17 @@ def command(
     from swarm.experiments.models import registry
 
     infos = [registry.describe(name)] if name else registry.catalogue()
-    right: Any = "right"
     columns = [
         Column("name", "model"),
         Column("family"),
-        Column("n_layers", "layers", justify=right),
-        Column("n_heads", "heads", justify=right),
-        Column("n_kv_heads", "KV heads", justify=right),
-        Column("head_dim", "head size", justify=right),
+        Column("n_layers", "layers", right=True),
+        Column("n_heads", "heads", right=True),
+        Column("n_kv_heads", "KV heads", right=True),
+        Column("head_dim", "head size", right=True),
         Column("scale", "attention scale"),
         Column("window", "window"),
         Column("key_bias", "key bias", show=_yes),
-        Column("max_context", "max context", justify=right),
+        Column("max_context", "max context", right=True),
         Column("here", "on this machine", show=_yes),
     ]
     listing([_row(info) for info in infos], columns, as_json=json)

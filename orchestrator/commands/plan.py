@@ -124,34 +124,32 @@ def _show(report: Plan) -> None:
             say(f"  {machine.note}")
     say()
     rows = [_row(row) for row in report.methods]
-    listing(rows, _memory_columns(report), as_json=False)
+    listing(rows, _memory_columns(report))
     if any(cost.tokens_per_second for row in report.methods for cost in row.costs):
         say()
         say("Predicted decode speed (tok/s): memory bandwidth over the bytes one token reads; a machine reaches less.")
-        listing(rows, _speed_columns(report), as_json=False)
+        listing(rows, _speed_columns(report))
     _legend(report)
 
 
 def _memory_columns(report: Plan) -> list[Column]:
     from swarm.experiments.sizing.units import tokens
 
-    right: Any = "right"
     contexts = [cost.context for cost in report.methods[0].costs]
     return [
         Column("label", "KV method"),
-        Column("bits", "bits per value", show=lambda bits: f"{bits:.4g}", justify=right),
-        Column("per_token", "per token", show=_size, justify=right),
-        *(Column(f"kv_{n}", f"KV at {tokens(n)}", show=_kv, justify=right) for n in contexts),
-        Column("largest", "largest context", show=_largest, justify=right),
+        Column("bits", "bits per value", digits=4),
+        Column("per_token", "per token", show=_size, right=True),
+        *(Column(f"kv_{n}", f"KV at {tokens(n)}", show=_kv, right=True) for n in contexts),
+        Column("largest", "largest context", show=_largest, right=True),
     ]
 
 
 def _speed_columns(report: Plan) -> list[Column]:
     from swarm.experiments.sizing.units import tokens
 
-    right: Any = "right"
     contexts = [cost.context for cost in report.methods[0].costs]
-    speeds = (Column(f"speed_{n}", f"at {tokens(n)}", show=_speed, justify=right) for n in contexts)
+    speeds = (Column(f"speed_{n}", f"at {tokens(n)}", show=_speed, right=True) for n in contexts)
     return [Column("label", "KV method"), *speeds]
 
 

@@ -138,15 +138,15 @@ def _show(subject: Endpoint, settings: ProbeSettings, rows: list[dict[str, Any]]
         if found:
             say()
             say(title)
-            columns = [Column("context", show=tokens, justify="right")]
-            listing(values, columns + [_column(*each) for each in found.items()], as_json=False)
+            columns = [Column("context", show=tokens, right=True)]
+            listing(values, columns + [_column(*each) for each in found.items()])
     for row in rows:
         if row["refusal"]:
             say(f"{tokens(row['context'])}: {row['refusal']}")
 
 
 def _column(name: str, heading: str) -> Column:
-    return Column(name, heading, show=_bytes if name.startswith("memory_") else _number, justify="right")
+    return Column(name, heading, show=_bytes if name.startswith("memory_") else _number, right=True)
 
 
 def _bytes(value: float) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typing_extensions import TypedDict
 
-from swarm.orchestrator.console import Column, Justify, emit_json, listing, note, number, say
+from swarm.orchestrator.console import Column, emit_json, listing, note, number, say
 from swarm.orchestrator.options import Json, StoreUrl
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def command(
     `swarm query "SELECT * FROM best_per_model WHERE limit_from <= 4.6 AND limit_below > 4.6"`
     """
     from swarm.kernels.errors import UsageError
-    from swarm.memory.export import finite
+    from swarm.memory import export
     from swarm.orchestrator.views.source import open_store
 
     if views:
@@ -47,14 +47,14 @@ def command(
     with open_store(store) as opened:
         answer = opened.query(sql, limit=limit, seconds=seconds)
     if out is not None:
-        _write(answer, out)
+        say(f"{export.write(answer.columns, answer.rows, out)} rows are in {out}.")
     elif csv:
         _csv(answer)
     elif json:
-        emit_json([finite(record) for record in answer.records()])
+        emit_json([export.finite(record) for record in answer.records()])
     else:
-        columns = [Column(name, show=number, justify=_justify(answer, i)) for i, name in enumerate(answer.columns)]
-        listing(answer.records(), columns, as_json=False, empty="No rows.")
+        columns = [Column(name, show=number, right=_are_numbers(answer, i)) for i, name in enumerate(answer.columns)]
+        listing(answer.records(), columns, empty="No rows.")
     if answer.truncated:
         note(f"Only the first {limit} rows are shown; ask for more by --limit.")
 
@@ -81,12 +81,6 @@ def _views(json: bool) -> None:
     listing(rows, [Column("view"), Column("summary", "answers"), Column("example")], as_json=json)
 
 
-def _write(answer: Result, out: Path) -> None:
-    from swarm.memory import export
-
-    say(f"{export.write(answer.columns, answer.rows, out)} rows are in {out}.")
-
-
 def _csv(answer: Result) -> None:
     import csv
     import sys
@@ -96,5 +90,5 @@ def _csv(answer: Result) -> None:
     writer.writerows(answer.rows)
 
 
-def _justify(answer: Result, column: int) -> Justify:
-    return "right" if all(isinstance(row[column], int | float | None) for row in answer.rows) else "left"
+def _are_numbers(answer: Result, column: int) -> bool:
+    return all(isinstance(row[column], int | float | None) for row in answer.rows)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typing_extensions import TypedDict
 
-from swarm.orchestrator.console import Column, emit_json, listing, note, number, say
+from swarm.orchestrator.console import Column, emit_json, listing, note, say
 from swarm.orchestrator.options import Json, StoreUrl
 
 if TYPE_CHECKING:
     from swarm.experiments.spec import Measurement, Metric
-    from swarm.memory.records import TrialRecord
 
 PANEL = "Results"
 TOLERANCE = 1e-9
@@ -51,12 +50,12 @@ def command(
     if record.environment and record.environment.code_version not in ("", code_version()):
         note("The measuring code is not the one that this trial ran with.")
     measurement = Runner(corpus=Path(corpus) if corpus else None).run(record.spec)
-    rows = [_compare(record, measurement, name) for name, metric in record.metrics.items() if not metric.timed]
+    rows = [_compare(metric, measurement) for metric in record.metrics.values() if not metric.timed]
     worst = max((row["verdict"] for row in rows), key=list(_VERDICTS).index)
     if json:
         emit_json({"trial": trial, "verdict": worst, "metrics": rows})
     else:
-        listing(rows, COLUMNS, as_json=False)
+        listing(rows, COLUMNS)
         say(f"\n{_VERDICTS[worst]}")
     if worst == "differs":
         raise typer.Exit(1)
@@ -69,9 +68,9 @@ _VERDICTS = {
 }
 COLUMNS = [
     Column("metric"),
-    Column("stored", show=lambda value: number(value, 8), justify="right"),
-    Column("now", show=lambda value: number(value, 8), justify="right"),
-    Column("stderr", "std. error", lambda value: number(value, 3), "right"),
+    Column("stored", digits=8),
+    Column("now", digits=8),
+    Column("stderr", "std. error", digits=3),
     Column("verdict"),
 ]
 
@@ -99,17 +98,12 @@ def output() -> object:
     return Reproduced
 
 
-def _compare(record: TrialRecord, measurement: Measurement, name: str) -> ComparedRow:
-    metric = record.metrics[name]
-    now = next((found.value for found in measurement.metrics if found.name == name), None)
-    verdict = _verdict(metric, now)
-    return {"metric": name, "stored": metric.value, "now": now, "stderr": metric.stderr, "verdict": verdict}
-
-
-def _verdict(metric: Metric, now: float | None) -> str:
-    if now is None:
-        return "differs"
-    difference = abs(now - metric.value)
+def _compare(metric: Metric, measurement: Measurement) -> ComparedRow:
+    now = next((found.value for found in measurement.metrics if found.name == metric.name), None)
+    difference = float("inf") if now is None else abs(now - metric.value)
+    verdict = "differs"
     if difference <= TOLERANCE * max(1e-12, abs(metric.value)):
-        return "same"
-    return "noise" if metric.stderr is not None and difference <= NOISE * metric.stderr else "differs"
+        verdict = "same"
+    elif metric.stderr is not None and difference <= NOISE * metric.stderr:
+        verdict = "noise"
+    return {"metric": metric.name, "stored": metric.value, "now": now, "stderr": metric.stderr, "verdict": verdict}

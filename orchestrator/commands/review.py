@@ -10,7 +10,7 @@ from swarm.orchestrator.console import Column, emit_json, listing, say
 from swarm.orchestrator.options import Json, StoreUrl
 from swarm.orchestrator.printing import minute, reviewed, show_summary
 from swarm.orchestrator.views.choices import REVIEW_STATES, check_choice
-from swarm.orchestrator.views.summaries import ShownSummary, SummaryRow, summary_row
+from swarm.orchestrator.views.summaries import ShownSummary, SummaryRow, shown_summary, summary_row
 
 if TYPE_CHECKING:
     from swarm.memory.store import Store
@@ -53,18 +53,21 @@ def command(
         )
     else:
         with open_store(store) as opened:
-            show_summary(opened, summary, as_json=json)
+            if json:
+                emit_json(shown_summary(opened, summary))
+            else:
+                show_summary(opened, summary)
 
 
 def _list(store: Store, state: Any, json: bool) -> None:
     names = {campaign.id: campaign.name for campaign in store.campaigns.list()}
     rows = [summary_row(record, names[record.campaign_id]) for record in store.summaries.list(state=state)]
     columns = [
-        Column("id", "summary", justify="right"),
+        Column("id", "summary", right=True),
         Column("campaign"),
         Column("title"),
         Column("author"),
-        Column("evidence", "trials", lambda ids: str(len(ids)), "right"),
+        Column("evidence", "trials", lambda ids: str(len(ids)), right=True),
         Column("created_at", "written", minute),
         Column("state"),
         Column("reviewer"),
@@ -81,11 +84,11 @@ def _decide(summary: int, state: Any, reviewer: str, note: str, store: str | Non
     with Store.open(store_url(store)) as opened:
         state = state or opened.summaries.get(summary).summary.state
         record = opened.summaries.review(summary, state, reviewer, note)
-        name = opened.campaigns.get(record.campaign_id).name
+        row = summary_row(record, opened.campaigns.get(record.campaign_id).name)
     if json:
-        emit_json(summary_row(record, name))
+        emit_json(row)
     else:
-        say(f"Summary {record.id} is {state}{reviewed(record)}")
+        say(f"Summary {record.id} is {state}{reviewed(row)}")
 
 
 def _login() -> str:

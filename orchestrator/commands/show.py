@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +11,7 @@ from swarm.orchestrator.options import Json, StoreUrl
 from swarm.orchestrator.printing import TRIAL_COLUMNS, show_summary
 from swarm.orchestrator.views.choices import check_choice
 from swarm.orchestrator.views.findings import interval
+from swarm.orchestrator.views.shown import KINDS, shown
 from swarm.orchestrator.views.summaries import ShownSummary
 from swarm.orchestrator.views.trials import trial_row
 
@@ -33,16 +33,17 @@ def command(
     """
     from swarm.orchestrator.views.source import open_store
 
-    check_choice("kind", kind, SHOWN)
+    check_choice("kind", kind, KINDS)
+    tell = {"trial": _trial, "finding": _finding, "proposal": _proposal, "summary": show_summary}[kind]
     with open_store(store) as opened:
-        SHOWN[kind](opened, identity, json)
+        if json:
+            emit_json(shown(opened, kind, identity))
+        else:
+            tell(opened, identity)
 
 
-def _trial(store: Store, identity: int, json: bool) -> None:
+def _trial(store: Store, identity: int) -> None:
     record = store.trials.get(identity)
-    if json:
-        emit_json(record.model_dump(mode="json"))
-        return
     spec, environment = record.spec, record.environment
     layers = spec.layers
     _facts(
@@ -69,19 +70,15 @@ def _trial(store: Store, identity: int, json: bool) -> None:
     )
     if record.metrics:
         say()
+        columns = [Column("name", "metric"), Column("value", digits=6), Column("stderr", "std. error", digits=3)]
         rows = [metric.model_dump() for metric in record.metrics.values()]
-        columns = [Column("name", "metric"), Column("value", show=lambda v: number(v, 6), justify="right")]
-        columns += [Column("stderr", "std. error", lambda v: number(v, 3), "right"), Column("n"), Column("unit")]
-        listing(rows, columns, as_json=False)
+        listing(rows, [*columns, Column("n"), Column("unit")])
     for name, series in record.arrays.items():
         say(f"{name}: " + " ".join(number(value, 3) for value in series))
 
 
-def _finding(store: Store, identity: int, json: bool) -> None:
+def _finding(store: Store, identity: int) -> None:
     record = store.findings.get(identity)
-    if json:
-        emit_json(record.model_dump(mode="json"))
-        return
     finding = record.finding
     _facts(
         {
@@ -96,14 +93,11 @@ def _finding(store: Store, identity: int, json: bool) -> None:
     )
     say()
     trials = store.trials.list(ids=finding.evidence, arrays=False)
-    listing([trial_row(trial) for trial in trials], TRIAL_COLUMNS, as_json=False)
+    listing([trial_row(trial) for trial in trials], TRIAL_COLUMNS)
 
 
-def _proposal(store: Store, identity: int, json: bool) -> None:
+def _proposal(store: Store, identity: int) -> None:
     record = store.proposals.get(identity)
-    if json:
-        emit_json(record.model_dump(mode="json"))
-        return
     _facts(
         {
             "proposal": record.id,
@@ -115,14 +109,6 @@ def _proposal(store: Store, identity: int, json: bool) -> None:
             "refused": record.refused,
         }
     )
-
-
-SHOWN: dict[str, Callable[[Store, int, bool], None]] = {
-    "trial": _trial,
-    "finding": _finding,
-    "proposal": _proposal,
-    "summary": lambda store, identity, json: show_summary(store, identity, as_json=json),
-}
 
 
 def _facts(facts: dict[str, Any]) -> None:

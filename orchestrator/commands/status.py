@@ -77,10 +77,10 @@ def _tell(store: Store, stands: Status) -> None:
             Column("model"),
             Column("rung"),
             Column("trial_id", "trial"),
-            Column("kld", "KLD", lambda v: number(v, 3), "right"),
+            Column("kld", "KLD", digits=3),
         ]
-        columns += [Column("bits_per_value", "bits", lambda v: number(v, 3), "right"), Column("configuration")]
-        listing(stands["best"], columns, as_json=False)
+        columns += [Column("bits_per_value", "bits", digits=3), Column("configuration")]
+        listing(stands["best"], columns)
     for event in stands["events"]:
         say(f"{event['at'][11:19]} {event['kind']} {event['message'][:140]}")
     if others:

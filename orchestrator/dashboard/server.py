@@ -1,4 +1,4 @@
-"""Serves a site until it is told to stop. Knows sockets and uvicorn; knows no pages."""
+"""Serves a site on a socket until it is told to stop."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def listen(host: str, port: int) -> socket.socket:
         ServerError: the address is taken, or not of this machine.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(family, kind, protocol)
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise ServerError(f"{host} is no address ({error.strerror}).", "Give another --host.") from error
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
-        made.listen(BACKLOG)
+        return socket.create_server(
+            address[:2],
+            family=family,
+            backlog=BACKLOG,
+            dualstack_ipv6=family == socket.AF_INET6 and socket.has_dualstack_ipv6(),
+        )
     except OSError as error:
-        made.close()
         raise ServerError(
             f"nothing can listen on {host} port {port} ({error.strerror}).", "Give another --port, or 0 for a free one."
         ) from error
-    return made
 
 
 def make(app: ASGIApp) -> uvicorn.Server:

@@ -13,9 +13,10 @@ from swarm.memory.store import Store
 from swarm.memory.views import VIEWS
 from swarm.orchestrator.views.choices import FINDING_STATUSES, TRIAL_STATES, check_choice
 from swarm.orchestrator.views.findings import finding_row
+from swarm.orchestrator.views.shown import shown
 from swarm.orchestrator.views.source import Source
 from swarm.orchestrator.views.status import status
-from swarm.orchestrator.views.summaries import shown_summary, summary_row
+from swarm.orchestrator.views.summaries import summary_row
 from swarm.orchestrator.views.trials import trial_row
 
 MAX_ROWS = 200
@@ -106,10 +107,7 @@ class Library:
     def show(self, kind: Kind, identity: Annotated[int, Field(ge=1, description="Its number.")]) -> dict[str, Any]:
         """Show one trial, finding, proposal or summary in full."""
         with Store.open(self._url, readonly=True) as store:
-            if kind == "summary":
-                return dict(shown_summary(store, store.summaries.get(identity)))
-            get = {"trial": store.trials.get, "finding": store.findings.get, "proposal": store.proposals.get}[kind]
-            return get(identity).model_dump(mode="json")
+            return shown(store, kind, identity)
 
     @contextmanager
     def _read(self) -> Iterator[Source]:

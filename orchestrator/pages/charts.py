@@ -104,8 +104,8 @@ def style(index: int) -> dict[str, Any]:
 
 def points(
     name: str,
-    x: Sequence[float | None],
-    y: Sequence[float | None],
+    x: Sequence[float | Interval | None],
+    y: Sequence[float | Interval | None],
     *,
     colour: str = BLUE,
     symbol: str = "circle",
@@ -114,17 +114,20 @@ def points(
     mode: str = "markers",
     **fields: Any,
 ) -> dict[str, Any]:
-    """A series of points; a click on one leads to the trial in `ids`."""
+    """A series of points, intervals with error bars; a click on one leads to the trial in `ids`."""
     trace: dict[str, Any] = {
         "type": "scatter",
         "name": label(name),
         "mode": mode,
-        "x": finite(x),
-        "y": finite(y),
+        "x": _values(x),
+        "y": _values(y),
         "marker": {"color": colour, "symbol": symbol, "size": 7},
         "line": {"color": colour, "width": 2},
         **fields,
     }
+    for axis, given in (("error_x", x), ("error_y", y)):
+        if spans := [value for value in given if isinstance(value, Interval)]:
+            trace[axis] = _error_bars(spans)
     if texts:
         trace |= {"text": [label(text, 160) for text in texts], "hovertemplate": "%{text}<extra></extra>"}
     if ids:
@@ -132,21 +135,17 @@ def points(
     return trace
 
 
-def spread(spans: Iterable[Interval]) -> dict[str, Any]:
-    """Error bars from the ends of intervals."""
+def _values(given: Sequence[float | Interval | None]) -> list[float | None]:
+    return finite(value.value if isinstance(value, Interval) else value for value in given)
 
-    def gap(a: float, b: float) -> float:
-        return max(0.0, a - b) if math.isfinite(a - b) else 0.0
 
-    spans = list(spans)
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [gap(span.high, span.value) for span in spans],
-        "arrayminus": [gap(span.value, span.low) for span in spans],
-        "thickness": 1.2,
-        "width": 3,
+def _error_bars(spans: Sequence[Interval]) -> dict[str, Any]:
+    ends = {
+        "array": [span.high - span.value for span in spans],
+        "arrayminus": [span.value - span.low for span in spans],
     }
+    gaps = {name: [max(0.0, gap) if math.isfinite(gap) else 0.0 for gap in found] for name, found in ends.items()}
+    return {"type": "data", "symmetric": False, **gaps, "thickness": 1.2, "width": 3}
 
 
 def heat(x: Sequence[Any], y: Sequence[str], z: Sequence[Sequence[float | None]], unit: str) -> dict[str, Any]:

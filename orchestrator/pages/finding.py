@@ -82,12 +82,11 @@ def _chart(trials: Sequence[TrialRecord]) -> list[Block]:
         traces.append(
             charts.points(
                 model,
-                [span.value for span in spans],
+                spans,
                 [places[trial.id] for trial in mine],
                 **charts.style(index),
                 texts=[f"trial {trial.id}: {trial.spec.kv.label}" for trial in mine],
                 ids=[trial.id for trial in mine],
-                error_x=charts.spread(spans),
             )
         )
     kld = [trial.metrics["kld"].value for trial in measured]

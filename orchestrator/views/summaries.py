@@ -68,7 +68,7 @@ def summary_row(record: SummaryRecord, campaign: str) -> SummaryRow:
     }
 
 
-def shown_summary(store: Store, record: SummaryRecord) -> ShownSummary:
+def shown_summary(store: Store, identity: int) -> ShownSummary:
     """A summary with its numbers filled in from the store, each with the trials that it comes from.
 
     In the text each number is followed by its origin, as in `0.065 [trial 143]`; what the same line names anyway is
@@ -77,6 +77,7 @@ def shown_summary(store: Store, record: SummaryRecord) -> ShownSummary:
     from swarm.agents.writing.references import PATTERN
     from swarm.orchestrator.views.source import Source
 
+    record = store.summaries.get(identity)
     campaign = store.campaigns.get(record.campaign_id)
     resolver = Source(store, campaign).resolver
     references = dict.fromkeys(match.group(0)[1:-1] for match in PATTERN.finditer(record.summary.text))

@@ -14,7 +14,7 @@ def test_what_a_terminal_would_obey_is_not_printed(text):
 
 def test_a_listing_in_a_pipe_is_aligned_lines(capsys):
     rows = [{"name": "a", "n": 1}, {"name": "long name", "n": 222}, {"name": None, "n": None}]
-    console.listing(rows, [Column("name"), Column("n", justify="right")], as_json=False)
+    console.listing(rows, [Column("name"), Column("n", right=True)], as_json=False)
     assert capsys.readouterr().out == "name         n\na            1\nlong name  222\n-            -\n"
 
 

@@ -114,11 +114,10 @@ def _effects(source: Source) -> list[Chart]:
         traces.append(
             charts.points(
                 status,
-                [effect.value for _, effect in mine],
+                [Interval(effect.value, effect.low, effect.high) for _, effect in mine],
                 [places[record.id] for record, _ in mine],
                 colour=colour,
                 texts=[f"{r.finding.statement} {e.value:.3g} [{e.low:.3g}, {e.high:.3g}]" for r, e in mine],
-                error_x=charts.spread(Interval(e.value, e.low, e.high) for _, e in mine),
             )
         )
     ends = [end for _, effect in found for end in (effect.low, effect.high)]

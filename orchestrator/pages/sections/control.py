@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from math import log10
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from swarm.orchestrator.monitor.board import TARGET_BITS
 from swarm.orchestrator.pages import charts
@@ -27,14 +26,13 @@ _CREDIT = """SELECT proposer, arm, trials, failed, on_front, worker_seconds FROM
 WHERE campaign_id = {campaign} ORDER BY on_front DESC, trials DESC"""
 
 
-@dataclass
-class ArmRun:
-    """One arm on one model after each of its trials: the dominated share, and the lowest KLD at the target."""
+class Step(NamedTuple):
+    """An arm on one model after one of its trials: the dominated share, and the lowest KLD at the target."""
 
-    volumes: list[float] = field(default_factory=list)
-    best: list[float | None] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    trial: int
+    text: str
+    volume: float
+    best: float | None
 
 
 def blocks(source: Source) -> Sequence[Block]:
@@ -86,20 +84,21 @@ def _gain(source: Source) -> Paragraph:
     )
 
 
-def _runs(rows: Sequence[dict[str, Any]], source: Source) -> dict[tuple[str, str], ArmRun]:
+def _runs(rows: Sequence[dict[str, Any]], source: Source) -> dict[tuple[str, str], list[Step]]:
     """The runs of the arms by model and arm; each starts from the default configurations."""
     from swarm.agents.analysis.pareto import LOWEST, box, front, hypervolume
 
     reference, area = box(source.settings)
-    found: dict[tuple[str, str], ArmRun] = {}
+    found: dict[tuple[str, str], list[Step]] = {}
     for model in source.models:
         mine = [row for row in rows if row["model"] == model]
         for arm in ("agents", "control"):
-            run = ArmRun()
+            run: list[Step] = []
             points: list[Point] = []
             best: float | None = None
             volume = 0.0
-            for row in _of_arm(mine, arm):
+            of_arm = [row for row in mine if row["arm"] in ("defaults", arm)]
+            for row in sorted(of_arm, key=lambda row: row["arm"] != "defaults"):
                 if row["kld"] is not None and row["bits_per_value"] is not None:
                     point = (max(LOWEST, log10(max(row["kld"], 1e-12))), row["bits_per_value"])
                     points = [[*points, point][i] for i in front([*points, point])]
@@ -107,25 +106,16 @@ def _runs(rows: Sequence[dict[str, Any]], source: Source) -> dict[tuple[str, str
                     if row["bits_per_value"] <= TARGET_BITS and (best is None or row["kld"] < best):
                         best = row["kld"]
                 if row["arm"] != "defaults":
-                    run.volumes.append(volume)
-                    run.best.append(best)
-                    run.ids.append(row["id"])
-                    run.texts.append(f"trial {row['id']}: {row['configuration']}")
-            if run.volumes:
+                    run.append(Step(row["id"], f"trial {row['id']}: {row['configuration']}", volume, best))
+            if run:
                 found[model, arm] = run
     return found
 
 
-def _of_arm(rows: Sequence[dict[str, Any]], arm: str) -> Iterator[dict[str, Any]]:
-    """The defaults, then the arm's own trials."""
-    yield from (row for row in rows if row["arm"] == "defaults")
-    yield from (row for row in rows if row["arm"] == arm)
-
-
-def _volumes(runs: dict[tuple[str, str], ArmRun]) -> Chart:
+def _volumes(runs: dict[tuple[str, str], list[Step]]) -> Chart:
     arms: dict[str, list[list[float]]] = defaultdict(list)
     for (_, arm), run in runs.items():
-        arms[arm].append(run.volumes)
+        arms[arm].append([step.volume for step in run])
     traces, told = [], []
     table: list[list[Cell]] = []
     for arm, curves in arms.items():
@@ -144,33 +134,34 @@ def _volumes(runs: dict[tuple[str, str], ArmRun]) -> Chart:
     )
 
 
-def _best(runs: dict[tuple[str, str], ArmRun]) -> Iterator[Chart]:
+def _best(runs: dict[tuple[str, str], list[Step]]) -> Iterator[Chart]:
     for model in dict.fromkeys(model for model, _ in runs):
         traces, told = [], []
         table: list[list[Cell]] = []
         seen: list[float] = []
         for arm, (colour, symbol) in charts.ARMS.items():
             run = runs.get((model, arm))
-            if run is None or run.best[-1] is None:
+            if run is None or run[-1].best is None:
                 continue
-            x = list(range(1, len(run.best) + 1))
+            lowest = [step.best for step in run]
             line = _line(arm) | {"shape": "hv"}
-            traces.append(charts.points(arm, x, run.best, colour=colour, mode="lines", line=line))
-            better = [i for i in range(len(x)) if i == 0 or run.best[i] != run.best[i - 1]]
-            dots = charts.points(
-                arm,
-                [x[i] for i in better],
-                [run.best[i] for i in better],
-                colour=colour,
-                symbol=symbol,
-                texts=[run.texts[i] for i in better],
-                ids=[run.ids[i] for i in better],
-                showlegend=False,
+            traces.append(charts.points(arm, range(1, len(run) + 1), lowest, colour=colour, mode="lines", line=line))
+            better = [i for i in range(len(run)) if i == 0 or lowest[i] != lowest[i - 1]]
+            traces.append(
+                charts.points(
+                    arm,
+                    [i + 1 for i in better],
+                    [lowest[i] for i in better],
+                    colour=colour,
+                    symbol=symbol,
+                    texts=[run[i].text for i in better],
+                    ids=[run[i].trial for i in better],
+                    showlegend=False,
+                )
             )
-            traces.append(dots)
-            seen += [value for value in run.best if value is not None]
-            told.append(f"{arm} {run.best[-1]:.3g}")
-            table += [[arm, x[i], run.best[i], Ref("trial", run.ids[i])] for i in better]
+            seen += [value for value in lowest if value is not None]
+            told.append(f"{arm} {run[-1].best:.3g}")
+            table += [[arm, i + 1, lowest[i], Ref("trial", run[i].trial)] for i in better]
         if traces:
             headings = ["Arm", Num("Trials"), Num("Lowest KLD so far"), "Trial"]
             yield Chart(

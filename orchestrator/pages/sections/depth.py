@@ -52,7 +52,7 @@ def _chart(model: str, mode: str, rows: Sequence[dict[str, Any]]) -> Chart:
             charts.points(
                 f"K {key} V {value}",
                 [row["layer"] for row in curve],
-                [row["kld"] for row in curve],
+                spans,
                 **charts.style(index),
                 texts=[
                     f"trial {row['id']}: layer {row['layer']} · KLD {s.value:.3g} [{s.low:.3g}, {s.high:.3g}]"
@@ -60,7 +60,6 @@ def _chart(model: str, mode: str, rows: Sequence[dict[str, Any]]) -> Chart:
                 ],
                 ids=[row["id"] for row in curve],
                 mode="lines+markers" if len(curve) > 1 else "markers",
-                error_y=charts.spread(spans),
             )
         )
     first, last = rows[0], max(rows, key=lambda row: row["layer"])

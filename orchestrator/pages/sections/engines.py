@@ -57,21 +57,19 @@ def _chart(name: str, unit: str, series: dict[str, str], trials: Sequence[TrialR
         if not mine:
             continue
         spans = [span for trial in mine if (span := metric(trial, key))]
-        values = [span.value for span in spans]
-        seen += values
+        seen += [span.value for span in spans]
         traces.append(
             charts.points(
                 heading,
                 [trial.spec.context for trial in mine],
-                values,
+                spans,
                 **charts.style(index),
                 texts=[
-                    f"{trial.spec.context:,} tokens: {value:.3g} {unit} · trial {trial.id}"
-                    for trial, value in zip(mine, values, strict=True)
+                    f"{trial.spec.context:,} tokens: {span.value:.3g} {unit} · trial {trial.id}"
+                    for trial, span in zip(mine, spans, strict=True)
                 ],
                 ids=[trial.id for trial in mine],
                 mode="lines+markers",
-                error_y=charts.spread(spans),
             )
         )
     present = {key: heading for key, heading in series.items() if any(key in trial.metrics for trial in trials)}

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from swarm.orchestrator.pages import charts
-from swarm.orchestrator.pages.blocks import Block, Chart, Charts, Interval, Num, Paragraph, Ref, Table
+from swarm.orchestrator.pages.blocks import Block, Chart, Charts, Columns, Num, Paragraph, Ref, Table
 from swarm.orchestrator.pages.entities import kld_span
 from swarm.orchestrator.views.source import Source, TooMuchError
 
@@ -34,7 +34,7 @@ ORDER BY kld"""
 
 def blocks(source: Source) -> Sequence[Block]:
     """The fronts, with the other trials behind them."""
-    fronts = source.rows(_FRONT)
+    fronts = [{**row, "span": kld_span(row["kld"], row["stderr"], row["n"])} for row in source.rows(_FRONT)]
     if not fronts:
         return []
     found = []
@@ -62,53 +62,48 @@ def _group(row: Row) -> tuple[str, int, int]:
 
 def _chart(group: tuple[str, int, int], front: Sequence[Row], cloud: Sequence[Row]) -> Chart:
     model, rung, context = group
-    spans = [kld_span(row["kld"], row["stderr"], row["n"]) for row in front]
-    drawn = [(row, span) for row, span in zip(front, spans, strict=True) if row["kld"] > MIN_KLD]
-    seen = [row["kld"] for row in cloud if row["kld"] > MIN_KLD] + [row["kld"] for row, _ in drawn]
+    cloud_drawn, front_drawn = ([row for row in rows if row["kld"] > MIN_KLD] for rows in (cloud, front))
     traces = []
     for arm, (colour, symbol) in charts.ARMS.items():
-        rows = [row for row in cloud if row["arm"] == arm and row["kld"] > MIN_KLD]
+        rows = [row for row in cloud_drawn if row["arm"] == arm]
         if rows:
             traces.append(_points(arm, rows, colour=colour, symbol=symbol, opacity=0.55))
-    line = _points("front", [row for row, _ in drawn], colour=charts.GREEN, mode="lines+markers")
-    line |= {"line": {"color": charts.GREEN, "width": 2, "shape": "hv"}, "marker": {"color": charts.GREEN, "size": 9}}
-    line["error_y"] = charts.spread(span for _, span in drawn)
-    line["text"] = [charts.label(_text(row, span), 160) for row, span in drawn]
+    line = {"color": charts.GREEN, "width": 2, "shape": "hv"}
+    marker = {"color": charts.GREEN, "size": 9}
+    traces.append(_points("front", front_drawn, mode="lines+markers", line=line, marker=marker))
     title = f"{model}, rung {rung}" + (f", context {context:,}" if context != 512 else "")
-    best = front[0]
+    best, last = front[0], front[-1]
     return Chart(
         title,
         f"{len(front)} of {len(front) + len(cloud)} configurations are on the front of {title}: from KLD "
-        f"{best['kld']:.3g} at {best['bits_per_value']:.2f} bits/value to {front[-1]['kld']:.3g} at "
-        f"{front[-1]['bits_per_value']:.2f}.",
-        [*traces, line],
-        charts.layout(charts.axis("bits/value"), charts.log_axis("KLD, nat", seen), 400),
-        _table(title, front, spans),
+        f"{best['kld']:.3g} at {best['bits_per_value']:.2f} bits/value to {last['kld']:.3g} at "
+        f"{last['bits_per_value']:.2f}.",
+        traces,
+        charts.layout(
+            charts.axis("bits/value"),
+            charts.log_axis("KLD, nat", [row["kld"] for row in (*cloud_drawn, *front_drawn)]),
+            400,
+        ),
+        Table.of(f"Pareto front of {title}", front, COLUMNS, folded=True),
     )
 
 
 def _points(name: str, rows: Sequence[Row], **fields: Any) -> dict[str, Any]:
-    x, y = [row["bits_per_value"] for row in rows], [row["kld"] for row in rows]
+    x, y = [row["bits_per_value"] for row in rows], [row.get("span", row["kld"]) for row in rows]
     return charts.points(name, x, y, texts=[_text(row) for row in rows], ids=[row["id"] for row in rows], **fields)
 
 
-def _text(row: Row, span: Interval | None = None) -> str:
-    ends = f" [{span.low:.3g}, {span.high:.3g}]" if span else ""
+def _text(row: Row) -> str:
+    ends = f" [{row['span'].low:.3g}, {row['span'].high:.3g}]" if "span" in row else ""
     where = f"{row['bits_per_value']:.3g} bits, KLD {row['kld']:.3g}{ends}"
     return f"trial {row['id']}: {row['configuration']} · {where} · {row['proposer']}"
 
 
-def _table(title: str, front: Sequence[Row], spans: Sequence[Interval]) -> Table:
-    return Table.of(
-        f"Pareto front of {title}",
-        zip(front, spans, strict=True),
-        {
-            Num("Bits/value"): lambda each: each[0]["bits_per_value"],
-            Num("KLD, 95% interval"): lambda each: each[1],
-            Num("Same top-1"): lambda each: each[0]["same_top1"],
-            "Configuration": lambda each: each[0]["configuration"],
-            "Trial": lambda each: Ref("trial", each[0]["id"]),
-            "Proposer": lambda each: each[0]["proposer"],
-        },
-        folded=True,
-    )
+COLUMNS: Columns = {
+    Num("Bits/value"): "bits_per_value",
+    Num("KLD, 95% interval"): "span",
+    Num("Same top-1"): "same_top1",
+    "Configuration": "configuration",
+    "Trial": lambda row: Ref("trial", row["id"]),
+    "Proposer": "proposer",
+}

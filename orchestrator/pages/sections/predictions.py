@@ -71,13 +71,12 @@ def _chart(rows: Sequence[Row]) -> Chart:
         mine = [row for row in ordered if row["verdict"] == verdict]
         if not mine:
             continue
-        values = [row["observed"] / row["threshold"] for row in mine]
-        spans = [Interval(value, *_ends(row)) for value, row in zip(values, mine, strict=True)]
+        spans = [_over_bound(row) for row in mine]
         seen += [end for span in spans for end in (span.low, span.high)]
         traces.append(
             charts.points(
                 verdict,
-                values,
+                spans,
                 [places[row["id"]] for row in mine],
                 colour=charts.STATUSES[verdict],
                 symbol=charts.SYMBOLS[VERDICTS.index(verdict)],
@@ -85,7 +84,6 @@ def _chart(rows: Sequence[Row]) -> Chart:
                     f"trial {row['id']}: {claim(_prediction(row))} · observed {row['observed']:.3g}" for row in mine
                 ],
                 ids=[row["id"] for row in mine],
-                error_x=charts.spread(spans),
             )
         )
     confirmed = sum(row["verdict"] == "confirmed" for row in rows)
@@ -102,10 +100,11 @@ def _chart(rows: Sequence[Row]) -> Chart:
     )
 
 
-def _ends(row: Row) -> tuple[float, float]:
-    """The ends of the observed interval over the predicted bound."""
-    low, high = (row["observed"] if row[end] is None else row[end] for end in ("low", "high"))
-    return low / row["threshold"], high / row["threshold"]
+def _over_bound(row: Row) -> Interval:
+    """The observed interval over the predicted bound."""
+    value = row["observed"]
+    low, high = (value if row[end] is None else row[end] for end in ("low", "high"))
+    return Interval(value / row["threshold"], low / row["threshold"], high / row["threshold"])
 
 
 def _table(rows: Sequence[Row]) -> Table:
