@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import get_context
@@ -63,7 +63,7 @@ def run(work: Work) -> Done:
         place = str(Path(folder) / "swarm.db")
         with Store.open(place, create=True) as store:
             chosen = _settings(work, place)
-            campaign = launching.create(store, chosen, _cast(work, chosen), work.workers * work.drivers)
+            campaign = launching.create(store, chosen, _workload(work, chosen), work.workers * work.drivers)
             drivers = [context.Process(target=_drive, args=(work, place, ready, answers)) for _ in range(work.drivers)]
             for driver in drivers:
                 driver.start()
@@ -84,21 +84,20 @@ def _drive(work: Work, place: str, ready: Any, answers: Any) -> None:
     """One driver, in a process of its own; sends when it began and the CPU seconds that it took."""
     from swarm.memory.store import Store
     from swarm.orchestrator import launching
-    from swarm.orchestrator.stop import Stop
 
     chosen = _settings(work, place)
-    cast = _cast(work, chosen)
-    with (
-        Stop() as stop,
-        Store.open(place) as store,
-        launching.started(launching.make_pool(chosen, stop)) as pool,
-    ):
+    with Store.open(place) as store, ExitStack() as workers:
+        pool = workers.enter_context(launching.started(launching.make_pool(chosen)))
         while pool.up < work.workers:
             pool.collect(0.1)
-        campaign = store.campaigns.get(NAME)
+        record = store.campaigns.get(NAME)
+        sampling = _six.Sampling(work.milliseconds, {}, work.seed)
+        agents = (sampling, sampling) if work.sampled else None
+        campaign = launching.assemble(store, record, chosen, _workload(work, chosen), pool, workers, agents)
         ready.wait(UP_WITHIN)
         began, used = time.time(), time.process_time()
-        launching.drive(store, campaign, chosen, cast, pool, stop)
+        for _ in campaign:
+            pass
         answers.put((began, time.process_time() - used))
 
 
@@ -117,14 +116,13 @@ def _settings(work: Work, place: str) -> Any:
     )
 
 
-def _cast(work: Work, chosen: Any) -> Any:
+def _workload(work: Work, chosen: Any) -> Any:
     from swarm.orchestrator import launching
     from swarm.orchestrator.rehearsal import MODELS
 
     if not work.sampled:
-        return launching.cast(chosen)
-    agents = _six.Sampling(work.milliseconds, {}, work.seed)
-    return launching.Cast(lambda *_: agents, MODELS, {"rehearsal": "six parameters"})
+        return launching.make_workload(chosen)
+    return launching.Workload(MODELS, {"rehearsal": "six parameters"})
 
 
 def in_memory(trials: int, seed: int, patience: float) -> Done:

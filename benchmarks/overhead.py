@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -67,27 +68,27 @@ def swarm(count: int, seed: int, folder: Path, clock: Clock) -> None:
     """A campaign of ours: store, leases, Ray actors, and the sampler behind the agents' interface."""
     from swarm.memory.store import Store
     from swarm.orchestrator import launching, settings
-    from swarm.orchestrator.launching import Cast
     from swarm.orchestrator.rehearsal import MODELS
-    from swarm.orchestrator.stop import Stop
 
     chosen = settings.load(budget=count, workers=WORKERS, rehearsal="2", seed=seed, store=str(folder / "swarm.db"))
     agents = _six.Sampling(2, {}, seed)
-    cast = Cast(lambda *_: agents, MODELS, {"rehearsal": "six parameters"})
+    workload = launching.Workload(MODELS, {"rehearsal": "six parameters"})
     with (
-        Stop() as stop,
         Store.open(chosen.store, create=True) as store,
-        launching.started(launching.make_pool(chosen, stop)) as pool,
+        ExitStack() as workers,
     ):
+        pool = workers.enter_context(launching.started(launching.make_pool(chosen)))
         while pool.up < WORKERS:
             pool.collect(0.1)
-        campaign = launching.create(store, chosen, cast, pool.workers)
+        record = launching.create(store, chosen, workload, pool.workers)
         agents.study.ask(0)  # reads what the sampler needs, as the others have before they start
+        campaign = launching.assemble(store, record, chosen, workload, pool, workers, (agents, agents))
         clock.start()
-        launching.drive(store, campaign, chosen, cast, pool, stop)
-        clock.tick(count)
-        clock.stop()
-        done = sum(trial.state == "complete" for trial in store.trials.list(campaign.id))
+        for _ in campaign:
+            if campaign.state == "complete" and not clock.trials:  # its workers are still there
+                clock.tick(count)
+                clock.stop()
+        done = sum(trial.state == "complete" for trial in store.trials.list(record.id))
         if done != count:
             raise SwarmError(f"{done} of {count} trials ended well.", "Look at the store of this run.")
 

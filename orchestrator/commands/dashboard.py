@@ -34,8 +34,8 @@ def command(
     from swarm.orchestrator.dashboard import server
     from swarm.orchestrator.dashboard.guard import LOOPBACK
     from swarm.orchestrator.dashboard.site import guarded
+    from swarm.orchestrator.foreground import StopSignals
     from swarm.orchestrator.settings import store_url
-    from swarm.orchestrator.stop import Stop
     from swarm.orchestrator.views.source import open_store
 
     with open_store(store) as opened, server.listen(host, port) as listening:
@@ -54,7 +54,7 @@ def command(
         if browser:
             _open(url)
         try:
-            with Stop():
+            with StopSignals():
                 server.make(guard).run(sockets=[listening])
         except KeyboardInterrupt:
             note("Stopped.")

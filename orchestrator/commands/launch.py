@@ -57,23 +57,12 @@ def command(
 
 
 def _launch(**flags: Any) -> None:
-    from swarm.kernels.errors import UsageError
-    from swarm.memory.store import Store
-    from swarm.orchestrator import launching, settings
-    from swarm.orchestrator.ending import tell
-    from swarm.orchestrator.stop import Stop
+    from swarm.orchestrator import foreground, launching, settings
 
     chosen = settings.load(**flags)
     launching.check(chosen)
-    with Stop() as stop, Store.open(chosen.store, create=True) as store:
-        if any(campaign.name == chosen.name for campaign in store.campaigns.list()):
-            raise UsageError(
-                f"the store has a campaign called {chosen.name!r}.",
-                f"Go on with it by `swarm resume {chosen.name}`, or give another --name.",
-            )
-        with launching.started(launching.make_pool(chosen, stop)) as pool:
-            cast = launching.cast(chosen)
-            campaign = launching.create(store, chosen, cast, pool.workers)
-            state = launching.drive(store, campaign, chosen, cast, pool, stop)
-        tell(store, campaign, state)
-    raise typer.Exit(stop.exit_code)
+    with foreground.StopSignals() as signals:
+        foreground.prepare(chosen)
+        with launching.launch(chosen, signals.arm) as campaign:
+            foreground.run(campaign, signals)
+    raise typer.Exit(signals.exit_code)

@@ -27,26 +27,22 @@ def command(
 
     Examples: `swarm resume`, `swarm resume gemma --workers 4`
     """
+    from swarm.experiments.environment import code_version
     from swarm.memory.store import Store
-    from swarm.orchestrator import launching, settings
-    from swarm.orchestrator.console import say
-    from swarm.orchestrator.ending import tell
-    from swarm.orchestrator.stop import Stop
+    from swarm.orchestrator import foreground, launching, settings
+    from swarm.orchestrator.console import note, say
 
     url = settings.store_url(store)
-    with Stop() as stop, Store.open(url) as opened:
+    with Store.open(url) as opened:
         found = opened.campaigns.get(campaign)
-        if found.state == "complete":
-            say(f"Campaign {found.name} is complete: nothing is left to do.")
-            return
-        chosen = settings.restore(
-            found.settings, url, workers=workers, ray_address=ray_address, trial_timeout=trial_timeout
-        )
-        launching.check(chosen)
-        with launching.started(launching.make_pool(chosen, stop)) as pool:
-            cast = launching.cast(chosen)
-            launching.check_unchanged(found, cast)
-            opened.campaigns.finish(found.id, "running")
-            state = launching.drive(opened, found, chosen, cast, pool, stop)
-        tell(opened, found, state)
-    raise typer.Exit(stop.exit_code)
+    if found.state == "complete":
+        say(f"Campaign {found.name} is complete: nothing is left to do.")
+        return
+    if found.settings.get("code_version") != code_version():
+        note("The measuring code changed since this campaign began; each trial says which code measured it.")
+    flags = {"workers": workers, "ray_address": ray_address, "trial_timeout": trial_timeout}
+    with foreground.StopSignals() as signals:
+        foreground.prepare(settings.restore(found.settings, url, **flags))
+        with launching.resume(url, found.name, signals.arm, **flags) as resumed:
+            foreground.run(resumed, signals)
+    raise typer.Exit(signals.exit_code)

@@ -29,14 +29,14 @@ def command(
     """
     from swarm.experiments.deploy import serving
     from swarm.experiments.models import registry
+    from swarm.orchestrator.foreground import StopSignals
     from swarm.orchestrator.recipes import check, choose
-    from swarm.orchestrator.stop import Stop
 
     name, chosen = choose(model, recipe, kv)
     loaded = registry.load(name)
     check(chosen, loaded)
     try:
-        with Stop():
+        with StopSignals():
             serving.serve(
                 loaded,
                 chosen,

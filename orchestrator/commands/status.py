@@ -27,8 +27,8 @@ def command(
     Examples: `swarm status`, `swarm status --watch`
     """
     from swarm.kernels.errors import UsageError
-    from swarm.orchestrator.monitor.watching import follow
-    from swarm.orchestrator.stop import Stop
+    from swarm.orchestrator.foreground import StopSignals
+    from swarm.orchestrator.monitor.view import follow
     from swarm.orchestrator.views.source import Source, open_store
 
     if watch and json:
@@ -39,8 +39,8 @@ def command(
             return
         found = opened.campaigns.get(campaign)
         if watch and found.state == "running":
-            with Stop() as stop:
-                follow(opened, found, stop)
+            with StopSignals() as signals:
+                follow(opened, found, signals.defer)
             found = opened.campaigns.get(found.id)
         stands = status(Source(opened, found))
         if json:

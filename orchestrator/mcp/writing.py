@@ -206,27 +206,16 @@ class Contributor:
 
     def _strategy(self, source: Source) -> GenerationStrategy:
         """The campaign's agents as they were told what there is; no model has to be on this machine."""
-        from swarm.agents.analysis.engine import AnalysisEngine
-        from swarm.agents.generation.strategy import GenerationStrategy
-        from swarm.experiments.models.base import ModelInfo
-        from swarm.experiments.space.search_space import Space, SpaceSettings
+        from swarm.orchestrator.launching import Workload, make_strategy
+        from swarm.orchestrator.settings import restore
 
         campaign = source.campaign
         told = campaign.settings
         if told.get("rehearsal") is not None or "identity" not in told:
             raise UsageError(f"campaign {campaign.name!r} has no agents.", "Name another --campaign.")
         if campaign.id not in self._strategies:
-            known = {info["name"]: info for info in source.store.models.list()}
-            infos = [ModelInfo.model_validate(known[name]) for name in told["models"]]
-            identity = told["identity"]
-            space = Space(
-                infos,
-                SpaceSettings(context=told["context"]),
-                corpus_digest=identity["corpus"],
-                device=identity["device"],
-            )
-            engine = AnalysisEngine(infos, source.settings)
-            self._strategies[campaign.id] = GenerationStrategy(space, engine, campaign.seed)
+            workload = Workload.stored(source.store, campaign)
+            self._strategies[campaign.id] = make_strategy(restore(told, self._url), workload)
         return self._strategies[campaign.id]
 
 

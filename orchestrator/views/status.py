@@ -98,7 +98,7 @@ def best(source: Source) -> list[dict[str, Any]]:
 
     The keys of `BestRow`, and `same_top1`.
     """
-    from swarm.orchestrator.monitor.news import TARGET_BITS
+    from swarm.orchestrator.monitor.progress import TARGET_BITS
 
     return source.rows(
         f"""SELECT model, rung, trial_id, configuration, kld, bits_per_value, same_top1, proposer FROM best_per_model

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,13 +17,12 @@ import pytest
 
 from swarm.memory.records import Budget, CampaignRecord, CampaignState
 from swarm.memory.store import Store
-from swarm.orchestrator.campaign import Driver
+from swarm.orchestrator.campaign import Campaign
 from swarm.orchestrator.cluster import hidden_paths
 from swarm.orchestrator.leases import HeldLeases
-from swarm.orchestrator.monitor.board import Board
-from swarm.orchestrator.monitor.progress import PlainView
+from swarm.orchestrator.monitor.events import CampaignEvent
+from swarm.orchestrator.monitor.progress import Progress
 from swarm.orchestrator.pool import Pool
-from swarm.orchestrator.stop import Stop
 from swarm.orchestrator.worker import Plan
 
 SWARM = (sys.executable, "-c", "from swarm.orchestrator.cli import main; main()")
@@ -53,44 +53,37 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-class QuietView(PlainView):
-    """Keeps what was told."""
-
-    def __init__(self, board: Board) -> None:
-        super().__init__(board)
-        self.told: list[str] = []
-
-    def _say(self, line: str) -> None:
-        self.told.append(line)
-
-
 @dataclass
 class Driven:
-    """A campaign after a driver has left it."""
+    """A campaign after a driver has left it, with what was told of it."""
 
     state: CampaignState
-    view: QuietView
+    events: list[CampaignEvent]
+    progress: Progress
 
 
 @pytest.fixture
 def drive(pool: Pool) -> Callable[..., Driven]:
-    """Drives a campaign in this process, as `launch` does."""
+    """Drives a campaign in this process, as `launch` does; `stop_after` are the seconds until it is asked to stop."""
 
     def run(
         store: Store,
-        campaign: CampaignRecord,
+        record: CampaignRecord,
         agents: Any,
         *,
         lag: int = 8,
         ttl: float = 20.0,
-        stop: Stop | None = None,
+        stop_after: float | None = None,
     ) -> Driven:
-        view = QuietView(Board(total=campaign.budget.trials))
-        stop = stop or Stop()
-        stop.defer(pool.wake)
+        events, progress = [], Progress()
         with HeldLeases(store, ttl) as leases:
-            driver = Driver(store, campaign, agents, agents, pool, leases, view, stop, lag=lag)
-            return Driven(driver.run(), view)
+            campaign = Campaign(store, record, agents, agents, pool, leases, lag=lag)
+            if stop_after is not None:
+                threading.Timer(stop_after, campaign.stop).start()
+            for event in campaign:
+                events.append(event)
+                progress.apply(event)
+        return Driven(campaign.state, events, progress)
 
     return run
 

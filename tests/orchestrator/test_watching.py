@@ -1,4 +1,4 @@
-"""The live view: what a board makes of a campaign, how it fits into terminals, and following from another process."""
+"""Watching a campaign: its events, what they add up to, how that fits into terminals, and from another process."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from samples import finding, measurement, proposal
 
 from swarm.memory.records import Budget, Prediction
 from swarm.memory.store import Store
-from swarm.orchestrator.monitor import news, panel
-from swarm.orchestrator.monitor.board import Board
-from swarm.orchestrator.monitor.progress import PlainView
-from swarm.orchestrator.monitor.watching import Watch
-from swarm.orchestrator.sketch import sketch
+from swarm.orchestrator.monitor import panel
+from swarm.orchestrator.monitor.events import CampaignOpened, EventReader
+from swarm.orchestrator.monitor.panel import sketch
+from swarm.orchestrator.monitor.progress import Line, Progress
+from swarm.orchestrator.monitor.view import PlainMonitor
 
 from .conftest import SWARM, environment
 
@@ -43,72 +43,85 @@ def run_trials(store, campaign, start, count, *, model="alpha", fail_every=0):
 
 @pytest.fixture
 def watched(store):
+    """A campaign with nothing in it yet, and a reader that has opened it."""
     budget = Budget(trials=40, seconds=600, tokens=1000)
     campaign = store.campaigns.create("night", {"models": ["alpha", "beta"]}, budget, 0)
-    board = Board(total=40, models=("alpha", "beta"), name="night")
-    return campaign, board, Watch(store, campaign.id, board)
+    reader = EventReader(store, campaign.id)
+    return campaign, progress_of(reader.open()), reader
 
 
-def test_whoever_tells_a_board_something_twice_tells_it_once(store, watched):
-    campaign, board, watch = watched
+def progress_of(events, progress=None):
+    progress = progress or Progress()
+    for event in events:
+        progress.apply(event)
+    return progress
+
+
+def test_every_change_is_told_once(store, watched):
+    campaign, progress, reader = watched
     run_trials(store, campaign, 0, 8, fail_every=5)
-    for record in store.trials.list(campaign.id):
-        board.put(record)
-    news_so_far = len(board.feed)
-    watch.look()
-    watch.look()
-    assert (board.done, board.failed, board.running) == (8, 2, 0)
-    assert board.per_model == {"alpha": 8}
-    assert len(board.feed) == news_so_far
-    assert board.spend["trials"].spent == 8
+    events = reader.read()
+    progress_of(events, progress)
+    assert [event.kind for event in events].count("proposal") == 8
+    assert sorted(event.record.id for event in events if event.kind == "trial") == list(range(1, 9))
+    assert reader.read() == []
+    assert (progress.done, progress.failed, progress.running) == (8, 2, 0)
+    assert progress.per_model == {"alpha": 8}
+    assert progress.spend["trials"].spent == 8
 
 
 def test_what_was_there_before_is_no_news_and_what_comes_is(store, watched):
-    campaign, board, watch = watched
+    campaign = watched[0]
     run_trials(store, campaign, 0, 4)
-    watch.begin()
-    assert board.done == 4
-    assert not board.feed
+    reader = EventReader(store, campaign.id)
+    opened, *_ = events = reader.open()
+    assert isinstance(opened, CampaignOpened)
+    progress = progress_of(events)
+    assert (progress.name, progress.total, progress.models) == ("night", 40, ("alpha", "beta"))
+    assert progress.done == 4
+    assert not progress.lines
     store.findings.upsert(campaign.id, finding(1, 2, key="plateau:kld:4.6:alpha"))
     run_trials(store, campaign, 4, 4)
     store.predictions.score(4, "confirmed", observed=0.3, low=0.2, high=0.4)
     store.predictions.score(8, "refuted", observed=0.7)
-    watch.look()
-    kinds = [item.kind for item in board.feed]
+    progress_of(reader.read(), progress)
+    kinds = [line.kind for line in progress.lines]
     assert kinds.count("finding") == 1
-    assert [item.mood for item in board.feed if item.kind == "verdict"] == ["good", "bad"]
-    verdict = next(item.text for item in board.feed if item.kind == "verdict")
-    assert verdict == "prediction confirmed: trial 4 kld <= 0.5, is 0.3 [0.2, 0.4] (tpe)"
-    assert len(board.proposals) == 4
-    assert board.plateaus("alpha") == ["KLD <= 4.6 bits"]
+    verdicts = [line for line in progress.lines if line.kind == "prediction"]
+    assert [line.mood for line in verdicts] == ["good", "bad"]
+    assert verdicts[0].text == "prediction confirmed: trial 4 kld <= 0.5, is 0.3 [0.2, 0.4] (tpe)"
+    assert len(progress.proposals) == 4
+    assert progress.plateaus("alpha") == ["KLD <= 4.6 bits"]
     store.findings.upsert(campaign.id, finding(1, 2, key="plateau:kld:4.6:alpha", status="refuted"))
-    watch.look()
-    assert board.plateaus("alpha") == []
-    assert [item.mood for item in board.feed if item.kind == "finding"] == ["", "bad"]
+    progress_of(reader.read(), progress)
+    assert progress.plateaus("alpha") == []
+    assert [line.mood for line in progress.lines if line.kind == "finding"] == ["", "bad"]
 
 
 def test_best_and_front_are_those_of_the_cheap_rung(store, watched):
-    campaign, board, watch = watched
+    campaign, progress, reader = watched
     for number, (kld, bits, rung) in enumerate([(0.5, 4, 0), (0.3, 5, 0), (0.4, 4.5, 0), (0.1, 3, 1), (0.6, 8, 0)]):
         record = store.trials.add(campaign.id, number, proposal(number, rung=rung))
         store.trials.complete(store.trials.claim(record.id, "driver"), measurement(kld=kld, bits=bits))
-    watch.look()
-    assert (board.best["alpha"].kld, board.best["alpha"].number) == (0.4, 2)
-    assert [(p.bits, p.kld) for p in board.front("alpha")] == [(4, 0.5), (4.5, 0.4), (5, 0.3)]
+    progress_of(reader.read(), progress)
+    assert (progress.best["alpha"].kld, progress.best["alpha"].number) == (0.4, 2)
+    assert progress.front("alpha") == [(0.5, 4), (0.4, 4.5), (0.3, 5)]
 
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
-    """The board of a campaign with everything in it."""
+    """The progress of a campaign with everything in it."""
     with Store.open(tmp_path_factory.mktemp("store") / "swarm.db", create=True) as store:
-        campaign = store.campaigns.create("night", {}, Budget(trials=40, seconds=600, tokens=1000), 0)
-        board = Board(total=40, models=("alpha", "beta"), name="night")
+        settings = {"models": ["alpha", "beta"]}
+        campaign = store.campaigns.create("night", settings, Budget(trials=40, seconds=600, tokens=1000), 0)
+        reader = EventReader(store, campaign.id)
+        progress = progress_of(reader.open())
         run_trials(store, campaign, 0, 24, fail_every=7)
         long = finding(2, 3, key="plateau:kld:4.6:alpha", statement="A long statement about many things. " * 12)
         store.findings.upsert(campaign.id, long)
-        Watch(store, campaign.id, board).look()
-    board.phase = "the agents write their summary"
-    return board
+        progress_of(reader.read(), progress)
+    progress.phase = "the agents write their summary"
+    return progress
 
 
 def test_the_panel_fits_into_every_terminal(full):
@@ -137,7 +150,7 @@ def test_a_terminal_without_unicode_gets_ascii(full):
     assert "####" in drawn
 
 
-@pytest.mark.parametrize("points", [[], [(4.0, 0.1)], [(4.0, 0.0), (4.0, 0.0)], [(3.0, 1e-9), (16.0, 1e3)]])
+@pytest.mark.parametrize("points", [[], [(0.1, 4.0)], [(0.0, 4.0), (0.0, 4.0)], [(1e-9, 3.0), (1e3, 16.0)]])
 def test_a_sketch_of_any_points_keeps_its_size(points):
     lines = sketch(points, points[:1], width=40, height=7)
     assert len(lines) == (7 if points else 0)
@@ -146,12 +159,12 @@ def test_a_sketch_of_any_points_keeps_its_size(points):
 
 
 def test_lines_in_a_pipe_are_short_and_say_what_matters(store, watched, capsys):
-    campaign, board, watch = watched
-    with PlainView(board, watch.look) as view:
+    campaign, progress, reader = watched
+    with PlainMonitor(progress) as shown:
         run_trials(store, campaign, 0, 40, fail_every=9)
         store.findings.upsert(campaign.id, finding(2, 3, key="x", statement="Much ado about nothing. " * 40))
-        view.tick()
-        view.tick()
+        for event in (*reader.read(), *reader.read()):
+            shown.show(event)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 140
     assert any(line.startswith("trial 4 tpe, predicts kld <= 0.5:") for line in lines)
@@ -161,9 +174,9 @@ def test_lines_in_a_pipe_are_short_and_say_what_matters(store, watched, capsys):
 
 
 def test_a_line_is_cut_between_words():
-    assert news.News("phase", "one two three four").line(13) == "one two…"
-    assert news.News("phase", "one two").line(13) == "one two"
-    assert news.News("phase", "x" * 50).line(10) == "x" * 9 + "…"
+    assert Line("phase", "one two three four").cut(13) == "one two…"
+    assert Line("phase", "one two").cut(13) == "one two"
+    assert Line("phase", "x" * 50).cut(10) == "x" * 9 + "…"
 
 
 def test_status_follows_a_campaign_that_another_driver_runs(store, watched, cli):

@@ -8,7 +8,7 @@ from math import log10
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from swarm.orchestrator.monitor.board import TARGET_BITS
+from swarm.orchestrator.monitor.progress import TARGET_BITS
 from swarm.orchestrator.pages import charts
 from swarm.orchestrator.pages.blocks import Block, Cell, Chart, Charts, Num, Paragraph, Ref, Table
 from swarm.orchestrator.views.source import Source, TooMuchError

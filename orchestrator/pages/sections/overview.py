@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from swarm.orchestrator.console import duration
-from swarm.orchestrator.monitor.board import TARGET_BITS
+from swarm.orchestrator.monitor.progress import TARGET_BITS
 from swarm.orchestrator.pages.blocks import Bar, Block, Cell, Num, Ref, Table, Tag, Tiles
 from swarm.orchestrator.pages.entities import CAMPAIGN_TONES, moment
 from swarm.orchestrator.views.source import Source
