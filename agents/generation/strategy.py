@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -154,7 +155,7 @@ class Stride:
     """
 
     weights: Mapping[str, float]
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
     turns: int = 0
 
     def next(self) -> str:
@@ -162,13 +163,11 @@ class Stride:
         total = sum(self.weights.values())
         self.turns += 1
         streams = [name for name, weight in self.weights.items() if weight > 0]
-        chosen = max(streams, key=lambda name: self._behind(name, total))
-        self.counts[chosen] = self.counts.get(chosen, 0) + 1
-        return chosen
-
-    def _behind(self, name: str, total: float) -> float:
         # Rounded, so that sums of shares that are equal on paper tie on every machine.
-        return round(self.turns * self.weights[name] / total - self.counts.get(name, 0), 9)
+        behind = {name: round(self.turns * self.weights[name] / total - self.counts[name], 9) for name in streams}
+        chosen = max(streams, key=behind.__getitem__)
+        self.counts[chosen] += 1
+        return chosen
 
 
 class Schedule:
@@ -196,15 +195,14 @@ class Schedule:
         ]
         self._arms = Stride({"agents": 1 - control_share, "control": control_share})
         self._kinds = {arm: Stride(weights) for arm, weights in kinds.items()}
-        self._turns: dict[str, int] = {}
+        self._turns: Counter[str] = Counter()
 
     def at(self, number: int) -> Plan:
         """The plan for trial `number`."""
         while len(self._plans) <= number:
             arm: Arm = "agents" if self._arms.next() == "agents" else "control"
             kind = self._kinds[arm].next()
-            turn = self._turns.get(kind, 0)
-            self._turns[kind] = turn + 1
-            index, place = divmod(turn, len(self._models))
+            index, place = divmod(self._turns[kind], len(self._models))
+            self._turns[kind] += 1
             self._plans.append((arm, kind, self._models[place], index))
         return self._plans[number]

@@ -16,7 +16,6 @@ class Sampler(ABC):
     """One way to come up with a configuration for the quality trials of the agents' arm."""
 
     name: ClassVar[str]
-    summary: ClassVar[str]
 
     @abstractmethod
     def propose(self, context: ProposalContext) -> Proposal | None:

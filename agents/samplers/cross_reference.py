@@ -18,7 +18,6 @@ class CrossReferenceSampler(Sampler):
     """Completes on this model the pair of configurations that made a difference on another."""
 
     name = "cross_reference"
-    summary = "an effect found on another model, tested here"
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """The missing half of the clearest effect, first the one that does worse; None when all are known here."""

@@ -23,7 +23,7 @@ from swarm.agents.samplers.base import Sampler
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import QuantSpec
-from swarm.memory.records import Proposal, TrialRecord
+from swarm.memory.records import Proposal
 
 Floats = NDArray[np.float64]
 Features = tuple[Floats, NDArray[np.int64]]
@@ -50,7 +50,6 @@ class GaussianProcessSampler(Sampler):
     """The configuration from which a model of all results expects most."""
 
     name = "surrogate"
-    summary = "the largest expected gain under a Gaussian process over all models' trials"
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """A new configuration; None while too little is known, or when nothing promising is new."""
@@ -134,19 +133,24 @@ class Known:
     @classmethod
     def of(cls, context: ProposalContext) -> Known | None:
         """The latest trials; None while too few are of the context's model."""
-        records, points = _measured(context.history.records)
-        own = [place for place, record in enumerate(records) if record.spec.model == context.model]
-        if len(own) < MIN_TRIALS:
+        latest = [
+            (Candidate.of(record.spec), (max(found[0], LOWEST), found[1]))
+            for record in reversed(context.history.records)
+            if is_search(record) and not record.spec.kv.key.method == record.spec.kv.value.method == "none"
+            if (found := objectives(record)) is not None
+        ][:MAX_TRIALS]
+        pool = [candidate for candidate, _ in latest]
+        names = np.array([candidate.template.model for candidate in pool])
+        own = names == context.model
+        if own.sum() < MIN_TRIALS:
             return None
-        values, bits = np.array(points).T
-        names = np.array([record.spec.model for record in records])
+        values, bits = np.array([point for _, point in latest]).T
         level = values.copy()
         for name in set(names):
             level[names == name] -= values[names == name].mean()
         spread = float(level.std()) or 1.0
-        pool = [Candidate.of(record.spec) for record in records]
-        scale = (float(values[own].mean()), spread)
-        return cls(context, pool, level / spread, bits, scale, [points[place] for place in own])
+        points = [point for candidate, point in latest if candidate.template.model == context.model]
+        return cls(context, pool, level / spread, bits, (float(values[own].mean()), spread), points)
 
     def predict(self, pool: Sequence[Candidate]) -> tuple[Floats, Floats, Floats]:
         """Mean and standard deviation of log10 KLD on the model in question, and bits/value, of candidates."""
@@ -169,20 +173,6 @@ class Known:
         cost = _fit(own, self.bits - middle, max(LENGTHS), 0.99, 1e-4)
         bits = middle + cross.covariance(cost.length, 0.99) @ cho_solve(cost.factor, self.bits - middle)
         return centre + spread * mean, spread * np.sqrt(variance), bits
-
-
-def _measured(history: Sequence[TrialRecord]) -> tuple[list[TrialRecord], list[Point]]:
-    """The latest measured trials of quantized caches, latest first, with their objectives."""
-    records, points = [], []
-    for record in reversed(history):
-        plain = record.spec.kv.key.method == record.spec.kv.value.method == "none"
-        found = objectives(record) if is_search(record) and not plain else None
-        if found is not None:
-            records.append(record)
-            points.append((max(found[0], LOWEST), found[1]))
-        if len(records) == MAX_TRIALS:
-            break
-    return records, points
 
 
 def _features(pool: Sequence[Candidate], context: ProposalContext) -> tuple[Features, Features, Features]:

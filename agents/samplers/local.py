@@ -18,7 +18,6 @@ class LocalSampler(Sampler):
     """One factor at a time around what is not dominated."""
 
     name = "neighbour"
-    summary = "one parameter changed in a configuration of the Pareto front"
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """A new one-parameter neighbour of a random member of the front; None without one."""

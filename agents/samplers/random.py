@@ -15,7 +15,6 @@ class RandomSampler(Sampler):
     """The last resort: it is asked when no other sampler has an idea, and always has one."""
 
     name = "random"
-    summary = "uniform over the space"
 
     def propose(self, context: ProposalContext) -> Proposal:
         """A random new configuration."""

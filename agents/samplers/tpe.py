@@ -15,7 +15,6 @@ class TpeSampler(Sampler):
     """Optuna's multi-objective TPE over all trials of the model, those of other proposers included."""
 
     name = "sampler"
-    summary = "TPE over everything the swarm measured on the model"
 
     def __init__(self) -> None:
         self._studies: dict[str, ModelStudy] = {}

@@ -34,7 +34,6 @@ class TransferSampler(Sampler):
     """The clearest gain on another model that has not been tried on this one."""
 
     name = "transfer"
-    summary = "what did well on another model, with a registered prediction"
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """A configuration of another model's front; None when all of them are known here."""

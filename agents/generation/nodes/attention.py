@@ -17,7 +17,6 @@ class AttentionNode(GenerationNode):
     """Numerics of the attention of single layers, where errors can be explained."""
 
     name = "attention"
-    summary = "one layer's logits, output and attention, spread over the depth"
     share = 0.18
 
     def propose(self, context: ProposalContext) -> Proposal | None:

@@ -16,7 +16,6 @@ class GenerationNode(ABC):
     """One kind of trial: `arm` that it is counted in and `share`, its default weight within the arm."""
 
     name: ClassVar[str]
-    summary: ClassVar[str]
     arm: ClassVar[Arm] = "agents"
     share: ClassVar[float] = 0.0
 

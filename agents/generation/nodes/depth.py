@@ -15,7 +15,6 @@ class DepthNode(GenerationNode):
     """Climbs one ladder after the other; the first is the default 4-bit cache."""
 
     name = "depth"
-    summary = "error as a function of the quantized layers"
     share = 0.14
 
     def propose(self, context: ProposalContext) -> Proposal | None:

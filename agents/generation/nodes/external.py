@@ -11,7 +11,6 @@ class ExternalNode(GenerationNode):
     """Takes over the next trial of the agents' arm once something was left; has no share of its own."""
 
     name = "offered"
-    summary = "proposals that other agents and people have left"
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """The oldest proposal from outside that is still new; None while nobody has left one."""

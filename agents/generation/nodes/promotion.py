@@ -17,7 +17,6 @@ class PromotionNode(GenerationNode):
     """Full measurement of what the cheap rung could not rule out."""
 
     name = "promotion"
-    summary = "the next rung for configurations that nothing dominates"
     share = 0.12
 
     def propose(self, context: ProposalContext) -> Proposal | None:

@@ -14,7 +14,6 @@ class PublishedClaimsNode(GenerationNode):
     """The next planned trial, on the context's model when the case in question needs one there."""
 
     name = "agenda"
-    summary = "trials that decide published claims"
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """A planned trial; None when all have been proposed."""

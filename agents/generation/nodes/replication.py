@@ -12,7 +12,6 @@ class ReplicationNode(GenerationNode):
     """The first missing trial of the most promising open finding, on the context's model when it needs one there."""
 
     name = "replication"
-    summary = "open findings again, on other text windows and seeds"
     share = 0.12
 
     def propose(self, context: ProposalContext) -> Proposal | None:

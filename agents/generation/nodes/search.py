@@ -14,7 +14,6 @@ class DefaultNode(GenerationNode):
     """The defaults of the space, in order, measured before anything else."""
 
     name = "default"
-    summary = "the 16-bit run and the default configurations"
     arm = "defaults"
 
     def propose(self, context: ProposalContext) -> Proposal | None:
@@ -29,7 +28,6 @@ class QualityNode(GenerationNode):
     """The first rung: new configurations on whole models and bands of layers."""
 
     name = "quality"
-    summary = "new configurations, from the samplers by their credit"
     share = 0.46
 
     def propose(self, context: ProposalContext) -> Proposal | None:
@@ -44,7 +42,6 @@ class RandomNode(GenerationNode):
     """Half of the control arm: uniform over the space, whatever the results."""
 
     name = "random_search"
-    summary = "control: seeded random search"
     arm = "control"
     share = 0.5
 
@@ -58,7 +55,6 @@ class TpeNode(GenerationNode):
     """Half of the control arm: Optuna without agents, which sees the defaults and the control arm only."""
 
     name = "tpe"
-    summary = "control: plain TPE"
     arm = "control"
     share = 0.5
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from math import isfinite, log10
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,15 @@ from swarm.agents.analysis.pareto import front, is_search, objectives
 from swarm.agents.generation.context import derive, generator
 from swarm.agents.history import OWN_FAULT
 from swarm.agents.settings import AgentSettings
-from swarm.experiments.space.suggest import GivenTrial
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SpecError
 from swarm.memory.records import TrialRecord
 
 if TYPE_CHECKING:
-    import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
+    from optuna.study import Study
 
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.space.search_space import Space
@@ -48,58 +50,57 @@ _WARNING_FILTERS = threading.Lock()
 """Held while warnings are filtered: the filters belong to the process, and two threads would restore each other's."""
 
 
-class GivenParams(GivenTrial):
-    """Given values, remembered with the distributions that they belong to as far as they are asked for."""
+class ParamSource(ABC):
+    """A source of values for the search space that says what it is asked for in Optuna's words."""
 
-    def __init__(self, params: Mapping[str, Any]) -> None:
-        super().__init__(params)
-        self.params: dict[str, Any] = {}
-        self.distributions: dict[str, optuna.distributions.BaseDistribution] = {}
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """The given value."""
-        from optuna.distributions import CategoricalDistribution
-
-        self.distributions[name] = CategoricalDistribution(tuple(choices))
-        self.params[name] = super().suggest_categorical(name, choices)
-        return self.params[name]
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """The given value."""
-        from optuna.distributions import IntDistribution
-
-        self.distributions[name] = IntDistribution(low, high)
-        self.params[name] = super().suggest_int(name, low, high)
-        return int(self.params[name])
-
-
-class SampledParams:
-    """Values that a sampler gives one by one, for a trial that is in no study: `Study.ask` would leave it there."""
-
-    def __init__(self, name: str, storage: optuna.storages.BaseStorage, sampler: optuna.samplers.BaseSampler) -> None:
-        import optuna
-
-        # A view of its own, as a study remembers the trials that it saw until it is asked for one.
-        self._study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
-        self._sampler = sampler
-        self._trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
+    @abstractmethod
+    def value(self, name: str, distribution: BaseDistribution, first: Any) -> Any:
+        """The value of a parameter; `first` is the first that the distribution has."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """One of the choices."""
         from optuna.distributions import CategoricalDistribution
 
-        if len(choices) == 1:
-            return choices[0]
-        distribution = CategoricalDistribution(tuple(choices))
-        return self._sampler.sample_independent(self._study, self._trial, name, distribution)
+        return self.value(name, CategoricalDistribution(tuple(choices)), choices[0])
 
     def suggest_int(self, name: str, low: int, high: int) -> int:
         """A whole number from low to high, both included."""
         from optuna.distributions import IntDistribution
 
-        if low == high:
-            return low
-        return int(self._sampler.sample_independent(self._study, self._trial, name, IntDistribution(low, high)))
+        return int(self.value(name, IntDistribution(low, high), low))
+
+
+class GivenParams(ParamSource):
+    """Given values, remembered with the distributions that they belong to as far as they are asked for."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = given
+        self.params: dict[str, Any] = {}
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def value(self, name: str, distribution: BaseDistribution, first: Any) -> Any:  # noqa: ARG002
+        """The given value."""
+        self.distributions[name] = distribution
+        self.params[name] = self._given[name]
+        return self._given[name]
+
+
+class SampledParams(ParamSource):
+    """Values that a sampler gives one by one, for a trial that is in no study: `Study.ask` would leave it there."""
+
+    def __init__(self, study: Study, storage: BaseStorage, sampler: BaseSampler) -> None:
+        import optuna
+
+        # A view of its own, as a study remembers the trials that it saw until it is asked for one.
+        self._study = optuna.load_study(study_name=study.study_name, storage=storage, sampler=sampler)
+        self._sampler = sampler
+        self._trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
+
+    def value(self, name: str, distribution: BaseDistribution, first: Any) -> Any:
+        """The sampler's value; where there is only one, the sampler is not asked."""
+        if distribution.single():
+            return first
+        return self._sampler.sample_independent(self._study, self._trial, name, distribution)
 
 
 class ModelStudy:
@@ -121,24 +122,19 @@ class ModelStudy:
         self._info = info
         self._settings = settings
         self._seed = seed
-        self._fed: dict[int, tuple[str, int | None]] = {}
         self._chosen: dict[int, list[int]] = {}
+        self._empty()
 
-    @cached_property
-    def study(self) -> optuna.Study:
-        """The Optuna study with everything fed so far."""
+    def _empty(self) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        return optuna.create_study(directions=["minimize", "minimize"], storage=self._storage)
+        self._fed: dict[int, tuple[str, int | None]] = {}
+        self._storage = optuna.storages.InMemoryStorage()
+        self.study = optuna.create_study(directions=["minimize", "minimize"], storage=self._storage)
+        """The Optuna study with everything fed so far."""
 
-    @cached_property
-    def _storage(self) -> optuna.storages.BaseStorage:
-        import optuna
-
-        return optuna.storages.InMemoryStorage()
-
-    def sampler(self, *path: int) -> optuna.samplers.BaseSampler:
+    def sampler(self, *path: int) -> BaseSampler:
         """The sampler of one ask, seeded by the campaign's seed and the path."""
         from swarm.agents.samplers.optuna_bridge.one_trial_tpe import OneTrialTPE
 
@@ -148,9 +144,7 @@ class ModelStudy:
         """Bring the study up to date with the trials of this model, in order; running ones count as pending."""
         wanted = self._thinned([r for r in records if self.belongs(r)])
         if not self._continues(wanted):
-            self._fed.clear()
-            for name in ("study", "_storage"):
-                self.__dict__.pop(name, None)
+            self._empty()
         for record in wanted:
             state, number = self._fed.get(record.number, ("", None))
             if not state:
@@ -227,19 +221,16 @@ class ModelStudy:
     def _constrain(self, number: int, excess: Mapping[str, float]) -> None:
         import optuna
 
-        if not excess:
-            return
-        study_id = self._storage.get_study_id_from_name(self.study.study_name)
-        trial = optuna.Trial(self.study, self._storage.get_trial_id_from_study_id_trial_number(study_id, number))
+        # The ids of a storage that holds one study are the numbers of its trials.
         for name, over in excess.items():
-            trial.set_constraint(name, over)
+            optuna.Trial(self.study, number).set_constraint(name, over)
 
     def ask(self, number: int, attempt: int = 0) -> TrialSpec:
         """The sampler's configuration for a trial number; other attempts give other answers.
 
         Nothing stays behind: what was asked counts only when it comes back as a record.
         """
-        params = SampledParams(self.study.study_name, self._storage, self.sampler(number, 1, attempt))
+        params = SampledParams(self.study, self._storage, self.sampler(number, 1, attempt))
         return self._space.suggest(params, self._info, "quality")
 
     def importances(self, least: int = 8) -> dict[str, float]:

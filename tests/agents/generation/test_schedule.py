@@ -67,7 +67,7 @@ def test_published_claims_take_most_of_the_agents_arm_while_they_have_trials() -
     assert weights(nodes(), {"agenda": 0.1}, planned=True)["agents"]["agenda"] == 0.1
 
 
-def test_every_kind_belongs_to_an_arm_and_says_what_it_is() -> None:
+def test_every_kind_belongs_to_an_arm() -> None:
     """Settings of campaigns hold these names as keys of their shares."""
     assert list(nodes()) == [
         "agenda",
@@ -83,6 +83,5 @@ def test_every_kind_belongs_to_an_arm_and_says_what_it_is() -> None:
     ]
     for name, node in nodes().items():
         assert node.name == name
-        assert node.summary
         assert node.arm in ("defaults", "agents", "control")
         assert node.share >= 0
