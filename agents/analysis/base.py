@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from swarm.agents.history import History
+from swarm.experiments.models.base import ModelInfo
 from swarm.kernels import plugins
 from swarm.memory.records import Finding
-
-if TYPE_CHECKING:
-    from swarm.experiments.models.base import ModelInfo
 
 PACKAGE = "swarm.agents.analysis.analysts"
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import judge
 from swarm.agents.analysis.base import analysts
@@ -15,11 +14,9 @@ from swarm.agents.analysis.judge import Judge, Score
 from swarm.agents.history import History
 from swarm.agents.published_claims.plan import PREFIX, AgendaPlan
 from swarm.agents.settings import AgentSettings
-from swarm.agents.writing.summary import Scribe
+from swarm.agents.writing import summary
+from swarm.experiments.models.base import ModelInfo
 from swarm.memory.records import Finding, Summary
-
-if TYPE_CHECKING:
-    from swarm.experiments.models.base import ModelInfo
 
 OUTSIDERS = ("llm:", "mcp:")
 """How those sign whose claims the analysts would not find by themselves."""
@@ -114,7 +111,7 @@ class AnalysisEngine:
             words: what an LLM says about them; left out where its references do not hold.
         """
         remarks = self.plan.remarks() if self.plan else ()
-        return Scribe(self.infos, self.settings).summarise(history, words, remarks)
+        return summary.summarise(history, self.infos, self.settings, words, remarks)
 
     def _said(self, found: Sequence[Finding], history: History) -> list[Finding]:
         """What LLM roles and agents outside have claimed beyond the analysts, judged on the data of now."""

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log
-from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results
 from swarm.agents.analysis.base import Analyst
@@ -17,11 +16,9 @@ from swarm.agents.analysis.claims import Claim, by_token
 from swarm.agents.analysis.results import ConfigResult, Results, config_key
 from swarm.agents.analysis.statistics import CONFIDENCE
 from swarm.agents.history import History
+from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.spec import TrialSpec
 from swarm.memory.records import Effect, Finding, FindingRecord, FindingStatus, Prediction, TrialRecord, Verdict
-
-if TYPE_CHECKING:
-    from swarm.experiments.models.base import ModelInfo
 
 ALPHA = 1 - CONFIDENCE
 MAX_REPLICATES = 3

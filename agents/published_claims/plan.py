@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results
 from swarm.agents.analysis.claims import Claim, token
@@ -16,12 +15,10 @@ from swarm.agents.analysis.results import ConfigResult, Place, config_key
 from swarm.agents.history import FINISHED, History
 from swarm.agents.published_claims.schema import SELECTORS, Agenda, PublishedClaim
 from swarm.experiments.identity import fingerprint
+from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Effect, Finding, FindingStatus, Prediction, TrialRecord
-
-if TYPE_CHECKING:
-    from swarm.experiments.models.base import ModelInfo
 
 AUTHOR = "agenda"
 PREFIX = "agenda:"

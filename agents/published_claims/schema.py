@@ -9,18 +9,16 @@ import hashlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.protocols import base as protocols
 from swarm.experiments.space.sides import side
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SpecError, SwarmError, UnknownNameError, UsageError
 from swarm.kernels.spec import FrozenModel, KVSpec, QuantSpec
-
-if TYPE_CHECKING:
-    from swarm.experiments.models.base import ModelInfo
 
 FOLDER = Path(__file__).parent
 

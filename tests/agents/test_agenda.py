@@ -12,8 +12,8 @@ from swarm.agents.published_claims import schema
 from swarm.agents.published_claims.plan import AgendaPlan, verdict
 from swarm.agents.published_claims.schema import NEEDED, AgendaError, PublishedClaim
 from swarm.agents.settings import AgentSettings
+from swarm.agents.writing.checks import problems
 from swarm.agents.writing.references import Resolver
-from swarm.agents.writing.summary import accept
 from swarm.experiments.identity import fingerprint
 from swarm.experiments.space.search_space import Space
 from swarm.experiments.spec import Metric
@@ -238,6 +238,6 @@ def test_a_campaign_with_an_agenda_spends_its_budget_on_it(make_lab, make_info, 
     }
     summary = strategy.engine.summarise(history)
     resolver = Resolver(history, AgentSettings())
-    assert accept(summary, resolver) == []
+    assert problems(summary.text, resolver) == []
     assert "## The agenda's claims" in summary.text
     assert "untested: key-bias-breaks-int4" in summary.text

@@ -5,7 +5,6 @@ import pytest
 
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
-from swarm.agents.writing import summary as scribe
 from swarm.agents.writing.checks import problems
 from swarm.agents.writing.references import (
     PATTERN,
@@ -137,7 +136,7 @@ def test_the_built_in_summary_stands_its_own_test(make_lab, simulate, infos, see
     run = simulate(make_lab(seed=seed, law=lambda s: 0.8 * (s.kv.key.rotation == "random")), infos, budget, seed=seed)
     summary = run.strategy.engine.summarise(run.history)
     resolver = Resolver(run.history, AgentSettings())
-    assert scribe.accept(summary, resolver) == []
+    assert problems(summary.text, resolver) == []
     shown_text = resolver.render(summary.text)
     assert "unresolved" not in shown_text
     assert not PATTERN.search(shown_text)

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from math import log
-from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.base import Analyst
@@ -14,10 +13,8 @@ from swarm.agents.analysis.claims import token
 from swarm.agents.analysis.results import FLOOR
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
+from swarm.experiments.models.base import ModelInfo
 from swarm.memory.records import Finding, TrialRecord
-
-if TYPE_CHECKING:
-    from swarm.experiments.models.base import ModelInfo
 
 MIN_TRIALS = 5
 """Trials that a fit needs on each model."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.base import Analyst
@@ -12,10 +11,8 @@ from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
 from swarm.agents.analysis.results import ConfigResult, Results
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
+from swarm.experiments.models.base import ModelInfo
 from swarm.memory.records import Finding
-
-if TYPE_CHECKING:
-    from swarm.experiments.models.base import ModelInfo
 
 MAX_BITS_APART = 0.5
 """Bits per value that configurations may differ in, so that a contrast is about the method and not about the cost."""

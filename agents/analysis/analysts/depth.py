@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from math import log
-from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.base import Analyst
@@ -13,11 +12,9 @@ from swarm.agents.analysis.claims import NEGLIGIBLE, token
 from swarm.agents.analysis.results import ConfigResult, config_key, config_label
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
+from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.spec import TrialSpec
 from swarm.memory.records import Finding
-
-if TYPE_CHECKING:
-    from swarm.experiments.models.base import ModelInfo
 
 MIN_DEPTHS = 3
 """Depths that a slope is fitted through, at least."""

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import statistics
 from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import token
 from swarm.agents.history import OWN_FAULT, History
+from swarm.experiments.models.base import ModelInfo
 from swarm.memory.records import Effect, Finding, TrialRecord
-
-if TYPE_CHECKING:
-    from swarm.experiments.models.base import ModelInfo
 
 COLLAPSE_KLD = 1.0
 """KLD in nats from which the model's predictions are lost."""

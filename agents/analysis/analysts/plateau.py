@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import log
-from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results
 from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import token
 from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.history import History
+from swarm.experiments.models.base import ModelInfo
 from swarm.memory.records import Effect, Finding
-
-if TYPE_CHECKING:
-    from swarm.experiments.models.base import ModelInfo
 
 BUDGETS = (3.5, 4.6, 6.6, 8.6)
 """Bits per value up to which the best KLD is looked at: a 3, 4, 6 and 8-bit cache with metadata."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.base import Analyst
@@ -12,10 +11,8 @@ from swarm.agents.analysis.pairs import ControlledPair, controlled
 from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
+from swarm.experiments.models.base import ModelInfo
 from swarm.memory.records import Finding
-
-if TYPE_CHECKING:
-    from swarm.experiments.models.base import ModelInfo
 
 MAX_FINDINGS = 8
 """Findings per model, the clearest first."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, permutations
-from typing import TYPE_CHECKING
 
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.base import Analyst
@@ -13,10 +12,8 @@ from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
 from swarm.agents.analysis.results import ConfigResult, Results, config_key
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
+from swarm.experiments.models.base import ModelInfo
 from swarm.memory.records import Effect, Finding, TrialRecord
-
-if TYPE_CHECKING:
-    from swarm.experiments.models.base import ModelInfo
 
 MIN_SHARED = 8
 """Shared configurations that a rank correlation needs."""
