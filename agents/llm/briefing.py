@@ -14,19 +14,21 @@ import numpy as np
 
 from swarm.agents.analysis.judge import STATUS_ORDER, weight
 from swarm.agents.analysis.results import ConfigResult
+from swarm.agents.analysis.statistics import residuals
 from swarm.agents.generation import bandit
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy
 from swarm.agents.writing.references import shown
+from swarm.agents.writing.summary import spread
 from swarm.kernels import plugins
 from swarm.kernels.quantizers import base as quantizers
 
-MOST_TEXT = 300
-MOST_ROWS = 12
-LEAST = 8
+MAX_TEXT_CHARS = 300
+MAX_ROWS = 12
+MIN_TRIALS = 8
 """Trials that importances and densities need."""
 
-TELLING = 0.02
+MIN_IMPORTANCE = 0.02
 """Importances below this are not told."""
 
 NOTICE = (
@@ -46,10 +48,10 @@ def brief(context: ProposalContext, task: Mapping[str, Any], room: int) -> str:
     sections: list[tuple[str, Any]] = [
         ("models", [_model(context, name) for name in context.infos]),
         ("methods", _methods()),
-        ("best", {name: [_cell(c) for c in _spread(context.front(name))] for name in context.infos}),
+        ("best", {name: [_row(r) for r in _front(context, name)] for name in context.infos}),
         ("findings", _findings(context)),
         ("reviews", _reviews(context)),
-        ("recent", {name: [_cell(c) for c in _recent(context, name)] for name in context.infos}),
+        ("recent", {name: [_row(r) for r in _recent(context, name)] for name in context.infos}),
         ("importances", {name: importances(context, name) for name in context.infos}),
         ("densities", {name: densities(context, name) for name in context.infos}),
         ("credit", _credit(context)),
@@ -95,24 +97,23 @@ def _methods() -> dict[str, Any]:
     return found
 
 
-def _cell(cell: ConfigResult) -> list[Any]:
+def _row(result: ConfigResult) -> list[Any]:
     """Trial id, label, bits per value, KLD with its interval."""
-    record = cell.records[0]
-    low, high = cell.interval
-    kld = record.metrics[cell.metric].value
-    return [record.id, cell.label, *(float(shown(x)) for x in (cell.bits or 0.0, kld, low, high))]
+    record = result.records[0]
+    kld = record.metrics[result.metric].value
+    return [record.id, result.label, *(float(shown(x)) for x in (result.bits or 0.0, kld, *result.interval))]
 
 
-def _spread(cells: Sequence[ConfigResult]) -> list[ConfigResult]:
-    ordered = sorted(cells, key=lambda cell: cell.bits or 0.0)
-    if len(ordered) <= MOST_ROWS:
-        return ordered
-    return [ordered[round(i * (len(ordered) - 1) / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]
+def _front(context: ProposalContext, model: str) -> Sequence[ConfigResult]:
+    return spread(sorted(context.front(model), key=lambda result: result.bits or 0.0), MAX_ROWS)
+
+
+def _cheap_rung(context: ProposalContext, model: str) -> list[ConfigResult]:
+    return [result for (name, _), result in context.cells.items() if name == model and not result.spec.rung]
 
 
 def _recent(context: ProposalContext, model: str) -> list[ConfigResult]:
-    cells = [c for (name, _), c in context.cells.items() if name == model and not c.spec.rung]
-    return sorted(cells, key=lambda c: c.records[0].number)[-MOST_ROWS:]
+    return sorted(_cheap_rung(context, model), key=lambda result: result.records[0].number)[-MAX_ROWS:]
 
 
 def _findings(context: ProposalContext) -> list[dict[str, Any]]:
@@ -122,21 +123,17 @@ def _findings(context: ProposalContext) -> list[dict[str, Any]]:
             "id": context.ids.get(finding.key),
             "kind": finding.kind,
             "status": finding.status,
-            "says": finding.statement[:MOST_TEXT],
-            "effect": finding.effect and [float(shown(x)) for x in _ends(finding.effect)],
+            "says": finding.statement[:MAX_TEXT_CHARS],
+            "effect": (e := finding.effect) and [float(shown(x)) for x in (e.value, e.low, e.high)],
         }
-        for finding in ordered[:MOST_ROWS]
+        for finding in ordered[:MAX_ROWS]
     ]
 
 
-def _ends(effect: Any) -> tuple[float, float, float]:
-    return effect.value, effect.low, effect.high
-
-
 def _reviews(context: ProposalContext) -> list[dict[str, str]]:
-    reviewed = [s for s in context.history.summaries if s.summary.state != "pending"]
+    reviewed = [s for s in context.history.summaries if s.summary.state != "pending"][-5:]
     return [
-        {"summary": s.summary.title[:80], "verdict": s.summary.state, "note": s.note[:MOST_TEXT]} for s in reviewed[-5:]
+        {"summary": s.summary.title[:80], "verdict": s.summary.state, "note": s.note[:MAX_TEXT_CHARS]} for s in reviewed
     ]
 
 
@@ -145,38 +142,22 @@ def _credit(context: ProposalContext) -> dict[str, list[int]]:
     return {name: [r.hits, r.trials] for name, r in bandit.hit_rates(context.history.records, context.settings).items()}
 
 
-def _parameters(
-    context: ProposalContext, model: str
-) -> tuple[list[dict[str, Any]], np.ndarray[Any, np.dtype[np.float64]]]:
-    """Search parameters and what bits do not explain of ln KLD, of all whole-cache trials of a model."""
-    cells = [
-        cell
-        for (name, _), cell in context.cells.items()
-        if name == model and not cell.spec.rung and cell.bits is not None and context.expresses(cell.records[0].spec)
-    ]
-    if len(cells) < LEAST:
-        return [], np.zeros(0)
-    level = np.array([cell.level for cell in cells])
-    bits = np.array([cell.bits for cell in cells], dtype=float)
-    design = np.stack([np.ones_like(bits), bits], axis=1)
-    rest = level - design @ np.linalg.lstsq(design, level, rcond=None)[0]
-    return [context.space.params(cell.records[0].spec) for cell in cells], rest
-
-
 def importances(context: ProposalContext, model: str) -> dict[str, float]:
     """Optuna's importances of the search parameters for ln KLD, beyond the cost in bits; the largest first."""
     # A study of its own: this runs beside the campaign, whose studies are not to be shared between threads.
     study = ModelStudy(context.space, context.infos[model], context.settings, context.seed)
     study.feed(context.history.records)
-    found = {name: round(value, 2) for name, value in study.importances(LEAST).items() if value >= TELLING}
-    return dict(sorted(found.items(), key=lambda item: -item[1])[:MOST_ROWS])
+    found = {name: round(value, 2) for name, value in study.importances(MIN_TRIALS).items() if value >= MIN_IMPORTANCE}
+    return dict(sorted(found.items(), key=lambda item: -item[1])[:MAX_ROWS])
 
 
 def densities(context: ProposalContext, model: str) -> dict[str, dict[str, float]]:
     """How much more often than in the rest each choice occurs in the best quarter, for what its bits allow."""
-    params, rest = _parameters(context, model)
-    if not params:
+    measured = [r for r in _cheap_rung(context, model) if r.bits is not None and context.expresses(r.spec)]
+    if len(measured) < MIN_TRIALS:
         return {}
+    params = [context.space.params(result.spec) for result in measured]
+    rest = residuals([result.bits or 0.0 for result in measured], [result.level for result in measured])
     best = set(np.argsort(rest)[: max(2, len(rest) // 4)].tolist())
     found: dict[str, dict[str, float]] = {}
     for name in sorted({key for p in params for key in p}):
@@ -184,12 +165,10 @@ def densities(context: ProposalContext, model: str) -> dict[str, dict[str, float
         outside = [str(p[name]) for i, p in enumerate(params) if i not in best and name in p]
         if len(inside) < 2 or len(outside) < 2:
             continue
-        lift = {
-            value: round(
-                (inside.count(value) + 0.5) / (len(inside) + 1) / ((outside.count(value) + 0.5) / (len(outside) + 1)), 1
-            )
-            for value in sorted({*inside, *outside})
-        }
+        lift = {}
+        for value in sorted({*inside, *outside}):
+            expected = (outside.count(value) + 0.5) / (len(outside) + 1)
+            lift[value] = round((inside.count(value) + 0.5) / (len(inside) + 1) / expected, 1)
         telling = {value: x for value, x in lift.items() if x >= 2 or x <= 0.5}
         if telling:
             found[name] = telling

@@ -1,16 +1,17 @@
 """Numbers in texts as references into the store: `{trial:12:kld}`, `{finding:3:value}`, `{fact:control.gain}`.
 
-Resolves them from a history when a text is shown. Knows no prose.
+They are resolved from a history when a text is shown.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from swarm.agents.analysis import control_arm
+from swarm.agents.analysis import control_arm, judge
 from swarm.agents.analysis.results import config_label
 from swarm.agents.generation import bandit
 from swarm.agents.history import History
@@ -141,13 +142,6 @@ def shown(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _effect(finding: Finding) -> str:
-    effect = finding.effect
-    if effect is None:
-        return "no effect size"
-    return f"{effect.name} {_size(finding)}"
-
-
 _OF_TRIAL: dict[str, Callable[[TrialRecord], str]] = {
     "": lambda trial: f"trial {trial.id}",
     "label": lambda trial: config_label(trial.spec),
@@ -165,7 +159,7 @@ _OF_FINDING: dict[str, Callable[[str, Finding], str]] = {
     "": lambda identity, _: f"finding {identity}",
     "statement": lambda _, finding: finding.statement,
     "status": lambda _, finding: finding.status,
-    "effect": lambda _, finding: _effect(finding),
+    "effect": lambda _, finding: f"{finding.effect.name} {_size(finding)}" if finding.effect else _size(finding),
     "size": lambda _, finding: _size(finding),
     # Of an agenda: what is claimed, whatever the model, and whether it is so.
     "claim": lambda _, finding: finding.statement.rpartition(" (on ")[0] or finding.statement,
@@ -192,25 +186,17 @@ def _credits(history: History, settings: AgentSettings) -> dict[str, float]:
 
 
 def _predictions(history: History) -> dict[str, float]:
-    from swarm.agents.analysis import judge
-
-    facts: dict[str, float] = {}
+    facts: Counter[str] = Counter()
     for record in history.records:
         score = judge.score(record, history)
         if score is None or score.verdict == "open":
             continue
-        name = f"predictions.{record.proposer}"
-        facts[f"{name}.scored"] = facts.get(f"{name}.scored", 0) + 1
-        for verdict in ("confirmed", "refuted", "inconclusive"):
-            facts[f"{name}.{verdict}"] = facts.get(f"{name}.{verdict}", 0) + (score.verdict == verdict)
         taught = score.verdict != "inconclusive" and history.is_taught(record)
-        facts[f"{name}.transfers"] = facts.get(f"{name}.transfers", 0) + taught
-        facts[f"{name}.transfer_hits"] = facts.get(f"{name}.transfer_hits", 0) + (
-            taught and score.verdict == "confirmed"
-        )
-    for name in {key.rpartition(".")[0] for key in facts}:
-        facts[f"{name}.rate"] = facts[f"{name}.confirmed"] / facts[f"{name}.scored"]
-    return facts
+        counts = {verdict: score.verdict == verdict for verdict in ("confirmed", "refuted", "inconclusive")}
+        counts |= {"scored": True, "transfers": taught, "transfer_hits": taught and counts["confirmed"]}
+        facts.update({f"predictions.{record.proposer}.{name}": int(count) for name, count in counts.items()})
+    names = {key.rpartition(".")[0] for key in facts}
+    return {**facts, **{f"{name}.rate": facts[f"{name}.confirmed"] / facts[f"{name}.scored"] for name in names}}
 
 
 def _control(history: History, settings: AgentSettings) -> dict[str, float]:
