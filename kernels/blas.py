@@ -1,8 +1,9 @@
 """Which BLAS multiplies matrices on the CPU, and how to get a fast one.
 
 MLX's Linux wheel links the reference BLAS, tens of times slower than OpenBLAS. Symbols of a library that is loaded
-globally before `mlx.core` win, so an OpenBLAS from another wheel or from the system takes over. Without one
-everything works, slowly. On macOS MLX uses Accelerate and there is nothing to do.
+globally before `mlx.core` win, so an OpenBLAS from another wheel or from the system takes over. Where `mlx.core` came
+first, its calls are bound again to OpenBLAS; where that cannot be, one warning says so. Without an OpenBLAS everything
+works, slowly. On macOS MLX uses Accelerate and there is nothing to do.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ import ctypes
 import ctypes.util
 import importlib.util
 import os
+import platform
 import re
 import sys
 import sysconfig
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+LATE = "mlx.core was imported before OpenBLAS was loaded: import swarm's part first, or call use_openblas() before it."
 INSTALL = "Install the package cmeel-openblas, or the system's OpenBLAS (Debian: libopenblas0-pthread)."
 # No reference BLAS comes near this on any processor; every optimized one passes it.
 FAST_GFLOPS = 15.0
@@ -44,7 +49,7 @@ class BlasStatus:
 class _Loaded:
     handle: ctypes.CDLL
     path: str
-    in_time: bool
+    in_force: bool
 
 
 @cache
@@ -52,20 +57,26 @@ def _openblas() -> tuple[_Loaded | None, tuple[str, ...]]:
     """The OpenBLAS loaded into this process (on Linux, on first call), or why there is none."""
     failures = []
     if sys.platform == "linux":
-        in_time = "mlx.core" not in sys.modules
-        for path in _candidates():
+        late = "mlx.core" in sys.modules
+        for path in candidates():
             try:
-                return _Loaded(_open(path), path, in_time), ()
+                library = _open(path)
             except OSError as error:
                 failures.append(f"{path}: {error}")
+                continue
+            in_force = not late or rebind(library)
+            if not in_force and _mlx_gflops() < FAST_GFLOPS:
+                warnings.warn(f"Matrix products take tens of times longer than they need. {LATE}", RuntimeWarning, 2)
+            return _Loaded(library, path, in_force), ()
     return None, tuple(failures)
 
 
 def use_openblas(threads: int | None = None) -> BlasStatus:
     """Put an OpenBLAS in force for MLX, once per process, and set its number of threads.
 
-    Call it before the first import of `mlx.core`; later calls only set the threads. Never fails: what is missing
-    is in the status.
+    Best before the first import of `mlx.core`: see `rebind` for what a later call can do. Further calls only set the
+    threads. Never fails: what is missing is in the status, and a warning says once when products stay slow because
+    `mlx.core` came first.
     """
     _openblas()
     if threads is not None:
@@ -102,11 +113,11 @@ def status(measure: bool = False) -> BlasStatus:
     handle.openblas_get_num_threads.restype = ctypes.c_int
     name = " ".join(handle.openblas_get_config().decode().split()[:2])
     core = _core_name(handle)
-    in_force = loaded.in_time
+    in_force = loaded.in_force
     if gflops is not None:
         # The same product through OpenBLAS itself: MLX is within a small factor of it, or does not call it.
         in_force = gflops > 0.2 * _direct_gflops(handle)
-    remedy = "" if in_force else "mlx.core was imported before OpenBLAS was loaded: call use_openblas() first."
+    remedy = "" if in_force else LATE
     return BlasStatus(
         f"{name} {core}".strip(), loaded.path, handle.openblas_get_num_threads(), in_force, remedy, gflops
     )
@@ -117,7 +128,7 @@ def _core_name(handle: ctypes.CDLL) -> str:
     return f"({handle.openblas_get_corename().decode()})"
 
 
-def _candidates() -> list[str]:
+def candidates() -> list[str]:
     """Paths of OpenBLAS libraries, best first: the wheel's, then the system's."""
     found = [Path(root) / "cmeel.prefix" / "lib" / "libopenblas.so" for root in _site_dirs()]
     paths = [str(path) for path in found if path.exists()]
@@ -137,11 +148,61 @@ def _open(path: str) -> ctypes.CDLL:
     except OSError as error:
         if "libgfortran" not in str(error):
             raise
-        _provide_gfortran()
+        provide_gfortran()
         return ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
 
 
-def _provide_gfortran() -> None:
+class _LinkMap(ctypes.Structure):
+    """Where the dynamic loader put a library: the head of `struct link_map` in <link.h>."""
+
+    _fields_ = (("base", ctypes.c_size_t), ("name", ctypes.c_char_p), ("dynamic", ctypes.c_size_t))
+
+
+def rebind(openblas: ctypes.CDLL) -> bool:
+    """Send MLX's calls to OpenBLAS although it was imported first; whether float32 products go there now.
+
+    A library calls others through a table of addresses, which the dynamic loader fills in. Here the addresses of BLAS
+    functions (`cblas_*`) are filled in once more, as the loader would have done with OpenBLAS in time. Nothing is done
+    where the table is read-only, or where the loader is not glibc's.
+    """
+    if platform.libc_ver()[0] != "glibc" or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return False
+    maps = Path("/proc/self/maps").read_text()
+    found = re.findall(r"^([0-9a-f]+)-([0-9a-f]+) rw.. ", maps, re.MULTILINE)
+    writable = [(int(start, 16), int(end, 16)) for start, end in found]
+    bound = set()
+    for path in dict.fromkeys(re.findall(r"(/\S*/mlx/\S*\.so\S*)$", maps, re.MULTILINE)):
+        for name, slot in _call_slots(ctypes.CDLL(path)):
+            if name.startswith("cblas_") and hasattr(openblas, name):
+                if not any(start <= slot < end for start, end in writable):
+                    return False
+                address = ctypes.cast(getattr(openblas, name), ctypes.c_void_p)
+                ctypes.c_void_p.from_address(slot).value = address.value
+                bound.add(name)
+    return "cblas_sgemm" in bound
+
+
+def _call_slots(library: ctypes.CDLL) -> Iterator[tuple[str, int]]:
+    """Names of the functions that a library calls in others, and the places that hold their addresses (64-bit ELF)."""
+    link_map = ctypes.POINTER(_LinkMap)()
+    rtld_di_linkmap = 2
+    if ctypes.CDLL(None).dlinfo(ctypes.c_void_p(library._handle), rtld_di_linkmap, ctypes.byref(link_map)):
+        return
+    size_of_calls, names, symbols, calls = 2, 5, 6, 23  # DT_PLTRELSZ, DT_STRTAB, DT_SYMTAB, DT_JMPREL
+    entries: dict[int, int] = {}
+    at = link_map.contents.dynamic
+    while tag := ctypes.c_size_t.from_address(at).value:
+        entries[tag] = ctypes.c_size_t.from_address(at + 8).value
+        at += 16
+    if not {size_of_calls, names, symbols, calls} <= entries.keys():
+        return
+    for call in range(entries[calls], entries[calls] + entries[size_of_calls], 24):
+        offset, info = (ctypes.c_size_t.from_address(call + 8 * field).value for field in range(2))
+        name = ctypes.c_uint32.from_address(entries[symbols] + 24 * (info >> 32)).value
+        yield ctypes.string_at(entries[names] + name).decode(), link_map.contents.base + offset
+
+
+def provide_gfortran() -> None:
     """Load a wheel's private libgfortran under its public name, for systems that have none.
 
     Wheels carry the library under a mangled SONAME (`libgfortran-<hash>.so.5`), and the loader matches by SONAME.

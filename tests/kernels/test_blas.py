@@ -1,6 +1,7 @@
 """Which BLAS is in force: every case in a process of its own, since the choice is made once per process."""
 
 import json
+import platform
 import subprocess
 import sys
 
@@ -13,9 +14,12 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MLX brings
 REPORT = "import json, dataclasses; print(json.dumps(dataclasses.asdict(blas.status(measure=True))))"
 
 
+def run(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+
+
 def status_after(*lines: str) -> dict:
-    script = "\n".join(("from swarm.kernels import blas", *lines, REPORT))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    done = run("\n".join(("from swarm.kernels import blas", *lines, REPORT)))
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -31,12 +35,48 @@ def test_openblas_loaded_first_is_in_force_and_measured() -> None:
 
 
 @linux
-def test_too_late_is_measured_and_said() -> None:
+def test_openblas_is_in_force_although_mlx_came_first() -> None:
     found = status_after("import mlx.core", "blas.use_openblas(1)")
     if found["library"] == "reference BLAS":
         pytest.skip("no OpenBLAS on this machine")
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("calls are bound again with glibc only")
+    assert found["in_force"]
+    assert found["remedy"] == ""
+
+
+@linux
+def test_both_orders_give_the_same_bits() -> None:
+    product = (
+        "import hashlib, numpy as np, mlx.core as mx",
+        "a, b = (mx.array(x.astype(np.float32)) for x in np.random.default_rng(0).normal(size=(2, 200, 200)))",
+        "print(hashlib.sha256(np.array(a @ b).tobytes()).hexdigest())",
+    )
+    orders = (
+        ("from swarm.kernels import blas", "blas.use_openblas(1)", *product),
+        ("import mlx.core as mx", "from swarm.kernels import blas", "blas.use_openblas(1)", *product),
+    )
+    found = {run("\n".join(lines)).stdout for lines in orders}
+    assert len(found) == 1
+
+
+@linux
+def test_what_cannot_be_put_in_force_is_warned_of_once() -> None:
+    script = (
+        "from swarm.kernels import blas",
+        "import mlx.core",
+        "blas.rebind = lambda openblas: False",
+        "blas.use_openblas(1)",
+        "blas.use_openblas(1)",
+        REPORT,
+    )
+    done = run("\n".join(script))
+    found = json.loads(done.stdout)
+    if found["library"] == "reference BLAS" or found["gflops"] > blas.FAST_GFLOPS:
+        pytest.skip("no OpenBLAS on this machine, or MLX has a fast BLAS of its own")
     assert not found["in_force"]
-    assert "before" in found["remedy"]
+    assert found["remedy"] in done.stderr
+    assert done.stderr.count("RuntimeWarning") == 1
 
 
 @linux
@@ -60,7 +100,7 @@ def test_a_damaged_library_costs_speed_and_nothing_else(tmp_path) -> None:
     broken = tmp_path / "libopenblas.so"
     broken.write_bytes(b"\x7fELF" + bytes(60))
     found = status_after(
-        f"blas._candidates = lambda: [{str(broken)!r}]",
+        f"blas.candidates = lambda: [{str(broken)!r}]",
         "blas.use_openblas(1)",
         "import mlx.core as mx, numpy as np",
         "a = np.arange(12, dtype=np.float32).reshape(3, 4)",
@@ -73,7 +113,7 @@ def test_a_damaged_library_costs_speed_and_nothing_else(tmp_path) -> None:
 
 @linux
 def test_a_wheel_supplies_the_fortran_runtime() -> None:
-    script = "import ctypes; from swarm.kernels import blas; blas._provide_gfortran(); ctypes.CDLL('libgfortran.so.5')"
+    script = "import ctypes; from swarm.kernels import blas; blas.provide_gfortran(); ctypes.CDLL('libgfortran.so.5')"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
