@@ -283,7 +283,7 @@ class PackedKVCache:
 
 def make_cache(
     model: Any,
-    kv: KVSpec | None = None,
+    kv: KVSpec | str | None = None,
     *,
     seed: int = 0,
     factors: Mapping[int, Mapping[str, Factors]] | None = None,
@@ -292,15 +292,15 @@ def make_cache(
 
     Args:
         model: The model as `mlx_lm.load` gives it.
-        kv: What the layers store. Left out, everything stays in 16 bit.
+        kv: What the layers store, or its label. Left out, everything stays in 16 bit.
         seed: Decides random rotations and sketches; every layer derives its own.
         factors: Learned scaling per layer: {"key": Factors, "value": Factors}.
 
     Raises:
         ModelError: the model's attention cannot work on packed caches; says why.
-        SpecError: the specification does not fit the model; says which layer and why.
+        SpecError: the label cannot be read, or the specification does not fit the model; says which layer and why.
     """
-    kv = kv or KVSpec()
+    kv = KVSpec.parse(kv) if isinstance(kv, str) else kv or KVSpec()
     family = str(getattr(model, "model_type", type(model).__module__.rpartition(".")[2]))
     attentions = modules.attention_modules(model)
     windows = modules.windows(model, family)

@@ -104,13 +104,13 @@ def choose(model: str | None, path: Path | None, method: str | None) -> tuple[st
         UsageError: both or neither are given, or there is no model.
         RecipeError: the file is no recipe.
     """
-    from swarm.experiments.deploy.recipe import Recipe, plan
+    from swarm.experiments.deploy.recipe import Recipe, load_recipe, plan
     from swarm.experiments.sizing.method import parse
 
     if (path is None) == (method is None):
         raise UsageError("what the cache stores is not clear.", "Give --recipe or --kv, one of them.")
     if path is not None:
-        recipe = Recipe.read(path)
+        recipe = load_recipe(path)
         return model or recipe.model, recipe
     if model is None:
         raise UsageError("there is no model.", "Give --model.")

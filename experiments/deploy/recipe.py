@@ -1,7 +1,4 @@
-"""A recipe: a cache configuration that was measured, written down so that others can use it and check it.
-
-Knows the file format and how caches are made from it; knows no stores.
-"""
+"""A recipe: a cache configuration that was measured, written down so that others can use it and check it."""
 
 from __future__ import annotations
 
@@ -54,8 +51,8 @@ class Evidence(FrozenModel):
 class Recipe(FrozenModel):
     """A configuration of a model's KV cache with its evidence.
 
-    `seed` decides random rotations; `factors` are the learned ones and
-    `factors_digest` their SHA-256, empty when nothing was learned. `model_digest` pins the weights that were measured.
+    `seed` decides random rotations; `factors` are the learned ones and `factors_digest` their SHA-256, empty when
+    nothing was learned. `model_digest` pins the weights that were measured.
     """
 
     format: Literal["kv-swarm recipe 1"] = "kv-swarm recipe 1"
@@ -78,35 +75,13 @@ class Recipe(FrozenModel):
             raise RecipeError("it needs learned factors and has none.", _MAKE)
         return self
 
-    @classmethod
-    def read(cls, path: Path | str) -> Self:
-        """The recipe in a file.
-
-        Raises:
-            RecipeError: the file cannot be read, or is no recipe.
-        """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise RecipeError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-        except UnicodeDecodeError as error:
-            raise RecipeError(f"{path} is not a text file.", _MAKE) from error
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise RecipeError(f"{path} is no recipe: {where or 'JSON'}: {first['msg']}.", _MAKE) from error
-        except SwarmError as error:
-            raise RecipeError(f"{path} is no recipe: {error.problem}", error.remedy) from error
-
     def text(self) -> str:
         """The content of a recipe's file: indented, lists of numbers on one line."""
         indented = self.model_dump_json(indent=2, exclude_none=True)
         return NUMBERS.sub(lambda found: "[" + ", ".join(found[1].replace(",", " ").split()) + "]", indented) + "\n"
 
-    def caches(self, model: Any) -> list[PackedKVCache]:
-        """Caches for an mlx-lm model, one per layer: pass them as `prompt_cache`.
+    def apply(self, model: Any) -> list[PackedKVCache]:
+        """Empty caches for an mlx-lm model, one per layer, learned factors included: pass them as `prompt_cache`.
 
         Raises:
             SpecError: the configuration or its learned factors do not fit the model.
@@ -115,6 +90,28 @@ class Recipe(FrozenModel):
         from swarm.kernels.cache import make_cache
 
         return make_cache(model, self.kv, seed=self.seed, factors=restored(self.factors))
+
+
+def load_recipe(path: Path | str) -> Recipe:
+    """The recipe in a file.
+
+    Raises:
+        RecipeError: the file cannot be read, or is no recipe.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not a text file.", _MAKE) from error
+    try:
+        return Recipe.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{path} is no recipe: {where or 'JSON'}: {first['msg']}.", _MAKE) from error
+    except SwarmError as error:
+        raise RecipeError(f"{path} is no recipe: {error.problem}", error.remedy) from error
 
 
 def learns(kv: KVSpec) -> bool:

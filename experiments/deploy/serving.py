@@ -89,7 +89,7 @@ def serve(loaded: LoadedModel, recipe: Recipe | None, host: str, port: int, read
 
     reused = server.LRUPromptCache(MAX_PROMPT_CACHES)
     if recipe is not None:
-        plug_in(loaded.model, recipe.caches(loaded.model))
+        plug_in(loaded.model, recipe.apply(loaded.model))
         reused = prompt_caches(loaded.model)
     httpd = _bind(host, port)
     provider = _provider(server, loaded)

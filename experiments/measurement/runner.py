@@ -7,10 +7,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swarm.experiments import artifacts
+from swarm.experiments.environment import device
 from swarm.experiments.measurement.model_under_test import ModelUnderTest
 from swarm.experiments.protocols import base as protocols
 from swarm.experiments.spec import Measurement, TrialSpec
@@ -23,6 +25,7 @@ from swarm.kernels.errors import (
     SwarmError,
     TrialError,
 )
+from swarm.kernels.spec import KVSpec
 
 if TYPE_CHECKING:
     from swarm.experiments.models.base import LoadedModel
@@ -94,6 +97,56 @@ class Runner:
                 model, registry.describe, self.models.get, self.corpus, self.captures
             )
         return self._subjects[model]
+
+
+def measure(
+    model: str | Path,
+    kv: KVSpec | str,
+    protocol: str = "quality",
+    *,
+    context: int = 512,
+    rung: int = 0,
+    seed: int = 0,
+    replicate: int = 0,
+    logit_gain: float = 1.0,
+    corpus: Path | None = None,
+) -> Measurement:
+    """Measure one trial here and now, in this process, without a store: what a worker of a campaign does.
+
+    The 16-bit runs that trials share are kept in the user cache; the model stays in memory for the next call.
+
+    Args:
+        model: a bundled name, a Hugging Face id, or a folder.
+        kv: the cache's configuration, or its label, such as `K kivi4/g32/channel V affine3/g64 sink4`.
+        protocol: what is measured.
+        context: tokens of a text window.
+        rung: fidelity of the protocol; 0 is the cheapest.
+        seed: decides random rotations and sketches.
+        replicate: which text windows are read.
+        logit_gain: multiplies the attention logits.
+        corpus: a UTF-8 text to read; CPython's topic help by default.
+
+    Raises:
+        UsageError: there is no such model, protocol or text, or they do not fit each other or the configuration.
+        TrialError: the trial ended without a measurement; the subclass says how.
+    """
+    spec = TrialSpec(
+        model=str(model),
+        kv=KVSpec.parse(kv) if isinstance(kv, str) else kv,
+        protocol=protocol,
+        context=context,
+        rung=rung,
+        seed=seed,
+        replicate=replicate,
+        logit_gain=logit_gain,
+        device=device(),
+    )
+    return _runner(corpus).run(spec)
+
+
+@cache
+def _runner(corpus: Path | None) -> Runner:
+    return Runner(corpus=corpus)
 
 
 class ModelCache:

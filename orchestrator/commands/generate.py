@@ -60,7 +60,7 @@ def command(
         caches = make(loaded.model)
         return generation.generate(loaded, caches, ids, tokens, temperature=temperature, seed=seed, say=shown)
 
-    runs = {chosen.kv.label: run(chosen.caches, aloud=True)}
+    runs = {chosen.kv.label: run(chosen.apply, aloud=True)}
     if compare:
         if not json:
             sys.stdout.write("\n")

@@ -21,8 +21,7 @@ def command(
     """Write the configuration of a trial as JSON: methods, layers, learned factors, evidence.
 
     `swarm generate` and `swarm serve` use it, and so does any mlx-lm script:
-    `generate(model, tokenizer, prompt, prompt_cache=Recipe.read("best.json").caches(model))`
-    with `from swarm.experiments.deploy.recipe import Recipe`.
+    `generate(model, tokenizer, prompt, prompt_cache=swarm.load_recipe("best.json").apply(model))`.
 
     Example: `swarm recipe 12 > best.json`
     """

@@ -14,6 +14,7 @@ from swarm.experiments.deploy.recipe import (
     LayerPlan,
     Recipe,
     RecipeError,
+    load_recipe,
     plan,
 )
 from swarm.experiments.deploy.serving import plug_in, prompt_caches
@@ -45,7 +46,7 @@ def test_a_recipe_survives_its_file(tmp_path, layers):
     made = Recipe(model="m", kv=kv, seed=3, plan=plan(kv))
     path = tmp_path / "best.json"
     path.write_text(made.text())
-    assert Recipe.read(path) == made
+    assert load_recipe(path) == made
 
 
 @pytest.mark.parametrize(
@@ -77,28 +78,28 @@ def test_other_files_are_no_recipes(tmp_path, content):
     path = tmp_path / "x.json"
     path.write_text(content)
     with pytest.raises(RecipeError, match=r"x\.json is no recipe"):
-        Recipe.read(path)
+        load_recipe(path)
 
 
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(RecipeError, match="cannot be read"):
-        Recipe.read(tmp_path / "missing.json")
+        load_recipe(tmp_path / "missing.json")
     (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecipeError, match="not a text file"):
-        Recipe.read(tmp_path / "x")
+        load_recipe(tmp_path / "x")
 
 
 def test_caches_follow_the_recipe(loaded):
     ends = LayerOverride(layers=(0,), key=QuantSpec())
     kv = KVSpec(key=EIGHT, value=FOUR, sink_tokens=2, overrides=(ends,), layers=(0, 1, 2))
-    caches = Recipe(model="m", kv=kv).caches(loaded.model)
+    caches = Recipe(model="m", kv=kv).apply(loaded.model)
     assert [cache.kv.key.label for cache in caches] == ["none", "affine8/g32", "affine8/g32", "none"]
     assert [cache.kv.value.label for cache in caches] == ["affine4/g32"] * 3 + ["none"]
 
 
 def test_a_recipe_that_does_not_fit_is_refused(loaded):
     with pytest.raises(SpecError, match="Layer 9"):
-        Recipe(model="m", kv=KVSpec(key=EIGHT, layers=(9,))).caches(loaded.model)
+        Recipe(model="m", kv=KVSpec(key=EIGHT, layers=(9,))).apply(loaded.model)
 
 
 @pytest.fixture
@@ -116,17 +117,17 @@ def test_learned_factors_travel_in_the_recipe(tmp_path, loaded, learned):
     recipe, factors = learned
     path = tmp_path / "best.json"
     path.write_text(recipe.text())
-    read = Recipe.read(path)
+    read = load_recipe(path)
     assert read == recipe
-    for layer, cache in enumerate(read.caches(loaded.model)):
+    for layer, cache in enumerate(read.apply(loaded.model)):
         np.testing.assert_array_equal(cache.factors["key"].channel, factors[layer]["key"].channel)
         assert cache.factors["key"].clip == 0.9
     prompt = generation.encode(loaded, "Topics")
-    runs = [generation.generate(loaded, read.caches(loaded.model), prompt, 5) for _ in range(2)]
+    runs = [generation.generate(loaded, read.apply(loaded.model), prompt, 5) for _ in range(2)]
     assert runs[0].tokens == runs[1].tokens
-    assert speaks_of("Scored." + factors_note(read.caches(loaded.model)), recipe.factors)
-    assert not speaks_of("Scored." + factors_note(read.caches(loaded.model)[1:]), recipe.factors)
-    assert factors_note(Recipe(model="m", kv=MIXED).caches(loaded.model)) == ""
+    assert speaks_of("Scored." + factors_note(read.apply(loaded.model)), recipe.factors)
+    assert not speaks_of("Scored." + factors_note(read.apply(loaded.model)[1:]), recipe.factors)
+    assert factors_note(Recipe(model="m", kv=MIXED).apply(loaded.model)) == ""
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_altered_factors_are_refused(tmp_path, learned, change, said):
     path = tmp_path / "best.json"
     path.write_text(json.dumps(data | outer))
     with pytest.raises(RecipeError, match=said):
-        Recipe.read(path)
+        load_recipe(path)
 
 
 def test_factors_of_another_shape_are_refused(loaded, learned):
@@ -158,15 +159,15 @@ def test_factors_of_another_shape_are_refused(loaded, learned):
     for wrong in (Factors(np.ones((7, 8))), Factors(np.ones(8))):
         entries = stored({**factors, 1: {"key": wrong}})
         with pytest.raises(SpecError, match="Layer 1: the learned factors are for"):
-            recipe.model_copy(update={"factors": entries}).caches(loaded.model)
+            recipe.model_copy(update={"factors": entries}).apply(loaded.model)
 
 
 def test_generation_counts_tokens_bytes_and_time(loaded):
     recipe = Recipe(model="m", kv=KVSpec(key=EIGHT, value=FOUR))
     prompt = generation.encode(loaded, "Topics of interest: " * 3)
     heard: list[str] = []
-    run = generation.generate(loaded, recipe.caches(loaded.model), prompt, 10, say=heard.append)
-    again = generation.generate(loaded, recipe.caches(loaded.model), prompt, 10)
+    run = generation.generate(loaded, recipe.apply(loaded.model), prompt, 10, say=heard.append)
+    again = generation.generate(loaded, recipe.apply(loaded.model), prompt, 10)
     assert run.tokens == again.tokens
     assert "".join(heard) == run.text
     assert 1 <= len(run.tokens) <= 10
@@ -190,7 +191,7 @@ def test_sampling_follows_its_seed(loaded):
 def test_a_plugged_in_cache_is_what_mlx_lm_uses(loaded):
     from mlx_lm.models.cache import make_prompt_cache
 
-    template = Recipe(model="m", kv=KVSpec(key=EIGHT, value=FOUR)).caches(loaded.model)
+    template = Recipe(model="m", kv=KVSpec(key=EIGHT, value=FOUR)).apply(loaded.model)
     plug_in(loaded.model, template)
     try:
         first, second = make_prompt_cache(loaded.model), make_prompt_cache(loaded.model)
@@ -211,7 +212,7 @@ REUSED = {
 @pytest.mark.parametrize("name", REUSED)
 def test_a_later_request_is_given_what_a_new_cache_would_hold(loaded, name):
     """Requests that go on from an answer, part from it after three tokens, ask again, or part from the prompt."""
-    plug_in(loaded.model, Recipe(model="m", kv=REUSED[name]).caches(loaded.model))
+    plug_in(loaded.model, Recipe(model="m", kv=REUSED[name]).apply(loaded.model))
     store, rng = prompt_caches(loaded.model), np.random.default_rng(0)
     prompt, answer, other = (rng.integers(0, 89, size).tolist() for size in (300, 60, 20))
     limit = 5e-3 if name == "every token on its own" else 1e-4  # there a call is cut that was not

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from tiny_models import write_tiny_model
 
-from swarm.experiments.measurement.runner import Runner, trial_errors
+from swarm.experiments.measurement.runner import Runner, measure, trial_errors
 from swarm.experiments.protocols.simulated import CRASH_STATUS, Fault, instruct
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import (
     DiskFullError,
     NonFiniteError,
     OutOfMemoryError,
+    SpecError,
     TrialError,
     UnknownNameError,
     UsageError,
@@ -236,6 +237,18 @@ def test_other_weights_under_the_same_name_are_other_results(tmp_path):
         folder = write_tiny_model(tmp_path / "model", "llama", seed)
         runs.append(Runner(cache_dir=tmp_path / "cache").run(spec(str(folder)))["kld"])
     assert runs[0] != runs[1]
+
+
+def test_one_trial_here_and_now(runner, tiny_models, monkeypatch, tmp_path):
+    monkeypatch.setenv("SWARM_CACHE", str(tmp_path))
+    model = tiny_models["llama"]
+    found = measure(model, "K affine4/g32 V q4_0", context=64)
+    assert found.metrics == runner.run(spec(model)).metrics
+    assert measure(Path(model), FOUR, "attention", context=64)["attention_kl"] > 0
+    with pytest.raises(SpecError, match="affin4"):
+        measure(model, "affin4")
+    with pytest.raises(UnknownNameError, match="nosuch"):
+        measure("nosuch", FOUR)
 
 
 def test_a_measurement_says_where_it_was_made(runner, tiny_models):

@@ -15,7 +15,7 @@ import samples
 from engine_server import free_port, wait_until_up
 from tiny_models import write_tiny_model
 
-from swarm.experiments.deploy.recipe import Recipe
+from swarm.experiments.deploy.recipe import load_recipe
 from swarm.experiments.engines.probe.endpoint import Endpoint
 from swarm.experiments.measurement.runner import Runner
 from swarm.kernels.spec import KVSpec, QuantSpec
@@ -72,7 +72,7 @@ def test_a_recipe_names_configuration_layers_and_evidence(swarm, kept, tiny):
     assert found["evidence"]["campaign"] == "night"
     assert found["evidence"]["metrics"]["kld"]["value"] == 0.25
     assert swarm("recipe", "1", "--out", "best.json").out == ""
-    assert Recipe.read(kept / "best.json").text() == done.out
+    assert load_recipe(kept / "best.json").text() == done.out
 
 
 def test_learned_factors_are_those_that_were_measured(swarm, tmp_path, tiny, monkeypatch):
@@ -88,7 +88,7 @@ def test_learned_factors_are_those_that_were_measured(swarm, tmp_path, tiny, mon
             store.trials.complete(store.trials.claim(trial.id, "test"), result)
     done = swarm("recipe", "1", "--out", "best.json")
     assert done.code == 0, done.err
-    recipe = Recipe.read(tmp_path / "best.json")
+    recipe = load_recipe(tmp_path / "best.json")
     assert [(entry.layer, entry.side) for entry in recipe.factors] == [(n, s) for n in (0, 2) for s in ("key", "value")]
     shutil.rmtree(tmp_path / "cache")
     with Store.open(tmp_path / "swarm.db") as store:
