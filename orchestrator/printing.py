@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from swarm.orchestrator.console import Column, clean, console, listing, say
 from swarm.orchestrator.views.summaries import LinkRow, SummaryRow, shown_summary
+from swarm.orchestrator.views.trials import trial_row
 
 if TYPE_CHECKING:
+    from swarm.memory.records import TrialRecord
     from swarm.memory.store import Store
 
 MAX_TRIALS_SHOWN = 16
@@ -27,6 +29,13 @@ TRIAL_COLUMNS = (
     Column("outcome"),
     Column("proposer"),
 )
+
+
+def list_trials(records: Sequence[TrialRecord], *, as_json: bool = False, empty: str = "Nothing yet.") -> None:
+    """Print trials; where some ran with an older version of their protocol or a method, a column marks them."""
+    marked = Column("outdated", "version", lambda outdated: "older" if outdated else "present")
+    columns = [*TRIAL_COLUMNS, marked] if any(record.outdated for record in records) else TRIAL_COLUMNS
+    listing([trial_row(record) for record in records], columns, as_json=as_json, empty=empty)
 
 
 def show_markdown(text: str) -> None:

@@ -8,12 +8,12 @@ import typer
 
 from swarm.orchestrator.console import Column, emit_json, listing, number, say
 from swarm.orchestrator.options import Json, StoreUrl
-from swarm.orchestrator.printing import TRIAL_COLUMNS, show_summary
+from swarm.orchestrator.printing import list_trials, show_summary
 from swarm.orchestrator.views.choices import check_choice
 from swarm.orchestrator.views.findings import interval
 from swarm.orchestrator.views.shown import KINDS, shown
 from swarm.orchestrator.views.summaries import ShownSummary
-from swarm.orchestrator.views.trials import trial_row
+from swarm.orchestrator.views.trials import OUTDATED
 
 if TYPE_CHECKING:
     from swarm.memory.store import Store
@@ -51,6 +51,7 @@ def _trial(store: Store, identity: int) -> None:
             "trial": f"{record.id} (number {record.number} of campaign {store.campaigns.get(record.campaign_id).name})",
             "state": record.state + (f", {record.outcome}" if record.outcome not in ("", "ok") else ""),
             "message": record.message,
+            "outdated": OUTDATED if record.outdated else "",
             "model": f"{spec.model} {spec.model_digest[:12]}",
             "cache": spec.kv.label,
             "layers": "all" if layers is None else ", ".join(map(str, layers)),
@@ -92,8 +93,7 @@ def _finding(store: Store, identity: int) -> None:
         }
     )
     say()
-    trials = store.trials.list(ids=finding.evidence, arrays=False)
-    listing([trial_row(trial) for trial in trials], TRIAL_COLUMNS)
+    list_trials(store.trials.list(ids=finding.evidence, arrays=False))
 
 
 def _proposal(store: Store, identity: int) -> None:

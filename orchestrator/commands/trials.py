@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from swarm.orchestrator.console import listing
 from swarm.orchestrator.options import CampaignName, Json, StoreUrl
-from swarm.orchestrator.printing import TRIAL_COLUMNS
+from swarm.orchestrator.printing import list_trials
 from swarm.orchestrator.views.choices import TRIAL_STATES, check_choice
-from swarm.orchestrator.views.trials import TrialRow, trial_row
+from swarm.orchestrator.views.trials import TrialRow
 
 PANEL = "Results"
 
@@ -57,7 +56,7 @@ def command(
     if max_bits is not None:
         measured = ((record, record.metrics.get("bits_per_value")) for record in records)
         records = [record for record, bits in measured if bits is not None and bits.value <= max_bits]
-    listing([trial_row(r) for r in records[: best or limit]], TRIAL_COLUMNS, as_json=json, empty="No such trials.")
+    list_trials(records[: best or limit], as_json=json, empty="No such trials.")
 
 
 def output() -> object:

@@ -79,8 +79,10 @@ def effect(record: FindingRecord) -> Interval | None:
 
 
 def trial_state(record: TrialRecord) -> Tag:
-    """The state of a trial, and its outcome when that says more."""
+    """The state of a trial, its outcome when that says more, and whether its versions are older ones."""
     outcome = f": {record.outcome}" if record.outcome not in ("", "ok", record.state) else ""
+    if record.outdated:
+        return Tag(f"{record.state}{outcome}, older version", "warn")
     return Tag(record.state + outcome, TRIAL_TONES.get(record.state, "plain"))
 
 

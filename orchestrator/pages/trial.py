@@ -32,7 +32,7 @@ from swarm.orchestrator.pages.blocks import (
 from swarm.orchestrator.pages.entities import VERDICT_TONES, claim, crumbs, metric, moment, status, trial_state
 from swarm.orchestrator.pages.sections.environment import facts
 from swarm.orchestrator.views.source import PAGE, Source, TooMuchError
-from swarm.orchestrator.views.trials import layers
+from swarm.orchestrator.views.trials import OUTDATED, layers
 
 if TYPE_CHECKING:
     from swarm.experiments.spec import Metric
@@ -77,6 +77,7 @@ def _what(record: TrialRecord, campaign: str) -> Facts:
     return Facts(
         {
             "State": trial_state(record),
+            "Outdated": f"It {OUTDATED}." if record.outdated else None,
             "Message": record.message,
             "Model": spec.model,
             "Cache": spec.kv.label,

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from swarm.memory.records import TrialRecord
 
 
+OUTDATED = "ran with an older version of its protocol or of a method; no effect counts it"
+
+
 class TrialRow(TypedDict):
-    """A trial as one row of a listing."""
+    """A trial as one row of a listing. `outdated` ones ran with an older version of their protocol or a method."""
 
     id: int
     number: int
@@ -26,6 +29,7 @@ class TrialRow(TypedDict):
     kld: float | None
     state: str
     outcome: str
+    outdated: bool
     message: str
     arm: str
     proposer: str
@@ -49,6 +53,7 @@ def trial_row(record: TrialRecord) -> TrialRow:
         "kld": values.get("kld"),
         "state": record.state,
         "outcome": record.outcome,
+        "outdated": record.outdated,
         "message": record.message,
         "arm": record.arm,
         "proposer": record.proposer,

@@ -7,9 +7,13 @@ import signal
 from pathlib import Path
 
 import pytest
+from samples import finding, measurement, proposal
 
 from swarm.experiments import identity
+from swarm.experiments.protocols.base import protocol
+from swarm.memory.records import Budget
 from swarm.memory.store import Store
+from swarm.orchestrator.pages import trial
 
 ROOT = Path(__file__).parents[2]
 RELEASE = ROOT / "tests" / "memory" / "releases" / "0.1.0.db.gz"
@@ -71,3 +75,24 @@ def test_an_older_store_that_may_not_be_written_says_what_to_do(released, cli):
     assert done.code != 0
     assert "older schema 0001" in done.err
     assert "swarm resume" in done.err
+
+
+def test_results_of_an_older_version_are_shown_and_marked(cli, tmp_path, raise_version):
+    with Store.open(tmp_path / "swarm.db", create=True) as store:
+        campaign = store.campaigns.create("night", {}, Budget(trials=5), 0)
+        for number in range(2):
+            if number:
+                assert "version" not in cli("trials").out.partition("\n")[0].split()
+                raise_version(type(protocol("quality")))
+            record = store.trials.add(campaign.id, number, proposal(number))
+            store.trials.complete(store.trials.claim(record.id, "me"), measurement())
+        store.findings.upsert(campaign.id, finding(1))
+        old, new = (trial.page(store, identity).parts[0].blocks[0].shown for identity in (1, 2))
+    assert [row["outdated"] for row in json.loads(cli("trials", "--json").out)] == [True, False]
+    assert [line.split()[-1] for line in cli("trials").out.splitlines()] == ["version", "older", "present"]
+    assert "an older version of its protocol" in cli("show", "trial", "1").out
+    assert "older version" not in cli("show", "trial", "2").out
+    assert cli("show", "finding", "1").out.splitlines()[-1].split()[-1] == "older"
+    assert (old["State"].text, new["State"].text) == ("complete, older version", "complete")
+    assert "older version" in old["Outdated"]
+    assert "Outdated" not in new
