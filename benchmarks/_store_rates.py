@@ -18,8 +18,7 @@ from benchmarks import _six
 from benchmarks._store_trials import METRICS, SERIES, measurement, proposal
 
 from swarm.kernels.errors import SwarmError
-from swarm.memory.records import Budget
-from swarm.memory.result_writer import Ended
+from swarm.memory.records import Budget, TrialRecord
 from swarm.memory.store import Store
 
 if TYPE_CHECKING:
@@ -51,19 +50,19 @@ def batched(store: Store, count: int) -> Rates:
     rng = random.Random(0)
     proposals = [proposal(n) for n in range(count)]
     results = [measurement(rng) for _ in range(count)]
-    ids: list[int] = []
+    trials: list[TrialRecord] = []
     leases: list[Any] = []
 
     def add(chunk: range) -> None:
         with store.batch():
-            ids.extend(store.trials.add(campaign.id, n, proposals[n]).id for n in chunk)
+            trials.extend(store.propose(campaign.id, n, proposals[n]) for n in chunk)
 
     def claim(chunk: range) -> None:
         with store.batch():
-            leases.extend(store.trials.claim(ids[n], "bench", ttl=TTL) for n in chunk)
+            leases.extend(store.queue.claim(trials[n].id, "bench", ttl=TTL) for n in chunk)
 
     def complete(chunk: range) -> None:
-        if store.trials.complete_all([Ended(leases[n], results[n]) for n in chunk]):
+        if None in store.record([(leases[n], trials[n], results[n]) for n in chunk]):
             raise SwarmError("the store refused a result under a good lease.", "Report this.")
 
     found, whole = {}, 0.0
@@ -83,11 +82,12 @@ def single(store: Store, count: int) -> Rates:
     for n in range(count):
         offered, result = proposal(10_000_000 + n), measurement(rng)
         started = time.perf_counter()
-        lease = store.trials.claim(store.trials.add(campaign.id, n, offered).id, "bench", ttl=TTL)
+        trial = store.propose(campaign.id, n, offered)
+        lease = store.queue.claim(trial.id, "bench", ttl=TTL)
         create += time.perf_counter() - started
         if lease is None:
             raise SwarmError("a trial that nobody has could not be claimed.", "Report this.")
-        record += timed(lambda lease=lease, result=result: store.trials.complete(lease, result))
+        record += timed(lambda done=(lease, trial, result): store.record([done]))
     return {"created": count / create, "results": count / record, "trials": count / (create + record)}
 
 
@@ -153,7 +153,7 @@ def _claim_all(place: str, campaign_id: int, ready: Any, claimed: Any) -> None:
     with Store.open(place) as store:
         ready.wait()
         count = 0
-        while store.trials.claim_next(campaign_id, f"process {os.getpid()}", ttl=TTL) is not None:
+        while store.queue.claim_next(campaign_id, f"process {os.getpid()}", ttl=TTL) is not None:
             count += 1
         claimed.put(count)
 
@@ -164,7 +164,7 @@ def competing(store: Store, place: str, count: int, processes: int) -> Rates:
     for chunk in chunks(count):
         with store.batch():
             for n in chunk:
-                store.trials.add(campaign.id, n, proposal(20_000_000 + n))
+                store.propose(campaign.id, n, proposal(20_000_000 + n))
     context = multiprocessing.get_context("spawn")
     ready, claimed = context.Barrier(processes + 1), context.Queue()
     workers = [context.Process(target=_claim_all, args=(place, campaign.id, ready, claimed)) for _ in range(processes)]

@@ -1,7 +1,4 @@
-"""Who may write a trial's result: claims with fenced leases on the database's clock.
-
-Knows the life of a trial from waiting to running and back; results are written in `results`.
-"""
+"""Who may run a trial and write its result: claims with fenced leases on the database's clock."""
 
 from __future__ import annotations
 
@@ -34,19 +31,17 @@ def expired(at: ColumnElement[float], expires: ColumnElement[float]) -> ColumnEl
     return or_(expires <= now, expires - now > 2 * (expires - at))
 
 
-OWNED = (
+_OWNED = (
     trials.c.id == bindparam("b_trial"),
     trials.c.lease_token == bindparam("b_token"),
     trials.c.state == "running",
     trials.c.lease_expires > epoch_now(),
 )
-"""What holds for a trial while a lease on it is good; see `owned`."""
+"""What holds for a trial while a lease on it is good."""
 
 _TTL = bindparam("b_ttl", type_=Double)
 _LOST = and_(trials.c.state == "running", expired(trials.c.lease_at, trials.c.lease_expires))
-_SEEN = tuple(
-    trials.c[name] for name in ("id", "campaign_id", "number", "state", "lease_owner", "proposer", "versions")
-)
+_SEEN = tuple(trials.c[name] for name in ("id", "campaign_id", "number", "state", "lease_owner", "versions"))
 _CLAIMABLE = select(*_SEEN).where(trials.c.id == bindparam("b_trial"), or_(trials.c.state == "waiting", _LOST))
 _NEXT = tuple(
     select(*_SEEN).where(trials.c.campaign_id == bindparam("b_campaign"), free).order_by(trials.c.number).limit(1)
@@ -68,30 +63,11 @@ _TAKE = (
 )
 _RENEW = (
     update(trials)
-    .where(*OWNED)
+    .where(*_OWNED)
     .values(lease_at=epoch_now(), lease_expires=epoch_now() + _TTL)
     .returning(trials.c.lease_expires)
 )
-_GIVE_BACK = update(trials).where(*OWNED).values(state="waiting", **NO_LEASE)
-# The token grows already here, so that a late write of the old owner finds a new one.
-_FREE = (
-    update(trials)
-    .where(trials.c.id == bindparam("b_trial"))
-    .values(state="waiting", lease_token=trials.c.lease_token + 1, **NO_LEASE)
-)
-
-
-def owned(lease: Lease) -> dict[str, int]:
-    """The parameters of `OWNED`."""
-    return {"b_trial": lease.trial_id, "b_token": lease.token}
-
-
-def lost(lease: Lease) -> LeaseLostError:
-    """The error of a write under a lease that is no good any more."""
-    return LeaseLostError(
-        f"the lease of {lease.owner} on trial {lease.trial_id} was lost.",
-        "Drop the result: whoever holds the trial now measures it again.",
-    )
+_GIVE_BACK = update(trials).where(*_OWNED).values(state="waiting", **NO_LEASE)
 
 
 def refuse(connection: Connection, lease: Lease, what: str) -> None:
@@ -110,26 +86,19 @@ def refuse(connection: Connection, lease: Lease, what: str) -> None:
     )
 
 
-class Leases:
-    """The claiming part of `store.trials`."""
+class ClaimQueue:
+    """`store.queue`: trials wait here to be run, under a lease that is renewed until the result is written."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim(
-        self, trial_id: int, owner: str, ttl: float = 120.0, hold: Mapping[str, float] | None = None
-    ) -> Lease | None:
+    def claim(self, trial_id: int, owner: str, ttl: float = 120.0) -> Lease | None:
         """Take a trial that waits, or whose lease has expired; None when it is taken or finished.
 
         Args:
             trial_id: the trial.
             owner: who takes it, for people to read.
             ttl: seconds until the lease expires unless `heartbeat` renews it.
-            hold: amounts by budget kind to reserve for it, settled with the result. What an expired lease had
-                reserved is carried over instead.
-
-        Raises:
-            BudgetError: `hold` is more than the budget has left; the trial stays free.
         """
         _check_ttl(ttl)
         trial = {"b_trial": trial_id}
@@ -139,13 +108,11 @@ class Leases:
             if seen is None:
                 return None
         with self._database.write() as connection:
-            if hold or self._database.in_batch:
+            if self._database.in_batch:
                 self._lock_campaign_of(connection, trial_id)
-            return self._take(connection, _CLAIMABLE.with_for_update(), trial, owner, ttl, hold or {})
+            return _take(connection, _CLAIMABLE.with_for_update(), trial, owner, ttl)
 
-    def claim_next(
-        self, campaign_id: int, owner: str, ttl: float = 120.0, hold: Mapping[str, float] | None = None
-    ) -> Lease | None:
+    def claim_next(self, campaign_id: int, owner: str, ttl: float = 120.0) -> Lease | None:
         """Take the earliest trial of a campaign that waits or whose lease has expired; None when there is none."""
         _check_ttl(ttl)
         campaign = {"b_campaign": campaign_id}
@@ -153,10 +120,9 @@ class Leases:
             if not any(connection.execute(query, campaign).first() for query in _NEXT):
                 return None
         with self._database.write() as connection:
-            self._lock(connection, campaign_id, hold)
+            self._lock(connection, campaign_id)
             for query in _NEXT:
-                free = query.with_for_update(skip_locked=True)
-                lease = self._take(connection, free, campaign, owner, ttl, hold or {})
+                lease = _take(connection, query.with_for_update(skip_locked=True), campaign, owner, ttl)
                 if lease is not None:
                     return lease
         return None
@@ -169,75 +135,60 @@ class Leases:
         """
         with self._database.write() as connection:
             self._lock(connection, lease.campaign_id)
-            row = connection.execute(_RENEW, {**owned(lease), "b_ttl": lease.ttl}).one_or_none()
+            row = connection.execute(_RENEW, {**_fence(lease), "b_ttl": lease.ttl}).one_or_none()
             if row is None:
                 refuse(connection, lease, "heartbeat")
         if row is None:
-            raise lost(lease)
+            raise LeaseLostError(
+                f"the lease of {lease.owner} on trial {lease.trial_id} was lost.",
+                "Drop the result: whoever holds the trial now measures it again.",
+            )
         return lease.model_copy(update={"expires": row.lease_expires})
 
     def release(self, lease: Lease) -> None:
         """Give a claimed trial back untouched, e.g. when the campaign is interrupted; a lost lease is no error."""
         with self._database.write() as connection:
             self._lock(connection, lease.campaign_id)
-            connection.execute(_GIVE_BACK, owned(lease))
-
-    def release_expired(self, campaign_id: int | None = None) -> list[int]:
-        """Put trials whose lease has expired back to waiting; returns their ids. Their reservations stay held."""
-        query = select(*_SEEN).where(_LOST)
-        if campaign_id is not None:
-            query = query.where(trials.c.campaign_id == campaign_id)
-        with self._database.read() as connection:
-            if connection.execute(query.limit(1)).first() is None:
-                return []
-        with self._database.write() as connection:
-            rows = connection.execute(query.order_by(trials.c.number).with_for_update(skip_locked=True)).all()
-            for row in rows:
-                connection.execute(_FREE, {"b_trial": row.id})
-                message = f"the lease of {row.lease_owner} expired"
-                record(connection, "lease.expired", message, campaign_id=row.campaign_id, trial_id=row.id)
-        return [row.id for row in rows]
-
-    def _take(
-        self,
-        connection: Connection,
-        free: Select[Any],
-        parameters: Mapping[str, int],
-        owner: str,
-        ttl: float,
-        hold: Mapping[str, float],
-    ) -> Lease | None:
-        before = connection.execute(free, parameters).one_or_none()
-        if before is None:
-            return None
-        who = text.name(owner)
-        row = connection.execute(_TAKE, {"b_trial": before.id, "b_owner": who, "b_ttl": ttl}).one()
-        if before.state == "running":
-            message = f"{who} took over from {before.lease_owner}, whose lease had expired"
-            record(connection, "lease.taken_over", message, campaign_id=before.campaign_id, trial_id=before.id)
-        if not identity.is_present(before.versions):
-            _renew_identity(connection, before)
-        if hold:
-            ledger.carry_or_hold(connection, before.campaign_id, before.id, before.proposer, hold)
-        return Lease(
-            trial_id=before.id,
-            campaign_id=before.campaign_id,
-            number=before.number,
-            owner=who,
-            token=row.lease_token,
-            ttl=ttl,
-            expires=row.lease_expires,
-        )
+            connection.execute(_GIVE_BACK, _fence(lease))
 
     def _lock_campaign_of(self, connection: Connection, trial_id: int) -> None:
         query = select(trials.c.campaign_id).where(trials.c.id == trial_id)
         if connection.dialect.name == "postgresql":
             ledger.lock(connection, connection.execute(query).scalar_one_or_none() or 0)
 
-    def _lock(self, connection: Connection, campaign_id: int, hold: Mapping[str, float] | None = None) -> None:
+    def _lock(self, connection: Connection, campaign_id: int) -> None:
         # Whoever takes more than one row's lock takes the campaign's first (see `ledger.lock`).
-        if hold or self._database.in_batch:
+        if self._database.in_batch:
             ledger.lock(connection, campaign_id)
+
+
+def _fence(lease: Lease) -> dict[str, int]:
+    """The parameters of `_OWNED`."""
+    return {"b_trial": lease.trial_id, "b_token": lease.token}
+
+
+def _take(
+    connection: Connection, free: Select[Any], parameters: Mapping[str, int], owner: str, ttl: float
+) -> Lease | None:
+    before = connection.execute(free, parameters).one_or_none()
+    if before is None:
+        return None
+    who = text.name(owner)
+    row = connection.execute(_TAKE, {"b_trial": before.id, "b_owner": who, "b_ttl": ttl}).one()
+    if before.state == "running":
+        message = f"{who} took over from {before.lease_owner}, whose lease had expired"
+        record(connection, "lease.taken_over", message, campaign_id=before.campaign_id, trial_id=before.id)
+    if not identity.is_present(before.versions):
+        _renew_identity(connection, before)
+    return Lease(
+        trial_id=before.id,
+        campaign_id=before.campaign_id,
+        number=before.number,
+        owner=who,
+        token=row.lease_token,
+        ttl=ttl,
+        expires=row.lease_expires,
+    )
 
 
 def _renew_identity(connection: Connection, trial: Row[Any]) -> None:

@@ -202,58 +202,26 @@ def _enter(connection: Connection, entries: Sequence[_Entry]) -> None:
         connection.execute(_CLOSE, rows)
 
 
-def carry_or_hold(
-    connection: Connection, campaign_id: int, trial_id: int, role: str, amounts: Mapping[str, float]
-) -> None:
-    """Reserve for a trial what is not reserved for it yet: a trial that is taken over brings its own along."""
-    query = select(reservations.c.kind).where(reservations.c.trial_id == trial_id, reservations.c.state == "held")
-    held = set(connection.execute(query).scalars())
-    for kind, amount in amounts.items():
-        if kind not in held:
-            hold(connection, campaign_id, kind, amount, role=role, trial_id=trial_id)
-
-
-class Cost(NamedTuple):
-    """What a trial cost by kind; reservations of the kinds in `keep` stay."""
+class TrialCost(NamedTuple):
+    """What a worker spent on a trial; one that `is_over` has used up its place in the budget of trials."""
 
     campaign_id: int
     trial_id: int
     role: str
-    spent: Mapping[str, float]
-    keep: Sequence[str] = ()
+    seconds: float
+    is_over: bool
 
 
-def settle_trials(connection: Connection, costs: Sequence[Cost]) -> None:
-    """Close the reservations of trials, those to be kept excepted, and book what had none."""
-    held: dict[int, list[Row[Any]]] = defaultdict(list)
-    for portion in portions([cost.trial_id for cost in costs]):
-        for row in connection.execute(_HELD_FOR_TRIALS, {"b_trials": portion}):
-            held[row.trial_id].append(row)
-    closing: list[Row[Any]] = []
-    spent: dict[int, float] = {}
-    worked = []
-    for cost in costs:
-        rows = [row for row in held[cost.trial_id] if row.kind not in cost.keep]
-        closing += rows
-        spent.update((row.id, cost.spent.get(row.kind, 0.0)) for row in rows)
-        # Reserved by nobody: what each trial took stands in its own row.
-        worked.append(_Entry(cost.campaign_id, WORKER, cost.role, 0.0, _check(WORKER, cost.spent.get(WORKER, 0.0))))
-    close(connection, closing, spent, unreserved=worked)
-    for cost in costs:
-        reserved = {row.kind for row in held[cost.trial_id]} | {WORKER}
-        for kind, amount in cost.spent.items():
-            if kind not in reserved and amount:
-                book(connection, cost.campaign_id, kind, amount, role=cost.role, trial_id=cost.trial_id)
+def settle_trials(connection: Connection, costs: Sequence[TrialCost]) -> None:
+    """Close the reservations of trials that are over, and enter what the workers took.
 
-
-def book(
-    connection: Connection, campaign_id: int, kind: str, amount: float, *, role: str = "", trial_id: int | None = None
-) -> None:
-    """Enter a cost that nothing was reserved for: the truth, even over a cap, after which nothing more is granted."""
-    _check(kind, amount)
-    identity = hold(connection, campaign_id, kind, 0.0, role=role, trial_id=trial_id)
-    connection.execute(_END, {"b_id": identity, "b_state": "settled", "b_spent": amount})
-    _enter(connection, [_Entry(campaign_id, kind, role, 0.0, amount)])
+    Workers' seconds are reserved by nobody: what each trial took stands in its own row.
+    """
+    rows: list[Row[Any]] = []
+    for portion in portions([cost.trial_id for cost in costs if cost.is_over]):
+        rows += connection.execute(_HELD_FOR_TRIALS, {"b_trials": portion}).all()
+    worked = [_Entry(c.campaign_id, WORKER, c.role, 0.0, _check(WORKER, c.seconds)) for c in costs]
+    close(connection, rows, {row.id: row.amount for row in rows}, unreserved=worked)
 
 
 def settle_one(connection: Connection, reservation: Reservation, spent: float) -> None:
@@ -287,8 +255,7 @@ class Ledger:
         amount: float,
         role: str = "",
         *,
-        trial_id: int | None = None,
-        ttl: float | None = 3600.0,
+        ttl: float = 3600.0,
     ) -> Reservation:
         """Set an amount aside before it is spent.
 
@@ -297,8 +264,7 @@ class Ledger:
             kind: trials, seconds, worker_seconds, tokens or usd.
             amount: the most that may be spent.
             role: which role spends it; its own account is kept beside the campaign's.
-            trial_id: a trial that the amount is for: settled with its result, carried over when its lease is.
-            ttl: seconds after which nobody is expected to settle it any more; None for a trial's.
+            ttl: seconds after which nobody is expected to settle it any more.
 
         Raises:
             BudgetError: the budget does not cover it.
@@ -306,8 +272,7 @@ class Ledger:
         role = text.name(role, 64)
         with self._database.write() as connection:
             lock(connection, campaign_id)
-            ttl = None if trial_id is not None else ttl
-            identity = hold(connection, campaign_id, kind, amount, role=role, trial_id=trial_id, ttl=ttl)
+            identity = hold(connection, campaign_id, kind, amount, role=role, ttl=ttl)
         return Reservation(id=identity, campaign_id=campaign_id, kind=kind, role=role, amount=amount)
 
     def settle(self, reservation: Reservation, spent: float) -> None:

@@ -83,25 +83,18 @@ class TrialRecord(FrozenModel):
 
 
 class Lease(FrozenModel):
-    """The right to write one trial's result: good until `expires` (database clock) and while `token` is the newest."""
+    """The right to write a trial's result, or (without a `trial_id`) to propose trial `number` of a campaign.
 
-    trial_id: int
+    It is good until `expires` (database clock) and while `token` is the newest.
+    """
+
+    trial_id: int = 0
     campaign_id: int
     number: int
     owner: str
     token: int
     ttl: float
     expires: float
-
-
-class Turn(FrozenModel):
-    """The right to propose the next trial of a campaign; proposals are made one after another, in order."""
-
-    campaign_id: int
-    number: int
-    owner: str
-    token: int
-    ttl: float
 
 
 class Effect(FrozenModel):
@@ -255,8 +248,8 @@ class AgentCallRecord(FrozenModel):
     created_at: datetime
 
 
-class Offer(FrozenModel):
-    """A proposal from outside, as the store keeps it; with a `trial_id` the campaign has taken it up."""
+class ExternalProposal(FrozenModel):
+    """A proposal from outside a campaign, as the store keeps it; with a `trial_id` the campaign has taken it up."""
 
     id: int
     campaign_id: int

@@ -1,39 +1,32 @@
-"""Writing what came of a trial, and settling what was reserved for it, in one transaction.
-
-Knows results, environments and failures; who may write them is decided in `leases`.
-"""
+"""Writes what came of trials, and settles what was reserved for them, in one transaction."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, Double, Row, bindparam, insert, select, update
 
-from swarm.experiments.spec import Environment, Measurement
+from swarm.experiments.spec import Environment, Failure, Measurement
 from swarm.memory import front, ledger, text
-from swarm.memory.claim_queue import (
-    NO_LEASE,
-    OWNED,
-    Leases,
-    lost,
-    owned,
-    refuse,
-)
+from swarm.memory.claim_queue import NO_LEASE, refuse
 from swarm.memory.database import Database
 from swarm.memory.dialects import portions, upsert
 from swarm.memory.events import record
-from swarm.memory.records import Lease, TrialState
+from swarm.memory.records import Lease, TrialRecord, TrialState
 from swarm.memory.tables import GROUP, arrays, environments, measurements, trials
 from swarm.memory.types import Document, epoch_now, utc_now
 
 MAX_CRASHES = 2
 """So many workers may a configuration kill before it is quarantined."""
 
+Done = tuple[Lease, TrialRecord, Measurement | Failure]
+"""A lease, its trial as it was claimed, and what came of it."""
+
 _KNOWN = select(environments.c.id).where(environments.c.digest == bindparam("b_digest"))
+_SECONDS = trials.c.seconds + bindparam("b_seconds", type_=Double)
 _COMPLETE = (
     update(trials)
     .where(trials.c.id == bindparam("b_trial"))
@@ -42,7 +35,7 @@ _COMPLETE = (
         outcome="ok",
         message="",
         notes=bindparam("b_notes"),
-        seconds=trials.c.seconds + bindparam("b_seconds", type_=Double),
+        seconds=_SECONDS,
         timings=bindparam("b_timings", type_=Document),
         environment_id=bindparam("b_environment"),
         kld=bindparam("b_kld"),
@@ -52,7 +45,7 @@ _COMPLETE = (
     )
 )
 _OURS = (
-    select(*(trials.c[name] for name in ("id", "lease_token", "proposer", "logit_gain", *GROUP)))
+    select(*(trials.c[name] for name in ("id", "lease_token", "proposer", "logit_gain", "crashes", "seconds", *GROUP)))
     .where(
         trials.c.id.in_(bindparam("b_trials", expanding=True)),
         trials.c.state == "running",
@@ -60,133 +53,48 @@ _OURS = (
     )
     .with_for_update()
 )
-_OWNED_ROW = select(trials.c.id, trials.c.proposer, trials.c.crashes, trials.c.seconds).where(*OWNED).with_for_update()
-
 _INSERT_MEASUREMENTS = insert(measurements)
 _INSERT_ARRAYS = insert(arrays)
 
 
-class Ended(NamedTuple):
-    """A result to be written; see `Results.complete` for the fields."""
-
-    lease: Lease
-    measurement: Measurement
-    seconds: float | None = None
-    spent: Mapping[str, float] = MappingProxyType({})
-
-
-class Results(Leases):
-    """The result-writing part of `store.trials`."""
+class ResultWriter:
+    """What `Store.record` does."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database)
+        self._database = database
         self._environments: dict[tuple[int, str], int] = {}
 
-    def complete(
-        self,
-        lease: Lease,
-        measurement: Measurement,
-        *,
-        seconds: float | None = None,
-        spent: Mapping[str, float] | None = None,
-    ) -> None:
-        """Write the result of a trial and settle all that was reserved for it, in one transaction.
-
-        Args:
-            lease: from `claim`.
-            measurement: the result.
-            seconds: wall time on the worker; left out, the measurement's `total` or the sum of its stages.
-            spent: what was spent by budget kind, where it is not the one trial and the worker's seconds.
-
-        Raises:
-            LeaseLostError: the lease had expired or was taken over: nothing is written but an event. When nobody
-                took the trial, `claim` gets a new lease, under which the same result can be written.
-        """
-        if self.complete_all([Ended(lease, measurement, seconds, spent or {})]):
-            raise lost(lease)
-
-    def complete_all(self, results: Sequence[Ended]) -> list[Lease]:
-        """Write the results of many trials in one transaction: several times as many per second as one by one.
-
-        Returns:
-            The leases that had expired or were taken over: of these trials nothing is written but an event.
-        """
-        refused = []
-        known = {id(end): self._environment(end.measurement.environment) for end in results}
+    def record(self, done: Sequence[Done]) -> list[TrialRecord | None]:
+        """Write what came of trials; see `Store.record`."""
+        places = [self._environment(r.environment) if isinstance(r, Measurement) else 0 for _, _, r in done]
+        found: list[TrialRecord | None] = []
         with self._database.write() as connection:
-            for campaign_id in sorted({end.lease.campaign_id for end in results}):
+            for campaign_id in sorted({lease.campaign_id for lease, _, _ in done}):
                 ledger.lock(connection, campaign_id)
-            ours = _ours(connection, [end.lease.trial_id for end in results])
-            kept = []
-            for end in results:
-                row = ours.pop(end.lease.trial_id, None)  # a second result under the same lease comes too late
-                if row is not None and row.lease_token == end.lease.token:
-                    kept.append((row, end))
+            ours = _ours(connection, [lease.trial_id for lease, _, _ in done])
+            completed: list[tuple[Row[Any], Measurement]] = []
+            values, costs = [], []
+            for (lease, trial, result), place in zip(done, places, strict=True):
+                row = ours.pop(lease.trial_id, None)  # a second result under the same lease comes too late
+                if row is None or row.lease_token != lease.token:
+                    refuse(connection, lease, "result" if isinstance(result, Measurement) else result.kind)
+                    found.append(None)
+                    continue
+                took = _took(result)
+                state: TrialState = "complete"
+                if isinstance(result, Measurement):
+                    completed.append((row, result))
+                    values.append(_completed(row, result, place))
                 else:
-                    refuse(connection, end.lease, "result")
-                    refused.append(end.lease)
-            if kept:
-                connection.execute(_COMPLETE, [_completed(end, known[id(end)]) for _, end in kept])
-                _insert_results(connection, [end for _, end in kept])
-                front.enter(connection, [(row, *point) for row, end in kept if (point := _point(row, end))])
-                ledger.settle_trials(connection, [_cost(row, end) for row, end in kept])
-        return refused
-
-    def fail(
-        self,
-        lease: Lease,
-        outcome: str,
-        message: str = "",
-        *,
-        seconds: float = 0.0,
-        spent: Mapping[str, float] | None = None,
-    ) -> TrialState:
-        """Record that a trial ended without a measurement.
-
-        The first `crash` (the worker died) gives the trial back to be tried once more; the second one quarantines
-        it with the cause. `pruned` ends it as pruned, every other outcome as failed.
-
-        Returns:
-            The state that the trial has now; `waiting` means that it is to be claimed again.
-
-        Raises:
-            LeaseLostError: as for `complete`.
-        """
-        note = text.clean(message)
-        with self._database.write() as connection:
-            ledger.lock(connection, lease.campaign_id)
-            row = connection.execute(_OWNED_ROW, owned(lease)).one_or_none()
-            if row is None:
-                refuse(connection, lease, outcome)
-            else:
-                state = _state_after(outcome, row.crashes)
-                self._fail(connection, lease, row, state, outcome, note, round(seconds, 6), spent or {})
-        if row is None:
-            raise lost(lease)
-        return state
-
-    def _fail(
-        self,
-        connection: Connection,
-        lease: Lease,
-        row: Row[Any, Any, Any, Any],
-        state: TrialState,
-        outcome: str,
-        message: str,
-        seconds: float,
-        spent: Mapping[str, float],
-    ) -> None:
-        again = state == "waiting"
-        values = {"state": state, "outcome": text.name(outcome, 32), "message": message, **NO_LEASE}
-        values |= {"seconds": row.seconds + seconds, "crashes": row.crashes + (outcome == "crash")}
-        finished = {} if again else {"finished_at": utc_now()}
-        connection.execute(update(trials).where(trials.c.id == row.id).values(**values, **finished))
-        costs = {"worker_seconds": seconds, **spent} | ({} if again else {"trials": 1.0})
-        keep = ("trials",) if again else ()
-        ledger.settle_trials(connection, [ledger.Cost(lease.campaign_id, row.id, row.proposer, costs, keep)])
-        data = {"owner": lease.owner, "state": state}
-        event = f"trial.{state}" if state == "quarantined" else f"trial.{values['outcome']}"
-        record(connection, event, message, campaign_id=lease.campaign_id, trial_id=row.id, data=data)
+                    state = _fail(connection, lease, row, result, took)
+                costs.append(ledger.TrialCost(row.campaign_id, row.id, row.proposer, took, is_over=state != "waiting"))
+                found.append(_after(trial, result, state, row.seconds + took))
+            if completed:
+                connection.execute(_COMPLETE, values)
+                _insert_results(connection, completed)
+                front.enter(connection, [(row, *point) for row, result in completed if (point := _point(row, result))])
+            ledger.settle_trials(connection, costs)
+        return found
 
     def _environment(self, environment: Environment) -> int:
         """The row of an environment; made in a transaction of its own, as it is nobody's result."""
@@ -203,20 +111,6 @@ class Results(Leases):
         return known
 
 
-def _took(end: Ended) -> float:
-    """Seconds of the worker, in whole millionths as the ledger counts them."""
-    measured = end.measurement.seconds
-    return round(measured.get("total", sum(measured.values())) if end.seconds is None else end.seconds, 6)
-
-
-def _state_after(outcome: str, crashes: int) -> TrialState:
-    if outcome == "pruned":
-        return "pruned"
-    if outcome == "crash":
-        return "quarantined" if crashes + 1 >= MAX_CRASHES else "waiting"
-    return "failed"
-
-
 def _ours(connection: Connection, ids: Sequence[int]) -> dict[int, Row[Any]]:
     """The trials among these that run under a lease which is good, whoever has it."""
     found: dict[int, Row[Any]] = {}
@@ -225,14 +119,53 @@ def _ours(connection: Connection, ids: Sequence[int]) -> dict[int, Row[Any]]:
     return found
 
 
-def _completed(end: Ended, environment: int) -> dict[str, Any]:
+def _took(result: Measurement | Failure) -> float:
+    """Seconds of the worker, in whole millionths as the ledger counts them."""
+    seconds = result.seconds
+    return round(seconds.get("total", sum(seconds.values())) if isinstance(seconds, dict) else seconds, 6)
+
+
+def _fail(connection: Connection, lease: Lease, row: Row[Any], failure: Failure, seconds: float) -> TrialState:
+    """Write a failure; returns the state that the trial has now."""
+    crashes = row.crashes + (failure.kind == "crash")
+    state: TrialState = "pruned" if failure.kind == "pruned" else "failed"
+    if failure.kind == "crash":
+        state = "quarantined" if crashes >= MAX_CRASHES else "waiting"
+    outcome, message = text.name(failure.kind, 32), text.clean(failure.message)
+    values = {"state": state, "outcome": outcome, "message": message, "crashes": crashes, **NO_LEASE}
+    finished = {} if state == "waiting" else {"finished_at": utc_now()}
+    statement = update(trials).where(trials.c.id == row.id)
+    connection.execute(statement.values(**values, **finished, seconds=row.seconds + seconds))
+    event = f"trial.{state}" if state == "quarantined" else f"trial.{outcome}"
+    data = {"owner": lease.owner, "state": state}
+    record(connection, event, message, campaign_id=lease.campaign_id, trial_id=row.id, data=data)
+    return state
+
+
+def _after(trial: TrialRecord, result: Measurement | Failure, state: TrialState, seconds: float) -> TrialRecord:
+    """The record as the store reads it back."""
+    changed: dict[str, Any] = {"state": state, "seconds": seconds}
+    if isinstance(result, Failure):
+        changed |= {"outcome": text.name(result.kind, 32), "message": text.clean(result.message)}
+    else:
+        changed |= {
+            "outcome": "ok",
+            "message": "",
+            "metrics": {metric.name: metric for metric in result.metrics},
+            "arrays": result.arrays,
+            "environment": result.environment,
+            "notes": result.notes,
+        }
+    return trial.model_copy(update=changed)
+
+
+def _completed(row: Row[Any], measured: Measurement, environment: int) -> dict[str, Any]:
     """The parameters of `_COMPLETE`."""
-    measured = end.measurement
     values = {metric.name: metric.value for metric in measured.metrics}
     return {
-        "b_trial": end.lease.trial_id,
+        "b_trial": row.id,
         "b_notes": text.clean(measured.notes),
-        "b_seconds": _took(end),
+        "b_seconds": _took(measured),
         "b_timings": text.document(measured.seconds),
         "b_environment": environment,
         "b_kld": values.get("kld"),
@@ -240,42 +173,37 @@ def _completed(end: Ended, environment: int) -> dict[str, Any]:
     }
 
 
-def _point(row: Row[Any], end: Ended) -> tuple[float, float] | None:
+def _point(row: Row[Any], measured: Measurement) -> tuple[float, float] | None:
     """Bits and KLD of a trial that may stand on a front; interventions on the logits may not."""
-    values = {metric.name: metric.value for metric in end.measurement.metrics}
+    values = {metric.name: metric.value for metric in measured.metrics}
     if row.logit_gain != 1.0 or "kld" not in values or "bits_per_value" not in values:
         return None
     return values["bits_per_value"], values["kld"]
 
 
-def _cost(row: Row[Any], end: Ended) -> ledger.Cost:
-    costs = {"trials": 1.0, ledger.WORKER: _took(end), **end.spent}
-    return ledger.Cost(row.campaign_id, row.id, row.proposer, costs)
-
-
-def _insert_results(connection: Connection, results: Sequence[Ended]) -> None:
+def _insert_results(connection: Connection, completed: Sequence[tuple[Row[Any], Measurement]]) -> None:
     rows = [
         {
-            "trial_id": end.lease.trial_id,
+            "trial_id": row.id,
             "metric": text.name(metric.name, 64),
             "value": metric.value,
             "unit": text.name(metric.unit, 32),
             "n": metric.n,
             "stderr": metric.stderr,
         }
-        for end in results
-        for metric in end.measurement.metrics
+        for row, measured in completed
+        for metric in measured.metrics
     ]
     if rows:
         connection.execute(_INSERT_MEASUREMENTS, rows)
     series = [
         {
-            "trial_id": end.lease.trial_id,
+            "trial_id": row.id,
             "name": text.name(name, 64),
             "series": [x if math.isfinite(x) else None for x in values],
         }
-        for end in results
-        for name, values in end.measurement.arrays.items()
+        for row, measured in completed
+        for name, values in measured.arrays.items()
     ]
     if series:
         connection.execute(_INSERT_ARRAYS, series)

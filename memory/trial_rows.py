@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, select
 
 from swarm.experiments import identity
 from swarm.experiments.spec import Environment, Metric, TrialSpec
 from swarm.memory import text
 from swarm.memory.dialects import portions
-from swarm.memory.records import Prediction, TrialRecord, TrialState
+from swarm.memory.records import Prediction, TrialRecord
 from swarm.memory.tables import (
     arrays as arrays_table,
 )
@@ -24,7 +24,6 @@ from swarm.memory.tables import (
     predictions,
     proposal_parents,
     proposals,
-    trials,
 )
 
 
@@ -71,12 +70,6 @@ def records(connection: Connection, query: Select[Any], *, arrays: bool = True) 
     for portion in portions(rows):
         found += _chunk(connection, portion, arrays=arrays)
     return found
-
-
-def count(connection: Connection, campaign_id: int) -> dict[TrialState, int]:
-    """How many trials of a campaign are in each state."""
-    query = select(trials.c.state, func.count()).where(trials.c.campaign_id == campaign_id).group_by(trials.c.state)
-    return {row[0]: int(row[1]) for row in connection.execute(query)}
 
 
 def _chunk(connection: Connection, rows: Sequence[Row[Any]], *, arrays: bool) -> list[TrialRecord]:

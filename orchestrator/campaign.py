@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from swarm.agents.analysis.judge import Score
-    from swarm.memory.records import CampaignRecord, Turn
+    from swarm.memory.records import CampaignRecord, Lease
     from swarm.memory.store import Store
     from swarm.orchestrator.leases import HeldLeases
     from swarm.orchestrator.pool import Ending, Pool
@@ -116,7 +116,7 @@ class Campaign:
         self._reader = EventReader(store, record.id)
         self._events = self._drive()
         self._news: list[CampaignEvent] = []
-        self._turn: Turn | None = None
+        self._turn: Lease | None = None
         self._ready: list[TrialRecord] = []
         self._results = StoreReader(store)
         self._opened = False
@@ -254,13 +254,13 @@ class Campaign:
         late = self._view.records[self._view.settled : max(0, number - self._lag)]
         return not any(record.state not in FINISHED and record.id in self._leases for record in late)
 
-    def _take_turn(self) -> Turn | None:
+    def _take_turn(self) -> Lease | None:
         try:
-            return self.store.trials.allocate(self.record.id, self._leases.owner, lag=self._lag, ttl=PROPOSAL_TTL)
+            return self.store.proposal_lock.claim(self.record.id, self._leases.owner, lag=self._lag, ttl=PROPOSAL_TTL)
         except BudgetError:  # other drivers have proposed the rest
             return None
 
-    def _draft(self, turn: Turn) -> Proposal:
+    def _draft(self, turn: Lease) -> Proposal:
         if turn.number != len(self._view) or self._view.settled < turn.number - self._lag:
             self._look()
         analyse, summarise = self._engine.is_milestone(turn.number)
@@ -270,9 +270,9 @@ class Campaign:
             self._summarise(turn.number, self._lag)
         return self._strategy.propose(turn.number, self._view.history(turn.number, self._lag))
 
-    def _add(self, turn: Turn, proposal: Proposal) -> None:
+    def _add(self, turn: Lease, proposal: Proposal) -> None:
         try:
-            record = self.store.trials.add(self.record.id, turn.number, proposal, turn)
+            record = self.store.propose(self.record.id, turn.number, proposal, turn)
         except LeaseLostError:  # this took longer than the right to propose lasts, and another driver went on
             return
         self._view.put(record)
@@ -353,7 +353,7 @@ class Campaign:
             for trial_id in self._pool.withdraw():
                 lease = self._leases.give(trial_id)
                 if lease is not None:
-                    self.store.trials.release(lease)
+                    self.store.queue.release(lease)
         deadline = time.monotonic() + STOP_WAIT
         while self._pool.running and self._stops < 2 and time.monotonic() < deadline:
             ended = self._pool.collect(deadline - time.monotonic())
@@ -378,7 +378,7 @@ class Campaign:
     def _let_go(self) -> None:
         with self.store.batch():
             if self._turn is not None:
-                self.store.trials.give_up_turn(self._turn)
+                self.store.proposal_lock.release(self._turn)
             for lease in self._leases.drain():
-                self.store.trials.release(lease)
+                self.store.queue.release(lease)
         self._clock.stop()

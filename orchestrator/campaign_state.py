@@ -10,15 +10,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from swarm.agents.history import FINISHED, History, hide
-from swarm.experiments.spec import Failure, Measurement
-from swarm.memory.errors import LeaseLostError
-from swarm.memory.records import FindingRecord, Lease, SummaryRecord, TrialRecord, TrialState, Verdict
-from swarm.memory.result_writer import Ended
+from swarm.experiments.spec import Failure
+from swarm.memory.records import FindingRecord, SummaryRecord, TrialRecord, Verdict
 from swarm.orchestrator.pool import EVICTED, LOST
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from swarm.memory.result_writer import Done
     from swarm.memory.store import Store
     from swarm.orchestrator.leases import HeldLeases
     from swarm.orchestrator.pool import Ending
@@ -99,68 +98,44 @@ class CampaignView:
         self.summaries = self._store.summaries.list(self._campaign_id)
 
     def write(self, ended: Sequence[Ending]) -> list[TrialRecord]:
-        """Write what came of trials, all measurements at once.
+        """Write what came of trials, all at once.
 
         Returns:
             The trials as they are now. One that waits is to be run once more if its lease is held. A trial that
             belongs to another driver by now is left out.
         """
-        held = [(lease, end) for trial_id, end in ended if (lease := self._lease(trial_id)) is not None]
-        measured = [Ended(lease, end) for lease, end in held if isinstance(end, Measurement)]
-        late = {lease.trial_id for lease in self._store.trials.complete_all(measured)}
-        written = []
-        for lease, end in held:
-            record = None if lease.trial_id in late else self._written(lease, end)
-            if record is None:
-                record = self._write_late(lease.trial_id, end)
-            if record is not None:
-                self.put(record)
-                written.append(record)
-        return written
+        done: list[Done] = []
+        written: dict[int, TrialRecord] = {}
+        for trial_id, end in ended:
+            lease = self._leases.give(trial_id) or self._leases.claim(trial_id)
+            if lease is None:
+                continue
+            record = self.records[lease.number]
+            if isinstance(end, Failure):
+                retries, kind = RETRIES.get(end.kind, (0, end.kind))
+                self._retries[trial_id, end.kind] += 1
+                if self._retries[trial_id, end.kind] <= retries:
+                    self._store.queue.release(lease)
+                    outcome = {"state": "waiting", "outcome": kind, "message": end.message, "seconds": end.seconds}
+                    written[trial_id] = record.model_copy(update=outcome)
+                else:
+                    done.append((lease, record, end.model_copy(update={"kind": kind})))
+            else:
+                done.append((lease, record, end))
+        written |= {record.id: record for record in self._record(done)}
+        found = [written[trial_id] for trial_id, _ in ended if trial_id in written]
+        for record in found:
+            self.put(record)
+            if record.state == "waiting":
+                self._leases.take(record.id)
+        return found
 
-    def _lease(self, trial_id: int) -> Lease | None:
-        return self._leases.give(trial_id) or self._leases.claim(trial_id)
-
-    def _write_late(self, trial_id: int, end: Measurement | Failure) -> TrialRecord | None:
-        """Write what came of a trial whose lease ran out, unless somebody else took the trial."""
-        lease = self._leases.claim(trial_id)
-        if lease is None or (isinstance(end, Measurement) and self._store.trials.complete_all([Ended(lease, end)])):
-            return None
-        return self._written(lease, end)
-
-    def _written(self, lease: Lease, end: Measurement | Failure) -> TrialRecord | None:
-        """The record of a stored measurement, or of a failure that is stored here; None when the lease was lost."""
-        record = self.records[lease.number]
-        return _completed(record, end) if isinstance(end, Measurement) else self._fail(lease, record, end)
-
-    def _fail(self, lease: Lease, record: TrialRecord, failure: Failure) -> TrialRecord | None:
-        """Record a failure, or take the trial once more."""
-        retries, kind = RETRIES.get(failure.kind, (0, failure.kind))
-        self._retries[record.id, failure.kind] += 1
-        state: TrialState = "waiting"
-        if self._retries[record.id, failure.kind] <= retries:
-            self._store.trials.release(lease)
-        else:
-            try:
-                state = self._store.trials.fail(lease, kind, failure.message, seconds=failure.seconds)
-            except LeaseLostError:
-                return None
-        if state == "waiting":
-            self._leases.take(record.id)
-        outcome = {"state": state, "outcome": kind, "message": failure.message, "seconds": failure.seconds}
-        return record.model_copy(update=outcome)
-
-
-def _completed(record: TrialRecord, measured: Measurement) -> TrialRecord:
-    """The record as the store would read it back."""
-    return record.model_copy(
-        update={
-            "state": "complete",
-            "outcome": "ok",
-            "metrics": {metric.name: metric for metric in measured.metrics},
-            "arrays": measured.arrays,
-            "environment": measured.environment,
-            "notes": measured.notes,
-            "seconds": measured.seconds["total"],
-        }
-    )
+    def _record(self, done: Sequence[Done]) -> Iterator[TrialRecord]:
+        """Write results; those whose lease ran out once more, unless somebody else took the trial."""
+        late: list[Done] = []
+        for (_, record, end), now in zip(done, self._store.record(done) if done else (), strict=True):
+            if now is not None:
+                yield now
+            elif (lease := self._leases.claim(record.id)) is not None:
+                late.append((lease, record, end))
+        yield from filter(None, self._store.record(late) if late else ())

@@ -137,7 +137,7 @@ def assemble(
         rehearsal = Rehearsal.parse(settings.rehearsal, settings.seed, device_of(settings))
         agents = rehearsal, rehearsal
     elif agents is None:
-        strategy = make_strategy(settings, workload, llm, lambda: store.offers.waiting(record.id))
+        strategy = make_strategy(settings, workload, llm, lambda: store.external_proposals.waiting(record.id))
         agents = strategy, strategy.engine
     return Campaign(
         store,

@@ -49,7 +49,7 @@ class HeldLeases:
 
     def claim(self, trial_id: int) -> Lease | None:
         """Get the lease of a trial without holding it; None when somebody else has it."""
-        return self._store.trials.claim(trial_id, self.owner, self._ttl)
+        return self._store.queue.claim(trial_id, self.owner, self._ttl)
 
     def take(self, trial_id: int) -> bool:
         """Hold the lease of a trial; False when somebody else has it."""
@@ -57,7 +57,7 @@ class HeldLeases:
 
     def take_next(self, campaign_id: int) -> Lease | None:
         """Hold the lease of the earliest trial that waits, or whose driver is gone; None when there is none."""
-        return self._keep(self._store.trials.claim_next(campaign_id, self.owner, self._ttl))
+        return self._keep(self._store.queue.claim_next(campaign_id, self.owner, self._ttl))
 
     def _keep(self, lease: Lease | None) -> Lease | None:
         if lease is not None:
@@ -95,7 +95,7 @@ class HeldLeases:
     def _renew(self, lease: Lease) -> bool:
         """Renew one lease; whether the store answered."""
         try:
-            renewed = self._store.trials.heartbeat(lease)
+            renewed = self._store.queue.heartbeat(lease)
         except LeaseLostError:
             with self._lock:
                 if self._held.get(lease.trial_id) == lease:

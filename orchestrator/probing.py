@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from swarm.experiments.spec import Failure
 from swarm.memory.records import Budget, CampaignRecord, Proposal
 from swarm.orchestrator.leases import owner_name
 
@@ -29,15 +30,12 @@ class Keeper:
     def keep(self, found: Probed) -> int:
         """Write a result as a trial; returns its id."""
         proposal = Proposal(spec=found.spec, proposer="probe", arm="defaults", rationale=f"probe of {self._title}")
-        trial = self._store.trials.add(self.campaign.id, self._number, proposal)
+        trial = self._store.propose(self.campaign.id, self._number, proposal)
         self._number += 1
-        lease = self._store.trials.claim(trial.id, owner_name())
+        lease = self._store.queue.claim(trial.id, owner_name())
         if lease is None:
             raise RuntimeError(f"trial {trial.id}, just added, is taken")
-        if found.measurement is not None:
-            self._store.trials.complete(lease, found.measurement)
-        else:
-            self._store.trials.fail(lease, REFUSED, found.refusal)
+        self._store.record([(lease, trial, found.measurement or Failure(kind=REFUSED, message=found.refusal))])
         return trial.id
 
 

@@ -66,8 +66,8 @@ def fill(store: Store, *, finish: bool = True) -> Filled:
         proposal = samples.proposal(number, MODELS[1], 5, prediction=prediction, rationale=HOSTILE)
         predicted = _complete(store, campaign.id, number, proposal, samples.measurement(0.002, 5.5))
         store.predictions.score(predicted, "confirmed", observed=0.5, low=0.3, high=0.8)
-        failing = store.trials.add(campaign.id, number + 1, samples.proposal(number + 1, bits=2))
-        store.trials.fail(store.trials.claim(failing.id, "worker"), "oom", HOSTILE)
+        failing = store.propose(campaign.id, number + 1, samples.proposal(number + 1, bits=2))
+        samples.fail(store, store.queue.claim(failing.id, "worker"), "oom", HOSTILE)
         effect = Effect(name="ratio of <i>KLD</i> ratios", value=0.3, low=0.2, high=0.5, unit="ratio")
         found = samples.finding(
             1, 2, predicted, statement=f"Plateau {HOSTILE}", effect=effect, models=MODELS, kind="contrast"
@@ -90,8 +90,8 @@ def _complete(store: Store, campaign: int, number: int, proposal, result: Measur
     kld = next((metric.value for metric in result.metrics if metric.name == "kld"), None)
     if kld is not None:  # windows that agree with their mean, as a protocol's do
         result = result.model_copy(update={"arrays": {**result.arrays, "window_kld": (kld / 2, kld, 1.5 * kld)}})
-    trial = store.trials.add(campaign, number, proposal)
-    store.trials.complete(store.trials.claim(trial.id, "worker"), result)
+    trial = store.propose(campaign, number, proposal)
+    samples.complete(store, store.queue.claim(trial.id, "worker"), result)
     return trial.id
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from swarm.experiments.spec import Environment, Measurement, Metric, TrialSpec
+from swarm.experiments.spec import Environment, Failure, Measurement, Metric, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
-from swarm.memory.records import Finding, Proposal
+from swarm.memory.errors import LeaseLostError
+from swarm.memory.records import Finding, Lease, Proposal, TrialRecord, TrialState
+from swarm.memory.store import Store
 
 ENVIRONMENT = Environment(device="cpu", platform="Linux x86_64", python="3.12.1", versions={"mlx": "0.32.0"})
 
@@ -43,3 +45,20 @@ def finding(*evidence: int, key: str = "plateau/alpha", status: str = "hypothesi
         "author": "scout",
     }
     return Finding.model_validate({**base, "key": key, "evidence": evidence, "status": status, **fields})
+
+
+def complete(store: Store, lease: Lease, result: Measurement) -> TrialRecord:
+    """Write one measurement; a lost lease is an error."""
+    return recorded(store, lease, result)
+
+
+def fail(store: Store, lease: Lease, kind: str, message: str = "", seconds: float = 0.0) -> TrialState:
+    """Write one failure; a lost lease is an error. Returns the state that the trial has now."""
+    return recorded(store, lease, Failure(kind=kind, message=message, seconds=seconds)).state
+
+
+def recorded(store: Store, lease: Lease, result: Measurement | Failure) -> TrialRecord:
+    (record,) = store.record([(lease, store.trials.get(lease.trial_id), result)])
+    if record is None:
+        raise LeaseLostError(f"trial {lease.trial_id} has another owner.")
+    return record

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from samples import measurement, proposal
+from samples import complete, measurement, proposal
 
 from swarm.memory.errors import BudgetError
 from swarm.memory.records import Proposal
@@ -52,7 +52,7 @@ def claim_all(place: str, ids: list[int], seed: int, start: Any, claimed: Any) -
     random.Random(seed).shuffle(ids)
     with Store.open(place) as store:
         start.wait()
-        got = [trial for trial in ids if store.trials.claim(trial, f"process {seed}", ttl=3600) is not None]
+        got = [trial for trial in ids if store.queue.claim(trial, f"process {seed}", ttl=3600) is not None]
     claimed.put(got)
 
 
@@ -65,14 +65,14 @@ def drive(place: str, campaign_id: int, owner: str, lag: int, start: Any) -> Non
             turn = None
             if not exhausted:
                 try:
-                    turn = store.trials.allocate(campaign_id, owner, lag=lag)
+                    turn = store.proposal_lock.claim(campaign_id, owner, lag=lag)
                 except BudgetError:
                     exhausted = True
             if turn is not None:
-                store.trials.add(campaign_id, turn.number, history_proposal(store, campaign_id, turn.number, lag), turn)
-            lease = store.trials.claim_next(campaign_id, owner)
+                store.propose(campaign_id, turn.number, history_proposal(store, campaign_id, turn.number, lag), turn)
+            lease = store.queue.claim_next(campaign_id, owner)
             if lease is not None:
-                store.trials.complete(lease, measurement(kld=1 / (1 + lease.number)))
+                complete(store, lease, measurement(kld=1 / (1 + lease.number)))
             elif exhausted and not store.trials.list(campaign_id, state=("waiting", "running"), limit=1):
                 return
             elif turn is None:
@@ -92,10 +92,10 @@ def write_batches(place: str, campaign_id: int, journal: str, start: Any) -> Non
     with Store.open(place) as store:
         start.set()
         while True:
-            leases = [store.trials.claim_next(campaign_id, f"writer {os.getpid()}", ttl=3600) for _ in range(5)]
+            leases = [store.queue.claim_next(campaign_id, f"writer {os.getpid()}", ttl=3600) for _ in range(5)]
             if None in leases and not any(leases):
                 return
             with store.batch():
                 for lease in filter(None, leases):
-                    store.trials.complete(lease, measurement(kld=lease.number + 1.0))
+                    complete(store, lease, measurement(kld=lease.number + 1.0))
             os.write(file, "".join(f"{lease.trial_id}\n" for lease in filter(None, leases)).encode())

@@ -123,7 +123,7 @@ class Contributor:
     def offers(self) -> list[dict[str, Any]]:
         """What you have proposed, and which trial each became."""
         with Store.open(self._url) as store:
-            mine = store.offers.list(store.campaigns.get(self._campaign).id)
+            mine = store.external_proposals.list(store.campaigns.get(self._campaign).id)
         return [
             {
                 "offer": offer.id,
@@ -166,11 +166,11 @@ class Contributor:
     def _leave(self, source: Source, proposal: Proposal) -> dict[str, Any]:
         store, campaign = source.store, source.campaign
         self._cap(source)
-        offer = store.offers.add(campaign.id, proposal.model_copy(update={"proposer": self.role, "arm": "agents"}))
+        signed = proposal.model_copy(update={"proposer": self.role, "arm": "agents"})
         spec = proposal.spec
         prediction = proposal.prediction.model_dump(mode="json") if proposal.prediction else None
         return {
-            "offer": offer.id,
+            "offer": store.external_proposals.add(campaign.id, signed).id,
             "model": spec.model,
             "configuration": spec.kv.label,
             "layers": spec.layers,

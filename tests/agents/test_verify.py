@@ -6,7 +6,7 @@ import json
 import sqlite3
 
 import pytest
-from samples import ENVIRONMENT
+from samples import ENVIRONMENT, complete
 
 from swarm.agents.analysis.base import analysts
 from swarm.agents.analysis.judge import Judge
@@ -41,10 +41,10 @@ def path(tmp_path, make_lab, infos):
             TrialSpec(model=info.name, kv=kv, replicate=r, seed=r) for r in range(3) for info in infos for kv in CACHES
         ]
         for number, spec in enumerate(specs):
-            trial = store.trials.add(campaign.id, number, Proposal(spec=spec, proposer="test"))
+            trial = store.propose(campaign.id, number, Proposal(spec=spec, proposer="test"))
             metrics, arrays = lab.measure(spec)
             measured = Measurement(metrics=tuple(metrics.values()), arrays=arrays, environment=ENVIRONMENT)
-            store.trials.complete(store.trials.claim(trial.id, "test"), measured)
+            complete(store, store.queue.claim(trial.id, "test"), measured)
         history = History.before(len(specs), store.trials.list(campaign.id), 0)
         named = {info.name: info for info in infos}
         kinds = [kind() for kind in analysts().values()]

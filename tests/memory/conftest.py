@@ -86,7 +86,7 @@ def add(store: Store, campaign: CampaignRecord) -> Callable[..., TrialRecord]:
     def add_next(**fields: object) -> TrialRecord:
         number = store.campaigns.get(campaign.id).next_number
         fields.setdefault("seed", number)
-        return store.trials.add(campaign.id, number, proposal(**fields))
+        return store.propose(campaign.id, number, proposal(**fields))
 
     return add_next
 
@@ -94,15 +94,15 @@ def add(store: Store, campaign: CampaignRecord) -> Callable[..., TrialRecord]:
 @pytest.fixture
 def run(store: Store, add: Callable[..., TrialRecord]) -> Callable[..., TrialRecord]:
     """Add the next trial and complete it with the given objectives."""
-    from samples import measurement
+    from samples import complete, measurement
 
     def run_next(
         kld: float = 0.1, bits_measured: float = 4.5, metrics: dict[str, float] | None = None, **fields: object
     ):
         trial = add(**fields)
-        lease = store.trials.claim(trial.id, "worker")
+        lease = store.queue.claim(trial.id, "worker")
         assert lease is not None
-        store.trials.complete(lease, measurement(kld, bits_measured, **(metrics or {})))
+        complete(store, lease, measurement(kld, bits_measured, **(metrics or {})))
         return store.trials.get(trial.id)
 
     return run_next

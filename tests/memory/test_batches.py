@@ -7,7 +7,7 @@ import threading
 from contextlib import nullcontext
 
 import pytest
-from samples import measurement, proposal
+from samples import complete, measurement, proposal
 from sqlalchemy import event
 
 from swarm.kernels.errors import DiskFullError
@@ -19,26 +19,26 @@ def test_batch_is_visible_to_others_when_it_is_left(store, url, campaign):
     with Store.open(url, readonly=True) as other:
         with store.batch():
             for number in range(5):
-                store.trials.add(campaign.id, number, proposal(number))
+                store.propose(campaign.id, number, proposal(number))
             assert len(store.trials.list()) == 5
             assert other.trials.list() == []
         assert len(other.trials.list()) == 5
 
 
 def test_refused_operation_takes_back_itself_alone(store, campaign, pass_time):
-    trials = [store.trials.add(campaign.id, number, proposal(number)) for number in range(3)]
-    leases = [store.trials.claim(trial.id, "one", ttl=10) for trial in trials]
+    trials = [store.propose(campaign.id, number, proposal(number)) for number in range(3)]
+    leases = [store.queue.claim(trial.id, "one", ttl=10) for trial in trials]
     pass_time(11)
-    leases[1:] = [store.trials.claim(trial.id, "one", ttl=10) for trial in trials[1:]]
+    leases[1:] = [store.queue.claim(trial.id, "one", ttl=10) for trial in trials[1:]]
     with store.batch():
         with pytest.raises(LeaseLostError):
-            store.trials.complete(leases[0], measurement())
-        store.trials.complete(leases[1], measurement())
+            complete(store, leases[0], measurement())
+        complete(store, leases[1], measurement())
         with pytest.raises(DuplicateTrialError):
-            store.trials.add(campaign.id, 3, proposal(0))
-        store.trials.add(campaign.id, 3, proposal(3))
+            store.propose(campaign.id, 3, proposal(0))
+        store.propose(campaign.id, 3, proposal(3))
         with store.batch():  # a batch in a batch is the same batch
-            store.trials.complete(leases[2], measurement())
+            complete(store, leases[2], measurement())
     assert [trial.state for trial in store.trials.list()] == ["running", "complete", "complete", "waiting"]
     assert len(store.events.list(kind="lease.refused")) == 1
     assert store.check() == []
@@ -47,25 +47,25 @@ def test_refused_operation_takes_back_itself_alone(store, campaign, pass_time):
 def test_exception_out_of_a_batch_keeps_what_succeeded(store, campaign):
     def interrupted() -> None:
         with store.batch():
-            store.trials.add(campaign.id, 0, proposal(0))
+            store.propose(campaign.id, 0, proposal(0))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert len(store.trials.list()) == 1
-    store.trials.add(campaign.id, 1, proposal(1))
+    store.propose(campaign.id, 1, proposal(1))
     assert store.check() == []
 
 
 def test_threads_share_a_store(store, campaign):
-    trials = [store.trials.add(campaign.id, number, proposal(number)) for number in range(24)]
+    trials = [store.propose(campaign.id, number, proposal(number)) for number in range(24)]
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            while lease := store.trials.claim_next(campaign.id, threading.current_thread().name):
+            while lease := store.queue.claim_next(campaign.id, threading.current_thread().name):
                 with store.batch():
-                    store.trials.complete(lease, measurement())
+                    complete(store, lease, measurement())
                     store.events.add(campaign.id, "done", trial_id=lease.trial_id)
                 store.trials.list(campaign.id, state="complete")
         except BaseException as error:
@@ -83,17 +83,17 @@ def test_threads_share_a_store(store, campaign):
 
 
 def test_forked_child_uses_connections_of_its_own(store, campaign):
-    store.trials.add(campaign.id, 0, proposal(0))
+    store.propose(campaign.id, 0, proposal(0))
     child = os.fork()
     if child == 0:
         try:
-            store.trials.add(campaign.id, 1, proposal(1))
+            store.propose(campaign.id, 1, proposal(1))
             os._exit(0)
         except BaseException:
             os._exit(1)
     _, status = os.waitpid(child, 0)
     assert status == 0
-    store.trials.add(campaign.id, 2, proposal(2))
+    store.propose(campaign.id, 2, proposal(2))
     assert len(store.trials.list()) == 3
     assert store.check() == []
 
@@ -127,7 +127,7 @@ def test_full_disk_is_one_error_and_the_store_stays_intact(store, campaign, limi
         while True:
             with store.batch() if batched else nullcontext():
                 for number in range(done, done + step):
-                    store.trials.add(campaign.id, number, proposal(number))
+                    store.propose(campaign.id, number, proposal(number))
             done += step
 
     limit_pages(more)
@@ -139,7 +139,7 @@ def test_full_disk_is_one_error_and_the_store_stays_intact(store, campaign, limi
     assert store.check() == []
     stored = len(store.trials.list())
     assert done <= stored <= done + 5
-    store.trials.add(campaign.id, stored, proposal(stored))
+    store.propose(campaign.id, stored, proposal(stored))
     assert store.check() == []
 
 

@@ -7,6 +7,7 @@ import json
 import math
 
 import pytest
+from samples import fail
 
 from swarm.kernels.errors import UsageError
 from swarm.memory import export, optuna_export
@@ -81,7 +82,7 @@ def test_optuna_opens_it(store, campaign, run, add, tmp_path):
     run(0.1, 4.5)
     run(0.3, 2.5, bits=2, layers=(1, 2))
     failed = add()
-    store.trials.fail(store.trials.claim(failed.id, "one"), "oom")
+    fail(store, store.queue.claim(failed.id, "one"), "oom")
     run(0.2, 8.5, model="beta", bits=8)
     add()
     url = f"sqlite:///{tmp_path}/optuna.db"

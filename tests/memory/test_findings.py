@@ -120,9 +120,9 @@ def test_predictions_are_registered_before_and_scored_after(store, campaign, run
 def test_prediction_about_an_invented_trial_is_refused(store, campaign):
     prediction = Prediction(metric="kld", comparator="<=", threshold=0.8, reference=12345)
     with pytest.raises(UsageError, match="12345"):
-        store.trials.add(campaign.id, 0, proposal(prediction=prediction))
+        store.propose(campaign.id, 0, proposal(prediction=prediction))
     with pytest.raises(UsageError, match="777"):
-        store.trials.add(campaign.id, 0, proposal(parents=(777,)))
+        store.propose(campaign.id, 0, proposal(parents=(777,)))
     assert store.trials.list() == []
     assert store.check() == []
 
@@ -131,7 +131,7 @@ def test_refused_proposals_are_remembered(store, campaign):
     identity = store.proposals.refuse(campaign.id, 0, proposal(rationale="why not"), "outside the space")
     assert store.proposals.get(identity).refused == "outside the space"
     assert store.proposals.get(identity).trial_id is None
-    trial = store.trials.add(campaign.id, 0, proposal(rationale="why"))
+    trial = store.propose(campaign.id, 0, proposal(rationale="why"))
     assert store.proposals.get(trial.proposal_id).trial_id == trial.id
     assert [record.id for record in store.proposals.list(refused=False)] == [trial.proposal_id]
     with pytest.raises(UnknownNameError):

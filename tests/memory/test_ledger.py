@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import measurement, proposal
+from samples import complete, fail, measurement, proposal
 
 from swarm.kernels.errors import UsageError
 from swarm.memory.errors import BudgetError, StoreError
@@ -20,12 +20,12 @@ def tight(store):
 
 def test_trials_are_reserved_when_proposed_and_spent_when_done(store, tight):
     for number in range(3):
-        store.trials.add(tight.id, number, proposal(number))
+        store.propose(tight.id, number, proposal(number))
     assert store.ledger.totals(tight.id)["trials"].reserved == 3
     with pytest.raises(BudgetError, match="3 reserved of 3"):
-        store.trials.add(tight.id, 3, proposal(3))
-    lease = store.trials.claim_next(tight.id, "one")
-    store.trials.complete(lease, measurement(seconds=2.5))
+        store.propose(tight.id, 3, proposal(3))
+    lease = store.queue.claim_next(tight.id, "one")
+    complete(store, lease, measurement(seconds=2.5))
     totals = store.ledger.totals(tight.id)
     assert (totals["trials"].reserved, totals["trials"].spent) == (2, 1)
     assert totals["worker_seconds"].spent == 2.5
@@ -81,29 +81,15 @@ def test_role_caps(store, tight):
         store.ledger.reserve(tight.id, "tokens", 1, "scribe")
 
 
-def test_expired_lease_carries_its_reservation_to_the_taker(store, tight, pass_time):
-    trial = store.trials.add(tight.id, 0, proposal())
-    store.trials.claim(trial.id, "gone", ttl=10, hold={"seconds": 60})
-    pass_time(11)
-    lease = store.trials.claim(trial.id, "next", hold={"seconds": 60})
-    assert store.ledger.totals(tight.id)["seconds"].reserved == 60
-    store.trials.complete(lease, measurement(), spent={"seconds": 42})
-    totals = store.ledger.totals(tight.id)
-    assert (totals["seconds"].reserved, totals["seconds"].spent) == (0, 42)
-    assert totals["trials"].spent == 1
-
-
 def test_crashed_attempt_pays_its_time_and_keeps_its_trial(store, tight):
-    trial = store.trials.add(tight.id, 0, proposal())
-    lease = store.trials.claim(trial.id, "one", hold={"seconds": 60})
-    store.trials.fail(lease, "crash", seconds=5, spent={"seconds": 5})
+    trial = store.propose(tight.id, 0, proposal())
+    fail(store, store.queue.claim(trial.id, "one"), "crash", seconds=5)
     totals = store.ledger.totals(tight.id)
-    assert (totals["seconds"].reserved, totals["seconds"].spent) == (0, 5)
+    assert totals["worker_seconds"].spent == 5
     assert (totals["trials"].reserved, totals["trials"].spent) == (1, 0)
-    lease = store.trials.claim(trial.id, "one", hold={"seconds": 60})
-    store.trials.complete(lease, measurement(seconds=7), spent={"seconds": 7})
+    complete(store, store.queue.claim(trial.id, "one"), measurement(seconds=7))
     totals = store.ledger.totals(tight.id)
-    assert (totals["seconds"].spent, totals["worker_seconds"].spent, totals["trials"].spent) == (12, 12, 1)
+    assert (totals["worker_seconds"].spent, totals["trials"].spent) == (12, 1)
     assert store.trials.get(trial.id).seconds == 12
 
 

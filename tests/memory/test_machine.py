@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from samples import measurement, proposal
+from samples import complete, fail, measurement, proposal
 from sqlalchemy import text
 
 from swarm.memory.errors import BudgetError, DuplicateTrialError, LeaseLostError
@@ -54,7 +54,7 @@ class Life(RuleBasedStateMachine):
         number = len(self.states)
         seeds = {trial.spec.seed for trial in self.store.trials.list(self.campaign)}
         try:
-            trial = self.store.trials.add(self.campaign, number, proposal(seed))
+            trial = self.store.propose(self.campaign, number, proposal(seed))
         except DuplicateTrialError:
             assert seed in seeds
         except BudgetError:
@@ -65,17 +65,17 @@ class Life(RuleBasedStateMachine):
             self.states[trial.id] = "waiting"
             self.crashes[trial.id] = 0
 
-    @rule(target=leases, owner=owners, seconds=st.sampled_from([0, 50]), pick=st.integers(0, 3))
-    def claim(self, owner: str, seconds: int, pick: int):
+    @rule(target=leases, owner=owners, pick=st.integers(0, 3))
+    def claim(self, owner: str, pick: int):
         if not self.states:
             return multiple()
         trial = sorted(self.states)[pick % len(self.states)]
-        lease = self.store.trials.claim(trial, owner, TTL, hold={"seconds": seconds} if seconds else None)
+        lease = self.store.queue.claim(trial, owner, TTL)
         return self._taken(trial, lease)
 
     @rule(target=leases, owner=owners)
     def claim_next(self, owner: str):
-        lease = self.store.trials.claim_next(self.campaign, owner, TTL)
+        lease = self.store.queue.claim_next(self.campaign, owner, TTL)
         if lease is None:
             assert not any(self._free(trial) for trial in self.states)
             return multiple()
@@ -85,22 +85,22 @@ class Life(RuleBasedStateMachine):
     def sleep_and_lose_the_trial(self, lease, owner: str):
         """The way to a late write: one driver sleeps, another one takes over what has expired."""
         self.let_all_leases_expire()
-        return self._taken(lease.trial_id, self.store.trials.claim(lease.trial_id, owner, TTL))
+        return self._taken(lease.trial_id, self.store.queue.claim(lease.trial_id, owner, TTL))
 
     @rule(lease=leases)
     def heartbeat(self, lease) -> None:
-        self._write(lease, lambda: self.store.trials.heartbeat(lease))
+        self._write(lease, lambda: self.store.queue.heartbeat(lease))
 
     @rule(lease=leases, kld=st.floats(0, 5), bits=st.floats(1, 16))
     def complete(self, lease, kld: float, bits: float) -> None:
-        if self._write(lease, lambda: self.store.trials.complete(lease, measurement(kld, bits), spent={"seconds": 7})):
+        if self._write(lease, lambda: complete(self.store, lease, measurement(kld, bits))):
             self._finish(lease.trial_id, "complete")
             self.results += 1
 
     @rule(lease=leases, outcome=st.sampled_from(["crash", "nan", "oom", "timeout", "pruned"]))
     def fail(self, lease, outcome: str) -> None:
         trial = lease.trial_id
-        if self._write(lease, lambda: self.store.trials.fail(lease, outcome, seconds=1.5, spent={"seconds": 2})):
+        if self._write(lease, lambda: fail(self.store, lease, outcome, seconds=1.5)):
             self.crashes[trial] += outcome == "crash"
             again = outcome == "crash" and self.crashes[trial] < 2
             state = "waiting" if again else {"crash": "quarantined", "pruned": "pruned"}.get(outcome, "failed")
@@ -108,7 +108,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(lease=leases)
     def release(self, lease) -> None:
-        self.store.trials.release(lease)
+        self.store.queue.release(lease)
         if self._owns(lease):
             self._finish(lease.trial_id, "waiting")
 
@@ -120,12 +120,6 @@ class Life(RuleBasedStateMachine):
                 text(f"UPDATE trials SET {shift} WHERE campaign_id = :c"), {"s": TTL + 1, "c": self.campaign}
             )
         self.expired |= set(self.live)
-
-    @rule()
-    def release_expired(self) -> None:
-        assert set(self.store.trials.release_expired(self.campaign)) == self.expired
-        for trial in list(self.expired):
-            self._finish(trial, "waiting")
 
     @rule(target=reservations, amount=st.integers(0, 300))
     def reserve(self, amount: int):

@@ -95,7 +95,7 @@ def test_scrambled_pages_are_an_error_in_one_line(tmp_path, seed):
     with Store.open(path, create=True) as store:
         campaign = store.campaigns.create("one", {}, Budget(trials=100), seed=1)
         for number in range(40):
-            store.trials.add(campaign.id, number, proposal(number))
+            store.propose(campaign.id, number, proposal(number))
     content = bytearray(path.read_bytes())
     rng = random.Random(seed)
     for page in rng.sample(range(1, len(content) // 4096), 30):

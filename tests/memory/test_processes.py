@@ -23,7 +23,7 @@ CONTEXT = multiprocessing.get_context("fork")
 def fill(store: Store, count: int) -> tuple[int, list[int]]:
     campaign = store.campaigns.create("many", {}, Budget(trials=count), seed=0)
     with store.batch():
-        return campaign.id, [store.trials.add(campaign.id, n, proposal(n)).id for n in range(count)]
+        return campaign.id, [store.propose(campaign.id, n, proposal(n)).id for n in range(count)]
 
 
 def all_claims(store: Store, url: str, trials: int, processes: int) -> None:

@@ -74,7 +74,7 @@ def test_store_of_every_release_opens_with_its_data(release, tmp_path):
         assert trials[0].metrics["kld"].value == 0.1
         assert store.findings.search("plateau")[0].finding.evidence == (trials[0].id,)
         assert store.query("SELECT trial_id FROM best_per_model").rows == [(trials[0].id,)]
-        lease = store.trials.claim_next(campaign.id, "upgraded")
+        lease = store.queue.claim_next(campaign.id, "upgraded")
         assert lease.trial_id == trials[2].id
 
 

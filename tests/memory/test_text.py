@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import finding, measurement, proposal
+from samples import complete, fail, finding, measurement, proposal
 
 from swarm.memory import text
 from swarm.memory.errors import StoreError
@@ -58,8 +58,8 @@ def test_giant_documents_are_refused():
 def test_hostile_text_goes_in_and_comes_out_harmless(store, campaign, run):
     note = HOSTILE[:3000].encode("utf-8", "replace").decode()
     trial = run(rationale=note)
-    lease = store.trials.claim(store.trials.add(campaign.id, 1, proposal(1)).id, HOSTILE)
-    store.trials.fail(lease, HOSTILE, HOSTILE)
+    lease = store.queue.claim(store.propose(campaign.id, 1, proposal(1)).id, HOSTILE)
+    fail(store, lease, HOSTILE, HOSTILE)
     identity = store.findings.upsert(campaign.id, finding(trial.id, statement=note, key=note[:150]))
     summary = store.summaries.add(campaign.id, Summary(title="t", text=HOSTILE, evidence=(), author="scribe"))
     store.summaries.review(summary, "rejected", HOSTILE, HOSTILE)
@@ -95,9 +95,9 @@ def test_campaign_names_and_settings(store):
 
 
 def test_arrays_may_hold_gaps(store, add):
-    lease = store.trials.claim(add().id, "one")
+    lease = store.queue.claim(add().id, "one")
     result = measurement().model_copy(update={"arrays": {"layer_g": (1.0, float("nan"), 3.0)}})
-    store.trials.complete(lease, result)
+    complete(store, lease, result)
     stored = store.trials.get(lease.trial_id).arrays["layer_g"]
     assert stored[0] == 1.0
     assert stored[1] != stored[1]

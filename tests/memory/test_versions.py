@@ -1,7 +1,7 @@
 """Results of an older version are kept and marked, and are another experiment than those of the present one."""
 
 import pytest
-from samples import measurement, proposal
+from samples import complete, measurement, proposal
 
 from swarm.experiments.protocols.base import protocol
 from swarm.kernels.quantizers.base import method
@@ -57,9 +57,9 @@ def test_a_waiting_trial_runs_with_the_versions_of_whoever_claims_it(
     raise_version(type(protocol("quality")))
     assert store.trials.get(waiting.id).outdated
     if planned_again:
-        store.trials.add(campaign.id, 1, proposal(seed=3))
-    lease = store.trials.claim_next(campaign.id, "new")
-    store.trials.complete(lease, measurement())
+        store.propose(campaign.id, 1, proposal(seed=3))
+    lease = store.queue.claim_next(campaign.id, "new")
+    complete(store, lease, measurement())
     found = store.trials.get(waiting.id)
     assert not found.outdated
     assert (found.fingerprint == waiting.fingerprint) == planned_again
@@ -67,8 +67,8 @@ def test_a_waiting_trial_runs_with_the_versions_of_whoever_claims_it(
 
 
 def test_a_proposal_from_outside_is_run_once_more_under_a_new_version(store, campaign, raise_version):
-    store.offers.add(campaign.id, proposal(seed=3))
-    store.trials.add(campaign.id, 0, proposal(seed=3))
-    assert store.offers.waiting(campaign.id) == []
+    store.external_proposals.add(campaign.id, proposal(seed=3))
+    store.propose(campaign.id, 0, proposal(seed=3))
+    assert store.external_proposals.waiting(campaign.id) == []
     raise_version(type(protocol("quality")))
-    assert store.offers.waiting(campaign.id) == [proposal(seed=3)]
+    assert store.external_proposals.waiting(campaign.id) == [proposal(seed=3)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from samples import measurement, proposal
+from samples import complete, measurement, proposal
 from sqlalchemy import text
 
 from swarm.memory import front, views
@@ -33,13 +33,13 @@ def brute_front(points):
 @pytest.mark.parametrize("seed", range(4))
 def test_front_is_the_pareto_front_whatever_the_order(store, campaign, seed):
     rng = random.Random(seed)
-    trials = [store.trials.add(campaign.id, n, proposal(n)) for n in range(40)]
+    trials = [store.propose(campaign.id, n, proposal(n)) for n in range(40)]
     # A coarse grid: ties in one objective and in both.
     points = {trial.id: (rng.randint(2, 8) / 2, rng.randint(0, 6) / 10) for trial in trials}
     rng.shuffle(trials)
     for trial in trials:
         bits, kld = points[trial.id]
-        store.trials.complete(store.trials.claim(trial.id, "one"), measurement(kld, bits))
+        complete(store, store.queue.claim(trial.id, "one"), measurement(kld, bits))
     assert {row[0] for row in store.query("SELECT trial_id FROM pareto").rows} == brute_front(points)
     assert store.check() == []
 

@@ -122,8 +122,8 @@ def test_a_lease_that_a_dead_driver_left_is_taken_over(store, campaign, drive):
     made = campaign(12)
     agents = Rehearsal.parse("1", seed=0)
     for number in range(3):
-        record = store.trials.add(made.id, number, agents.propose(number, None))
-        assert store.trials.claim(record.id, "dead", ttl=1.0)
+        record = store.propose(made.id, number, agents.propose(number, None))
+        assert store.queue.claim(record.id, "dead", ttl=1.0)
     assert drive(store, made, agents).state == "complete"
     assert store.trials.count(made.id) == {"complete": 12}
     assert len(store.events.list(made.id, kind="lease.")) >= 3
@@ -133,14 +133,14 @@ def test_a_lease_that_a_dead_driver_left_is_taken_over(store, campaign, drive):
 def test_a_trial_of_another_driver_is_waited_for_and_not_repeated(store, campaign, drive):
     made = campaign(10)
     agents = Rehearsal.parse("1", seed=0)
-    record = store.trials.add(made.id, 0, agents.propose(0, None))
-    lease = store.trials.claim(record.id, "other", ttl=60.0)
+    record = store.propose(made.id, 0, agents.propose(0, None))
+    lease = store.queue.claim(record.id, "other", ttl=60.0)
 
     def finish():
-        from samples import measurement
+        from samples import complete, measurement
 
         time.sleep(0.7)
-        store.trials.complete(lease, measurement(kld=0.5))
+        complete(store, lease, measurement(kld=0.5))
 
     other = threading.Thread(target=finish)
     other.start()
@@ -160,15 +160,15 @@ def test_leases_are_kept_for_trials_that_take_longer_than_they_last(store, campa
 
 def test_a_store_that_fails_ends_the_campaign_and_frees_its_trials(store, campaign, drive, monkeypatch):
     made = campaign(20)
-    complete, written = store.trials.complete_all, []
+    record, written = store.record, []
 
     def failing(results):
         if len(written) >= 4 and results:
             raise StoreError("no space is left.", "Free some.")
         written.extend(results)
-        return complete(results)
+        return record(results)
 
-    monkeypatch.setattr(store.trials, "complete_all", failing)
+    monkeypatch.setattr(store, "record", failing)
     with pytest.raises(StoreError, match="no space"):
         drive(store, made, Rehearsal.parse("1", seed=0))
     monkeypatch.undo()

@@ -56,7 +56,7 @@ def test_a_trial_that_lost_its_worker_is_run_again_so_often_and_then_counts(
     made = campaign(3)
     leases = HeldLeases(store)
     view = CampaignView(store, made.id, leases)
-    record = store.trials.add(made.id, 0, Rehearsal.parse("1", seed=0).propose(0, None))
+    record = store.propose(made.id, 0, Rehearsal.parse("1", seed=0).propose(0, None))
     view.put(record)
     leases.take(record.id)
     ended = [(record.id, Failure(kind=kind, message="the machine is to blame"))]

@@ -159,15 +159,15 @@ def test_options_of_a_command_come_from_its_table_and_its_variables(cli, tmp_pat
 
 
 def test_trials_are_exported_and_their_lineage_asked(cli, tmp_path):
-    from samples import measurement, proposal
+    from samples import complete, measurement, proposal
 
     from swarm.memory.records import Budget
 
     with Store.open(tmp_path / "swarm.db", create=True) as store:
         campaign = store.campaigns.create("one", {}, Budget(trials=5), 0)
         for number in range(5):
-            record = store.trials.add(campaign.id, number, proposal(number))
-            store.trials.complete(store.trials.claim(record.id, "me"), measurement(kld=0.1 * (number + 1)))
+            record = store.propose(campaign.id, number, proposal(number))
+            complete(store, store.queue.claim(record.id, "me"), measurement(kld=0.1 * (number + 1)))
     assert cli("export", "out.jsonl").code == 0
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [json.loads(line)["number"] for line in lines] == list(range(5))

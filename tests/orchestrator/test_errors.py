@@ -57,15 +57,15 @@ def test_bad_input_is_one_clear_line(cli, line, code, names):
 @pytest.fixture
 def full(tmp_path):
     """A store with one finished trial."""
-    from samples import measurement, proposal
+    from samples import complete, measurement, proposal
 
     from swarm.memory.records import Budget
 
     with Store.open(tmp_path / "swarm.db", create=True) as store:
         campaign = store.campaigns.create("one", {}, Budget(trials=3), 0)
-        record = store.trials.add(campaign.id, 0, proposal(0))
-        lease = store.trials.claim(record.id, "me")
-        store.trials.complete(lease, measurement())
+        record = store.propose(campaign.id, 0, proposal(0))
+        lease = store.queue.claim(record.id, "me")
+        complete(store, lease, measurement())
     return tmp_path / "swarm.db"
 
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import model_info
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
-from samples import measurement
+from samples import complete, measurement
 
 from swarm.agents.analysis.engine import AnalysisEngine
 from swarm.agents.generation.strategy import GenerationStrategy
@@ -41,14 +41,15 @@ def run(store, campaign, agents, upto, windows=8):
     records = store.trials.list(campaign.id)
     for number in range(len(records), upto):
         proposal = agents.propose(number, History.before(number, records, 0))
-        record = store.trials.add(campaign.id, number, proposal)
+        record = store.propose(campaign.id, number, proposal)
         bits = 16.0 if proposal.spec.kv.key.method == "none" else 2.0 + proposal.spec.kv.key.bits
         kld = 4.0 ** -min(bits, 9.0)
         result = measurement(kld=kld, bits=bits)
         shaped = [1 + 0.05 * ((window + number) % 3) for window in range(windows)]
         shaped = tuple(kld * part / fmean(shaped) for part in shaped)
-        store.trials.complete(
-            store.trials.claim(record.id, "driver"),
+        complete(
+            store,
+            store.queue.claim(record.id, "driver"),
             result.model_copy(update={"arrays": {"window_kld": shaped}}),
         )
         records = store.trials.list(campaign.id)
@@ -172,7 +173,7 @@ def test_proposals_are_checked_like_those_of_our_own_agents(kept):
     assert "proposed before" in answers[6]
     assert "could never be scored" in answers[8]
     with Store.open(kept, readonly=True) as store:
-        assert not [o for o in store.offers.list(1) if o.proposal.proposer == "mcp:tester"]
+        assert not [o for o in store.external_proposals.list(1) if o.proposal.proposer == "mcp:tester"]
         refused = store.events.list(1, kind="mcp.refused")
         assert any(event.data["role"] == "mcp:tester" and "magic" in event.message for event in refused)
 
@@ -211,7 +212,7 @@ def test_an_agent_cannot_use_more_than_its_share_and_its_trials_survive_a_resume
     assert [entry["state"] for entry in mine] == ["waiting", "waiting"]
     with Store.open(kept) as store:
         campaign = store.campaigns.get()
-        records = run(store, campaign, strategy(lambda: store.offers.waiting(campaign.id)), 50)
+        records = run(store, campaign, strategy(lambda: store.external_proposals.waiting(campaign.id)), 50)
         taken = [r for r in records if r.proposer == "mcp:my-agent"]
         plan = strategy()
         assert [plan.schedule.at(r.number)[0] for r in taken] == ["agents", "agents"]

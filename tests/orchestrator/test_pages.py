@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from samples import finding, measurement, proposal
+from samples import complete, finding, measurement, proposal
 
 from swarm.memory.records import Budget, Summary
 from swarm.memory.store import Store
@@ -47,8 +47,8 @@ def folder(tmp_path_factory):
         for number in range(8):
             layers = {"protocol": "depth", "layers": tuple(range(number - 4))} if number > 4 else {}
             model = ("smollm2-135m", "gemma3-270m")[number % 2]
-            record = store.trials.add(campaign.id, number, proposal(number, model, **layers))
-            store.trials.complete(store.trials.claim(record.id, "me"), measurement(kld=0.5 / (number + 1), bits=4.5))
+            record = store.propose(campaign.id, number, proposal(number, model, **layers))
+            complete(store, store.queue.claim(record.id, "me"), measurement(kld=0.5 / (number + 1), bits=4.5))
         store.findings.upsert(campaign.id, finding(1, 2))
         text = "The best KLD is {trial:5:kld}."
         store.summaries.add(campaign.id, Summary(title="Found", text=text, evidence=(5,), author="scribe"))

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from samples import finding, measurement, proposal
+from samples import complete, finding, measurement, proposal
 
 from swarm.memory.records import Budget, Summary
 from swarm.memory.store import Store
@@ -26,8 +26,8 @@ def written(tmp_path):
     with Store.open(tmp_path / "swarm.db", create=True) as store:
         campaign = store.campaigns.create("night", {}, Budget(trials=5), 0)
         for number in range(3):
-            record = store.trials.add(campaign.id, number, proposal(number))
-            store.trials.complete(store.trials.claim(record.id, "me"), measurement(kld=0.5 / (number + 1)))
+            record = store.propose(campaign.id, number, proposal(number))
+            complete(store, store.queue.claim(record.id, "me"), measurement(kld=0.5 / (number + 1)))
         store.findings.upsert(campaign.id, finding(1, 3))
         for _ in range(2):
             store.summaries.add(campaign.id, Summary(title="Found", text=TEXT, evidence=(1, 2), author="llm:scribe"))

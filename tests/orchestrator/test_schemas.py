@@ -4,7 +4,7 @@ import json
 
 import jsonschema
 import pytest
-from samples import finding, measurement, proposal
+from samples import complete, fail, finding, measurement, proposal
 
 from swarm.kernels import plugins
 from swarm.memory.records import Budget, Prediction, Summary
@@ -43,12 +43,12 @@ def kept(tmp_path_factory):
         campaign = store.campaigns.create("night", {"corpus": None}, Budget(trials=5, usd=1.5), 0)
         for number in range(3):
             prediction = Prediction(metric="kld", comparator="<=", threshold=0.5) if number else None
-            record = store.trials.add(campaign.id, number, proposal(number, prediction=prediction))
-            lease = store.trials.claim(record.id, "me")
+            record = store.propose(campaign.id, number, proposal(number, prediction=prediction))
+            lease = store.queue.claim(record.id, "me")
             if number == 2:
-                store.trials.fail(lease, "oom", "no memory")
+                fail(store, lease, "oom", "no memory")
             else:
-                store.trials.complete(lease, measurement())
+                complete(store, lease, measurement())
         store.findings.upsert(campaign.id, finding(1))
         text = "The KLD is {trial:1:kld} after {fact:trials.complete} trials."
         store.summaries.add(campaign.id, Summary(title="Found", text=text, evidence=(1,), author="scribe"))

@@ -47,16 +47,16 @@ def kept(tmp_path, tiny):
             samples.proposal(3, model=tiny),
         ]
         for number, proposal in enumerate(proposals):
-            trial = store.trials.add(campaign.id, number, proposal)
-            lease = store.trials.claim(trial.id, "test")
+            trial = store.propose(campaign.id, number, proposal)
+            lease = store.queue.claim(trial.id, "test")
             if number == 3:
-                store.trials.fail(lease, "oom", "no memory")
+                samples.fail(store, lease, "oom", "no memory")
             elif number == 1:
                 result = samples.measurement()
                 metrics = tuple(metric for metric in result.metrics if metric.name != "kld")
-                store.trials.complete(lease, result.model_copy(update={"metrics": metrics}))
+                samples.complete(store, lease, result.model_copy(update={"metrics": metrics}))
             else:
-                store.trials.complete(lease, samples.measurement(kld=0.25))
+                samples.complete(store, lease, samples.measurement(kld=0.25))
     return tmp_path
 
 
@@ -84,8 +84,8 @@ def test_learned_factors_are_those_that_were_measured(swarm, tmp_path, tiny, mon
         campaign = store.campaigns.create("night", {}, Budget(trials=2), 0)
         for number, result in enumerate((measured, measured.model_copy(update={"notes": "Of another machine."}))):
             changed = samples.proposal(**{**dict(proposal.spec), "seed": number})
-            trial = store.trials.add(campaign.id, number, changed)
-            store.trials.complete(store.trials.claim(trial.id, "test"), result)
+            trial = store.propose(campaign.id, number, changed)
+            samples.complete(store, store.queue.claim(trial.id, "test"), result)
     done = swarm("recipe", "1", "--out", "best.json")
     assert done.code == 0, done.err
     recipe = load_recipe(tmp_path / "best.json")

@@ -14,7 +14,7 @@ import time
 
 import pytest
 from rich.console import Console
-from samples import finding, measurement, proposal
+from samples import complete, fail, finding, measurement, proposal
 
 from swarm.memory.records import Budget, Prediction
 from swarm.memory.store import Store
@@ -33,12 +33,12 @@ def run_trials(store, campaign, start, count, *, model="alpha", fail_every=0):
     for number in range(start, start + count):
         prediction = Prediction(metric="kld", comparator="<=", threshold=0.5) if number % 4 == 3 else None
         bits = 3.0 + number % 6
-        record = store.trials.add(campaign.id, number, proposal(number, model=model, prediction=prediction))
-        lease = store.trials.claim(record.id, "driver")
+        record = store.propose(campaign.id, number, proposal(number, model=model, prediction=prediction))
+        lease = store.queue.claim(record.id, "driver")
         if fail_every and number % fail_every == 0:
-            store.trials.fail(lease, "oom", EVIL)
+            fail(store, lease, "oom", EVIL)
         else:
-            store.trials.complete(lease, measurement(kld=2.0 / (number + 1), bits=bits))
+            complete(store, lease, measurement(kld=2.0 / (number + 1), bits=bits))
 
 
 @pytest.fixture
@@ -101,8 +101,8 @@ def test_what_was_there_before_is_no_news_and_what_comes_is(store, watched):
 def test_best_and_front_are_those_of_the_cheap_rung(store, watched):
     campaign, progress, reader = watched
     for number, (kld, bits, rung) in enumerate([(0.5, 4, 0), (0.3, 5, 0), (0.4, 4.5, 0), (0.1, 3, 1), (0.6, 8, 0)]):
-        record = store.trials.add(campaign.id, number, proposal(number, rung=rung))
-        store.trials.complete(store.trials.claim(record.id, "driver"), measurement(kld=kld, bits=bits))
+        record = store.propose(campaign.id, number, proposal(number, rung=rung))
+        complete(store, store.queue.claim(record.id, "driver"), measurement(kld=kld, bits=bits))
     progress_of(reader.read(), progress)
     assert (progress.best["alpha"].kld, progress.best["alpha"].number) == (0.4, 2)
     assert progress.front("alpha") == [(0.5, 4), (0.4, 4.5), (0.3, 5)]

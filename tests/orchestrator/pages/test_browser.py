@@ -135,8 +135,10 @@ def test_a_running_campaign_keeps_its_page_up_to_date(browser, own, path):
 
 
 def measure(store, campaign, number) -> None:
-    trial = store.trials.add(campaign, number, samples.proposal(number, bits=3 + number))
-    store.trials.complete(store.trials.claim(trial.id, "worker"), samples.measurement(0.1 / (1 + number), 4.0 + number))
+    trial = store.propose(campaign, number, samples.proposal(number, bits=3 + number))
+    samples.complete(
+        store, store.queue.claim(trial.id, "worker"), samples.measurement(0.1 / (1 + number), 4.0 + number)
+    )
 
 
 HOSTILE_PAGE = """<!doctype html><title>other</title><iframe src="{site}/summaries/1"></iframe>

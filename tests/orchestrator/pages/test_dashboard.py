@@ -203,8 +203,8 @@ def test_a_page_is_sent_again_only_when_the_store_has_changed(own, path):
     again = own.ask("/campaigns/1", cookie=cookie, If_None_Match=first.headers["etag"])
     assert (again.status, again.text) == (304, "")
     with Store.open(path) as store:
-        trial = store.trials.add(1, store.campaigns.get(1).next_number, samples.proposal(50))
-        store.trials.complete(store.trials.claim(trial.id, "worker"), samples.measurement(0.0001, 2.0))
+        trial = store.propose(1, store.campaigns.get(1).next_number, samples.proposal(50))
+        samples.complete(store, store.queue.claim(trial.id, "worker"), samples.measurement(0.0001, 2.0))
     fresh = own.ask("/campaigns/1", cookie=cookie, If_None_Match=first.headers["etag"])
     assert fresh.status == 200
     assert f"/trials/{trial.id}" in fresh.text

@@ -1,7 +1,4 @@
-"""Proposals that somebody outside a campaign's driver makes: kept as events until the campaign takes them up.
-
-Knows the log of events, the trials and the accounts; decides nothing about a proposal's worth.
-"""
+"""Proposals that somebody outside a campaign makes: kept as events until the campaign takes them up."""
 
 from __future__ import annotations
 
@@ -16,26 +13,26 @@ from swarm.memory.database import Database
 from swarm.memory.errors import BudgetError
 from swarm.memory.events import Events, record
 from swarm.memory.ledger import Ledger
-from swarm.memory.records import Offer, Proposal
+from swarm.memory.records import ExternalProposal, Proposal
 from swarm.memory.tables import campaigns, trials
 
 KIND = "proposal.offered"
 
 
-class Offers:
-    """`store.offers`. An offer becomes a trial under a number of the campaign, where it stays after a resume."""
+class ExternalProposals:
+    """`store.external_proposals`. One becomes a trial under a number of the campaign, and stays it after a resume."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._events = Events(database)
         self._ledger = Ledger(database)
 
-    def add(self, campaign_id: int, proposal: Proposal) -> Offer:
+    def add(self, campaign_id: int, proposal: Proposal) -> ExternalProposal:
         """Leave a proposal for the campaign; its proposer needs room in the budget of trials.
 
         Raises:
-            BudgetError: the proposer's share of the trials is used up, waiting offers included.
-            UsageError: the campaign is over, or the same experiment has been offered before.
+            BudgetError: the proposer's share of the trials is used up, waiting proposals included.
+            UsageError: the campaign is over, or the same experiment has been proposed from outside before.
         """
         asked = fingerprint(proposal.spec)
         with self._database.write() as connection:
@@ -44,8 +41,8 @@ class Offers:
             if state in ("complete", "failed"):
                 raise UsageError(f"the campaign is {state}: it takes no proposals.", "Launch a new one.")
             known = self.list(campaign_id)
-            if any(offer.fingerprint == asked for offer in known):
-                raise UsageError("this experiment has been offered before.", "Propose another one.")
+            if any(one.fingerprint == asked for one in known):
+                raise UsageError("this experiment has been proposed before.", "Propose another one.")
             mine = sum(o.trial_id is None and o.proposal.proposer == proposal.proposer for o in known)
             room = self._room(campaign_id, proposal.proposer)
             if room is not None and mine >= room:
@@ -55,10 +52,10 @@ class Offers:
                 )
             data = proposal.model_dump(mode="json")
             identity = record(connection, KIND, text.clean(proposal.rationale), campaign_id=campaign_id, data=data)
-        return Offer(id=identity, campaign_id=campaign_id, proposal=proposal, fingerprint=asked)
+        return ExternalProposal(id=identity, campaign_id=campaign_id, proposal=proposal, fingerprint=asked)
 
-    def list(self, campaign_id: int) -> list[Offer]:
-        """All offers, oldest first, each with the trial that it became."""
+    def list(self, campaign_id: int) -> list[ExternalProposal]:
+        """All of them, oldest first, each with the trial that it became."""
         found = []
         for event in self._events.list(campaign_id, kind=KIND):
             proposal = Proposal.model_validate(event.data)
@@ -69,12 +66,13 @@ class Offers:
         with self._database.read() as connection:
             known = {row.fingerprint: row.id for row in connection.execute(query)} if found else {}
         return [
-            Offer(id=i, campaign_id=campaign_id, proposal=p, fingerprint=f, trial_id=known.get(f)) for i, p, f in found
+            ExternalProposal(id=i, campaign_id=campaign_id, proposal=p, fingerprint=f, trial_id=known.get(f))
+            for i, p, f in found
         ]
 
     def waiting(self, campaign_id: int) -> Sequence[Proposal]:
         """What can be taken up now: not run yet, and paid for by the share of whoever proposed it."""
-        waiting = [offer.proposal for offer in self.list(campaign_id) if offer.trial_id is None]
+        waiting = [one.proposal for one in self.list(campaign_id) if one.trial_id is None]
         room = {name: self._room(campaign_id, name) for name in {proposal.proposer for proposal in waiting}}
         return [p for p in waiting if (left := room[p.proposer]) is None or left >= 1]
 
