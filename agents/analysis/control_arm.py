@@ -12,7 +12,7 @@ from swarm.agents.settings import AgentSettings
 from swarm.memory.records import Arm, Effect, TrialRecord
 
 ROUNDS = 400
-LEAST = 5
+MIN_TRIALS = 5
 """Trials that each arm needs on a model before they are compared."""
 
 
@@ -29,7 +29,7 @@ def gain(records: Iterable[TrialRecord], settings: AgentSettings, seed: int = 0)
     """
     trials = [r for r in records if is_search(r)]
     arms = [_arms(trials, model) for model in sorted({r.spec.model for r in trials})]
-    usable = [(base, agents, control) for base, agents, control in arms if min(len(agents), len(control)) >= LEAST]
+    usable = [(base, agents, control) for base, agents, control in arms if min(len(agents), len(control)) >= MIN_TRIALS]
     if not usable:
         return None
     reference, area = box(settings)

@@ -215,11 +215,10 @@ def weight(effect: Effect | None) -> float:
     """
     if effect is None:
         return 0.0
-    ends = (effect.low, effect.high)
+    low, high = effect.low, effect.high
     if effect.unit == "ratio":
-        ends = tuple(log(end) if end > 0 else -MAX_WEIGHT for end in ends)  # type: ignore[assignment]
-    near = 0.0 if ends[0] <= 0 <= ends[1] else min(abs(ends[0]), abs(ends[1]))
-    return min(near, MAX_WEIGHT)
+        low, high = (log(end) if end > 0 else -MAX_WEIGHT for end in (low, high))
+    return 0.0 if low <= 0 <= high else min(abs(low), abs(high), MAX_WEIGHT)
 
 
 def ranked(findings: Iterable[FindingRecord]) -> list[FindingRecord]:

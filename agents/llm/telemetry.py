@@ -102,5 +102,5 @@ def in_words(state: dict[str, Any]) -> str:
     if state["seconds"] is not None:
         parts.append(f"{state['seconds']:.1f} s per answer")
     if state["fall_backs"]:
-        parts.append(f"{state['fall_backs']} times the built-in mind went on alone")
+        parts.append(f"{state['fall_backs']} times the built-in code went on alone")
     return ", ".join(parts) + (f"; breaker {state['breaker']}" if "breaker" in state else "")

@@ -1,6 +1,6 @@
 """Refuses prose that says more than the store: bare numbers, unresolved references, claims that the data contradict.
 
-Knows sentences and references; the same rules hold for people, the built-in scribe and LLMs.
+The same rules hold for people, for the built-in summary and for LLMs.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from swarm.agents.analysis.results import FLOOR
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
 from swarm.experiments.models.base import ModelInfo
-from swarm.memory.records import Finding, TrialRecord
+from swarm.memory.records import Finding, FindingKind, TrialRecord
 
 MIN_TRIALS = 5
 """Trials that a fit needs on each model."""
@@ -71,21 +71,20 @@ class AttentionScalingAnalyst(Analyst):
         slope = _common_slope(points[first], points[second])
         if slope is None:
             return
-        ends = [statistics.mean([y - slope * x for x, y, _ in points[model]]) for model in (first, second)]
-        if ends[0] is None or ends[1] is None:
+        here, there = (statistics.mean([y - slope * x for x, y, _ in points[model]]) for model in (first, second))
+        if here is None or there is None:
             return
-        difference = ends[0] - ends[1]
+        difference = here - there
         low, high = difference.interval()
-        if low > -SHARED_FACTOR and high < SHARED_FACTOR:
-            text, kind = "follows from G in the same way", "transfer"
-        elif low > 0 or high < 0:
-            text, kind = "does not follow from G in the same way", "contrast"
-        else:
+        is_shared = low > -SHARED_FACTOR and high < SHARED_FACTOR
+        if not is_shared and low <= 0 <= high:
             return
+        kind: FindingKind = "transfer" if is_shared else "contrast"
+        text = "follows" if is_shared else "does not follow"
         yield Finding(
-            kind="transfer" if kind == "transfer" else "contrast",
+            kind=kind,
             key=f"law:{kind}:attention_kl:{token(first)}:{token(second)}",
-            statement=f"The attention's KL {text} on {first} and {second}.",
+            statement=f"The attention's KL {text} from G in the same way on {first} and {second}.",
             models=(first, second),
             effect=results.ratio(f"KL at equal G, {first} / {second}", difference),
             evidence=_ids([*points[first], *points[second]]),

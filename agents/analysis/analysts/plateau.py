@@ -41,40 +41,33 @@ class PlateauAnalyst(Analyst):
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """One finding per model and objective that stands still."""
-        pooled = {place: cell for place, cell in history.cells().items() if not cell.spec.rung}
+        pooled = [r for r in history.cells().values() if not r.spec.rung and r.bits is not None]
         return [
-            finding
-            for model in infos
-            for finding in self._of_model(model, [cell for (name, _), cell in pooled.items() if name == model])
+            finding for model in infos for finding in self._of_model(model, [r for r in pooled if r.model == model])
         ]
 
-    def _of_model(self, model: str, cells: Sequence[ConfigResult]) -> Iterator[Finding]:
+    def _of_model(self, model: str, found: Sequence[ConfigResult]) -> Iterator[Finding]:
         for low, bits in zip((0.0, *BUDGETS), BUDGETS, strict=False):
             # Far cheaper configurations were no attempt at this budget.
-            tried = [c for c in cells if c.bits is not None and low < c.bits <= bits]
-            finding = self._best_kld(model, bits, tried)
-            if finding is not None:
-                yield finding
+            yield from self._best_kld(model, bits, [r for r in found if low < _bits(r) <= bits])
         for level in LEVELS:
-            tried = [c for c in cells if c.bits is not None and c.interval[0] <= NEAR_FACTOR * level]
-            finding = self._fewest_bits(model, level, tried)
-            if finding is not None:
-                yield finding
+            tried = [r for r in found if r.interval[0] <= NEAR_FACTOR * level]
+            yield from self._fewest_bits(model, level, tried)
 
-    def _best_kld(self, model: str, bits: float, tried: Sequence[ConfigResult]) -> Finding | None:
-        split = _split(tried)
-        if split is None:
-            return None
-        best, latest = min(split[0], key=lambda c: c.level), min(split[1], key=lambda c: c.level)
+    def _best_kld(self, model: str, bits: float, tried: Sequence[ConfigResult]) -> Iterator[Finding]:
+        earlier, later = _split(tried)
+        if not earlier:
+            return
+        best, latest = min(earlier, key=lambda r: r.level), min(later, key=lambda r: r.level)
         difference = results.compare(latest, best)
         if difference is None or difference.interval()[0] <= -MIN_GAIN:
-            return None
-        return Finding(
+            return
+        yield Finding(
             kind="plateau",
             key=f"plateau:kld:{bits:g}:{token(model)}",
             statement=(
                 f"On {model} the best KLD at no more than {bits:g} bits/value stands still: "
-                f"{best.label} is not beaten by the latest {len(split[1])} of {len(tried)} attempts."
+                f"{best.label} is not beaten by the latest {len(later)} of {len(tried)} attempts."
             ),
             models=(model,),
             effect=results.ratio("best of the latest / best before", difference),
@@ -82,45 +75,38 @@ class PlateauAnalyst(Analyst):
             author=self.name,
         )
 
-    def _fewest_bits(self, model: str, level: float, tried: Sequence[ConfigResult]) -> Finding | None:
-        split = _split(tried)
-        if split is None:
-            return None
-        sure = [c for c in split[0] if c.interval[1] <= level]
-        hopeful = [c for c in split[1] if c.interval[0] <= level]
+    def _fewest_bits(self, model: str, level: float, tried: Sequence[ConfigResult]) -> Iterator[Finding]:
+        earlier, later = _split(tried)
+        sure = [r for r in earlier if r.interval[1] <= level]
+        hopeful = [r for r in later if r.interval[0] <= level]
         if not sure or not hopeful:
-            return None
-        best = min(sure, key=lambda c: c.bits or 0.0)
-        cheapest = min(hopeful, key=lambda c: c.bits or 0.0)
-        certain = [c for c in split[1] if c.interval[1] <= level] or [cheapest]
-        spared = (cheapest.bits or 0.0) - (best.bits or 0.0)
-        if spared < -MIN_BITS_SAVED:
-            return None
-        high = min(c.bits or 0.0 for c in certain) - (best.bits or 0.0)
-        return Finding(
+            return
+        best, cheapest = min(sure, key=_bits), min(hopeful, key=_bits)
+        certain = [r for r in later if r.interval[1] <= level] or [cheapest]
+        low, high = _bits(cheapest) - _bits(best), min(map(_bits, certain)) - _bits(best)
+        if low < -MIN_BITS_SAVED:
+            return
+        name = "fewest of the latest - fewest before"
+        yield Finding(
             kind="plateau",
             key=f"plateau:bits:{level:g}:{token(model)}",
             statement=(
                 f"On {model} the fewest bits/value at a KLD of no more than {level:g} stand still: "
-                f"{best.label} is not undercut by the latest {len(split[1])} of {len(tried)} attempts."
+                f"{best.label} is not undercut by the latest {len(later)} of {len(tried)} attempts."
             ),
             models=(model,),
-            effect=Effect(
-                name="fewest of the latest - fewest before",
-                value=(spared + high) / 2,
-                low=spared,
-                high=high,
-                unit="bits/value",
-            ),
+            effect=Effect(name=name, value=(low + high) / 2, low=low, high=high, unit="bits/value"),
             evidence=(best.records[0].id, cheapest.records[0].id),
             author=self.name,
         )
 
 
-def _split(tried: Sequence[ConfigResult]) -> tuple[Sequence[ConfigResult], Sequence[ConfigResult]] | None:
-    """Earlier and latest attempts; None while there are too few."""
+def _bits(result: ConfigResult) -> float:
+    return result.bits or 0.0
+
+
+def _split(tried: Sequence[ConfigResult]) -> tuple[Sequence[ConfigResult], Sequence[ConfigResult]]:
+    """Earlier and latest attempts; no earlier ones while there are too few."""
     latest = max(MIN_LATEST, round(LATEST_SHARE * len(tried)))
-    if len(tried) < latest + MIN_LATEST // 2:
-        return None
-    ordered = sorted(tried, key=lambda c: c.records[0].number)
-    return ordered[:-latest], ordered[-latest:]
+    ordered = sorted(tried, key=lambda r: r.records[0].number)
+    return (ordered[:-latest], ordered[-latest:]) if len(tried) >= latest + MIN_LATEST // 2 else ([], ordered)

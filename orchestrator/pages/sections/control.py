@@ -70,7 +70,7 @@ def _gain(source: Source) -> Paragraph:
         return Paragraph(str(error), "warn")
     if effect is None:
         return Paragraph(
-            f"Too few trials in one of the arms to compare them: {control_arm.LEAST} per model are needed."
+            f"Too few trials in one of the arms to compare them: {control_arm.MIN_TRIALS} per model are needed."
         )
     verdict = "nothing that can be told from chance"
     if effect.low > 0:
