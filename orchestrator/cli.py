@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import sys
@@ -18,6 +17,7 @@ from swarm.kernels.errors import UsageError
 from swarm.orchestrator import console, helping, toml
 
 PACKAGE = "swarm.orchestrator.commands"
+NEEDS = ("command", "PANEL")
 PANELS = ("Campaigns", "Results", "Methods and models", "Use")
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -31,7 +31,7 @@ class _Commands(MutableMapping[str, Any]):
         return build(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(plugins.names(PACKAGE), key=_place))
+        return iter(sorted(plugins.modules(PACKAGE, NEEDS), key=_place))
 
     def __len__(self) -> int:
         return len(plugins.names(PACKAGE))
@@ -60,7 +60,7 @@ class _Group(TyperGroup):
 
 
 def _panel(name: str) -> str:
-    return str(importlib.import_module(f"{PACKAGE}.{name}").PANEL)
+    return str(plugins.module(PACKAGE, name, NEEDS).PANEL)
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -75,7 +75,7 @@ def build(name: str) -> Any:
     Options that are left out come from SWARM_<COMMAND>_<OPTION>, then from the table [<command>] of swarm.toml.
     A module whose options are the settings of a campaign says `PREFIX = "SWARM"` and reads SWARM_<OPTION>.
     """
-    module = importlib.import_module(f"{PACKAGE}.{name}")
+    module = plugins.module(PACKAGE, name, NEEDS)
     prefix = vars(module).get("PREFIX", f"SWARM_{name.upper()}")
     context = {**CONTEXT, "auto_envvar_prefix": prefix, "default_map": toml.table(name)}
     text, examples = helping.split(inspect.getdoc(module.command) or "")

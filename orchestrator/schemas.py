@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from swarm.kernels import plugins
@@ -13,14 +12,14 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def commands() -> list[str]:
     """The commands that say what their --json output is: those with a function `output`."""
-    return [name for name in plugins.names(PACKAGE) if "output" in vars(importlib.import_module(f"{PACKAGE}.{name}"))]
+    return [name for name, module in plugins.modules(PACKAGE).items() if "output" in vars(module)]
 
 
 def schema(name: str) -> dict[str, Any]:
     """The schema of a command's output. Objects have the keys that it names and no others."""
     from pydantic import TypeAdapter
 
-    printed: Any = importlib.import_module(f"{PACKAGE}.{name}").output()
+    printed: Any = plugins.module(PACKAGE, name).output()
     found = TypeAdapter(printed).json_schema(mode="serialization")
     _close(found)
     return {"$schema": DIALECT, "title": f"swarm {name} --json", **found}

@@ -20,7 +20,6 @@ from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy
 from swarm.agents.writing.references import shown
 from swarm.agents.writing.summary import spread
-from swarm.kernels import plugins
 from swarm.kernels.quantizers import base as quantizers
 
 MAX_TEXT_CHARS = 300
@@ -83,8 +82,8 @@ def _model(context: ProposalContext, name: str) -> dict[str, Any]:
 def _methods() -> dict[str, Any]:
     """What every method takes, short."""
     found = {}
-    for name in plugins.names(quantizers.PACKAGE):
-        choices = quantizers.method(name).choices
+    for name, method in quantizers.methods().items():
+        choices = method.choices
         offered = {
             "bits": choices.bits,
             "group_size": choices.group_sizes,

@@ -106,8 +106,8 @@ class UnknownEngine(Engine):
 
 def recognise(host: Host) -> Engine:
     """The engine that runs at a host."""
-    for name in plugins.names(PACKAGE):
-        engine = plugins.load(PACKAGE, Engine, name)()  # type: ignore[type-abstract]
+    for kind in plugins.load_all(PACKAGE, Engine).values():  # type: ignore[type-abstract]
+        engine = kind()
         if engine.recognises(host):
             return engine
     return UnknownEngine()

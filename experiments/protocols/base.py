@@ -143,7 +143,7 @@ def protocol(name: str) -> Protocol:
 
 def searchable() -> tuple[str, ...]:
     """Names of the protocols that the search may choose."""
-    return tuple(name for name in plugins.names(PACKAGE) if protocol(name).scopes)
+    return tuple(name for name, kind in plugins.load_all(PACKAGE, Protocol).items() if kind.scopes)  # type: ignore[type-abstract]
 
 
 def check_rung(protocol: Protocol, spec: TrialSpec) -> None:

@@ -12,7 +12,6 @@ from functools import cached_property
 from swarm.experiments.space.layers import most_protected
 from swarm.experiments.space.sides import UNPACKED, Side
 from swarm.experiments.space.suggest import Params, Trial
-from swarm.kernels import plugins
 from swarm.kernels.errors import SpecError
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import LayerOverride, QuantSpec
@@ -99,5 +98,5 @@ class Ends:
     @cached_property
     def widths(self) -> tuple[int | None, ...]:
         """Every width of any method, so that the choice is the same whatever the method is; None: as elsewhere."""
-        offered = {bits for name in plugins.names(base.PACKAGE) for bits in base.method(name).choices.bits}
+        offered = {bits for method in base.methods().values() for bits in method.choices.bits}
         return (None, *sorted(offered | {UNPACKED}))

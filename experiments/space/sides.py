@@ -11,7 +11,6 @@ from functools import cache, cached_property
 from typing import Any
 
 from swarm.experiments.space.suggest import Params, Trial
-from swarm.kernels import plugins
 from swarm.kernels.errors import SpecError
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
@@ -30,8 +29,7 @@ class Side:
     @cached_property
     def methods(self) -> tuple[str, ...]:
         """Methods with at least one valid specification, `none` included."""
-        offered = {name: base.method(name).choices for name in plugins.names(base.PACKAGE)}
-        return tuple(name for name, choices in offered.items() if self.name in choices.sides and self.specs(name))
+        return tuple(name for name, m in base.methods().items() if self.name in m.choices.sides and self.specs(name))
 
     def specs(self, method: str) -> tuple[QuantSpec, ...]:
         """Every valid specification of a method, the default first."""

@@ -231,6 +231,11 @@ def method(name: str) -> type[Quantizer]:
     return plugins.load(PACKAGE, Quantizer, name)  # type: ignore[type-abstract]
 
 
+def methods() -> dict[str, type[Quantizer]]:
+    """Every quantizer class by method name."""
+    return plugins.load_all(PACKAGE, Quantizer)  # type: ignore[type-abstract]
+
+
 def build(spec: QuantSpec, head_dim: int, seed: int = 0) -> Quantizer:
     """The quantizer of a specification at a head size.
 

@@ -31,7 +31,7 @@ def command(
     known = plugins.names(base.PACKAGE)
     if name is not None and name not in known:
         raise UnknownNameError("method", name, ", ".join(known))
-    rows = [_row(each) for each in ([name] if name else known)]
+    rows = [_row(each) for each in ([name] if name else base.methods())]
     listing(
         rows,
         [

@@ -93,7 +93,7 @@ def _methods(shape: ModelShape, wanted: list[str], sinks: int, recent: int) -> l
 
     known = plugins.names(base.PACKAGE)
     found = {"none": method.parse("none")}
-    for text in wanted or known:
+    for text in wanted or base.methods():
         if text in known:
             specs = method.variants(text) if wanted else [method.default(text, shape.dims)]
             entries = [method.both(spec, sink_tokens=sinks, residual_window=recent) for spec in specs]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 
 from swarm.kernels import plugins
 from swarm.orchestrator.pages.blocks import Block, Page, PagePart, Paragraph, Ref
@@ -33,8 +32,8 @@ class Section:
 
 def sections() -> list[Section]:
     """Every section, in order."""
-    modules = {name: import_module(f"{PACKAGE}.{name}") for name in plugins.names(PACKAGE)}
-    found = [Section(name, module.TITLE, module.PLACE, module.blocks) for name, module in modules.items()]
+    modules = plugins.modules(PACKAGE, ("TITLE", "PLACE", "blocks")).items()
+    found = [Section(name, module.TITLE, module.PLACE, module.blocks) for name, module in modules]
     return sorted(found, key=lambda section: section.place)
 
 
