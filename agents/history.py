@@ -55,7 +55,7 @@ class History:
     def _pooled(self) -> dict[tuple[str, str], dict[Place, ConfigResult]]:
         return {}
 
-    def cells(self, metric: str = "kld", protocol: str = "quality") -> dict[Place, ConfigResult]:
+    def results(self, metric: str = "kld", protocol: str = "quality") -> dict[Place, ConfigResult]:
         """Completed trials of a protocol pooled by model and key of their configuration; not to be changed."""
         if (metric, protocol) not in self._pooled:
             self._pooled[metric, protocol] = results.pool(self.completed, metric, protocol)

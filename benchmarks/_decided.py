@@ -168,10 +168,10 @@ class Swarm:
 
     def order(self, wanted: Sequence[KVSpec]) -> list[int]:
         """Places of all configurations that ended well, in the order of the cheap rung: by Pareto rank, then by KLD."""
-        cells = [cell for cell in results.pool(self.records).values() if cell.spec.rung == 0]
+        found = [result for result in results.pool(self.records).values() if result.spec.rung == 0]
         places = {configuration: place for place, configuration in enumerate(wanted)}
-        ranked = sorted(zip(pareto.ranks(cells), cells, strict=True), key=lambda entry: (entry[0], entry[1].level))
-        return [places[cell.spec.kv] for _, cell in ranked]
+        ranked = sorted(zip(pareto.ranks(found), found, strict=True), key=lambda entry: (entry[0], entry[1].level))
+        return [places[result.spec.kv] for _, result in ranked]
 
     def _run(self, spec: TrialSpec) -> Answer:
         from swarm.kernels.errors import TrialError

@@ -49,7 +49,7 @@ class Judge:
         """
         current = {finding.key: finding for finding in found}
         before = {finding.key: finding for finding in known}
-        measured = by_token(history.cells())
+        measured = by_token(history.results())
         again = self._replicated(history)
         inconsistent = {record.id for record in history.completed if not results.is_consistent(record)}
         outdated = {record.id for record in history.records if record.outdated}

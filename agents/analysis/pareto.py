@@ -22,10 +22,10 @@ LOWEST = -5.0
 """log10 of a KLD below which nothing more is gained: it anchors the hypervolume box."""
 
 DOUBT = 0.01
-"""A cell is dominated only when the paired test leaves less doubt than this."""
+"""A result is dominated only when the paired test leaves less doubt than this."""
 
 
-def dominance(cells: Sequence[ConfigResult]) -> NDArray[np.bool_]:
+def dominance(found: Sequence[ConfigResult]) -> NDArray[np.bool_]:
     """Matrix of who dominates whom: [i, j] is true when i costs no more bits than j and is really better.
 
     Better means: by more than the noise of the windows that both share (one-sided paired t test). Without two shared
@@ -33,12 +33,12 @@ def dominance(cells: Sequence[ConfigResult]) -> NDArray[np.bool_]:
     """
     from scipy.special import stdtr
 
-    columns = {window: k for k, window in enumerate(sorted({w for cell in cells for w in cell.samples()}))}
-    x = np.full((len(cells), len(columns)), np.nan)
-    for i, cell in enumerate(cells):
-        for window, value in cell.samples().items():
+    columns = {window: k for k, window in enumerate(sorted({w for result in found for w in result.samples()}))}
+    x = np.full((len(found), len(columns)), np.nan)
+    for i, result in enumerate(found):
+        for window, value in result.samples().items():
             x[i, columns[window]] = value
-    bits = np.array([np.inf if cell.bits is None else cell.bits for cell in cells])
+    bits = np.array([np.inf if result.bits is None else result.bits for result in found])
     difference = x[:, None, :] - x[None, :, :]
     seen = np.isfinite(difference)
     n = seen.sum(axis=2)
@@ -48,28 +48,28 @@ def dominance(cells: Sequence[ConfigResult]) -> NDArray[np.bool_]:
     stderr = np.sqrt((spread**2).sum(axis=2) / np.maximum(n - 1, 1) / np.maximum(n, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         doubt = stdtr(np.maximum(n - 1, 1), mean / stderr)
-    level = np.array([cell.level for cell in cells])
+    level = np.array([result.level for result in found])
     plain = level[:, None] < level[None, :]
     exact = (stderr == 0) & (mean < 0)
     better = np.where(n < 2, plain, exact | ((stderr > 0) & (doubt < DOUBT)))
-    result: NDArray[np.bool_] = better & (bits[:, None] <= bits[None, :] + 1e-9)
-    return result
+    dominates: NDArray[np.bool_] = better & (bits[:, None] <= bits[None, :] + 1e-9)
+    return dominates
 
 
-def ranks(cells: Sequence[ConfigResult]) -> list[int]:
-    """Pareto rank of each cell: 0 for those that nothing dominates, 1 for those that only rank 0 dominates, ..."""
-    by = dominance(cells)
-    left = np.ones(len(cells), dtype=bool)
-    result = np.zeros(len(cells), dtype=int)
+def ranks(found: Sequence[ConfigResult]) -> list[int]:
+    """Pareto rank of each result: 0 for those that nothing dominates, 1 for those that only rank 0 dominates, ..."""
+    by = dominance(found)
+    left = np.ones(len(found), dtype=bool)
+    found_ranks = np.zeros(len(found), dtype=int)
     rank = 0
     while left.any():
         # Noisy dominance is not transitive: a cycle is broken by taking those that the fewest dominate.
         count = np.where(left, by[left].sum(axis=0), np.iinfo(int).max)
         layer = left & (count == count[left].min())
-        result[layer] = rank
+        found_ranks[layer] = rank
         left &= ~layer
         rank += 1
-    return [int(r) for r in result]
+    return [int(r) for r in found_ranks]
 
 
 def front(points: Sequence[Point]) -> list[int]:

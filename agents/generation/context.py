@@ -85,9 +85,9 @@ class ProposalContext:
         return self.infos[self.model]
 
     @property
-    def cells(self) -> dict[Place, ConfigResult]:
+    def results(self) -> dict[Place, ConfigResult]:
         """KLD of the quality trials pooled by model and configuration."""
-        return self.history.cells()
+        return self.history.results()
 
     @cached_property
     def ids(self) -> dict[str, int]:
@@ -97,16 +97,16 @@ class ProposalContext:
     def front(self, model: str) -> list[ConfigResult]:
         """The feasible first-rung configurations of a model that nothing dominates beyond the noise."""
         settings = self.settings
-        cells = [
-            cell
-            for (name, _), cell in self.cells.items()
+        found = [
+            result
+            for (name, _), result in self.results.items()
             if name == model
-            and cell.spec.rung == 0
-            and cell.bits is not None
-            and cell.bits <= settings.max_bits
-            and cell.level <= np.log(settings.max_kld)
+            and result.spec.rung == 0
+            and result.bits is not None
+            and result.bits <= settings.max_bits
+            and result.level <= np.log(settings.max_kld)
         ]
-        return [cell for cell, rank in zip(cells, pareto.ranks(cells), strict=True) if rank == 0]
+        return [result for result, rank in zip(found, pareto.ranks(found), strict=True) if rank == 0]
 
     def is_new(self, spec: TrialSpec) -> bool:
         """Whether nobody has proposed this experiment before."""

@@ -108,7 +108,7 @@ def _front(context: ProposalContext, model: str) -> Sequence[ConfigResult]:
 
 
 def _cheap_rung(context: ProposalContext, model: str) -> list[ConfigResult]:
-    return [result for (name, _), result in context.cells.items() if name == model and not result.spec.rung]
+    return [result for (name, _), result in context.results.items() if name == model and not result.spec.rung]
 
 
 def _recent(context: ProposalContext, model: str) -> list[ConfigResult]:

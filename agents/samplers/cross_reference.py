@@ -22,7 +22,7 @@ class CrossReferenceSampler(Sampler):
     def propose(self, context: ProposalContext) -> Proposal | None:
         """The missing half of the clearest effect, first the one that does worse; None when all are known here."""
         for finding, better, worse in self._effects(context):
-            measured = context.cells.get((context.model, worse.key))
+            measured = context.results.get((context.model, worse.key))
             anchor = measured.records[0].id if measured else None
             spec = context.new_trial((better if anchor else worse).spec.kv)
             if spec is not None:
@@ -38,7 +38,7 @@ class CrossReferenceSampler(Sampler):
     @staticmethod
     def _effects(context: ProposalContext) -> Iterator[tuple[Finding, ConfigResult, ConfigResult]]:
         """Open or confirmed effects on other models, confirmed ones first, with the better and the worse result."""
-        by_token = {(token(name), key): cell for (name, key), cell in context.cells.items()}
+        by_token = {(token(name), key): result for (name, key), result in context.results.items()}
         found = [f for f in context.findings() if f.kind == "sensitivity" and f.status != "refuted"]
         for finding in sorted(
             found, key=lambda f: (f.status != "confirmed", f.effect.high if f.effect else 1.0, f.key)

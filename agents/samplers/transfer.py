@@ -58,9 +58,9 @@ class TransferSampler(Sampler):
             if other == context.model:
                 continue
             anchors = [
-                (cell, context.cells[context.model, key].records[0].id)
-                for (name, key), cell in context.cells.items()
-                if name == other and (context.model, key) in context.cells and cell.spec.layers is None
+                (result, context.results[context.model, key].records[0].id)
+                for (name, key), result in context.results.items()
+                if name == other and (context.model, key) in context.results and result.spec.layers is None
             ]
             for winner in context.front(other):
                 spec = context.new_trial(winner.spec.kv) if winner.spec.layers is None else None

@@ -32,7 +32,7 @@ class ContrastAnalyst(Analyst):
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """The clearest contrasts of every pair of models."""
-        found = {place: r for place, r in history.cells().items() if r.is_quantized and r.spec.layers is None}
+        found = {place: r for place, r in history.results().items() if r.is_quantized and r.spec.layers is None}
         return [finding for first, second in combinations(infos, 2) for finding in _between(first, second, found)]
 
 

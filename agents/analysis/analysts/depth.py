@@ -29,7 +29,7 @@ class DepthAnalyst(Analyst):
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """Growth exponents, and layers that are worse than the others."""
         by_configuration: dict[tuple[str, str], list[ConfigResult]] = defaultdict(list)
-        for (model, _), result in history.cells(protocol="depth").items():
+        for (model, _), result in history.results(protocol="depth").items():
             by_configuration[model, config_key(_whole(result.spec))].append(result)
         findings: list[Finding] = []
         singles: list[tuple[str, ConfigResult, Estimate, list[ConfigResult]]] = []

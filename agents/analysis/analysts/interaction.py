@@ -48,7 +48,7 @@ class InteractionAnalyst(Analyst):
 
     @staticmethod
     def _effects(model: str, history: History) -> dict[Change, tuple[list[ControlledPair], Estimate]]:
-        pooled = history.cells().values()
+        pooled = history.results().values()
         found = [r for r in pooled if r.model == model and r.spec.layers is None and not r.spec.rung]
         grouped: dict[Change, list[ControlledPair]] = defaultdict(list)
         for pair in controlled(found):
@@ -78,7 +78,7 @@ class InteractionAnalyst(Analyst):
         else:
             text += f"does more good (or less harm) on {first} than on {second}."
         used = [pair for pairs, _ in (here, there) for pair in _clearest(pairs)]
-        ids = dict.fromkeys(record.id for pair in used for cell in (pair.a, pair.b) for record in cell.records)
+        ids = dict.fromkeys(record.id for pair in used for result in (pair.a, pair.b) for record in result.records)
         return Finding(
             kind="contrast",
             key=f"interaction:kld:{_word(factor)}:{_word(low)}:{_word(high)}:{token(first)}:{token(second)}"[:200],

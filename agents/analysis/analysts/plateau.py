@@ -41,7 +41,7 @@ class PlateauAnalyst(Analyst):
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """One finding per model and objective that stands still."""
-        pooled = [r for r in history.cells().values() if not r.spec.rung and r.bits is not None]
+        pooled = [r for r in history.results().values() if not r.spec.rung and r.bits is not None]
         return [
             finding for model in infos for finding in self._of_model(model, [r for r in pooled if r.model == model])
         ]

@@ -30,7 +30,7 @@ class SensitivityAnalyst(Analyst):
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """The clearest effects on every model."""
-        pooled = history.cells()
+        pooled = history.results()
         found = []
         for model in infos:
             found += self._of_model(model, [r for r in pooled.values() if r.model == model and r.spec.layers is None])

@@ -30,11 +30,11 @@ class TransferAnalyst(Analyst):
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """Advantages that carried over, and rank correlations between models."""
-        return [*self._carried(history, infos), *self._ranks(infos, history.cells())]
+        return [*self._carried(history, infos), *self._ranks(infos, history.results())]
 
     def _carried(self, history: History, infos: Mapping[str, ModelInfo]) -> Iterator[Finding]:
         by_id = {record.id: record for record in history.completed}
-        found = by_token(history.cells())
+        found = by_token(history.results())
         tested: list[tuple[Claim, Estimate]] = []
         for source, target in permutations(infos, 2):
             for record in history.completed:

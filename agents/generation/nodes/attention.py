@@ -60,5 +60,5 @@ class AttentionNode(GenerationNode):
 def _pool(context: ProposalContext) -> list[KVSpec]:
     """What is worth looking into: the defaults and the Pareto front, quantized ones only."""
     defaults = [spec.kv for spec in context.space.defaults(context.info)]
-    best = [cell.spec.kv for cell in context.front(context.model) if cell.spec.layers is None]
+    best = [result.spec.kv for result in context.front(context.model) if result.spec.layers is None]
     return [kv for kv in dict.fromkeys((*defaults, *best)) if kv != KVSpec()]

@@ -33,12 +33,12 @@ class DepthNode(GenerationNode):
         begun = [r.spec.kv.on(None) for r in done if r.spec.model == model and r.proposer == self.name][-1:]
         defaults = [spec.kv for spec in context.space.defaults(context.info) if spec.kv != KVSpec()]
         elsewhere = [r.spec.kv.on(None) for r in done if r.spec.model != model]
-        front = [cell for cell in context.front(model) if cell.spec.layers is None]
+        front = [result for result in context.front(model) if result.spec.layers is None]
         best = []
         for bits in BUDGETS:
-            within = [cell for cell in front if (cell.bits or 0.0) <= bits]
+            within = [result for result in front if (result.bits or 0.0) <= bits]
             if within:
-                best.append(min(within, key=lambda cell: cell.level).spec.kv)
+                best.append(min(within, key=lambda result: result.level).spec.kv)
         return list(dict.fromkeys((*begun, *defaults[:1], *elsewhere, *best, *defaults)))
 
 

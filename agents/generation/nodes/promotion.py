@@ -22,40 +22,40 @@ class PromotionNode(GenerationNode):
     def propose(self, context: ProposalContext) -> Proposal | None:
         """The candidate of the highest rung that has one to give; None when nothing has earned it."""
         for rung in reversed(range(len(protocol("quality").rungs) - 1)):
-            cells = [
-                cell
-                for (name, _), cell in context.cells.items()
+            found = [
+                result
+                for (name, _), result in context.results.items()
                 if name == context.model
-                and cell.spec.rung == rung
-                and cell.bits is not None
-                and cell.bits <= context.settings.max_bits
+                and result.spec.rung == rung
+                and result.bits is not None
+                and result.bits <= context.settings.max_bits
             ]
             done = sum(
                 r.spec.model == context.model and r.spec.protocol == "quality" and r.spec.rung == rung + 1
                 for r in context.history.records
                 if not r.outdated
             )
-            if (done + 1) * ETA > len(cells):
+            if (done + 1) * ETA > len(found):
                 continue
-            for rank, cell in _ordered(cells):
-                trial = cell.records[0]
+            for rank, result in _ordered(found):
+                trial = result.records[0]
                 spec = trial.spec.model_copy(update={"rung": rung + 1})
                 if context.is_new(spec):
-                    why = f"Pareto rank {rank} of {len(cells)} configurations on rung {rung}: trial {trial.id}."
+                    why = f"Pareto rank {rank} of {len(found)} configurations on rung {rung}: trial {trial.id}."
                     return Proposal(spec=spec, proposer=self.name, rationale=why)
         return None
 
 
-def _ordered(cells: list[ConfigResult]) -> list[tuple[int, ConfigResult]]:
+def _ordered(found: list[ConfigResult]) -> list[tuple[int, ConfigResult]]:
     """Rank and result by rank; within a rank the lonely first, so that the front is known over all of its length."""
-    ranked = list(zip(pareto.ranks(cells), cells, strict=True))
+    ranked = list(zip(pareto.ranks(found), found, strict=True))
 
     def crowding(entry: tuple[int, ConfigResult]) -> tuple[int, float, int]:
-        rank, cell = entry
+        rank, result = entry
         peers = sorted(c.bits or 0.0 for r, c in ranked if r == rank)
-        place = peers.index(cell.bits or 0.0)
+        place = peers.index(result.bits or 0.0)
         # Both extremes of a front count by their one neighbour: nobody deploys them before the middle.
         gap = peers[min(place + 1, len(peers) - 1)] - peers[max(place - 1, 0)]
-        return rank, -gap, cell.records[0].number
+        return rank, -gap, result.records[0].number
 
     return sorted(ranked, key=crowding)

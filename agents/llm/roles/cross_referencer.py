@@ -68,7 +68,7 @@ class CrossReferencerRole(Role[Questions]):
             raise SwarmError(f"model {model[:80]!r} is not part of this campaign.")
         if model == better.spec.model:
             raise SwarmError("the other model is the same model.")
-        missing = [r for r in (worse, better) if (model, config_key(r.spec)) not in context.cells]
+        missing = [r for r in (worse, better) if (model, config_key(r.spec)) not in context.results]
         if missing:
             return self._proposal(question, missing, worse, better, context)
         return self._finding(question, better, worse, context)
@@ -90,7 +90,7 @@ class CrossReferencerRole(Role[Questions]):
             raise SwarmError("its trial on the other model is under way.")
         prediction = None
         if missing == [better]:
-            anchor = context.cells[model, config_key(worse.spec)].records[0].id
+            anchor = context.results[model, config_key(worse.spec)].records[0].id
             factor = better.metrics["kld"].value / max(worse.metrics["kld"].value, 1e-9)
             if 0 < factor < 1 and question.expectation == "same":
                 limit = factor**CARRIED_SHARE
@@ -106,13 +106,13 @@ class CrossReferencerRole(Role[Questions]):
         here, there = better.spec.model, question.other_model
         keys = (config_key(better.spec), config_key(worse.spec))
         claim = Claim("contrast", "kld", keys, (token(here), token(there)))
-        estimate = claim.estimate(by_token(context.cells))
+        estimate = claim.estimate(by_token(context.results))
         if estimate is None:
             raise SwarmError("the trials share no text windows.")
         if question.expectation == "same":
             raise SwarmError("both models are measured: the analysts judge what carries over.")
         if estimate.interval()[1] >= 0 or estimate.mean > -NEGLIGIBLE:
             raise SwarmError("the data does not bear it out: the models do not differ beyond the noise.")
-        finding = contrast.state(claim, estimate, here, there, context.cells)
+        finding = contrast.state(claim, estimate, here, there, context.results)
         text = finding.statement + reason(question.because, context)
         return finding.model_copy(update={"statement": text, "author": author(self.name)})

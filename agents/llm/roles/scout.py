@@ -50,7 +50,7 @@ class ScoutRole(Role[Observations]):
             better, worse = pair(seen.better_trial, seen.worse_trial, context)
             model = better.spec.model
             claim = Claim("pair", "kld", (config_key(better.spec), config_key(worse.spec)), (token(model),))
-            found = by_token(context.cells)
+            found = by_token(context.results)
             estimate = claim.estimate(found)
             if estimate is None:
                 raise SwarmError("the two trials share no text windows.")

@@ -96,11 +96,11 @@ def test_reversed_orders_are_found(make_lab, infos, seed) -> None:
     seen = history(make_lab(seed=seed, law=law))
     found = analyse("contrast", seen, infos)
     assert found
-    cells = by_token(seen.cells())
+    found = by_token(seen.results())
     for finding in found:
         claim = Claim.parse(finding.key)
         assert claim is not None
-        kvs = {c.key: c.spec.kv for c in cells.values()}
+        kvs = {c.key: c.spec.kv for c in found.values()}
         turned = [kvs[key].key.rotation == "hadamard" for key in claim.configurations]
         assert turned[0] != turned[1]
         assert (claim.models[0] == "alpha") == turned[0]
@@ -282,7 +282,7 @@ def test_long_and_odd_model_names_make_lawful_keys(make_lab, make_info) -> None:
         assert found
         for finding in found:
             claim = Claim.parse(finding.key)
-            assert claim is None or claim.estimate(by_token(seen.cells())) is not None
+            assert claim is None or claim.estimate(by_token(seen.results())) is not None
 
 
 def test_known_records_are_not_needed_twice(make_lab, infos) -> None:
@@ -294,4 +294,4 @@ def test_known_records_are_not_needed_twice(make_lab, infos) -> None:
             0
         ],
     )
-    assert History(seen.records, findings=(stored,)).cells().keys() == seen.cells().keys()
+    assert History(seen.records, findings=(stored,)).results().keys() == seen.results().keys()

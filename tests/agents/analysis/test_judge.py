@@ -33,7 +33,7 @@ def four(replicate: int = 0) -> list[TrialSpec]:
 
 
 def contrast(records) -> tuple[Finding, Claim]:
-    keys = {r.spec.kv: key for (_, key), cell in History(tuple(records)).cells().items() for r in cell.records}
+    keys = {r.spec.kv: key for (_, key), result in History(tuple(records)).results().items() for r in result.records}
     claim = Claim("contrast", "kld", (keys[A], keys[B]), ("alpha", "beta"))
     return (
         Finding(
@@ -76,7 +76,7 @@ def test_a_claim_is_confirmed_by_replication_only(make_lab, infos, seed) -> None
     assert all(s.seed == 1 for s in ordered)
     again = [*records, *measured(lab, ordered, 4)]
     assert status(finding, again, infos) == "confirmed"
-    assert claim.estimate(by_token(History(tuple(again)).cells()), [1]) is not None
+    assert claim.estimate(by_token(History(tuple(again)).results()), [1]) is not None
     assert list(referee.replications([finding.model_copy(update={"status": "confirmed"})], History(tuple(again)))) == []
 
 
@@ -238,12 +238,12 @@ def test_campaigns_confirm_a_contrast_or_a_transfer_and_nothing_false(make_lab, 
     confirmed = [f.finding for f in run.findings if f.finding.status == "confirmed"]
     assert [f for f in confirmed if f.kind in ("contrast", "transfer")]
     truth = {r.id: lab.log_kld(r.spec) for r in run.records}
-    cells = by_token(run.history.cells())
+    found = by_token(run.history.results())
     for finding in confirmed:
         claim = Claim.parse(finding.key)
         if claim is None:
             continue
-        levels = {place: truth[cells[place].records[0].id] for place in claim.needs}
+        levels = {place: truth[found[place].records[0].id] for place in claim.needs}
         better, worse = claim.configurations
         gaps = [levels[m, better] - levels[m, worse] for m in dict.fromkeys(model for model, _ in claim.needs)]
         effect = gaps[0] - gaps[1] if claim.relation == "contrast" else gaps[0]

@@ -33,7 +33,7 @@ def test_another_point_never_shrinks_the_volume(found: list[tuple[float, float]]
     assert pareto.hypervolume([*found, extra], (7.0, 7.0)) >= pareto.hypervolume(found, (7.0, 7.0))
 
 
-def cells_of(lab, kvs):
+def results_of(lab, kvs):
     records = [lab.run(n, Proposal(spec=TrialSpec(model="alpha", kv=kv), proposer="test")) for n, kv in enumerate(kvs)]
     return list(results.pool(records).values())
 
@@ -47,20 +47,20 @@ def test_equals_within_the_noise_are_seldom_ranked_apart(make_lab) -> None:
     apart = 0
     for seed in range(60):
         lab = make_lab(seed=seed, noise=0.3)
-        cells = cells_of(lab, [affine(4), affine(4, sink_tokens=4), affine(4, sink_tokens=16)])
-        apart += pareto.ranks(cells) != [0, 0, 0]
+        found = results_of(lab, [affine(4), affine(4, sink_tokens=4), affine(4, sink_tokens=16)])
+        apart += pareto.ranks(found) != [0, 0, 0]
     assert apart <= 9
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_clear_differences_are_ranked(make_lab, seed) -> None:
     lab = make_lab(seed=seed, law=lambda spec: 2.0 * (spec.kv.sink_tokens == 4) + 4.0 * (spec.kv.sink_tokens == 16))
-    cells = cells_of(lab, [affine(4, sink_tokens=16), affine(4), affine(4, sink_tokens=4), affine(8)])
-    assert pareto.ranks(cells) == [2, 0, 1, 0]
+    found = results_of(lab, [affine(4, sink_tokens=16), affine(4), affine(4, sink_tokens=4), affine(8)])
+    assert pareto.ranks(found) == [2, 0, 1, 0]
 
 
 def test_dominance_needs_no_more_bits(lab) -> None:
-    cells = cells_of(lab, [affine(3), affine(8)])
-    assert not pareto.dominance(cells).any()
+    found = results_of(lab, [affine(3), affine(8)])
+    assert not pareto.dominance(found).any()
     assert np.array_equal(pareto.dominance([]), np.zeros((0, 0), bool))
     assert pareto.ranks([]) == []

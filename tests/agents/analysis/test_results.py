@@ -29,13 +29,13 @@ def test_seeds_and_models_share_a_configuration_and_layers_do_not() -> None:
 
 def test_replicates_add_windows_and_seeds_are_averaged(lab) -> None:
     records = [record(lab, seed=s, replicate=r, number=n) for n, (s, r) in enumerate([(0, 0), (1, 0), (0, 1)])]
-    (cell,) = results.pool(records).values()
+    (result,) = results.pool(records).values()
     windows = len(records[0].arrays["window_kld"])
-    assert len(cell.samples()) == 2 * windows
-    assert len(cell.samples([1])) == windows
+    assert len(result.samples()) == 2 * windows
+    assert len(result.samples([1])) == windows
     first = [log(r.arrays["window_kld"][0]) for r in records[:2]]
-    assert cell.samples()[0, 0] == pytest.approx(sum(first) / 2)
-    assert cell.ids == (1, 2, 3)
+    assert result.samples()[0, 0] == pytest.approx(sum(first) / 2)
+    assert result.ids == (1, 2, 3)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
@@ -72,12 +72,12 @@ def test_a_metric_that_contradicts_its_windows_is_no_evidence(lab) -> None:
 
 def test_trials_without_windows_still_count(lab) -> None:
     plain = record(lab).model_copy(update={"arrays": {}})
-    (cell,) = results.pool([plain]).values()
-    assert len(cell.samples()) == 1
+    (result,) = results.pool([plain]).values()
+    assert len(result.samples()) == 1
     exact = plain.metrics["kld"].model_copy(update={"stderr": None})
-    (cell,) = results.pool([plain.model_copy(update={"metrics": {"kld": exact}})]).values()
-    assert cell.interval == (exact.value, exact.value)
-    assert cell.bits is None
+    (result,) = results.pool([plain.model_copy(update={"metrics": {"kld": exact}})]).values()
+    assert result.interval == (exact.value, exact.value)
+    assert result.bits is None
 
 
 def test_failed_trials_and_other_metrics_are_left_out(lab) -> None:
@@ -86,8 +86,8 @@ def test_failed_trials_and_other_metrics_are_left_out(lab) -> None:
     assert results.pool([record(lab)], metric="attention_kl") == {}
     zero = Metric(name="kld", value=0.0)
     exact = record(lab).model_copy(update={"metrics": {"kld": zero}, "arrays": {}})
-    (cell,) = results.pool([exact]).values()
-    assert cell.level == pytest.approx(log(results.FLOOR))
+    (result,) = results.pool([exact]).values()
+    assert result.level == pytest.approx(log(results.FLOOR))
 
 
 def test_what_release_0_1_stored_loads_and_keeps_its_key() -> None:

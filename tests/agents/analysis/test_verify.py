@@ -104,8 +104,8 @@ def test_a_new_version_is_judged_by_its_own_trials(path, raise_version, infos):
     kinds = [kind() for kind in analysts().values()]
     # Half of the old trials were run anew: only these count, and none of them is pooled with what it was before.
     history = History.before(48, [*old, *records[:12]], 0, findings)
-    assert {record.id for cell in history.cells().values() for record in cell.records} == set(range(101, 113))
-    assert all(len(cell.records) <= 2 for cell in history.cells().values())
+    assert {record.id for result in history.results().values() for record in result.records} == set(range(101, 113))
+    assert all(len(result.records) <= 2 for result in history.results().values())
     known = [record.finding for record in findings]
     judged = Judge(kinds, named).judge([], known, history)
     assert judged == []
