@@ -116,7 +116,7 @@ def page(record: _frame.Results) -> str:
     ]
     if results["campaign"]:
         parts += ["## A campaign\n", _campaign(results["campaign"])]
-    return "\n".join((*parts, _verdict(results)))
+    return "\n".join((*parts, verdict(results)))
 
 
 def _rates(models: Mapping[str, Any]) -> str:
@@ -221,7 +221,7 @@ def _campaign(found: Mapping[str, Any]) -> str:
     )
 
 
-def _verdict(results: _frame.Results) -> str:
+def verdict(results: _frame.Results) -> str:
     lines = []
     for name, found in results["models"].items():
         ratio, tau = found["wall"]["ratio"], found["tau"]

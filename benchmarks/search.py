@@ -81,12 +81,13 @@ def replay(job: tuple[str, str, int, int]) -> dict[str, dict[str, list[float]]]:
     strategy = _replay.STRATEGIES[name](ground, seed) if model else _replay.Swarm(ground, seed)
     records = strategy.run(budget * len(ground.infos))
     return {
-        info.name: _curve([record for record in records if record.spec.model == info.name], budget, info.name)
+        info.name: curve_of([record for record in records if record.spec.model == info.name], budget, info.name)
         for info in ground.infos
     }
 
 
-def _curve(records: Sequence[TrialRecord], budget: int, model: str) -> dict[str, list[float]]:
+def curve_of(records: Sequence[TrialRecord], budget: int, model: str) -> dict[str, list[float]]:
+    """Simple regret of the dominated share, and the lowest KLD at the target, after each trial of a run on a model."""
     from swarm.agents.analysis.pareto import box, front, hypervolume
 
     reference, area = box(_replay.SETTINGS)
@@ -137,7 +138,7 @@ def _summary(model: str, named: Mapping[str, list[dict[str, list[float]]]], budg
             for name in regret
         },
         "tests": {
-            name: _test(regret[name][:, budget // 2 - 1], regret[PEER][:, -1]) for name in regret if name != PEER
+            name: paired_test(regret[name][:, budget // 2 - 1], regret[PEER][:, -1]) for name in regret if name != PEER
         },
     }
 
@@ -155,7 +156,7 @@ def _first(curve: NDArray[np.float64], goal: float) -> int | None:
     return int(reached[0]) + 1 if len(reached) else None
 
 
-def _test(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> dict[str, float]:
+def paired_test(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> dict[str, float]:
     """Whether ours is lower, paired by seed: one-sided Wilcoxon test, bootstrap interval of the mean difference."""
     from scipy import stats
 

@@ -86,18 +86,18 @@ def test_a_replay_is_a_pure_function_of_its_seed_and_repeats_nothing(name, groun
 
 def test_regret_never_rises_and_is_nothing_once_all_is_known(ground):
     model = ground.infos[0].name
-    curve = search._curve(replays.Random(ground, 0).run(60), 60, model)["regret"]
+    curve = search.curve_of(replays.Random(ground, 0).run(60), 60, model)["regret"]
     assert all(later <= earlier for earlier, later in itertools.pairwise(curve))
     assert curve[-1] > 0
     template = ground.grid.defaults(ground.infos[0])[0]
     specs = [template.model_copy(update={"kv": kv}) for kv in ground.table[model]]
     records = [ground.record(number, spec, "") for number, spec in enumerate(specs)]
-    assert search._curve(records, len(records), model)["regret"][-1] == pytest.approx(0, abs=1e-12)
+    assert search.curve_of(records, len(records), model)["regret"][-1] == pytest.approx(0, abs=1e-12)
 
 
 def test_the_paired_test_sees_a_difference_and_no_difference():
     rng = np.random.default_rng(0)
     theirs = rng.normal(1.0, 0.1, 30)
-    assert search._test(theirs - 0.1, theirs)["p"] < 1e-6
-    assert search._test(theirs, theirs)["p"] == 1.0
-    assert search._test(theirs + 0.1, theirs)["p"] > 0.99
+    assert search.paired_test(theirs - 0.1, theirs)["p"] < 1e-6
+    assert search.paired_test(theirs, theirs)["p"] == 1.0
+    assert search.paired_test(theirs + 0.1, theirs)["p"] > 0.99

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -156,8 +157,8 @@ def test_parts_must_add_up(tmp_path):
         CaptureWriter(tmp_path).stream("x", (3, 2), np.float32, [np.zeros((2, 2))])
 
 
-def make_slowly(draft):
-    with (draft._path.parent / "calls.txt").open("a") as file:
+def make_slowly(root, draft):
+    with (root / "calls.txt").open("a") as file:
         file.write("x")
     time.sleep(0.3)
     draft.save("values", np.arange(10))
@@ -165,7 +166,7 @@ def make_slowly(draft):
 
 def worker(root, start, out):
     start.wait()
-    out.put(int(CaptureStore(root).get("kind", KEY, make_slowly)["values"].sum()))
+    out.put(int(CaptureStore(root).get("kind", KEY, partial(make_slowly, root))["values"].sum()))
 
 
 def test_processes_share_one_making(store):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import jsonschema
+import openai
 import pytest
 import samples
 from engine_server import free_port, wait_until_up
@@ -189,7 +190,7 @@ def test_the_server_answers_with_the_packed_cache(serving, swarm, tiny):
     assert first.cached_tokens == 0
     assert second.cached_tokens > 20
     assert third.cached_tokens > 20
-    client = endpoint._client
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
     text = (
         client.completions.create(model=tiny, prompt="Topics of interest: one two three", max_tokens=6, temperature=0)
         .choices[0]

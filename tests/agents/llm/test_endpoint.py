@@ -161,12 +161,13 @@ def test_a_local_server_that_cannot_start_says_why() -> None:
 
 def test_closing_a_local_server_ends_its_process() -> None:
     local = LocalServer("no-such-model-anywhere")
+    pid = _server_of(os.getpid())
     local.close()
     deadline = time.monotonic() + 5
-    while time.monotonic() < deadline and local._process.poll() is None:
+    while time.monotonic() < deadline and _is_alive(pid):
         time.sleep(0.05)
     with pytest.raises(OSError, match="No such process"):
-        os.kill(local._process.pid, 0)
+        os.kill(int(pid), 0)
 
 
 def test_the_llm_is_put_together_from_settings(server, store, new_campaign) -> None:
@@ -181,12 +182,13 @@ def test_the_llm_is_put_together_from_settings(server, store, new_campaign) -> N
 def test_a_local_server_is_gone_with_whoever_started_it(tiny_models) -> None:
     program = (
         "import sys, time; from swarm.agents.llm.server import LocalServer;"
-        "server = LocalServer(sys.argv[1]); print(server._process.pid, flush=True); time.sleep(200)"
+        "server = LocalServer(sys.argv[1]); print('started', flush=True); time.sleep(200)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program, tiny_models["llama"]], stdout=subprocess.PIPE, text=True)
     try:
         assert parent.stdout is not None
-        pid = parent.stdout.readline().strip()
+        parent.stdout.readline()
+        pid = _server_of(parent.pid)
         assert _is_alive(pid)
     finally:
         parent.kill()
@@ -195,6 +197,12 @@ def test_a_local_server_is_gone_with_whoever_started_it(tiny_models) -> None:
     while _is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not _is_alive(pid)
+
+
+def _server_of(parent: int) -> str:
+    """The process of the server that a process has started."""
+    command = ["pgrep", "-P", str(parent), "-f", "swarm.agents.llm.server"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
 
 
 def _is_alive(pid: str) -> bool:
