@@ -152,6 +152,20 @@ class Codec:
             q = q * arrays.constant(arrays.namespace(q), self.factors.per_head)
         return self.quantizer.query(self.rotation.forward(q))
 
+    @property
+    def decodes(self) -> bool:
+        """Whether decoded vectors are vectors of the head's size, and not what products are estimated from."""
+        kind = type(self.quantizer)
+        return kind.query is base.Quantizer.query and kind.output is base.Quantizer.output
+
+    def framed(self, x: Array, heads: slice) -> Array:
+        """Some heads of vectors [B, H, T, D] in the frame of decoded ones, not quantized; [B, h, T, D]."""
+        x = x[:, heads]
+        if self.factors is not None:
+            per_head = self.factors.per_head if len(self.factors.per_head) == 1 else self.factors.per_head[heads]
+            x = x / arrays.constant(arrays.namespace(x), per_head)
+        return self.rotation.forward(x)
+
     def output(self, o: Array) -> Array:
         """Weighted sums of decoded values [B, H, L, F] back to [B, H, L, D]."""
         o = self.rotation.inverse(self.quantizer.output(o))

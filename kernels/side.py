@@ -43,10 +43,10 @@ class PackedStore:
             self._parts[name][:, :, end : end + added] = part
         self.blocks += added
 
-    def read(self, start: int, stop: int) -> Packed:
-        """The arrays of live blocks [start, stop): views in numpy."""
+    def read(self, start: int, stop: int, heads: slice = slice(None)) -> Packed:
+        """The arrays of live blocks [start, stop) of some heads: views in numpy."""
         start, stop = self._front + start, self._front + stop
-        return {name: part[:, :, start:stop] for name, part in self._parts.items()}
+        return {name: part[:, heads, start:stop] for name, part in self._parts.items()}
 
     def arrays(self) -> tuple[Packed, int]:
         """The whole arrays as held, and the index of the first live block: what a fused kernel reads."""
@@ -285,12 +285,30 @@ class SideView:
 
     def packed(self, xp: Namespace, start: int, stop: int) -> Array:
         """Decoded columns float32 [B, H, T, F] in the codec's frame; only this range is ever unpacked."""
-        block = self.side.store.block_tokens
-        first = self.side.packed_first
-        low, high = (start - first) // block, -(-(stop - first) // block)
-        vectors = self.codec.unpack(xp, self.side.store.read(low, high))
-        skip = start - first - low * block
-        return vectors[:, :, skip : skip + stop - start]
+        low, high, skip = self._blocks(start, stop)
+        return self.codec.unpack(xp, self.side.store.read(low, high))[:, :, skip : skip + stop - start]
+
+    def dense(self, start: int, stop: int, heads: slice, after: Array) -> Array:
+        """Decoded columns of some heads on an accelerator, known part included, as `after` is typed.
+
+        They are unpacked once `after` is there.
+        """
+        import mlx.core as mx
+
+        low, high, skip = self._blocks(start, stop)
+        packed = self.side.store.read(low, high, heads)
+        packed = dict(zip(packed, mx.depends(list(packed.values()), [after]), strict=True))
+        vectors = self.codec.quantizer.dense(packed, after.dtype)[:, :, skip : skip + stop - start]
+        if self.part is None:
+            return vectors
+        known = self.codec.framed(self.part.keys(mx, start, stop)[None], heads)
+        return (vectors + known).astype(after.dtype)
+
+    def _blocks(self, start: int, stop: int) -> tuple[int, int, int]:
+        """The stored blocks that hold a range of columns, and the tokens of the first that come before it."""
+        block, first = self.side.store.block_tokens, self.side.packed_first
+        low = (start - first) // block
+        return low, -(-(stop - first) // block), start - first - low * block
 
     def packed_until(self, position: int) -> int:
         """The column from which on the query at `position` reads 16 bit."""

@@ -59,11 +59,15 @@ class Backend(ABC):
     def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
         """Attention output [B, Hq, L, D] of MLX queries [B, Hq, L, D] over the stored keys and values.
 
-        The fused kernels for one query token in a format that they know, chunked MLX operations for all else.
+        The fused kernels for one query token in a format that they know; MLX's fused attention over an unpacked layer
+        for several; MLX operations on chunks of columns for all else.
         """
-        from swarm.kernels.backends import _mlx_operations
+        from swarm.kernels.backends import _mlx_operations, _mlx_unpacked
 
-        out = None if self.fused is None else self.fused.attend(view, queries, scale, mask)
+        if queries.shape[2] > 1:
+            out = _mlx_unpacked.attend(view, queries, scale, mask)
+        else:
+            out = None if self.fused is None else self.fused.attend(view, queries, scale, mask)
         return _mlx_operations.attend(view, queries, scale, mask) if out is None else out
 
 

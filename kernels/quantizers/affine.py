@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swarm.kernels import arrays, bits
 from swarm.kernels.fused.form import PackedForm
@@ -10,6 +10,8 @@ from swarm.kernels.quantizers.base import Choices, Quantizer
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array, Namespace, Packed
+
+_MAX_HALF_BITS = 4  # of codes beside which the rounding of a 16-bit sum does not count
 
 
 class Affine(Quantizer):
@@ -23,6 +25,7 @@ class Affine(Quantizer):
     source = "MLX (mx.quantize)"
     summary = "MLX group quantization with scale and bias"
     formula = "b + 32/g"
+    transient_bytes = 4
     choices = Choices(bits=(4, 8, 6, 5, 3, 2), group_sizes=(64, 32, 128), scalings=("fixed", "learned"))
 
     @property
@@ -46,6 +49,15 @@ class Affine(Quantizer):
         groups *= scales
         groups += biases
         return groups.reshape(codes.shape)
+
+    def dense(self, packed: Packed, dtype: Any) -> Array:
+        """By MLX's own kernel, in float32 on the way to float32 and where codes have many bits."""
+        import mlx.core as mx
+
+        codes, scales, biases = (packed[name] for name in ("codes", "scales", "biases"))
+        if self.bits > _MAX_HALF_BITS or dtype == mx.float32:
+            scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+        return mx.dequantize(codes, scales, biases, group_size=self.group, bits=self.bits).astype(dtype)
 
     def bits_per_value(self) -> float:
         """Code bits plus a 16-bit scale and bias per group."""

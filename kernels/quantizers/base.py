@@ -67,6 +67,7 @@ class Quantizer(ABC):
     choices: ClassVar[Choices]
     demands: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
+    transient_bytes: ClassVar[int] = 16  # of a value, beside the result, while `dense` computes
 
     def __init__(self, spec: QuantSpec, head_dim: int, seed: int = 0) -> None:
         self.spec = spec
@@ -99,6 +100,12 @@ class Quantizer(ABC):
     @abstractmethod
     def unpack(self, xp: Namespace, packed: Packed) -> Array:
         """Packed arrays to float32 vectors [B, H, T, F] in the method's frame."""
+
+    def dense(self, packed: Packed, dtype: Any) -> Array:
+        """Packed MLX arrays to vectors of a type, on an accelerator."""
+        import mlx.core as mx
+
+        return self.unpack(mx, packed).astype(dtype)
 
     @abstractmethod
     def bits_per_value(self) -> float:

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from emulated import MlxOperations
 
-from swarm.kernels import attention
+from swarm.kernels import attention, plugins
+from swarm.kernels.backends import _mlx_operations, _mlx_unpacked, _numpy_attention
 from swarm.kernels.backends.cpu import Cpu
-from swarm.kernels.cache import PackedKVCache
+from swarm.kernels.cache import PackedKVCache, make_cache
+from swarm.kernels.codec import Factors
+from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 CHUNK, HEADS, DIM = 256, 2, 64
@@ -51,10 +54,9 @@ def prefill(kv, backend, chunks):
 @pytest.mark.parametrize("backend", [Cpu, MlxOperations])
 @pytest.mark.parametrize("name", SPECS)
 def test_attention_needs_no_more_memory_for_a_longer_context(name, backend, monkeypatch):
-    from swarm.kernels.backends import _mlx_operations, _numpy_attention
-
     for module in (_mlx_operations, _numpy_attention):
         monkeypatch.setattr(module, "CHUNK_COLUMNS", 256)
+    monkeypatch.setattr(_mlx_unpacked, "MAX_UNPACKED_BYTES", 2**16)
     cache, short = prefill(SPECS[name], backend(), 8)
     grown = cache.nbytes
     cache, long = prefill(SPECS[name], backend(), 24)
@@ -82,3 +84,67 @@ def test_between_chunks_nothing_but_sinks_and_recent_tokens_is_in_16_bit(name, b
         del side, half, cache
         gc.collect()
         assert held - mx.get_active_memory() < 1.1 * nbytes + 2**16
+
+
+def unpacked_spec(name, **segments):
+    spec = QuantSpec(method=name)
+    value = spec if "value" in base.method(name).choices.sides else QuantSpec(method="q4_0", rotation="hadamard")
+    return KVSpec(key=spec, value=value, **({} if name == "none" else segments))
+
+
+@pytest.mark.parametrize("bound", ["all heads", "one head"])
+@pytest.mark.parametrize("segments", [{}, {"sink_tokens": 3}, {"sink_tokens": 2, "residual_window": 21}])
+@pytest.mark.parametrize("window", [None, 50])
+@pytest.mark.parametrize("name", plugins.names(base.PACKAGE))
+def test_attention_over_an_unpacked_layer_is_that_over_chunks_of_columns(name, window, segments, bound, monkeypatch):
+    cache = PackedKVCache(unpacked_spec(name, **segments), window=window, backend=MlxOperations(), seed=1)
+    rng = np.random.default_rng(0)
+    for length in (70, 1, 37):
+        k, v = (mx.array(rng.standard_normal((2, HEADS, length, DIM)).astype(np.float32)) for _ in range(2))
+        view = cache.append(k, v)
+    q = mx.array(rng.standard_normal((2, 3 * HEADS, 37, DIM)).astype(np.float32))
+    if bound == "one head":
+        columns = view.offset - view.lowest()
+        sizes = [4 + side.codec.quantizer.transient_bytes for side in cache.sides]
+        monkeypatch.setattr(_mlx_unpacked, "MAX_UNPACKED_BYTES", 2 * columns * DIM * sum(sizes))
+        monkeypatch.setattr(_mlx_unpacked, "MAX_SCORES", 5 * 6 * columns)  # some queries at a time
+    for mask in ("causal", None):
+        found = _mlx_unpacked.attend(view, q, 0.2, mask)
+        if not all(side.codec.decodes for side in cache.sides):
+            assert found is None
+            continue
+        np.testing.assert_allclose(np.array(found), np.array(_mlx_operations.attend(view, q, 0.2, mask)), atol=2e-5)
+    monkeypatch.setattr(_mlx_unpacked, "MAX_UNPACKED_BYTES", 1000)
+    assert _mlx_unpacked.attend(view, q, 0.2, "causal") is None
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_unpacking_in_16_bit_costs_what_16_bit_costs(bits, dtype):
+    """The same limits as of the fused kernels: 2e-3, in bfloat16 what rounding to eight bits takes."""
+    spec = QuantSpec(method="affine", bits=bits)
+    cache = PackedKVCache(KVSpec(key=spec, value=spec), backend=MlxOperations())
+    rng = np.random.default_rng(bits)
+    k, v, q = (mx.array(rng.standard_normal((1, n, 300, DIM)).astype(np.float32)).astype(dtype) for n in (2, 2, 8))
+    view = cache.append(k, v)
+    found, exact = (
+        np.array(path.attend(view, q, 0.12, "causal").astype(mx.float32)) for path in (_mlx_unpacked, _mlx_operations)
+    )
+    error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    assert error < (2e-3 if dtype == mx.float16 else 1e-2)
+
+
+def test_learned_factors_and_a_subtracted_key_bias_are_put_back(tiny):
+    """A model whose keys have a bias, a prompt in two calls, on the CPU's path and over unpacked layers."""
+    spec = KVSpec(key=QuantSpec(method="affine", bits=8, scaling="learned"), key_bias="subtract", sink_tokens=2)
+    model = tiny("qwen2", 3)
+    rng = np.random.default_rng(0)
+    factors = {layer: {"key": Factors(np.exp(rng.standard_normal((2, 64)) / 3))} for layer in range(len(model.layers))}
+    tokens, outputs = mx.array([rng.integers(0, 89, 40).tolist()]), []
+    for backend in (Cpu(), MlxOperations()):
+        caches = make_cache(model, spec, factors=factors)
+        for cache in caches:
+            cache.backend = backend
+        model(tokens[:, :25], cache=caches)
+        outputs.append(np.array(model(tokens[:, 25:], cache=caches)))
+    assert np.abs(outputs[0] - outputs[1]).max() < 2e-3 * np.abs(outputs[0]).max()

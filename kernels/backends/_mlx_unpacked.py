@@ -1,0 +1,136 @@
+"""Attention of a chunk of a prompt on an accelerator: stored columns unpacked to 16 bit, then MLX's fused attention.
+
+A layer is unpacked a few heads at a time into memory that a setting bounds and that the next heads use again, whatever
+the context. Nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from swarm.kernels.arrays import Array
+    from swarm.kernels.attention import StoredView
+    from swarm.kernels.side import SideView
+
+MAX_UNPACKED_BYTES = 1 << 29  # of unpacked keys and values, what unpacking them needs on the way included
+MAX_MASK_ELEMENTS = 1 << 28  # of an array that says which columns each query reads
+MAX_SCORES = 1 << 27  # held at a time where MLX has no fused kernel and writes them out
+FUSED_HEAD_DIMS = (64, 80, 128)  # that MLX's fused attention takes for several queries, on CUDA and on Metal
+
+Columns = list[tuple[int, int, str, str]]  # runs of columns: first, last + 1, form of the keys, form of the values
+
+
+def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array | None:
+    """Attention output [B, Hq, L, D] in the queries' type, or None where columns do not fit the bounds.
+
+    None as well for methods that estimate products without decoding vectors of the head's size, for masks that a model
+    made itself over many columns, and on devices of its own for one query, which other paths compute.
+    """
+    import mlx.core as mx
+
+    batch, q_heads, length, dim = queries.shape
+    heads = view.fresh[0].shape[1]
+    repeats = q_heads // heads
+    sides = (view.key, view.value)
+    low, high = view.lowest(), view.offset
+    columns = _columns(sides, low, high)
+    seen = _seen(view, columns, mask, length)
+    together = _heads_at_once(view, high - low, queries.dtype.size, batch)
+    if seen is None or not together or any(not side.codec.decodes for side in sides):
+        return None
+    grouped = queries.reshape(batch, heads, repeats * length, dim)
+    framed = view.key.codec.query(grouped).astype(queries.dtype).reshape(batch, heads * repeats, length, dim)
+    fused = dim in FUSED_HEAD_DIMS and queries.dtype != mx.float32 and mx.default_device() == mx.Device(mx.gpu)
+    outputs: list[Array] = []
+    for first in range(0, heads, together):
+        some = slice(first, first + together)
+        q = framed[:, some.start * repeats : some.stop * repeats]
+        # Heads are unpacked one after another, not all at once at the start of the step.
+        after = outputs[-1] if outputs else q
+        k, v = (_unpacked(side, forms, some, after) for side, forms in zip(sides, _forms(columns), strict=True))
+        rows = length if fused else max(1, MAX_SCORES // (batch * q.shape[1] * k.shape[2]))
+        parts = [_attend(q, k, v, scale, seen, (start, min(start + rows, length))) for start in range(0, length, rows)]
+        outputs.append(parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2))
+    out = outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=1)
+    mapped = view.value.codec.output(out.reshape(batch, heads, repeats * length, -1))
+    return mapped.astype(queries.dtype).reshape(batch, q_heads, length, -1)
+
+
+def _columns(sides: tuple[SideView, SideView], low: int, high: int) -> Columns:
+    """Runs of columns in one form each. Where some queries read 16 bit and others packed, a run comes in each form."""
+    edges = sorted({low, high, *(edge for side in sides for a, b, _ in side.spans(low, high) for edge in (a, b))})
+    runs: Columns = []
+    for start, stop in pairwise(edges):
+        forms = [side.spans(start, stop)[0][2] for side in sides]
+        key, value = (("packed", "half") if form == "both" else (form,) for form in forms)
+        runs += [(start, stop, k, v) for k in key for v in value]
+    return runs
+
+
+def _forms(columns: Columns) -> tuple[list[tuple[int, int, str]], list[tuple[int, int, str]]]:
+    return [(a, b, key) for a, b, key, _ in columns], [(a, b, value) for a, b, _, value in columns]
+
+
+def _seen(view: StoredView, columns: Columns, mask: Array | str | None, length: int) -> Array | str | None:
+    """What MLX is given as mask ("" for none), None where it would be too large."""
+    import mlx.core as mx
+
+    total = sum(stop - start for start, stop, *_ in columns)
+    single = total == view.offset - view.lowest()
+    window = view.cache.window
+    if single and (mask is None or isinstance(mask, str)) and (window is None or view.offset <= window):
+        return mask or ""
+    if length * total > MAX_MASK_ELEMENTS or (mask is not None and not isinstance(mask, str)):
+        return None
+    query = np.arange(view.start, view.offset)[:, None]
+    parts = []
+    for start, stop, *forms in columns:
+        column = np.arange(start, stop)[None]
+        allowed = column <= query if isinstance(mask, str) else np.ones((length, stop - start), np.bool_)
+        if window is not None:
+            allowed &= column > query - window
+        for side, form in zip((view.key, view.value), forms, strict=True):
+            if side.spans(start, stop)[0][2] == "both":
+                until = np.array([side.packed_until(int(position)) for position in query[:, 0]])[:, None]
+                allowed &= column < until if form == "packed" else column >= until
+        parts.append(allowed)
+    return mx.array(np.concatenate(parts, axis=1))
+
+
+def _heads_at_once(view: StoredView, columns: int, itemsize: int, batch: int) -> int:
+    """KV heads that are unpacked together, 0 where not even one fits."""
+    heads = view.fresh[0].shape[1]
+    nbytes = sum(
+        x.shape[-1] * (itemsize + side.codec.quantizer.transient_bytes)
+        for side, x in zip((view.key, view.value), view.fresh, strict=True)
+    )
+    return int(min(heads, MAX_UNPACKED_BYTES // (batch * columns * nbytes)))
+
+
+def _unpacked(side: SideView, forms: list[tuple[int, int, str]], heads: slice, after: Array) -> Array:
+    """Columns [B, h, T, D] of some heads in the codec's frame and the type of `after`, unpacked once that is there."""
+    import mlx.core as mx
+
+    parts = []
+    for start, stop, form in forms:
+        if form == "half":
+            parts.append(side.codec.framed(side.half(start, stop), heads).astype(after.dtype))
+        else:
+            parts.append(side.dense(start, stop, heads, after))
+    return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2)
+
+
+def _attend(q: Array, k: Array, v: Array, scale: float, seen: Array | str, rows: tuple[int, int]) -> Array:
+    """Attention of some of the queries; in causal order without the columns behind the last of them."""
+    import mlx.core as mx
+
+    start, stop = rows
+    named = isinstance(seen, str)
+    hidden = q.shape[2] - stop if named and seen else 0
+    mask = (seen or None) if named else seen[start:stop]
+    k, v = (x[:, :, : x.shape[2] - hidden] for x in (k, v))
+    return mx.fast.scaled_dot_product_attention(q[:, :, start:stop], k, v, scale=scale, mask=mask)
