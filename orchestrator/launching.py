@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from swarm.kernels.errors import ModelError, SwarmError, UsageError
 from swarm.memory.records import Budget, CampaignRecord, Proposal
 from swarm.memory.store import Store
 from swarm.orchestrator.rehearsal import MODELS, Rehearsal
-from swarm.orchestrator.settings import Settings, restore
+from swarm.orchestrator.settings import Settings, load, restore
 
 if TYPE_CHECKING:
     from swarm.agents.generation.strategy import GenerationStrategy
@@ -51,7 +52,54 @@ class Workload:
         return cls(names, campaign.settings["identity"], [known[name] for name in names if name in known])
 
 
-def launch(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Campaign:
+def launch(
+    models: str | Sequence[str] | None = None,
+    budget: int | None = None,
+    *,
+    store: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    seed: int | None = None,
+    workers: int | None = None,
+    context: int | None = None,
+    corpus: str | os.PathLike[str] | None = None,
+    llm: str | None = None,
+    agenda: str | None = None,
+    control_share: float | None = None,
+    time_limit: float | str | None = None,
+    **others: Any,
+) -> Campaign:
+    """A new campaign, as `swarm launch` runs it. Its trials begin when it is iterated, or by `result()`.
+
+    What is left out comes from `SWARM_*` variables, then from `swarm.toml`, then from the defaults of the command.
+
+    Args:
+        models: bundled names, Hugging Face ids or folders, in a list or separated by commas; the bundled ones.
+        budget: trials to run; 330.
+        store: a SQLite file or `postgresql+psycopg://...`; `swarm.db`.
+        name: of the campaign; `campaign-N`.
+        seed: the same seed gives the same campaign; 0.
+        workers: processes; one per core or GPU, as memory allows.
+        context: tokens per text window; 512.
+        corpus: a UTF-8 text to measure on; CPython's topic help.
+        llm: who thinks: `none`, `openai`, a URL, or `local[:MODEL]`; `none`.
+        agenda: hypotheses to test first; none.
+        control_share: share of random and plain TPE trials; 0.2.
+        time_limit: seconds, or a text such as `1h30m`; no limit.
+        others: every further option of `swarm launch`, with `_` for `-`.
+
+    Raises:
+        UsageError: an option that does not exist or a value out of range.
+        SwarmError: the store, a model or the text is not what it should be; nothing is left running.
+    """
+    given = {
+        "models": models, "budget": budget, "store": store and os.fspath(store), "name": name, "seed": seed,
+        "workers": workers, "context": context, "corpus": corpus and os.fspath(corpus), "llm": llm, "agenda": agenda,
+        "control_share": control_share, "time_limit": time_limit,
+    }  # fmt: skip
+    return start(load(**given, **others))
+
+
+def start(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Campaign:
     """A new campaign. Its workers come up in the background; its trials begin when it is iterated.
 
     Args:
@@ -84,12 +132,12 @@ def resume(url: str, campaign: str | None, on_ready: Callable[[], None] = lambda
     Args:
         url: the store.
         campaign: its name or number; None for the latest one.
-        on_ready: as for `launch`.
+        on_ready: as for `start`.
         flags: settings that may change between two runs of a campaign; None leaves one as it was.
 
     Raises:
         ChangedError: weights, text or device are not those that the campaign began with.
-        SwarmError: as for `launch`.
+        SwarmError: as for `start`.
     """
     with ExitStack() as undo:
         store = undo.enter_context(Store.open(url))

@@ -140,7 +140,8 @@ def load(**flags: object) -> Settings:
         UsageError: an unknown key in swarm.toml or a value out of range, naming where it came from.
     """
     given = {key: value for key, value in flags.items() if value is not None}
-    _refuse_unknown(toml.settings())
+    _refuse_unknown(given, "the options")
+    _refuse_unknown(toml.settings(), toml.FILE)
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
@@ -162,12 +163,12 @@ def store_url(flag: str | None) -> str:
     return load(store=flag).store
 
 
-def _refuse_unknown(document: dict[str, Any]) -> None:
+def _refuse_unknown(document: dict[str, Any], where: str) -> None:
     for key in document:
         if key not in Settings.model_fields:
             near = get_close_matches(key, Settings.model_fields, n=1)
             known = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(Settings.model_fields))}."
-            raise UsageError(f"unknown key {key!r} in {toml.FILE}.", known)
+            raise UsageError(f"unknown key {key!r} in {where}.", known)
 
 
 def _usage(error: ValidationError, given: dict[str, object]) -> UsageError:

@@ -9,20 +9,46 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from swarm.experiments.deploy.recipe import load_recipe as load_recipe
+    from swarm.experiments.measurement.runner import measure as measure
     from swarm.experiments.spec import Measurement as Measurement
+    from swarm.kernels.cache import make_cache as make_cache
     from swarm.kernels.errors import SwarmError as SwarmError
     from swarm.kernels.spec import KVSpec as KVSpec
+    from swarm.orchestrator.campaign import Campaign as Campaign
+    from swarm.orchestrator.launching import launch as launch
+    from swarm.orchestrator.results import StoreReader as StoreReader
+    from swarm.orchestrator.results import open_store as open_store
 
     __version__: str
 
 _MODULES = {
+    "Campaign": "swarm.orchestrator.campaign",
     "KVSpec": "swarm.kernels.spec",
     "Measurement": "swarm.experiments.spec",
+    "StoreReader": "swarm.orchestrator.results",
     "SwarmError": "swarm.kernels.errors",
+    "launch": "swarm.orchestrator.launching",
+    "load_recipe": "swarm.experiments.deploy.recipe",
+    "make_cache": "swarm.kernels.cache",
+    "measure": "swarm.experiments.measurement.runner",
+    "open_store": "swarm.orchestrator.results",
 }
 """The module that each public name comes from."""
 
-__all__ = ["KVSpec", "Measurement", "SwarmError", "__version__"]
+__all__ = [
+    "Campaign",
+    "KVSpec",
+    "Measurement",
+    "StoreReader",
+    "SwarmError",
+    "__version__",
+    "launch",
+    "load_recipe",
+    "make_cache",
+    "measure",
+    "open_store",
+]
 
 
 def __getattr__(name: str) -> Any:

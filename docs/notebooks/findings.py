@@ -11,17 +11,11 @@ from pathlib import Path
 import plotly.graph_objects as go
 import polars as pl
 
-from swarm.memory.store import Store
+import swarm
 
 PLACE = os.environ.get("SWARM_STORE", "swarm.db")
 FIGURES = os.environ.get("FIGURES")
-
-
-def ask(sql: str) -> pl.DataFrame:
-    """The answer to a question in SQL as a data frame."""
-    with Store.open(PLACE, readonly=True) as store:
-        answer = store.query(sql, limit=100_000)
-    return pl.DataFrame(answer.rows, schema=list(answer.columns), orient="row", infer_schema_length=None)
+store = swarm.open_store(PLACE)
 
 
 def show(figure: go.Figure, name: str) -> None:
@@ -36,7 +30,7 @@ def show(figure: go.Figure, name: str) -> None:
 # ## All trials, wide: one row per trial with the common metrics
 
 # %%
-trials = ask("SELECT * FROM trial_metrics WHERE state = 'complete'")
+trials = store.trials().to_polars().filter(pl.col("state") == "complete")
 print(trials.select("trial_id", "model", "protocol", "rung", "configuration", "kld", "bits_per_value").head(10))
 
 # %% [markdown]
@@ -44,7 +38,7 @@ print(trials.select("trial_id", "model", "protocol", "rung", "configuration", "k
 
 # %%
 cheap = trials.filter((pl.col("protocol") == "quality") & (pl.col("rung") == 0) & (pl.col("bits_per_value") < 9))
-front = ask("SELECT model, configuration, bits_per_value, kld FROM pareto WHERE protocol = 'quality' AND rung = 0")
+front = store.front().to_polars().filter((pl.col("protocol") == "quality") & (pl.col("rung") == 0))
 figure = go.Figure(layout={"xaxis_title": "bits per value", "yaxis_title": "KLD (nats)", "yaxis_type": "log"})
 for (model,), rows in cheap.group_by("model", maintain_order=True):
     best = front.filter((pl.col("model") == model) & (pl.col("bits_per_value") < 9)).sort("bits_per_value")
@@ -69,10 +63,10 @@ show(figure, "front")
 # ## How the error grows with depth
 
 # %%
-depth = ask(
+depth = store.query(
     "SELECT model, configuration, depth, avg(kld) AS kld FROM depth_curve WHERE mode = 'prefix' "
     "GROUP BY model, configuration, depth ORDER BY model, configuration, depth"
-)
+).to_polars()
 figure = go.Figure(layout={"xaxis_title": "share of layers quantized", "yaxis_title": "KLD (nats)"})
 for (model, configuration), rows in depth.group_by("model", "configuration", maintain_order=True):
     figure.add_scatter(x=rows["depth"], y=rows["kld"], name=f"{model} {configuration}", mode="lines+markers")
@@ -82,31 +76,15 @@ show(figure, "depth")
 # ## What the proposers were worth
 
 # %%
-credit = ask(
+credit = store.query(
     "SELECT proposer, arm, sum(trials) AS trials, sum(on_front) AS on_front, sum(predictions) AS predictions, "
     "sum(confirmed) AS confirmed, sum(refuted) AS refuted FROM agent_credit GROUP BY proposer, arm ORDER BY trials DESC"
-)
+).to_polars()
 print(credit)
 
 # %% [markdown]
 # ## Findings with their effects
 
 # %%
-with Store.open(PLACE, readonly=True) as store:
-    findings = pl.DataFrame(
-        [
-            {
-                "finding": record.id,
-                "kind": record.finding.kind,
-                "status": record.finding.status,
-                "effect": record.finding.effect.value if record.finding.effect else None,
-                "low": record.finding.effect.low if record.finding.effect else None,
-                "high": record.finding.effect.high if record.finding.effect else None,
-                "trials": len(record.finding.evidence),
-                "statement": record.finding.statement,
-            }
-            for record in store.findings.list()
-        ],
-        infer_schema_length=None,
-    )
-print(findings)
+findings = store.findings()
+print(findings.to_polars().select("id", "kind", "status", "statement"))

@@ -63,6 +63,6 @@ def _launch(**flags: Any) -> None:
     launching.check(chosen)
     with foreground.StopSignals() as signals:
         foreground.prepare(chosen)
-        with launching.launch(chosen, signals.arm) as campaign:
+        with launching.start(chosen, signals.arm) as campaign:
             foreground.run(campaign, signals)
     raise typer.Exit(signals.exit_code)

@@ -3,9 +3,9 @@
 import sys
 from types import ModuleType
 
-from swarm.orchestrator import benches
+from swarm.orchestrator.commands import bench
 
-if benches.FOLDER not in sys.modules:
-    package = ModuleType(benches.FOLDER)
-    package.__path__ = [str(benches.ROOT / benches.FOLDER)]
-    sys.modules[benches.FOLDER] = package
+if bench.FOLDER not in sys.modules:
+    package = ModuleType(bench.FOLDER)
+    package.__path__ = [str(bench.ROOT / bench.FOLDER)]
+    sys.modules[bench.FOLDER] = package

@@ -5,31 +5,31 @@ import json
 
 import pytest
 
-from swarm.orchestrator import benches
+from swarm.orchestrator.commands import bench
 
 frame = importlib.import_module("benchmarks._frame")
 table = importlib.import_module("benchmarks._table")
 OWN_SCRIPTS = ("kernels",)
-FRAMED = [name for name in benches.names() if name not in OWN_SCRIPTS]
+FRAMED = [name for name in bench.benchmark_names() if name not in OWN_SCRIPTS]
 ON_RAY = ("overhead", "scale")
 RECORDED = [name for name in FRAMED if (frame.DOCS / f"{name}.json").exists()]
 
 
 def test_benchmarks_are_found_by_file_name_and_say_what_they_compare():
-    assert set(OWN_SCRIPTS) <= set(benches.names())
-    assert all(benches.summary(name) for name in benches.names())
-    assert not any(name.startswith("_") for name in benches.names())
+    assert set(OWN_SCRIPTS) <= set(bench.benchmark_names())
+    assert all(bench.summary(name) for name in bench.benchmark_names())
+    assert not any(name.startswith("_") for name in bench.benchmark_names())
 
 
 def test_an_unknown_benchmark_names_those_there_are():
-    with pytest.raises(benches.UnknownNameError, match="store"):
-        benches.run("nope", short=True, as_json=False)
+    with pytest.raises(bench.UnknownNameError, match="store"):
+        bench.run("nope", short=True, as_json=False)
 
 
 def test_an_installed_copy_says_that_it_has_no_benchmarks(tmp_path, monkeypatch):
-    monkeypatch.setattr(benches, "ROOT", tmp_path)
-    with pytest.raises(benches.NoCheckoutError, match="checkout"):
-        benches.names()
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    with pytest.raises(bench.NoCheckoutError, match="checkout"):
+        bench.benchmark_names()
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_an_installed_copy_says_that_it_has_no_benchmarks(tmp_path, monkeypatch)
 def test_the_short_form_runs_and_its_record_makes_a_page(name, capfd):
     if name == "search" and not table.FILE.exists():
         pytest.skip(f"{table.FILE} was not made yet")
-    assert benches.run(name, short=True, as_json=True) == 0
+    assert bench.run(name, short=True, as_json=True) == 0
     record = json.loads(capfd.readouterr().out)
     assert (record["benchmark"], record["short"]) == (name, True)
     assert record["results"]

@@ -7,12 +7,12 @@ import pytest
 from swarm.kernels import plugins
 from swarm.kernels.errors import UsageError
 from swarm.kernels.quantizers import base
-from swarm.orchestrator import benches
+from swarm.orchestrator.commands import bench
 
 frame = importlib.import_module("benchmarks._frame")
 page = importlib.import_module("benchmarks._method_page")
 choice = importlib.import_module("benchmarks._method_rows")
-GUIDE = benches.ROOT / "docs" / "methods.md"
+GUIDE = bench.ROOT / "docs" / "methods.md"
 
 
 def test_the_guide_holds_the_table_of_its_record(tmp_path):

@@ -10,8 +10,9 @@ import pytest
 
 from swarm.kernels import plugins
 from swarm.memory.store import Store
-from swarm.orchestrator import checks, settings
+from swarm.orchestrator import settings
 from swarm.orchestrator.cli import PACKAGE, build
+from swarm.orchestrator.commands import doctor
 
 COMMANDS = plugins.names(PACKAGE)
 HEAVY = ("ray", "mlx", "optuna", "transformers", "scipy", "sqlalchemy", "numpy", "pydantic", "openai", "networkx")
@@ -101,7 +102,7 @@ def test_doctor_asks_the_llm_which_models_it_has(flags, status, said):
     listed = json.dumps({"object": "list", "data": [{"id": "right", "object": "model"}]}).encode()
     with FakeEngine(lambda *_: (200, {"Content-Type": "application/json"}, [listed])) as fake:
         llm = flags.get("llm", fake.url if flags else "none")
-        found = checks.llm(settings.load(**{**flags, "llm": llm}))
+        found = doctor.llm_check(settings.load(**{**flags, "llm": llm}))
     assert found.status == status, found
     assert said in found.detail
     assert (status in ("ok", "off")) is not bool(found.remedy)
@@ -142,7 +143,7 @@ def test_doctor_looks_into_the_weights(monkeypatch, tmp_path):
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text('{"files": {"model.safetensors": "0"}}')
     (folder / "model.safetensors").write_bytes(b"cut short")
-    found = {check.name: check for check in checks.models()}
+    found = {check.name: check for check in doctor.model_checks()}
     assert found[f"model {damaged.name}"].status == "failed"
     assert str(folder) in found[f"model {damaged.name}"].remedy
 

@@ -6,8 +6,8 @@ import pytest
 
 from swarm.experiments.text import Corpus
 from swarm.kernels.errors import UsageError
-from swarm.orchestrator import joining
 from swarm.orchestrator.cluster import actor_options, resources, room
+from swarm.orchestrator.commands import node
 from swarm.orchestrator.worker import Plan, lacks
 
 NODES = [
@@ -34,14 +34,14 @@ def test_what_is_asked_of_ray():
 
 
 def test_a_node_advertises_what_it_computes_on():
-    assert joining.check("cpu") == "cpu"
-    assert "--num-gpus=0" in joining.command(None, 6379, "cpu")
-    line = joining.command(None, 6379, "metal")
+    assert node.advertised("cpu") == "cpu"
+    assert "--num-gpus=0" in node.ray_start(None, 6379, "cpu")
+    line = node.ray_start(None, 6379, "metal")
     assert json.loads(line[line.index("--resources") + 1]) == {"metal": 1}
     with pytest.raises(UsageError, match="abacus"):
-        joining.check("abacus")
+        node.advertised("abacus")
     with pytest.raises(UsageError, match="no answer"):
-        joining.command("127.0.0.1:1", 6379, "cpu")
+        node.ray_start("127.0.0.1:1", 6379, "cpu")
 
 
 def test_a_worker_says_what_its_node_lacks(tiny_models):
