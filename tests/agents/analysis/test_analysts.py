@@ -96,11 +96,11 @@ def test_reversed_orders_are_found(make_lab, infos, seed) -> None:
     seen = history(make_lab(seed=seed, law=law))
     found = analyse("contrast", seen, infos)
     assert found
-    found = by_token(seen.results())
+    measured = by_token(seen.results())
     for finding in found:
         claim = Claim.parse(finding.key)
         assert claim is not None
-        kvs = {c.key: c.spec.kv for c in found.values()}
+        kvs = {r.key: r.spec.kv for r in measured.values()}
         turned = [kvs[key].key.rotation == "hadamard" for key in claim.configurations]
         assert turned[0] != turned[1]
         assert (claim.models[0] == "alpha") == turned[0]
