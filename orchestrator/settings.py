@@ -125,7 +125,7 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
         return AgentSettings.model_validate({name: getattr(self, name) for name in AgentSettings.model_fields})
 
     def for_llm(self) -> LlmSettings:
-        """The part that the LLM minds read."""
+        """The part that the LLM's roles read."""
         return LlmSettings.model_validate({name: getattr(self, name) for name in LlmSettings.model_fields})
 
     def stored(self) -> dict[str, Any]:

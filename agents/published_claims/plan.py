@@ -68,8 +68,8 @@ class AgendaPlan:
         self.untestable: dict[str, str] = {}
         """Claims that no installed model can decide, with the reason."""
         for claim in agenda.claim:
-            reason = f"the campaign has no model for it ({SELECTORS[claim.on]}"
-            reason += f" against {SELECTORS[claim.against]})" if claim.against else ")"
+            reason = f"the campaign has no model for it ({SELECTORS[claim.on][0]}"
+            reason += f" against {SELECTORS[claim.against][0]})" if claim.against else ")"
             found = []
             for models in claim.applications(infos):
                 try:

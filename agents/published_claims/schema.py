@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -23,14 +23,14 @@ from swarm.kernels.spec import FrozenModel, KVSpec, QuantSpec
 FOLDER = Path(__file__).parent
 
 Selector = Literal["all", "learned", "fixed", "key_bias", "no_key_bias"]
-SELECTORS: Mapping[Selector, str] = {
-    "all": "any",
-    "learned": "with learned attention scaling",
-    "fixed": "with fixed attention scaling",
-    "key_bias": "with a key bias",
-    "no_key_bias": "without a key bias",
+SELECTORS: Mapping[Selector, tuple[str, Callable[[ModelInfo], bool]]] = {
+    "all": ("any", lambda _: True),
+    "learned": ("with learned attention scaling", lambda info: info.scale_kind == "learned"),
+    "fixed": ("with fixed attention scaling", lambda info: info.scale_kind == "fixed"),
+    "key_bias": ("with a key bias", lambda info: info.key_bias),
+    "no_key_bias": ("without a key bias", lambda info: not info.key_bias),
 }
-"""Which models a claim is about, in words."""
+"""Which models a claim is about: in words, and as a test."""
 
 Test = Literal["pair", "contrast", "threshold", "growth", "law"]
 NEEDED: Mapping[Test, tuple[str, ...]] = {
@@ -233,11 +233,4 @@ def load(name_or_path: str) -> Agenda:
 
 def selected(selector: Selector, infos: Mapping[str, ModelInfo]) -> list[str]:
     """The models that a selector means."""
-    chosen: dict[Selector, Any] = {
-        "all": lambda _: True,
-        "learned": lambda info: info.scale_kind == "learned",
-        "fixed": lambda info: info.scale_kind == "fixed",
-        "key_bias": lambda info: info.key_bias,
-        "no_key_bias": lambda info: not info.key_bias,
-    }
-    return [name for name, info in infos.items() if chosen[selector](info)]
+    return [name for name, info in infos.items() if SELECTORS[selector][1](info)]
