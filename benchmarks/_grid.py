@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from swarm.experiments.space.ends import Ends
-from swarm.experiments.space.layers import All, Layers, Scope
+from swarm.experiments.space.layers import All, EdgeLayers, Layers, Scope
 from swarm.experiments.space.search_space import Space, SpaceSettings
-from swarm.experiments.space.sides import Side
+from swarm.experiments.space.sides import SideChoices
 from swarm.experiments.space.suggest import Params, Trial
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SpecError
@@ -61,7 +60,7 @@ def configurations(info: ModelInfo) -> Iterator[KVSpec]:
             yield plain.model_copy(update={"key_bias": "subtract"})
 
 
-class FewSide(Side):
+class FewSide(SideChoices):
     """Keys or values that can only be what the grid has."""
 
     def specs(self, method: str) -> tuple[QuantSpec, ...]:
@@ -69,7 +68,7 @@ class FewSide(Side):
         return tuple(spec for spec in specs(self.name) if spec.method == method)
 
 
-class NoEnds(Ends):
+class NoEdgeLayers(EdgeLayers):
     """First and last layers that are like the others."""
 
     def suggest(self, trial: Trial, key: QuantSpec, value: QuantSpec) -> tuple[LayerOverride, ...]:  # noqa: ARG002
@@ -109,7 +108,7 @@ class Grid(Space):
     def __init__(self, models: Sequence[ModelInfo], context: int) -> None:
         super().__init__(models, SpaceSettings(context=context, sink_tokens=SINKS, residual_window=WINDOWS))
 
-    def sides(self, info: ModelInfo) -> tuple[Side, Side]:
+    def sides(self, info: ModelInfo) -> tuple[SideChoices, SideChoices]:
         """What keys and values can be."""
         return _few("key", info.head_dim), _few("value", info.head_dim)
 
@@ -117,9 +116,9 @@ class Grid(Space):
         """All layers, and where nothing else distinguishes the model, all but the first."""
         return (All,) if info.key_bias else (All, Later)
 
-    def ends(self, info: ModelInfo) -> Ends:
+    def edge_layers(self, info: ModelInfo) -> EdgeLayers:
         """First and last layers are like the others."""
-        return NoEnds(*self.sides(info), info.n_layers)
+        return NoEdgeLayers(*self.sides(info), info.n_layers)
 
     def defaults(self, info: ModelInfo) -> list[TrialSpec]:
         """The campaign's defaults as far as they were measured."""

@@ -1,7 +1,8 @@
 """Finds plug-ins by name: one file in a package is one plug-in, and other distributions bring more by entry points.
 
-An entry point of the group `kv_swarm.methods` belongs to `kernels.quantizers`; for every other package the group is
-`kv_swarm.` and the package's last name (`kv_swarm.protocols`, `kv_swarm.commands`). Its name is the plug-in's, its
+An entry point of the group `kv_swarm.methods` belongs to `kernels.quantizers`, one of `kv_swarm.models` to
+`experiments.models.bundled`; for every other package the group is `kv_swarm.` and the package's last name
+(`kv_swarm.protocols`, `kv_swarm.commands`). Its name is the plug-in's, its
 value a class, `acme.rounding:Rounding`, or a module that defines one, `acme.rounding`. Listing names imports no
 plug-in, so that command lines stay instant.
 """
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
-_GROUPS = {"quantizers": "methods"}
+_GROUPS = {"quantizers": "methods", "bundled": "models"}
 
 
 class PluginError(SwarmError):

@@ -54,7 +54,7 @@ class Protocol(ABC):
         """
         check_rung(self, spec)
         _check_device(spec)
-        _check_model(spec, subject.info)
+        check_model(spec, subject.info)
 
     def prepare(self, spec: TrialSpec, subject: ModelUnderTest) -> None:  # noqa: B027
         """Make what all trials like this one share; the default needs nothing."""
@@ -162,7 +162,7 @@ def _check_device(spec: TrialSpec) -> None:
         )
 
 
-def _check_model(spec: TrialSpec, info: ModelInfo) -> None:
+def check_model(spec: TrialSpec, info: ModelInfo) -> None:
     """Refuse layers, contexts and groups that the model does not have or does not fit."""
     named = (*(spec.layers or ()), *(layer for override in spec.kv.overrides for layer in override.layers))
     if max(named, default=0) >= info.n_layers:

@@ -1,7 +1,7 @@
 """The search space: which trials there are, built from what the methods and protocols offer.
 
-Knows names, choices and conditions; knows no optimizer and no results. Parameters that depend on a choice carry it
-in their name (`key.affine.bits`), so that a parameter of one name always has the same distribution for a model.
+Parameters that depend on a choice carry it in their name (`key.affine.bits`), so that a parameter of one name always
+has the same distribution for a model.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from swarm.experiments.protocols import base as protocols
-from swarm.experiments.space.ends import Ends
-from swarm.experiments.space.layers import Layers, Scope
-from swarm.experiments.space.sides import Side, side
+from swarm.experiments.space.layers import EdgeLayers, Layers, Scope
+from swarm.experiments.space.sides import SideChoices, side
 from swarm.experiments.space.suggest import (
     GivenTrial,
     Params,
@@ -65,7 +64,7 @@ class Space:
         self.corpus_digest = corpus_digest
         self.device: Device = device
 
-    def sides(self, info: ModelInfo) -> tuple[Side, Side]:
+    def sides(self, info: ModelInfo) -> tuple[SideChoices, SideChoices]:
         """What keys and values of a model can be. A part of the space is a subclass that offers less."""
         return side("key", info.head_dim), side("value", info.head_dim)
 
@@ -83,9 +82,9 @@ class Space:
             )
         return scopes
 
-    def ends(self, info: ModelInfo) -> Ends:
+    def edge_layers(self, info: ModelInfo) -> EdgeLayers:
         """What the first and last layers of a model can be, next to the others."""
-        return Ends(*self.sides(info), info.n_layers)
+        return EdgeLayers(*self.sides(info), info.n_layers)
 
     def protocol(self, rng: np.random.Generator) -> str:
         """Draw a protocol by the shares."""
@@ -124,7 +123,7 @@ class Space:
                 sink_tokens=trial.suggest_categorical("sink_tokens", self.settings.sink_tokens),
                 residual_window=trial.suggest_categorical("residual_window", self.settings.residual_window),
                 key_bias=self._suggest_key_bias(trial, info, key),
-                overrides=self.ends(info).suggest(trial, key, value) if layers is None else (),
+                overrides=self.edge_layers(info).suggest(trial, key, value) if layers is None else (),
             )
         return self._spec(info, kv, protocol, rung=rung, seed=seed, replicate=replicate)
 
@@ -144,7 +143,7 @@ class Space:
                 named["key_bias"] = kv.key_bias
             named |= self._layer_params(spec, info)
             if spec.layers is None:
-                named |= self.ends(info).params(kv.overrides)
+                named |= self.edge_layers(info).params(kv.overrides)
         again = self.suggest(
             GivenTrial(named), info, spec.protocol, rung=spec.rung, seed=spec.seed, replicate=spec.replicate
         )
@@ -153,16 +152,16 @@ class Space:
             raise SpecError(f"the search space has no such {', '.join(fields)}.", "Choose a trial inside the space.")
         return named
 
-    def with_ends(
+    def with_edge_layers(
         self, spec: TrialSpec, first: int, last: int, *, key_bits: int | None = None, value_bits: int | None = None
     ) -> TrialSpec:
-        """The trial with other bits in its first and last layers, see `Ends.overrides`.
+        """The trial with other bits in its first and last layers, see `EdgeLayers.overrides`.
 
         Raises:
             UnknownNameError: the model is not of the campaign.
             SpecError: only some layers are quantized, or the model has not so many.
         """
-        ends, kv = self.ends(self._info(spec.model)), spec.kv
+        ends, kv = self.edge_layers(self._info(spec.model)), spec.kv
         overrides = ends.overrides(
             first, last, {"key": kv.key, "value": kv.value}, {"key": key_bits, "value": value_bits}
         )
@@ -205,7 +204,7 @@ class Space:
         values = value.default("affine", bits=4)
         if plain is None or per_channel is None or values is None:
             return []
-        ends = self.ends(info).overrides(2, 2, {"key": plain, "value": values}, {"key": 8})
+        ends = self.edge_layers(info).overrides(2, 2, {"key": plain, "value": values}, {"key": 8})
         return [
             KVSpec(key=plain, value=values, key_bias="subtract"),
             KVSpec(key=per_channel, value=values),
@@ -240,6 +239,6 @@ class Space:
         )
 
 
-def _default(side: Side, method: str) -> QuantSpec | None:
+def _default(side: SideChoices, method: str) -> QuantSpec | None:
     """The method as it comes; 16 bit where the method does not offer this side."""
     return side.default(method) if method in side.methods else QuantSpec()

@@ -1,6 +1,6 @@
 """What keys or values can be: every valid specification of every method, as search parameters and back.
 
-Knows the methods and head sizes; knows no models. A new method file appears by itself.
+A new method file appears by itself.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
 
 FIELDS = ("bits", "group_size", "axis", "rotation", "scaling")
-UNPACKED = 16
+UNPACKED_BITS = 16
 
 
 @dataclass(frozen=True)
-class Side:
+class SideChoices:
     """What one side (keys or values) of a model with a head size can be."""
 
     name: base.Side
@@ -42,7 +42,7 @@ class Side:
     def widths(self, spec: QuantSpec) -> dict[int, QuantSpec]:
         """The specification at every width that its method offers, all else equal, and 16 bit."""
         found = {other.bits: other for other in self.specs(spec.method) if _all_but_bits(other) == _all_but_bits(spec)}
-        return {bits: other for bits, other in found.items() if bits is not None} | {UNPACKED: QuantSpec()}
+        return {bits: other for bits, other in found.items() if bits is not None} | {UNPACKED_BITS: QuantSpec()}
 
     def suggest(self, trial: Trial) -> QuantSpec:
         """Choose a method, then its fields."""
@@ -73,9 +73,9 @@ class Side:
 
 
 @cache
-def side(name: base.Side, head_dim: int) -> Side:
+def side(name: base.Side, head_dim: int) -> SideChoices:
     """The keys or values of a model, made once per head size."""
-    return Side(name, head_dim)
+    return SideChoices(name, head_dim)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Whatever gives values to named search parameters. Knows names and ranges, nothing of what they mean."""
+"""What gives values to named search parameters: an Optuna trial, a random draw, or given values."""
 
 from __future__ import annotations
 

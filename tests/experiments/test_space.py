@@ -131,15 +131,15 @@ def test_ends_are_put_on_a_trial(space, infos):
     spec = space.defaults(infos["plain"])[0].model_copy(
         update={"kv": KVSpec(key=quant, value=QuantSpec(method="kivi"))}
     )
-    found = space.with_ends(spec, 2, 1, key_bits=8, value_bits=7)
+    found = space.with_edge_layers(spec, 2, 1, key_bits=8, value_bits=7)
     assert [found.kv.at(layer).key.bits for layer in range(6)] == [8, 8, 4, 4, 4, 8]
     assert [found.kv.at(layer).value.bits for layer in range(6)] == [8, 8, 2, 2, 2, 8]
     assert space.suggest(GivenTrial(space.params(found)), infos["plain"]) == found
-    assert space.with_ends(spec, 2, 1, key_bits=4) == spec
+    assert space.with_edge_layers(spec, 2, 1, key_bits=4) == spec
     with pytest.raises(SpecError, match="up to 2 at each end"):
-        space.with_ends(spec, 3, 1, key_bits=8)
+        space.with_edge_layers(spec, 3, 1, key_bits=8)
     with pytest.raises(SpecError, match="name layer 0"):
-        space.with_ends(spec.model_copy(update={"kv": spec.kv.on((1, 2))}), 1, 0, key_bits=8)
+        space.with_edge_layers(spec.model_copy(update={"kv": spec.kv.on((1, 2))}), 1, 0, key_bits=8)
 
 
 def test_models_with_a_key_bias_begin_with_what_may_recover_them(space, infos):

@@ -134,7 +134,7 @@ def specification(idea: Idea, context: ProposalContext) -> TrialSpec:
     }
     spec = TrialSpec.model_validate(data)
     if idea.ends is not None:
-        spec = context.space.with_ends(spec, **idea.ends.model_dump())
+        spec = context.space.with_edge_layers(spec, **idea.ends.model_dump())
     context.space.params(spec)
     return spec
 
