@@ -1,4 +1,3 @@
-# ruff: noqa: S608 - all parts are constants of this module
 """Keeps the Pareto front of every group of comparable trials as rows, so that a million trials stay quick to rank.
 
 A group is a campaign's trials of one model, protocol with its version, rung and context. Both objectives are
@@ -48,15 +47,3 @@ def pareto(points: Iterable[Point]) -> Iterator[Point]:
         if point[1] < best:
             best = point[1]
             yield point
-
-
-def true_front(where: str = "true") -> str:
-    """SQL that computes the fronts from the trials themselves; `where` narrows the trials (as `t`)."""
-    columns = ", ".join(f"t.{name}" for name in GROUP)
-    return f"""SELECT id, {", ".join(GROUP)}, bits_per_value, kld FROM (
-        SELECT t.id, {columns}, t.bits_per_value, t.kld, MIN(t.kld) OVER (
-            PARTITION BY {columns} ORDER BY t.bits_per_value, t.kld, t.id
-            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS best_before
-        FROM trials t WHERE t.state = 'complete' AND t.kld IS NOT NULL AND t.bits_per_value IS NOT NULL
-            AND t.logit_gain = 1.0 AND {where}
-    ) ranked WHERE best_before IS NULL OR kld < best_before"""

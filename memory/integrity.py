@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 from sqlalchemy import BigInteger, Connection, Select, case, cast, exists, func, or_, select, text
 
-from swarm.memory import front
 from swarm.memory.database import Database
 from swarm.memory.ledger import WORKER
 from swarm.memory.records import UNFINISHED
-from swarm.memory.tables import budgets, campaigns, evidence, measurements, proposals, reservations, trials
-from swarm.memory.tables import front as front_table
+from swarm.memory.tables import budgets, campaigns, evidence, front, measurements, proposals, reservations, trials
+from swarm.memory.triggers import true_front
 from swarm.memory.types import MICRO, Amount
 
 _SHOWN = 10
@@ -101,8 +100,8 @@ def _trials(connection: Connection) -> Iterator[str]:
 
 
 def _front(connection: Connection) -> Iterator[str]:
-    true = {row.id for row in connection.execute(text(front.true_front()))}
-    stored = set(connection.execute(select(front_table.c.trial_id)).scalars())
+    true = {row.id for row in connection.execute(text(true_front()))}
+    stored = set(connection.execute(select(front.c.trial_id)).scalars())
     if true != stored:
         yield f"Pareto fronts: trials {sorted(true ^ stored)[:_SHOWN]} are wrongly on or off them"
 

@@ -10,9 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, column, inspect, select, table, text
 from sqlalchemy.exc import DBAPIError
 
-from swarm.memory import database, sqlite, views
+from swarm.memory import database, sqlite, triggers, views
 from swarm.memory.database import Database
 from swarm.memory.errors import ForeignStoreError, NewerStoreError, StoreError, translated
+from swarm.memory.tables import metadata
 
 VERSION_TABLE = "kv_swarm_version"
 _VERSION = table(VERSION_TABLE, column("version_num"))
@@ -97,9 +98,12 @@ def upgrade(target: Database) -> None:
     with target.write() as connection:
         if not target.path:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
-        if current(connection, target.place) != revisions()[-1]:
+        revision = current(connection, target.place)
+        if revision != revisions()[-1]:
             views.drop(connection)
-            _migrate(connection)
+            triggers.drop(connection)
+            _migrate(connection, revision)
+            triggers.create(connection)
             views.create(connection)
 
 
@@ -112,11 +116,18 @@ def _prepare(target: Database) -> None:
         sqlite.patiently(partial(raw.execute, "PRAGMA journal_mode=WAL"))
 
 
-def _migrate(connection: Connection) -> None:
+def _migrate(connection: Connection, revision: str | None) -> None:
+    """Go from a revision to the newest; None is an empty database, which gets all tables at once."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(files("swarm.memory") / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    if revision is not None:
+        command.upgrade(config, "head")
+        return
+    metadata.create_all(connection)
+    for statement in triggers.FULL_TEXT[connection.dialect.name]:
+        connection.exec_driver_sql(statement)
+    command.stamp(config, "head")

@@ -100,7 +100,7 @@ def test_front_check_notices_a_missing_row(store, run):
     with store.database.write() as connection:
         connection.execute(text("DELETE FROM front"))
     assert any("Pareto" in line for line in store.check())
-    assert "best_before" in front.true_front()
+    assert "best_before" in triggers.true_front()
 
 
 def test_depth_curve(store, run, infos):

@@ -15,12 +15,12 @@ from swarm.experiments import identity
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.memory import trial_rows
-from swarm.memory.migrations import sql_0002
 
 revision = "0002"
 down_revision = "0001"
 
 DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+GROUP = ("campaign_id", "model", "protocol", "protocol_version", "rung", "context")
 CHUNK = 1_000
 _TRIALS = sa.table(
     "trials",
@@ -36,11 +36,8 @@ def upgrade() -> None:
     for table in ("trials", "front"):
         op.add_column(table, sa.Column("protocol_version", sa.Integer(), nullable=False, server_default="1"))
     op.drop_index("ix_front_group", "front")
-    op.create_index("ix_front_group", "front", [*sql_0002.GROUP, "bits_per_value", "kld"])
-    connection = op.get_bind()
-    _identify(connection)
-    for statement in sql_0002.STATEMENTS[connection.dialect.name]:
-        connection.exec_driver_sql(statement)
+    op.create_index("ix_front_group", "front", [*GROUP, "bits_per_value", "kld"])
+    _identify(op.get_bind())
 
 
 def _identify(connection: sa.Connection) -> None:
