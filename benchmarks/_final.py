@@ -63,9 +63,9 @@ def agreement(careful: Answers, dear: Mapping[int, Mapping[str, Any]]) -> dict[s
 
 def best(answers: Answers) -> list[int]:
     """Places on the true Pareto front of KLD and bits/value."""
-    from swarm.agents.analysis.pareto import front
+    from swarm.memory.front import pareto_front
 
-    return front([(float(level), a["bits"]) for level, a in zip(levels(answers), answers, strict=True)])
+    return pareto_front([(float(level), a["bits"]) for level, a in zip(levels(answers), answers, strict=True)])
 
 
 def curve(careful: Answers, cheap: Answers, order: Sequence[int]) -> list[dict[str, float]]:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, text, update
 
 from swarm.experiments.spec import Environment, Measurement, Metric, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
-from swarm.memory import front, ledger, tables
+from swarm.memory import ledger, tables, trial_rows, triggers
 from swarm.memory.records import Budget, CampaignRecord, Proposal
 from swarm.memory.store import Store
 
@@ -72,8 +72,8 @@ def fill(store: Store, count: int) -> CampaignRecord:
         for statement in _OF_TRIALS:
             connection.execute(text(statement), {"campaign": campaign.id, "rationale": RATIONALE})
         _accounts(connection, campaign.id, count)
-        columns = f"trial_id, {', '.join(front.GROUP)}, bits_per_value, kld"
-        fronts = front.true_front(f"t.campaign_id = {campaign.id}")
+        columns = f"trial_id, {', '.join(tables.GROUP)}, bits_per_value, kld"
+        fronts = triggers.true_front(f"t.campaign_id = {campaign.id}")
         connection.execute(text(f"INSERT INTO front ({columns}) {fronts}"))
         connection.execute(text("ANALYZE"))
     return campaign
@@ -82,13 +82,13 @@ def fill(store: Store, count: int) -> CampaignRecord:
 def _portion(
     connection: Connection, campaign: int, rng: random.Random, templates: list[TrialSpec], numbers: range
 ) -> None:
-    documents = [spec.model_dump(mode="json") for spec in templates]
+    documents = [trial_rows.columns(spec) for spec in templates]
     rows: list[dict[str, Any]] = []
     measured: list[dict[str, Any]] = []
     series: list[dict[str, Any]] = []
     for number in numbers:
         found, which = values(rng), number % len(templates)
-        rows.append(_trial(campaign, number, templates[which], documents[which], found))
+        rows.append(_trial(campaign, number, documents[which], found))
         measured += [
             {"trial_id": number + 1, "metric": name, "value": value, "n": 8, "stderr": 0.01}
             for name, value in found.items()
@@ -98,32 +98,19 @@ def _portion(
         connection.execute(insert(table), all_rows)
 
 
-def _trial(campaign: int, number: int, spec: TrialSpec, document: object, found: dict[str, float]) -> dict[str, Any]:
-    key, value = spec.kv.key, spec.kv.value
+def _trial(campaign: int, number: int, columns: dict[str, Any], found: dict[str, float]) -> dict[str, Any]:
     return {
+        **columns,
         "id": number + 1,
         "campaign_id": campaign,
         "number": number,
         "fingerprint": f"{number:064x}",
-        "spec": document,
         "state": "complete",
         "outcome": "ok",
         "proposer": PROPOSER,
         "arm": "agents",
-        "model": spec.model,
         "protocol": PROTOCOLS[number // 3 % 4],
         "rung": int(number % 10 == 0),
-        "context": spec.context,
-        "replicate": 0,
-        "logit_gain": 1.0,
-        "device": "cpu",
-        "key_method": key.method,
-        "key_bits": key.bits,
-        "key_label": key.label,
-        "value_method": value.method,
-        "value_bits": value.bits,
-        "value_label": value.label,
-        "configuration": spec.kv.label,
         "configuration_id": f"{number // 3:032x}",
         "kld": found["kld"],
         "bits_per_value": found["bits_per_value"],

@@ -19,7 +19,7 @@ from benchmarks import _frame, _replay, _table
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from swarm.agents.analysis.pareto import Point
+    from swarm.memory.front import Point
     from swarm.memory.records import TrialRecord
 
 BUDGET = 330
@@ -88,7 +88,8 @@ def replay(job: tuple[str, str, int, int]) -> dict[str, dict[str, list[float]]]:
 
 def curve_of(records: Sequence[TrialRecord], budget: int, model: str) -> dict[str, list[float]]:
     """Simple regret of the dominated share, and the lowest KLD at the target, after each trial of a run on a model."""
-    from swarm.agents.analysis.pareto import box, front, hypervolume
+    from swarm.agents.analysis.pareto import box, hypervolume
+    from swarm.memory.front import pareto_front
 
     reference, area = box(_replay.SETTINGS)
     best = hypervolume(_optimum(model), reference)
@@ -96,7 +97,7 @@ def curve_of(records: Sequence[TrialRecord], budget: int, model: str) -> dict[st
     regret, kld = [], []
     for record in records[:budget]:
         points.append(_point(record))
-        points = [points[i] for i in front(points)]
+        points = [points[i] for i in pareto_front(points)]
         regret.append((best - hypervolume(points, reference)) / area)
         kld.append(min((10**value for value, bits in points if bits <= BITS), default=float("nan")))
     # The models take turns, so one may have a trial fewer: nothing was gained by the missing one.

@@ -7,7 +7,7 @@ minimised. Triggers of the database repair a front when somebody changes a store
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, select
@@ -19,31 +19,38 @@ _FRONT = select(front.c.bits_per_value, front.c.kld, front.c.trial_id).where(_SA
 _DROP = delete(front).where(front.c.trial_id == bindparam("p_id"))
 _INSERT = insert(front)
 
-Point = tuple[float, float, int]
-"""Bits per value, KLD, trial: of equals the earlier trial stands, so the order of finishing does not matter."""
+Point = tuple[float, float]
+"""Two objectives, both minimised."""
 
 
 def enter(connection: Connection, ended: Iterable[tuple[Row[Any], float, float]]) -> None:
     """Put completed trials with their bits and KLD on their groups' fronts, and drop those that are beaten."""
-    groups: dict[tuple[Any, ...], list[Point]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], dict[int, Point]] = defaultdict(dict)
     for trial, bits, kld in ended:
-        groups[tuple(getattr(trial, name) for name in GROUP)].append((bits, kld, trial.id))
+        groups[tuple(getattr(trial, name) for name in GROUP)][trial.id] = (kld, bits)
     for group, points in groups.items():
         rows = connection.execute(_FRONT, {f"p_{name}": value for name, value in zip(GROUP, group, strict=True)})
-        before = {(row.bits_per_value, row.kld, row.trial_id) for row in rows}
-        after = set(pareto({*before, *points}))
-        if before - after:
-            connection.execute(_DROP, [{"p_id": trial} for _, _, trial in before - after])
-        if after - before:
+        before = {row.trial_id: (row.kld, row.bits_per_value) for row in rows}
+        # Of equals the earlier trial stands, so the order of finishing does not matter.
+        known = sorted((before | points).items())
+        after = dict(known[i] for i in pareto_front([point for _, point in known]))
+        if dropped := before.keys() - after.keys():
+            connection.execute(_DROP, [{"p_id": trial} for trial in dropped])
+        if new := after.keys() - before.keys():
             columns = dict(zip(GROUP, group, strict=True))
-            values = [{"trial_id": trial, **columns, "bits_per_value": b, "kld": k} for b, k, trial in after - before]
-            connection.execute(_INSERT, values)
+            made = [{"trial_id": i, **columns, "kld": after[i][0], "bits_per_value": after[i][1]} for i in sorted(new)]
+            connection.execute(_INSERT, made)
 
 
-def pareto(points: Iterable[Point]) -> Iterator[Point]:
-    """The points that no other one equals or beats in both objectives, fewest bits first."""
+def pareto_front(points: Sequence[Point]) -> list[int]:
+    """Indices of the points that no other point equals or beats in both objectives, by rising second objective.
+
+    Of equal points the first one stands.
+    """
     best = float("inf")
-    for point in sorted(points):
-        if point[1] < best:
-            best = point[1]
-            yield point
+    kept = []
+    for i in sorted(range(len(points)), key=lambda i: (points[i][1], points[i][0], i)):
+        if points[i][0] < best:
+            best = points[i][0]
+            kept.append(i)
+    return kept

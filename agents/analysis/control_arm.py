@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from swarm.agents.analysis import statistics
-from swarm.agents.analysis.pareto import LOWEST, Point, box, hypervolume, is_search, objectives
+from swarm.agents.analysis.pareto import LOWEST, box, hypervolume, is_search, objectives
 from swarm.agents.settings import AgentSettings
+from swarm.memory.front import Point
 from swarm.memory.records import Arm, Effect, TrialRecord
 
 ROUNDS = 400

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.settings import AgentSettings
+from swarm.memory.front import Point, pareto_front
 from swarm.memory.records import TrialRecord
-
-Point = tuple[float, float]
-"""log10 KLD and bits/value."""
 
 FLOOR = 1e-7
 """KLD below which no measurement can tell differences."""
@@ -72,24 +70,12 @@ def ranks(found: Sequence[ConfigResult]) -> list[int]:
     return [int(r) for r in found_ranks]
 
 
-def front(points: Sequence[Point]) -> list[int]:
-    """Indices of the points that no other point beats in both objectives, by rising second objective."""
-    order = sorted(range(len(points)), key=lambda i: (points[i][1], points[i][0], i))
-    best = float("inf")
-    kept = []
-    for i in order:
-        if points[i][0] < best:
-            best = points[i][0]
-            kept.append(i)
-    return kept
-
-
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
     """Area that the points dominate, up to the reference; both objectives are minimised."""
     inside = [p for p in points if p[0] < reference[0] and p[1] < reference[1]]
     area = 0.0
     ceiling = reference[0]
-    for i in front(inside):
+    for i in pareto_front(inside):
         value, cost = inside[i]
         area += (ceiling - value) * (reference[1] - cost)
         ceiling = value

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swarm.agents.analysis.pareto import LOWEST, Point, box, front, hypervolume, is_search, objectives
+from swarm.agents.analysis.pareto import LOWEST, box, hypervolume, is_search, objectives
 from swarm.agents.settings import AgentSettings
+from swarm.memory.front import Point, pareto_front
 from swarm.memory.records import TrialRecord
 
 GAIN = 0.002
@@ -43,7 +44,7 @@ def hit_rates(records: Iterable[TrialRecord], settings: AgentSettings) -> dict[s
         point = objectives(trial)
         if point is not None:
             points = [*fronts.get(trial.spec.model, []), (max(point[0], LOWEST), point[1])]
-            points = [points[i] for i in front(points)]
+            points = [points[i] for i in pareto_front(points)]
             fronts[trial.spec.model] = points
             volume = hypervolume(points, reference)
             hit = int(volume - volumes.get(trial.spec.model, 0.0) > GAIN * area)

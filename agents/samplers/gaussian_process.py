@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.agents.analysis.pareto import LOWEST, Point, box, front, is_search, objectives
+from swarm.agents.analysis.pareto import LOWEST, box, is_search, objectives
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.base import Sampler
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import QuantSpec
+from swarm.memory.front import Point, pareto_front
 from swarm.memory.records import Proposal
 
 Floats = NDArray[np.float64]
@@ -267,7 +268,7 @@ def expected_gain(
 
     (worst, most), _ = box(settings)
     inside = [(v, b) for v, b in known if v < worst and b < most]
-    steps = [inside[i] for i in front(inside)]
+    steps = [inside[i] for i in pareto_front(inside)]
     # Between two costs of the front, what a candidate must beat is constant.
     costs = np.array([0.0, *(b for _, b in steps), most])
     reached = np.array([worst, *(v for v, _ in steps)])

@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from swarm.agents.analysis import pareto, results
+from swarm.agents.analysis import results
 from swarm.agents.analysis.judge import mixed, ranked
 from swarm.agents.history import History
 from swarm.agents.published_claims.plan import AUTHOR as AGENDA
 from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.checks import problems
 from swarm.agents.writing.references import PATTERN, Resolver
+from swarm.memory.front import pareto_front
 from swarm.memory.records import FindingRecord, Summary
 
 T = TypeVar("T")
@@ -106,7 +107,7 @@ def _front(model: str, history: History) -> Iterator[str]:
     found = [result for result in pooled.values() if result.bits is not None]
     rung = max((result.spec.rung for result in found), default=0)
     found = [result for result in found if result.spec.rung == rung]
-    front = pareto.front([(result.level, result.bits or 0.0) for result in found])
+    front = pareto_front([(result.level, result.bits or 0.0) for result in found])
     for index in spread(front, MAX_POINTS):
         trial = f"trial:{found[index].records[0].id}"
         yield (

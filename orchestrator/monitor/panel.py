@@ -17,7 +17,7 @@ from swarm.orchestrator.monitor.progress import TARGET_BITS, Line
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from swarm.agents.analysis.pareto import Point
+    from swarm.memory.front import Point
     from swarm.memory.records import Account
     from swarm.orchestrator.monitor.progress import Progress
 

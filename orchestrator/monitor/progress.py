@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from swarm.agents.analysis import pareto
 from swarm.agents.history import FINISHED
+from swarm.memory.front import Point, pareto_front
 from swarm.memory.records import Account, Finding, TrialRecord
 from swarm.orchestrator.console import clean, number
 from swarm.orchestrator.monitor.events import (
@@ -78,7 +78,7 @@ class Progress:
     outcomes: Counter[str] = field(default_factory=Counter)
     per_model: Counter[str] = field(default_factory=Counter)
     best: dict[str, Best] = field(default_factory=dict)
-    points: dict[str, list[pareto.Point]] = field(default_factory=dict)
+    points: dict[str, list[Point]] = field(default_factory=dict)
     findings: dict[str, Finding] = field(default_factory=dict)
     spend: Mapping[str, Account] = field(default_factory=dict)
     lines: deque[Line] = field(default_factory=lambda: deque(maxlen=MAX_LINES))
@@ -193,10 +193,10 @@ class Progress:
         standing = (f for f in self.findings.values() if f.kind == "plateau" and f.status != "refuted")
         return [text for f in standing if model in f.models and (text := _plateau(f.key))]
 
-    def front(self, model: str) -> list[pareto.Point]:
+    def front(self, model: str) -> list[Point]:
         """The points that no other undercuts in both KLD and bits, by bits."""
         points = self.points.get(model, [])
-        return [points[index] for index in pareto.front(points)]
+        return [points[index] for index in pareto_front(points)]
 
 
 def _plateau(key: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from samples import complete, measurement, proposal
 from sqlalchemy import text
 
-from swarm.memory import front, views
+from swarm.memory import triggers, views
 from swarm.memory.records import Prediction
 
 

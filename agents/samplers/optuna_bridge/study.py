@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swarm.agents.analysis.pareto import front, is_search, objectives
+from swarm.agents.analysis.pareto import is_search, objectives
 from swarm.agents.generation.context import derive, generator
 from swarm.agents.history import OWN_FAULT
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SpecError
+from swarm.memory.front import pareto_front
 from swarm.memory.records import TrialRecord
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class ModelStudy:
         best: list[int] = []
         while points and len(best) < BEST:
             left = list(points)
-            layer = [left[k] for k in front([points[i] for i in left])]
+            layer = [left[k] for k in pareto_front([points[i] for i in left])]
             best += layer[: BEST - len(best)]
             for i in layer:
                 del points[i]

@@ -86,7 +86,8 @@ def _gain(source: Source) -> Paragraph:
 
 def _runs(rows: Sequence[dict[str, Any]], source: Source) -> dict[tuple[str, str], list[Step]]:
     """The runs of the arms by model and arm; each starts from the default configurations."""
-    from swarm.agents.analysis.pareto import LOWEST, box, front, hypervolume
+    from swarm.agents.analysis.pareto import LOWEST, box, hypervolume
+    from swarm.memory.front import pareto_front
 
     reference, area = box(source.settings)
     found: dict[tuple[str, str], list[Step]] = {}
@@ -101,7 +102,7 @@ def _runs(rows: Sequence[dict[str, Any]], source: Source) -> dict[tuple[str, str
             for row in sorted(of_arm, key=lambda row: row["arm"] != "defaults"):
                 if row["kld"] is not None and row["bits_per_value"] is not None:
                     point = (max(LOWEST, log10(max(row["kld"], 1e-12))), row["bits_per_value"])
-                    points = [[*points, point][i] for i in front([*points, point])]
+                    points = [[*points, point][i] for i in pareto_front([*points, point])]
                     volume = hypervolume(points, reference) / area
                     if row["bits_per_value"] <= TARGET_BITS and (best is None or row["kld"] < best):
                         best = row["kld"]

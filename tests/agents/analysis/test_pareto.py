@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from swarm.agents.analysis import pareto, results
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
+from swarm.memory.front import pareto_front
 from swarm.memory.records import Proposal
 
 coordinates = st.integers(0, 6).map(float)
@@ -16,7 +17,7 @@ points = st.lists(st.tuples(coordinates, coordinates), max_size=12)
 
 @given(points)
 def test_front_is_what_nothing_dominates(found: list[tuple[float, float]]) -> None:
-    kept = {found[i] for i in pareto.front(found)}
+    kept = {found[i] for i in pareto_front(found)}
     for p in set(found):
         dominated = any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in found)
         assert (p in kept) == (not dominated)

@@ -5,7 +5,7 @@ from math import ceil
 import numpy as np
 import pytest
 
-from swarm.agents.analysis.pareto import front, objectives
+from swarm.agents.analysis.pareto import objectives
 from swarm.agents.generation.context import derive, generator
 from swarm.agents.history import History
 from swarm.agents.samplers.optuna_bridge import one_trial_tpe
@@ -14,6 +14,7 @@ from swarm.agents.samplers.optuna_bridge.study import ModelStudy
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.identity import fingerprint
 from swarm.experiments.space.search_space import Space
+from swarm.memory.front import pareto_front
 from swarm.memory.records import Proposal
 
 
@@ -208,4 +209,4 @@ def test_a_long_history_is_thinned_and_keeps_its_best(lab, space, infos, monkeyp
     assert at_once.ask(61) == stepwise.ask(61)
     points = [objectives(r) for r in records[:50]]
     read_points = {tuple(t.values) for t in at_once.study.get_trials(deepcopy=False) if t.values}
-    assert len({points[i] for i in front(points)} & read_points) >= min(4, len(front(points)))
+    assert len({points[i] for i in pareto_front(points)} & read_points) >= min(4, len(pareto_front(points)))
