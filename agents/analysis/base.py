@@ -37,3 +37,9 @@ class Analyst(ABC):
 def analysts() -> dict[str, type[Analyst]]:
     """Every analyst by name, in the order in which they are asked."""
     return plugins.load_named(PACKAGE, Analyst)  # type: ignore[type-abstract]
+
+
+def analyse(history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
+    """What all analysts find, one finding per key."""
+    found = [finding for kind in analysts().values() for finding in kind().analyse(history, infos)]
+    return list({finding.key: finding for finding in found}.values())

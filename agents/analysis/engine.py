@@ -8,9 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
-from swarm.agents.analysis import judge
-from swarm.agents.analysis.base import analysts
-from swarm.agents.analysis.judge import Judge, Score
+from swarm.agents.analysis import base, judge
+from swarm.agents.analysis.judge import Score
 from swarm.agents.history import History
 from swarm.agents.published_claims.plan import PREFIX, AgendaPlan
 from swarm.agents.settings import AgentSettings
@@ -44,8 +43,6 @@ class AnalysisEngine:
         self.settings = settings
         self.plan = plan
         self._claimed = claimed
-        self._analysts = [kind() for kind in analysts().values()]
-        self._judge = Judge(self._analysts, self.infos)
         self._analyses: dict[str, Sequence[Finding]] = {}
         self._judged: dict[str, Sequence[Finding]] = {}
 
@@ -69,7 +66,7 @@ class AnalysisEngine:
         seen = history.at(number)
         found = self._analysed(seen)
         known = [r.finding for r in seen.findings if not r.finding.key.startswith(PREFIX)]
-        judged = self._judge.judge(found, known + self._said(found, seen), seen)
+        judged = judge.judge(found, known + self._said(found, seen), seen, self.infos)
         # Published claims follow their own rule: their trials were planned, not picked.
         return judged + (self.plan.findings(seen) if self.plan else [])
 
@@ -95,7 +92,7 @@ class AnalysisEngine:
                 break
             ahead.append((key, seen))
         for key, seen in reversed(ahead):
-            found = self._judged[key] = self._judge.judge(self._analysed(seen), found, seen)
+            found = self._judged[key] = judge.judge(self._analysed(seen), found, seen, self.infos)
         return [*found, *self._said(found, history)]
 
     def score(self, history: History) -> dict[int, Score]:
@@ -119,13 +116,12 @@ class AnalysisEngine:
         claimed |= {finding.key: finding for finding in self._claimed()}
         known = {finding.key for finding in found}
         new = [finding for key, finding in claimed.items() if key not in known]
-        return self._judge.judge([], new, history) if new else []
+        return judge.judge([], new, history, self.infos) if new else []
 
     def _analysed(self, history: History) -> Sequence[Finding]:
         key = _state(history)
         if key not in self._analyses:
-            found = [finding for analyst in self._analysts for finding in analyst.analyse(history, self.infos)]
-            self._analyses[key] = list({finding.key: finding for finding in found}.values())
+            self._analyses[key] = base.analyse(history, self.infos)
         return self._analyses[key]
 
 

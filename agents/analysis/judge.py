@@ -6,12 +6,12 @@ A pure function of the history, so that a measurement that changes changes its f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import log
 
 from swarm.agents.analysis import results
-from swarm.agents.analysis.base import Analyst
+from swarm.agents.analysis.base import analyse
 from swarm.agents.analysis.claims import Claim, by_token
 from swarm.agents.analysis.results import ConfigResult, Results, config_key
 from swarm.agents.analysis.statistics import CONFIDENCE
@@ -28,53 +28,42 @@ NOT_REPLICATED = ("plateau", "failure")
 """Kinds about the search itself, which no other text windows could decide."""
 
 
-@dataclass(frozen=True)
-class Judge:
-    """Judges findings against the trials of a history.
+def judge(
+    found: Iterable[Finding], known: Iterable[Finding], history: History, infos: Mapping[str, ModelInfo]
+) -> list[Finding]:
+    """Findings with the status that the data gives them, those that have lost their support included.
 
     Discovery and confirmation are kept apart: a finding is confirmed by replications alone, that is by trials on
     text windows and seeds that nobody had looked at when the claim was made.
+
+    Args:
+        found: what the analysts find in the history now.
+        known: what was found before.
+        history: the trials.
+        infos: facts about the models by name.
     """
-
-    analysts: Sequence[Analyst]
-    infos: Mapping[str, ModelInfo]
-
-    def judge(self, found: Iterable[Finding], known: Iterable[Finding], history: History) -> list[Finding]:
-        """Findings with the status that the data gives them, those that have lost their support included.
-
-        Args:
-            found: what the analysts find in the history now.
-            known: what was found before.
-            history: the trials.
-        """
-        current = {finding.key: finding for finding in found}
-        before = {finding.key: finding for finding in known}
-        measured = by_token(history.results())
-        again = self._replicated(history)
-        inconsistent = {record.id for record in history.completed if not results.is_consistent(record)}
-        outdated = {record.id for record in history.records if record.outdated}
-        judged = []
-        for key, finding in (before | current).items():
-            if key not in current and outdated & set(finding.evidence):
-                continue  # it stays as it is until it is seen in trials of the present versions
-            claim = Claim.parse(key)
-            if claim is not None:
-                now = _judge_claim(finding, claim, measured)
-            else:
-                now = finding.model_copy(update={"status": _status(finding, key in current, again.get(key))})
-            evidence = {*now.evidence, *(before[key].evidence if key in before else ())}
-            # What rests on a measurement that contradicts itself may be seen again, but is not confirmed by it.
-            doubtful = now.status == "confirmed" and evidence & inconsistent
-            judged.append(now.model_copy(update={"status": "hypothesis"}) if doubtful else now)
-        return judged
-
-    def _replicated(self, history: History) -> dict[str, Finding]:
-        """What the analysts find in the replications alone."""
-        fresh = tuple(r for r in history.records if r.spec.replicate > 0)
-        if not fresh:
-            return {}
-        alone = replace(history, records=fresh, findings=())
-        return {f.key: f for analyst in self.analysts for f in analyst.analyse(alone, self.infos)}
+    current = {finding.key: finding for finding in found}
+    before = {finding.key: finding for finding in known}
+    measured = by_token(history.results())
+    fresh = tuple(r for r in history.records if r.spec.replicate > 0)
+    again = analyse(replace(history, records=fresh, findings=()), infos) if fresh else []
+    replicated = {finding.key: finding for finding in again}
+    inconsistent = {record.id for record in history.completed if not results.is_consistent(record)}
+    outdated = {record.id for record in history.records if record.outdated}
+    judged = []
+    for key, finding in (before | current).items():
+        if key not in current and outdated & set(finding.evidence):
+            continue  # it stays as it is until it is seen in trials of the present versions
+        claim = Claim.parse(key)
+        if claim is not None:
+            now = _judge_claim(finding, claim, measured)
+        else:
+            now = finding.model_copy(update={"status": _status(finding, key in current, replicated.get(key))})
+        evidence = {*now.evidence, *(before[key].evidence if key in before else ())}
+        # What rests on a measurement that contradicts itself may be seen again, but is not confirmed by it.
+        doubtful = now.status == "confirmed" and evidence & inconsistent
+        judged.append(now.model_copy(update={"status": "hypothesis"}) if doubtful else now)
+    return judged
 
 
 def replications(findings: Iterable[Finding], history: History) -> Iterator[tuple[Finding, TrialSpec]]:

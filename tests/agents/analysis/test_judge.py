@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.agents.analysis import judge as referee
+from swarm.agents.analysis import judge
 from swarm.agents.analysis.base import analysts
 from swarm.agents.analysis.claims import Claim, by_token
-from swarm.agents.analysis.judge import Judge
 from swarm.agents.history import History
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
@@ -20,8 +19,8 @@ def reversal(spec) -> float:
     return (-0.6 if spec.model == "alpha" else 0.6) * (spec.kv.key.rotation == "hadamard")
 
 
-def judge(infos):
-    return Judge([kind() for kind in analysts().values()], {i.name: i for i in infos})
+def judged_by(infos, found, known, history) -> list[Finding]:
+    return judge.judge(found, known, history, {i.name: i for i in infos})
 
 
 def measured(lab, specs, first=0) -> list[TrialRecord]:
@@ -50,7 +49,7 @@ def contrast(records) -> tuple[Finding, Claim]:
 
 
 def status(finding, records, infos) -> str:
-    (judged,) = judge(infos).judge([], [finding], History(tuple(records)))
+    (judged,) = judged_by(infos, [], [finding], History(tuple(records)))
     return judged.status
 
 
@@ -71,13 +70,13 @@ def test_a_claim_is_confirmed_by_replication_only(make_lab, infos, seed) -> None
     records = measured(lab, four())
     finding, claim = contrast(records)
     assert status(finding, records, infos) == "hypothesis"
-    ordered = [spec for f, spec in referee.replications([finding], History(tuple(records))) if f is finding]
+    ordered = [spec for f, spec in judge.replications([finding], History(tuple(records))) if f is finding]
     assert {(s.model, s.kv, s.replicate) for s in ordered} == {(s.model, s.kv, 1) for s in four()}
     assert all(s.seed == 1 for s in ordered)
     again = [*records, *measured(lab, ordered, 4)]
     assert status(finding, again, infos) == "confirmed"
     assert claim.estimate(by_token(History(tuple(again)).results()), [1]) is not None
-    assert list(referee.replications([finding.model_copy(update={"status": "confirmed"})], History(tuple(again)))) == []
+    assert list(judge.replications([finding.model_copy(update={"status": "confirmed"})], History(tuple(again)))) == []
 
 
 def test_a_claim_that_does_not_replicate_is_refuted(make_lab, infos) -> None:
@@ -102,7 +101,7 @@ def test_running_and_failed_replications_are_not_ordered_again(make_lab, infos) 
     repeat = measured(lab, four(1), 4)
     repeat[0] = repeat[0].model_copy(update={"state": "failed", "outcome": "crash", "metrics": {}, "arrays": {}})
     repeat[1] = repeat[1].model_copy(update={"state": "running", "metrics": {}, "arrays": {}})
-    ordered = [s for _, s in referee.replications([finding], History((*records, *repeat)))]
+    ordered = [s for _, s in judge.replications([finding], History((*records, *repeat)))]
     assert {s.replicate for s in ordered} == {2}
 
 
@@ -134,9 +133,9 @@ def test_findings_that_analysts_no_longer_make_fall(make_lab, infos) -> None:
     plateau = Finding(
         kind="plateau", key="plateau:kld:4.6:alpha", statement="x", models=("alpha",), evidence=(1,), author="plateau"
     )
-    (judged,) = judge(infos).judge([], [plateau], History(()))
+    (judged,) = judged_by(infos, [], [plateau], History(()))
     assert judged.status == "refuted"
-    (judged,) = judge(infos).judge([plateau], [plateau], History(()))
+    (judged,) = judged_by(infos, [plateau], [plateau], History(()))
     assert judged.status == "hypothesis"
 
 
@@ -153,11 +152,11 @@ def test_patterns_without_a_claim_are_confirmed_by_finding_them_again(make_lab, 
     history = History(tuple(records))
     found = analysts()["depth"]().analyse(history, {"alpha": infos[0]})
     (growth,) = [f for f in found if f.key.startswith("depth:")]
-    assert {f.status for f in judge(infos).judge([growth], [], history)} == {"hypothesis"}
-    ordered = [spec for _, spec in referee.replications([growth], history)]
+    assert {f.status for f in judged_by(infos, [growth], [], history)} == {"hypothesis"}
+    ordered = [spec for _, spec in judge.replications([growth], history)]
     assert len(ordered) == len(records)
     again = History((*records, *measured(lab, ordered, len(records))))
-    assert [f.status for f in judge(infos).judge([growth], [], again)] == ["confirmed"]
+    assert [f.status for f in judged_by(infos, [growth], [], again)] == ["confirmed"]
 
 
 def predicted(lab, prediction, kv=A, state="complete") -> TrialRecord:
@@ -175,7 +174,7 @@ def test_predictions_against_a_reference_are_scored_with_their_interval(make_lab
     base = measured(lab, [TrialSpec(model="alpha", kv=B)])[0]
     prediction = Prediction(metric="kld", comparator=comparator, threshold=threshold, reference=base.id)
     record = predicted(lab, prediction)
-    score = referee.score(record, History((base, record)))
+    score = judge.score(record, History((base, record)))
     assert score is not None
     assert score.verdict == verdict
     assert score.low <= score.observed <= score.high
@@ -185,30 +184,30 @@ def test_predictions_that_the_interval_straddles_are_inconclusive(make_lab) -> N
     lab = make_lab(law=reversal, noise=0.3)
     base = measured(lab, [TrialSpec(model="alpha", kv=B)])[0]
     record = predicted(lab, Prediction(metric="kld", comparator="<=", threshold=0.55, reference=base.id))
-    assert referee.score(record, History((base, record))).verdict == "inconclusive"
+    assert judge.score(record, History((base, record))).verdict == "inconclusive"
 
 
 def test_predictions_about_the_metric_itself(make_lab) -> None:
     lab = make_lab()
     bits = predicted(lab, Prediction(metric="bits_per_value", comparator="<=", threshold=5.0))
-    assert referee.score(bits, History((bits,))).verdict == "confirmed"
+    assert judge.score(bits, History((bits,))).verdict == "confirmed"
     wide = predicted(lab, Prediction(metric="kld", comparator=">=", threshold=100.0))
-    assert referee.score(wide, History((wide,))).verdict == "refuted"
+    assert judge.score(wide, History((wide,))).verdict == "refuted"
 
 
 def test_predictions_that_cannot_be_scored(make_lab) -> None:
     lab = make_lab()
     plain = predicted(lab, None)
-    assert referee.score(plain, History((plain,))) is None
+    assert judge.score(plain, History((plain,))) is None
     known = Prediction(metric="kld", comparator="<=", threshold=1.0)
     running = predicted(lab, known, state="running")
-    assert referee.score(running, History((running,))).verdict == "open"
+    assert judge.score(running, History((running,))).verdict == "open"
     failed = predicted(lab, known, state="failed")
-    assert referee.score(failed, History((failed,))).verdict == "inconclusive"
+    assert judge.score(failed, History((failed,))).verdict == "inconclusive"
     invented = predicted(lab, known.model_copy(update={"reference": 4_711}))
-    assert referee.score(invented, History((invented,))).verdict == "inconclusive"
+    assert judge.score(invented, History((invented,))).verdict == "inconclusive"
     unknown = predicted(lab, known.model_copy(update={"metric": "beauty"}))
-    assert referee.score(unknown, History((unknown,))).verdict == "inconclusive"
+    assert judge.score(unknown, History((unknown,))).verdict == "inconclusive"
 
 
 def test_metrics_without_windows_are_compared_by_their_intervals(make_lab) -> None:
@@ -222,7 +221,7 @@ def test_metrics_without_windows_are_compared_by_their_intervals(make_lab) -> No
     reference = with_error(base, 2.0)
     prediction = Prediction(metric="ms", comparator="<=", threshold=0.8, reference=reference.id)
     record = with_error(predicted(lab, prediction), 1.0)
-    score = referee.score(record, History((reference, record)))
+    score = judge.score(record, History((reference, record)))
     assert score.verdict == "confirmed"
     assert score.observed == pytest.approx(0.5)
 

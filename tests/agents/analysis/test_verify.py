@@ -8,8 +8,8 @@ import sqlite3
 import pytest
 from samples import ENVIRONMENT, complete
 
-from swarm.agents.analysis.base import analysts
-from swarm.agents.analysis.judge import Judge
+from swarm.agents.analysis.base import analyse
+from swarm.agents.analysis.judge import judge
 from swarm.agents.history import History
 from swarm.experiments.identity import fingerprint
 from swarm.experiments.protocols.base import protocol
@@ -47,9 +47,7 @@ def path(tmp_path, make_lab, infos):
             complete(store, store.queue.claim(trial.id, "test"), measured)
         history = History.before(len(specs), store.trials.list(campaign.id), 0)
         named = {info.name: info for info in infos}
-        kinds = [kind() for kind in analysts().values()]
-        found = [finding for kind in kinds for finding in kind.analyse(history, named)]
-        for finding in Judge(kinds, named).judge(found, [], history):
+        for finding in judge(analyse(history, named), [], history, named):
             store.findings.upsert(campaign.id, finding)
         assert {f.finding.kind for f in store.findings.list(status="confirmed")} >= {"contrast", "sensitivity"}
     return place
@@ -101,12 +99,11 @@ def test_a_new_version_is_judged_by_its_own_trials(path, raise_version, infos):
         ]
         findings = store.findings.list(1, status="confirmed")
     named = {info.name: info for info in infos}
-    kinds = [kind() for kind in analysts().values()]
     # Half of the old trials were run anew: only these count, and none of them is pooled with what it was before.
     history = History.before(48, [*old, *records[:12]], 0, findings)
     assert {record.id for result in history.results().values() for record in result.records} == set(range(101, 113))
     assert all(len(result.records) <= 2 for result in history.results().values())
     known = [record.finding for record in findings]
-    judged = Judge(kinds, named).judge([], known, history)
+    judged = judge([], known, history, named)
     assert judged == []
     assert {record.fingerprint for record in old}.isdisjoint(fingerprint(record.spec) for record in old)

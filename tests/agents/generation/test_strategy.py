@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
+from swarm.agents.analysis import judge
 from swarm.agents.analysis.engine import AnalysisEngine
-from swarm.agents.analysis.judge import Judge
 from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.samplers.random import draw
@@ -68,8 +68,8 @@ def test_findings_go_on_from_the_last_milestone_that_was_judged(
     run = run_of(finished, make_lab, simulate, infos, seed)
     histories = [History.before(number, run.records, 8) for number in (147, 148, 149)]
     expected = AnalysisEngine(infos, AgentSettings()).standing(149, histories[2])
-    engine, judge, judged = AnalysisEngine(infos, AgentSettings()), Judge.judge, []
-    monkeypatch.setattr(Judge, "judge", lambda *args: judged.append(args) or judge(*args))
+    engine, unwatched, judged = AnalysisEngine(infos, AgentSettings()), judge.judge, []
+    monkeypatch.setattr(judge, "judge", lambda *args: judged.append(args) or unwatched(*args))
     assert engine.standing(147, histories[0])
     assert len(judged) == 14
     judged.clear()
