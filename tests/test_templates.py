@@ -1,0 +1,150 @@
+"""Each template of docs/templates is installed as a distribution of somebody else, used, and removed again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TEMPLATES = Path(__file__).parents[1] / "docs" / "templates"
+# Per template: group, name, class (none for modules), and code that uses it; every line of it has to hold.
+USES = {
+    "method": (
+        "kv_swarm.methods", "sign_mean", "SignMean",
+        """
+        import numpy as np
+        from swarm import KVSpec
+        from swarm.kernels.codec import Codec
+        kv = KVSpec.parse("K sign_mean+hadamard V q8_0")
+        assert KVSpec.parse(kv.label) == kv
+        codec = Codec(kv.key, "key", 64)
+        x = np.random.default_rng(0).normal(size=(1, 2, 8, 64)).astype(np.float32)
+        packed = codec.encode(x)
+        assert sum(part.nbytes for part in packed.values()) * 8 / x.size == codec.bits_per_value
+        error = codec.output(codec.decode(packed)) - x
+        assert (error**2).mean() < 0.5 * (x**2).mean()
+        """,
+    ),
+    "protocol": (
+        "kv_swarm.protocols", "unharmed", "Unharmed",
+        """
+        import os, swarm
+        measured = swarm.measure(os.environ["TINY_MODEL"], "K q8_0 V q8_0", protocol="unharmed", context=64)
+        assert 0 <= measured["unharmed"] <= 1 and "kld" in {m.name for m in measured.metrics}
+        """,
+    ),
+    "analyst": (
+        "kv_swarm.analysts", "worst_default", "WorstDefault",
+        """
+        from swarm.agents.analysis.base import analysts
+        from swarm.agents.history import History
+        assert analysts()["worst_default"]().analyse(History(()), {}) == []
+        """,
+    ),
+    "sampler": (
+        "kv_swarm.samplers", "uniform", "Uniform",
+        """
+        from swarm.agents.samplers.base import samplers
+        assert samplers()["uniform"].name == "uniform"
+        """,
+    ),
+    "node": (
+        "kv_swarm.nodes", "repeated_default", "RepeatedDefault",
+        """
+        from swarm.agents.generation.nodes.base import nodes
+        assert nodes()["repeated_default"].share == 0.02
+        """,
+    ),
+    "model": (
+        "kv_swarm.models", "my-model", "MyModel",
+        """
+        from swarm.experiments.models import registry
+        assert not registry.describe("my-model").available
+        """,
+    ),
+    "engine": (
+        "kv_swarm.engines", "my_engine", "MyEngine",
+        """
+        from swarm.experiments.engines.base import Host, Reply, recognise
+        class Site(Host):
+            def get(self, path):
+                known = path.startswith("/status")
+                return Reply(200, '{"engine": "my-engine", "bytes": 7}') if known else Reply(404)
+        engine = recognise(Site())
+        assert (engine.name, engine.told(Site(), "m").memory) == ("my_engine", {"total": 7})
+        """,
+    ),
+    "command": (
+        "kv_swarm.commands", "count", None,
+        """
+        from swarm.memory.store import Store
+        Store.open("some.db", create=True).close()
+        from swarm.orchestrator import cli
+        try:
+            cli.run(["count", "--store", "some.db", "--json"])
+        except SystemExit as ending:
+            assert ending.code in (0, None), ending.code
+        """,
+    ),
+}  # fmt: skip
+LISTED = """
+import sys
+from swarm.kernels import plugins
+package, name = sys.argv[1:3]
+print(name in plugins.names(package))
+"""
+PACKAGES = {
+    "kv_swarm.methods": "swarm.kernels.quantizers",
+    "kv_swarm.protocols": "swarm.experiments.protocols",
+    "kv_swarm.analysts": "swarm.agents.analysis.analysts",
+    "kv_swarm.samplers": "swarm.agents.samplers",
+    "kv_swarm.nodes": "swarm.agents.generation.nodes",
+    "kv_swarm.models": "swarm.experiments.models.bundled",
+    "kv_swarm.engines": "swarm.experiments.engines",
+    "kv_swarm.commands": "swarm.orchestrator.commands",
+}
+
+
+def install(site: Path, template: str) -> None:
+    """Write a distribution with one module and one entry point."""
+    group, name, plugin, _ = USES[template]
+    info = site / f"brought_{template}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: brought-{template}\nVersion: 1.0\n")
+    module = f"brought_{template}"
+    value = f"{module}:{plugin}" if plugin else module
+    (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {value}\n")
+    (site / f"{module}.py").write_text((TEMPLATES / f"{template}.py").read_text())
+
+
+def python(code: str, *arguments: str, site: Path | None = None, cwd: Path, **variables: str) -> str:
+    """Run code in a process of its own, with the distribution installed or not; its output."""
+    places = [*([str(site)] if site else []), *(path for path in sys.path if path)]
+    environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(places)}
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def dedented(code: str) -> str:
+    return "\n".join(line.removeprefix(" " * 8) for line in code.splitlines())
+
+
+def test_every_template_is_tried():
+    assert {path.stem for path in TEMPLATES.glob("*.py")} == set(USES)
+
+
+@pytest.mark.parametrize("template", USES)
+def test_a_template_is_added_used_and_removed(template, tmp_path, tiny_models):
+    group, name, _, use = USES[template]
+    site = tmp_path / "site"
+    install(site, template)
+    asked = (PACKAGES[group], name)
+    assert python(LISTED, *asked, site=site, cwd=tmp_path) == "True"
+    variables = {"TINY_MODEL": tiny_models["llama"], "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    python(dedented(use), site=site, cwd=tmp_path, **variables)
+    assert python(LISTED, *asked, cwd=tmp_path) == "False"
