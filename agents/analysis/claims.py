@@ -15,7 +15,7 @@ from typing import Literal
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.results import ConfigResult, Place, Results
 from swarm.agents.analysis.statistics import Estimate
-from swarm.memory.records import Effect, FindingKind
+from swarm.memory.records import Effect, Finding, FindingKind
 
 Relation = Literal["pair", "contrast", "transfer", "threshold", "growth", "law"]
 COMPARISONS: tuple[Relation, ...] = ("pair", "contrast", "transfer")
@@ -131,6 +131,28 @@ class Claim:
             return results.effect(f"exponent of {'depth' if self.relation == 'growth' else 'G'}", estimate, "exponent")
         contrast = self.relation == "contrast"
         return results.ratio(f"ratio of the {self.metric} ratios" if contrast else f"{self.metric} ratio", estimate)
+
+    def finding(self, found: Results, statement: str, effect: Effect, author: str) -> Finding:
+        """The finding that states it; what was measured of it on all its models is the evidence.
+
+        Args:
+            found: measurements of the metric, keyed by model token and configuration key.
+            statement: what it says, for people.
+            effect: how large it is.
+            author: who found it.
+        """
+        places = [*self.needs, *((model, key) for model in self.models for key in self.configurations)]
+        used = [found[place] for place in dict.fromkeys(places)]
+        names = {token(result.model): result.model for result in used}
+        return Finding(
+            kind=self.kind,
+            key=self.key,
+            statement=statement,
+            models=tuple(names[model] for model in self.models),
+            effect=effect,
+            evidence=tuple(i for result in used for i in result.ids),
+            author=author,
+        )
 
 
 def _control(result: ConfigResult) -> dict[results.Window, float]:

@@ -58,22 +58,16 @@ def state(claim: Claim, estimate: Estimate, first: str, second: str, found: Resu
         first, second = second, first
         claim = Claim("contrast", claim.metric, claim.configurations, claim.models[::-1])
         estimate = -estimate
-    used = [found[model, key] for model in (first, second) for key in claim.configurations]
+    tokened = by_token(found)
+    used = [tokened[place] for place in claim.needs]
     here, there = results.compare(used[0], used[1]), results.compare(used[2], used[3])
     a, b = used[0].label, used[1].label
     if here is not None and there is not None and here.interval()[1] < 0 < there.interval()[0]:
         text = f"[{a}] beats [{b}] on {first}; on {second} it is the other way round."
     else:
         text = f"Against [{b}], [{a}] does better on {first} than on {second}."
-    return Finding(
-        kind="contrast",
-        key=claim.key,
-        statement=text,
-        models=(first, second),
-        effect=results.ratio("ratio of the KLD ratios", estimate),
-        evidence=tuple(i for result in used for i in result.ids),
-        author=ContrastAnalyst.name,
-    )
+    effect = results.ratio("ratio of the KLD ratios", estimate)
+    return claim.finding(tokened, text, effect, ContrastAnalyst.name)
 
 
 def _is_similar(a: ConfigResult, b: ConfigResult) -> bool:

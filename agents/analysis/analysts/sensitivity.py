@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.base import Analyst
-from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, token
+from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
 from swarm.agents.analysis.pairs import ControlledPair, controlled
-from swarm.agents.analysis.results import ConfigResult
+from swarm.agents.analysis.results import Results
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
 from swarm.experiments.models.base import ModelInfo
@@ -31,31 +31,21 @@ class SensitivityAnalyst(Analyst):
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """The clearest effects on every model."""
         pooled = history.results()
-        found = []
-        for model in infos:
-            found += self._of_model(model, [r for r in pooled.values() if r.model == model and r.spec.layers is None])
-        return found
+        return [finding for model in infos for finding in _of_model(model, pooled)]
 
-    def _of_model(self, model: str, found: list[ConfigResult]) -> list[Finding]:
-        estimates = ((pair, results.compare(pair.a, pair.b)) for pair in controlled(found))
-        tested = [(pair, estimate) for pair, estimate in estimates if estimate is not None]
-        clear = statistics.significant(tested, NEGLIGIBLE)
-        clear.sort(key=lambda entry: (entry[1].p, -abs(entry[1].mean)))
-        best: dict[str, tuple[ControlledPair, Estimate]] = {}
-        for pair, estimate in clear:
-            best.setdefault(pair.factor, (pair, estimate))
-        return [self._finding(model, *entry) for entry in list(best.values())[:MAX_FINDINGS]]
 
-    def _finding(self, model: str, pair: ControlledPair, estimate: Estimate) -> Finding:
-        a, b = pair.a, pair.b
-        if estimate.mean > 0:
-            a, b, estimate = b, a, -estimate
-        return Finding(
-            kind="sensitivity",
-            key=Claim("pair", "kld", (a.key, b.key), (token(model),)).key,
-            statement=f"On {model} [{a.label}] beats [{b.label}] ({pair.factor}).",
-            models=(model,),
-            effect=results.ratio("KLD ratio", estimate),
-            evidence=(*a.ids, *b.ids),
-            author=self.name,
-        )
+def _of_model(model: str, pooled: Results) -> Iterator[Finding]:
+    found = by_token(pooled)
+    of_model = [result for result in pooled.values() if result.model == model and result.spec.layers is None]
+    estimates = ((pair, results.compare(pair.a, pair.b)) for pair in controlled(of_model))
+    clear = statistics.significant([(pair, e) for pair, e in estimates if e is not None], NEGLIGIBLE)
+    clear.sort(key=lambda entry: (entry[1].p, -abs(entry[1].mean)))
+    best: dict[str, tuple[ControlledPair, Estimate]] = {}
+    for pair, estimate in clear:
+        best.setdefault(pair.factor, (pair, estimate))
+    for pair, estimate in list(best.values())[:MAX_FINDINGS]:
+        a, b = (pair.a, pair.b) if estimate.mean < 0 else (pair.b, pair.a)
+        effect = results.ratio("KLD ratio", estimate if estimate.mean < 0 else -estimate)
+        claim = Claim("pair", "kld", (a.key, b.key), (token(model),))
+        text = f"On {model} [{a.label}] beats [{b.label}] ({pair.factor})."
+        yield claim.finding(found, text, effect, SensitivityAnalyst.name)

@@ -47,20 +47,11 @@ class TransferAnalyst(Analyst):
         for claim, estimate in statistics.significant(tested, NEGLIGIBLE):
             if estimate.mean < 0 and told[claim.models] < MAX_FINDINGS:
                 told[claim.models] += 1
-                yield self._finding(claim, estimate, found)
-
-    def _finding(self, claim: Claim, estimate: Estimate, found: Results) -> Finding:
-        used = [found[model, key] for model in reversed(claim.models) for key in claim.configurations]
-        source, target = used[2].model, used[0].model
-        return Finding(
-            kind="transfer",
-            key=claim.key,
-            statement=f"[{used[0].label}] beats [{used[1].label}] on {target}, as predicted from {source}.",
-            models=(source, target),
-            effect=results.ratio(f"KLD ratio on {target}", estimate),
-            evidence=tuple(i for result in used for i in result.ids),
-            author=self.name,
-        )
+                better, worse = (found[place] for place in claim.needs)
+                source = found[claim.models[0], better.key].model
+                text = f"[{better.label}] beats [{worse.label}] on {better.model}, as predicted from {source}."
+                effect = results.ratio(f"KLD ratio on {better.model}", estimate)
+                yield claim.finding(found, text, effect, self.name)
 
     def _ranks(self, infos: Mapping[str, ModelInfo], found: Results) -> Iterator[Finding]:
         for first, second in combinations(infos, 2):

@@ -56,16 +56,8 @@ class ScoutRole(Role[Observations]):
                 raise SwarmError("the two trials share no text windows.")
             if estimate.interval()[1] >= 0 or estimate.mean > -NEGLIGIBLE:
                 raise SwarmError("the data does not bear it out: the interval of the ratio includes no effect.")
-            used = [found[place] for place in claim.needs]
-            text = f"On {model} [{used[0].label}] beats [{used[1].label}]."
-            return Finding(
-                kind="sensitivity",
-                key=claim.key,
-                statement=text + reason(seen.because, context),
-                models=(model,),
-                effect=results.ratio("KLD ratio", estimate),
-                evidence=tuple(i for result in used for i in result.ids),
-                author=author(self.name),
-            )
+            labels = [found[place].label for place in claim.needs]
+            text = f"On {model} [{labels[0]}] beats [{labels[1]}]." + reason(seen.because, context)
+            return claim.finding(found, text, results.ratio("KLD ratio", estimate), author(self.name))
 
         return collect(answer.observations, 2 * MAX_OBSERVATIONS, "observation", finding)
