@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log2
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.base import Sampler
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.spec import TrialSpec
-from swarm.kernels.spec import QuantSpec
+from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.front import Point, pareto_front
 from swarm.memory.records import Proposal
 
@@ -35,7 +35,8 @@ MIN_TRIALS = 8
 MAX_TRIALS = 400
 """Trials that are read, the latest: the cost grows with their cube."""
 CANDIDATES = 1_500
-TEMPLATES = 12
+STARTS = 12
+"""Random configurations, and as many of the better known ones, that candidates start from."""
 SHOTS = 12
 """Best candidates that are tried before giving up: some are not valid, some not new."""
 LENGTHS = (1.0, 2.0, 4.0)
@@ -57,65 +58,36 @@ class GaussianProcessSampler(Sampler):
         known = Known.of(context)
         if known is None:
             return None
-        pool = candidates(context)
+        pool, template = candidates(context), context.templates[context.model].model_dump()
         gains = expected_gain(known.points, *known.predict(pool), context.settings)
         for place in np.argsort(-gains, kind="stable")[:SHOTS]:
-            spec = context.validated(pool[int(place)].fields()) if gains[place] > 0 else None
+            kv = pool[int(place)].model_dump()
+            spec = context.validated(template | {"kv": kv}) if gains[place] > 0 else None
             if spec is not None:
                 why = f"Largest expected gain of {len(pool)} candidates, from {len(known.level)} trials on all models."
                 return Proposal(spec=spec, proposer=self.name, rationale=why)
         return None
 
 
-class Candidate(NamedTuple):
-    """A known or random trial, with other keys or values."""
-
-    template: TrialSpec
-    key: QuantSpec
-    value: QuantSpec
-
-    @classmethod
-    def of(cls, spec: TrialSpec) -> Candidate:
-        """A trial as it is."""
-        return cls(spec, spec.kv.key, spec.kv.value)
-
-    @property
-    def changed(self) -> bool:
-        """Whether keys or values are not the template's."""
-        return (self.key, self.value) != (self.template.kv.key, self.template.kv.value)
-
-    def fields(self) -> dict[str, Any]:
-        """The fields of its specification, which may be invalid together."""
-        data = self.template.model_dump()
-        data["kv"] |= {"key": self.key.model_dump(), "value": self.value.model_dump()}
-        if self.changed:
-            data["kv"]["overrides"] = ()
-        return data
-
-
-def candidates(context: ProposalContext) -> list[Candidate]:
-    """Random trials and the best known ones, many of them with other keys, other values, or both."""
+def candidates(context: ProposalContext) -> list[KVSpec]:
+    """Random configurations and the best known ones, many with other keys or values; not all of them are valid."""
     info, rng = context.info, context.rng
     keys, values = ([spec for name in side.methods for spec in side.specs(name)] for side in context.space.sides(info))
     known = [r for r in context.history.select(model=context.model, protocol="quality") if not r.spec.rung]
     best = sorted(known, key=lambda r: (objectives(r) or (np.inf,))[0])[: len(known) // 2 + 1]
-    templates = [context.space.random(rng, info) for _ in range(TEMPLATES)]
-    templates += [
-        best[int(i)].spec.model_copy(update={"replicate": 0, "seed": 0})
-        for i in rng.integers(len(best), size=TEMPLATES)
-    ]
-    sizes = len(templates), len(keys), len(values), 4
+    starts = [context.space.random(rng, info).kv for _ in range(STARTS)]
+    starts += [best[int(i)].spec.kv for i in rng.integers(len(best), size=STARTS)]
+    sizes = len(starts), len(keys), len(values), 4
     found = []
-    for template, key, value, change in zip(*(rng.integers(size, size=CANDIDATES) for size in sizes), strict=True):
-        start = templates[template]
-        found.append(
-            Candidate(
-                start,
-                keys[key] if change != 1 else start.kv.key,
-                values[value] if change != 2 else start.kv.value,
-            )
-        )
-    return [c for c in found if (c.key.method, c.value.method) != ("none", "none")]
+    for start, key, value, change in zip(*(rng.integers(size, size=CANDIDATES) for size in sizes), strict=True):
+        kv = starts[start]
+        sides = keys[key] if change != 1 else kv.key, values[value] if change != 2 else kv.value
+        if (sides[0].method, sides[1].method) == ("none", "none"):
+            continue
+        if sides != (kv.key, kv.value):
+            kv = kv.model_copy(update={"key": sides[0], "value": sides[1], "overrides": ()})
+        found.append(kv)
+    return found
 
 
 @dataclass(frozen=True)
@@ -123,7 +95,7 @@ class Known:
     """Measured trials on all models, as a Gaussian process needs them, and the results on the model in question."""
 
     context: ProposalContext
-    pool: list[Candidate]
+    pool: list[TrialSpec]
     level: Floats
     """log10 KLD less the mean of its model, over the standard deviation of all."""
     bits: Floats
@@ -135,13 +107,13 @@ class Known:
     def of(cls, context: ProposalContext) -> Known | None:
         """The latest trials; None while too few are of the context's model."""
         latest = [
-            (Candidate.of(record.spec), (max(found[0], LOWEST), found[1]))
+            (record.spec, (max(found[0], LOWEST), found[1]))
             for record in reversed(context.history.records)
             if is_search(record) and not record.spec.kv.key.method == record.spec.kv.value.method == "none"
             if (found := objectives(record)) is not None
         ][:MAX_TRIALS]
-        pool = [candidate for candidate, _ in latest]
-        names = np.array([candidate.template.model for candidate in pool])
+        pool = [spec for spec, _ in latest]
+        names = np.array([spec.model for spec in pool])
         own = names == context.model
         if own.sum() < MIN_TRIALS:
             return None
@@ -150,17 +122,19 @@ class Known:
         for name in set(names):
             level[names == name] -= values[names == name].mean()
         spread = float(level.std()) or 1.0
-        points = [point for candidate, point in latest if candidate.template.model == context.model]
+        points = [point for spec, point in latest if spec.model == context.model]
         return cls(context, pool, level / spread, bits, (float(values[own].mean()), spread), points)
 
-    def predict(self, pool: Sequence[Candidate]) -> tuple[Floats, Floats, Floats]:
+    def predict(self, pool: Sequence[KVSpec]) -> tuple[Floats, Floats, Floats]:
         """Mean and standard deviation of log10 KLD on the model in question, and bits/value, of candidates."""
         from scipy.linalg import cho_solve
 
-        features = _features(self.pool, self.context)
-        models = [candidate.template.model for candidate in self.pool]
-        own = Distances(features, features, models, models)
-        cross = Distances(_features(pool, self.context), features, [self.context.model] * len(pool), models)
+        layers = {name: info.n_layers for name, info in self.context.infos.items()}
+        known = _features([(spec.kv, layers[spec.model]) for spec in self.pool])
+        asked = _features([(kv, self.context.info.n_layers) for kv in pool])
+        models = [spec.model for spec in self.pool]
+        own = Distances(known, known, models, models)
+        cross = Distances(asked, known, [self.context.model] * len(pool), models)
         likeness = LIKENESS if len(set(models)) > 1 else (0.0,)
         fits = [_fit(own, self.level, *choice) for choice in itertools.product(LENGTHS, likeness)]
         best = max(fits, key=lambda fit: fit.likelihood)
@@ -176,16 +150,16 @@ class Known:
         return centre + spread * mean, spread * np.sqrt(variance), bits
 
 
-def _features(pool: Sequence[Candidate], context: ProposalContext) -> tuple[Features, Features, Features]:
-    """Numbers and classes of the keys, of the values and of the rest of every configuration."""
+def _features(pool: Sequence[tuple[KVSpec, int]]) -> tuple[Features, Features, Features]:
+    """Numbers and classes of the keys, of the values and of the rest of configurations on so many layers."""
 
     def arrays(rows: list[tuple[tuple[float, ...], tuple[object, ...]]]) -> Features:
         # Hashes are equal where the classes are; within this process, that is all that counts.
         classes = [[hash(one) for one in row] for _, row in rows]
         return np.array([numbers for numbers, _ in rows]), np.array(classes)
 
-    keys, values = [_side(c.key) for c in pool], [_side(c.value) for c in pool]
-    return arrays(keys), arrays(values), arrays([_rest(c, context) for c in pool])
+    keys, values = [_side(kv.key) for kv, _ in pool], [_side(kv.value) for kv, _ in pool]
+    return arrays(keys), arrays(values), arrays([_rest(kv, n) for kv, n in pool])
 
 
 def _side(spec: QuantSpec) -> tuple[tuple[float, ...], tuple[object, ...]]:
@@ -193,13 +167,9 @@ def _side(spec: QuantSpec) -> tuple[tuple[float, ...], tuple[object, ...]]:
     return numbers, (spec.method, spec.rotation, spec.axis, spec.scaling)
 
 
-def _rest(candidate: Candidate, context: ProposalContext) -> tuple[tuple[float, ...], tuple[object, ...]]:
-    spec = candidate.template
-    n = context.infos[spec.model].n_layers
-    first, count = (spec.layers[0], len(spec.layers)) if spec.layers else (0, n)
-    kv = spec.kv
-    overrides = () if candidate.changed else kv.overrides
-    return (first / n, count / n), (kv.sink_tokens, kv.residual_window, kv.key_bias, overrides)
+def _rest(kv: KVSpec, n: int) -> tuple[tuple[float, ...], tuple[object, ...]]:
+    first, count = (kv.layers[0], len(kv.layers)) if kv.layers else (0, n)
+    return (first / n, count / n), (kv.sink_tokens, kv.residual_window, kv.key_bias, kv.overrides)
 
 
 class Distances:

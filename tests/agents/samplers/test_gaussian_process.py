@@ -12,7 +12,7 @@ from swarm.agents.analysis.pareto import box, hypervolume, objectives
 from swarm.agents.generation.context import generator
 from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
-from swarm.agents.samplers.gaussian_process import Candidate, GaussianProcessSampler, Known, expected_gain
+from swarm.agents.samplers.gaussian_process import GaussianProcessSampler, Known, expected_gain
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.identity import fingerprint
 from swarm.experiments.space.search_space import Space
@@ -32,7 +32,7 @@ def context_of(space, infos, records, model="alpha", seed=0):
 
 
 def predicted(context, records):
-    return Known.of(context).predict([Candidate.of(record.spec) for record in records])
+    return Known.of(context).predict([record.spec.kv for record in records])
 
 
 @pytest.mark.parametrize("seed", [0, 1])
