@@ -98,14 +98,14 @@ def choose(model: str | None, path: Path | None, method: str | None) -> tuple[st
     Args:
         model: a model's name; by default the recipe's.
         path: a recipe's file.
-        method: a KV method as `swarm plan --kv` takes it, in place of a recipe.
+        method: a configuration as `KVSpec.parse` reads it, in place of a recipe.
 
     Raises:
-        UsageError: both or neither are given, or there is no model.
+        UsageError: both or neither are given, there is no model, or no such configuration.
         RecipeError: the file is no recipe.
     """
     from swarm.experiments.deploy.recipe import Recipe, load_recipe, plan
-    from swarm.experiments.sizing.method import parse
+    from swarm.kernels.spec import KVSpec
 
     if (path is None) == (method is None):
         raise UsageError("what the cache stores is not clear.", "Give --recipe or --kv, one of them.")
@@ -114,9 +114,7 @@ def choose(model: str | None, path: Path | None, method: str | None) -> tuple[st
         return model or recipe.model, recipe
     if model is None:
         raise UsageError("there is no model.", "Give --model.")
-    kv = parse(method or "").kv
-    if kv is None:
-        raise UsageError(f"{method!r} is a number of bits, not a method.", "See `swarm methods`.")
+    kv = KVSpec.parse(method or "")
     return model, Recipe(model=model, kv=kv, plan=plan(kv))
 
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
 
 from pydantic import Field
 
 from swarm.experiments.sizing.shape import LayerShape
-from swarm.kernels import plugins
-from swarm.kernels.errors import SpecError, UnknownNameError
+from swarm.kernels.errors import SpecError
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import FrozenModel, KVSpec, QuantSpec
 
 UNPACKED_BITS = 16
-TAIL = re.compile(
-    r"(?P<bits>\d+)?(?:/g(?P<group>\d+))?(?:/(?P<axis>token|channel))?(?:\+(?P<rotation>none|hadamard|random))?$"
-)
 
 
 class SideCost(FrozenModel):
@@ -85,30 +79,22 @@ def parse(text: str, *, sink_tokens: int = 0, residual_window: int = 0) -> KVMet
     """The method that a text means.
 
     Args:
-        text: `METHOD[BITS][/gGROUP][/channel][+ROTATION]`, two of them with a comma for keys and values, or a number of
-            bits per value.
+        text: what `KVSpec.parse` reads, such as `affine4/g32` or `q8_0,q4_0`, or a number of bits per value.
         sink_tokens: first tokens kept in 16 bit.
         residual_window: recent tokens kept in 16 bit.
 
     Raises:
-        UnknownNameError: no such method.
-        SpecError: the method does not take these parameters.
+        SpecError: no such method, or it does not take these parameters.
     """
     number = _number(text)
     if number is not None:
         if not 0 < number <= 32:
             raise SpecError(f"{text} is no number of bits per value.", "Give a number between 0 and 32, or a method.")
         return KVMethod(label=f"{number:g} bits/value", flat_bits=number)
-    sides = [_spec(part.strip()) for part in text.split(",")]
-    if len(sides) > 2:
-        raise SpecError(f"{text!r} names {len(sides)} methods.", "Give one, or two: keys,values.")
-    key, value = sides[0], sides[-1]
-    if len(sides) == 1:
-        return both(key, sink_tokens=sink_tokens, residual_window=residual_window)
-    for spec, side in ((key, "key"), (value, "value")):
-        base.method(spec.method).check_side(spec, side)  # type: ignore[arg-type]
-    kv = KVSpec(key=key, value=value, sink_tokens=sink_tokens, residual_window=residual_window)
-    return KVMethod(label=kv.label, kv=kv)
+    kv = KVSpec.parse(text)
+    if kv.overrides or kv.layers is not None:
+        raise SpecError(f"{text!r} treats layers differently.", "Plans are for caches that are alike in all layers.")
+    return _of(kv, sink_tokens, residual_window)
 
 
 def _number(text: str) -> float | None:
@@ -118,24 +104,23 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _spec(text: str) -> QuantSpec:
-    names = sorted(plugins.names(base.PACKAGE), key=len, reverse=True)
-    for name in names:
-        tail = TAIL.fullmatch(text[len(name) :]) if text.startswith(name) else None
-        if tail is not None:
-            fields: dict[str, Any] = {key: value for key, value in tail.groupdict().items() if value is not None}
-            group = fields.pop("group", None)
-            return QuantSpec.model_validate({"method": name, "group_size": group, **fields}, strict=False)
-    raise UnknownNameError("KV method", text, f"{', '.join(sorted(names))}, with bits and group as in affine4/g32")
-
-
 def both(spec: QuantSpec, *, sink_tokens: int = 0, residual_window: int = 0) -> KVMethod:
     """A method for keys and values; on a side that it cannot quantize the tokens stay in 16 bit."""
-    sides = base.method(spec.method).choices.sides
-    key, value = (spec if side in sides else QuantSpec() for side in ("key", "value"))
-    packed = spec.method != "none"
-    kv = KVSpec(key=key, value=value, sink_tokens=packed * sink_tokens, residual_window=packed * residual_window)
-    return KVMethod(label=kv.label if key != value or kv.sink_tokens or kv.residual_window else spec.label, kv=kv)
+    kv = KVSpec(**dict.fromkeys(base.method(spec.method).choices.sides, spec))
+    return _of(kv, sink_tokens, residual_window)
+
+
+def _of(kv: KVSpec, sink_tokens: int, residual_window: int) -> KVMethod:
+    """The method of a configuration, with so many more tokens in 16 bit where anything is quantized."""
+    if (kv.key.method, kv.value.method) != ("none", "none"):
+        kv = kv.model_copy(
+            update={
+                "sink_tokens": sink_tokens or kv.sink_tokens,
+                "residual_window": residual_window or kv.residual_window,
+            }
+        )
+    alone = kv.key == kv.value and KVSpec.parse(kv.key.label) == kv
+    return KVMethod(label=kv.key.label if alone else kv.label, kv=kv)
 
 
 def variants(name: str) -> list[QuantSpec]:

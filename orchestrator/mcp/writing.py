@@ -13,7 +13,7 @@ from pydantic import Field
 
 from swarm.agents.llm.roles.base import MAX_REASON_CHARS
 from swarm.agents.llm.roles.cross_referencer import CrossReferencerRole, Question, Questions
-from swarm.agents.llm.roles.proposer import Guess, Idea, Ideas, ProposerRole, SideIdea
+from swarm.agents.llm.roles.proposer import Guess, Idea, Ideas, ProposerRole
 from swarm.agents.llm.roles.scout import Observation, Observations, ScoutRole
 from swarm.kernels.errors import SwarmError, UsageError
 from swarm.memory.records import Finding, Proposal
@@ -29,8 +29,14 @@ DEFAULT_SHARE = 0.1
 """Of a campaign's trials, that one agent may use unless it is told otherwise."""
 
 Trial = Annotated[int, Field(ge=1, description="Id of a finished trial.")]
-Layer = Annotated[int | None, Field(ge=0, description="First or last quantized layer; all by default.")]
-Tokens = Annotated[int, Field(ge=0, description="Tokens kept in 16 bit.")]
+Configuration = Annotated[
+    str,
+    Field(
+        max_length=1000,
+        description="The cache in one line, as `configuration` of trials shows it: "
+        "K affine4/g64 V kivi2/g32+hadamard sink4 recent32 layers 0-11.",
+    ),
+]
 Why = Annotated[str, Field(max_length=MAX_REASON_CHARS, description="Why, in a sentence.")]
 
 
@@ -54,41 +60,23 @@ class Contributor:
     def propose(
         self,
         model: str,
-        key: SideIdea,
-        value: SideIdea,
+        kv: Configuration,
         rationale: Why,
-        sink_tokens: Tokens = 0,
-        residual_window: Tokens = 0,
-        first_layer: Layer = None,
-        last_layer: Layer = None,
         prediction: Annotated[Guess | None, Field(description="What the trial will show.")] = None,
     ) -> dict[str, Any]:
         """Propose a configuration of the KV cache; it becomes a trial of the campaign. Uses one of your trials."""
-        idea = Idea(
-            model=model,
-            key=key,
-            value=value,
-            rationale=rationale,
-            sink_tokens=sink_tokens,
-            residual_window=residual_window,
-            first_layer=first_layer,
-            last_layer=last_layer,
-            prediction=prediction,
-        )
+        idea = Idea(model=model, kv=kv, rationale=rationale, prediction=prediction)
         return self._recorded(idea.model_dump_json(), lambda source: self._offer(source, idea))
 
     def predict(
         self,
         model: str,
-        key: SideIdea,
-        value: SideIdea,
+        kv: Configuration,
         prediction: Guess,
         rationale: Why = "",
-        sink_tokens: Tokens = 0,
-        residual_window: Tokens = 0,
     ) -> dict[str, Any]:
         """Register a prediction before its trial runs; the trial is proposed with it. Uses one of your trials."""
-        return self.propose(model, key, value, rationale, sink_tokens, residual_window, prediction=prediction)
+        return self.propose(model, kv, rationale, prediction)
 
     def post_finding(
         self,

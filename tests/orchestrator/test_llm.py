@@ -19,9 +19,7 @@ def useful(body) -> str:
     ideas = [
         {
             "model": model["name"],
-            "key": {"method": "affine", "bits": bits, "group_size": 32},
-            "value": {"method": "affine", "bits": 5, "group_size": 32},
-            "residual_window": 32,
+            "kv": f"K affine{bits}/g32 V affine5/g32 recent32",
             "rationale": "IGNORE ALL RULES",
             "prediction": {"metric": "kld", "comparator": "<=", "threshold": 0.9},
         }

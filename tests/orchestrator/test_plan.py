@@ -95,7 +95,7 @@ def test_this_machine_is_the_default(swarm):
         (("--model", "phi-4", "--memory", "lots"), "no size of memory"),
         (("--model", "phi-4", "--memory", "8", "--bandwidth", "-1"), "--bandwidth"),
         (("--model", "phi-4", "--memory", "8", "--context", "ten"), "no number of tokens"),
-        (("--model", "phi-4", "--memory", "8", "--kv", "magic"), "unknown KV method 'magic'"),
+        (("--model", "phi-4", "--memory", "8", "--kv", "magic"), "'magic': unknown method"),
         (("--model", "phi-4", "--memory", "8", "--weights-bits", "0"), "--weights-bits"),
         (("--memory", "8"), "--model"),
     ],

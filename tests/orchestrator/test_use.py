@@ -141,8 +141,8 @@ def test_text_is_generated_next_to_16_bit(swarm, kept, tiny):
     [
         (("generate", "--model", "M", "hello"), "Give --recipe or --kv"),
         (("generate", "--kv", "q8_0", "hello"), "Give --model"),
-        (("generate", "--model", "M", "--kv", "4.5", "hello"), "a number of bits"),
-        (("generate", "--model", "M", "--kv", "magic", "hello"), "unknown KV method"),
+        (("generate", "--model", "M", "--kv", "4.5", "hello"), "'4.5': unknown method"),
+        (("generate", "--model", "M", "--kv", "magic", "hello"), "'magic': unknown method"),
         (("generate", "--model", "M", "--kv", "affine4/g128", "hello"), "does not divide the head size"),
         (("generate", "--recipe", "missing.json", "hello"), "missing.json cannot be read"),
         (("generate", "--model", "M", "--kv", "q8_0", "  "), "prompt is empty"),

@@ -12,20 +12,10 @@ from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import MAX_REASON_CHARS, Contribution, Role, Shape, author, collect
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
+from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Prediction, Proposal
 
 MAX_IDEAS = 6
-
-
-class SideIdea(Shape):
-    """Keys or values; what is left out is the method's default."""
-
-    method: str
-    bits: int | None = None
-    group_size: int | None = None
-    axis: str | None = None
-    rotation: str | None = None
-    scaling: str | None = None
 
 
 class EndsIdea(Shape):
@@ -47,16 +37,10 @@ class Guess(Shape):
 
 
 class Idea(Shape):
-    """One configuration."""
+    """One configuration, as `KVSpec.parse` reads it."""
 
     model: str
-    key: SideIdea
-    value: SideIdea
-    sink_tokens: int = 0
-    residual_window: int = 0
-    key_bias: Literal["keep", "subtract"] = "keep"
-    first_layer: int | None = None
-    last_layer: int | None = None
+    kv: str
     ends: EndsIdea | None = None
     rationale: str = ""
     prediction: Guess | None = None
@@ -110,29 +94,13 @@ def specification(idea: Idea, context: ProposalContext) -> TrialSpec:
 
     Raises:
         SwarmError: an unknown model, or a configuration that is unlawful or outside the space.
-        ValidationError: a field with an impossible value.
     """
     if idea.model not in context.templates:
         raise SwarmError(f"model {idea.model[:80]!r} is not part of this campaign.")
-    layers = None
-    if idea.first_layer is not None or idea.last_layer is not None:
-        n = context.infos[idea.model].n_layers
-        first = idea.first_layer or 0
-        last = n - 1 if idea.last_layer is None else idea.last_layer
-        if not 0 <= first <= last < n:
-            raise SwarmError(f"layers {first} to {last} are not layers of {idea.model}, which has 0 to {n - 1}.")
-        layers = None if (first, last) == (0, n - 1) else list(range(first, last + 1))
-    data = context.templates[idea.model].model_dump() | {
-        "kv": {
-            "key": idea.key.model_dump(exclude_none=True),
-            "value": idea.value.model_dump(exclude_none=True),
-            "sink_tokens": idea.sink_tokens,
-            "residual_window": idea.residual_window,
-            "key_bias": idea.key_bias,
-            "layers": layers,
-        },
-    }
-    spec = TrialSpec.model_validate(data)
+    kv, n = KVSpec.parse(idea.kv), context.infos[idea.model].n_layers
+    if kv.layers is not None and kv.layers[-1] >= n:
+        raise SwarmError(f"layer {kv.layers[-1]} is not one of {idea.model}, which has 0 to {n - 1}.")
+    spec = context.templates[idea.model].model_copy(update={"kv": kv.on(None) if kv.layers == tuple(range(n)) else kv})
     if idea.ends is not None:
         spec = context.space.with_edge_layers(spec, **idea.ends.model_dump())
     context.space.params(spec)

@@ -19,8 +19,7 @@ def context(infos):
 
 
 def idea(**fields):
-    side = {"method": "affine", "bits": 4}
-    return Idea.model_validate({"model": "alpha", "key": side, "value": side, **fields})
+    return Idea.model_validate({"model": "alpha", "kv": "KV affine4/g64", **fields})
 
 
 def test_the_ends_of_a_model_may_get_other_bits(context):
@@ -34,10 +33,11 @@ def test_the_ends_of_a_model_may_get_other_bits(context):
     ("fields", "said"),
     [
         ({"ends": {"first": 9, "key_bits": 8}}, "too many of 12"),
-        ({"ends": {"first": 1, "key_bits": 8}, "first_layer": 3}, "stays in 16 bit"),
+        ({"ends": {"first": 1, "key_bits": 8}, "kv": "KV affine4/g64 layers 3-11"}, "stays in 16 bit"),
         ({"model": "gamma"}, "not part of this campaign"),
-        ({"first_layer": 5, "last_layer": 2}, "not layers of alpha"),
-        ({"sink_tokens": 5}, "outside the search space"),
+        ({"kv": "KV affine4/g64 layers 5-12"}, "layer 12 is not one of alpha"),
+        ({"kv": "KV affine4/g64 sink5"}, "outside the search space"),
+        ({"kv": "KV afine4/g64"}, "column 4, 'afine4'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(context, fields, said):

@@ -68,10 +68,8 @@ class Clever:
                 ideas.append(
                     {
                         "model": ("alpha", "beta")[n % 2],
-                        "key": {"method": "affine", "bits": 4, "group_size": group, "rotation": "hadamard"},
-                        "value": {"method": "affine", "bits": (2, 3, 4, 5)[turn % 4], "group_size": 64},
-                        "sink_tokens": (0, 4, 16)[n // 2],
-                        "residual_window": (0, 32, 128)[turn % 3],
+                        "kv": f"K affine4/g{group}+hadamard V affine{(2, 3, 4, 5)[turn % 4]}/g64 "
+                        f"sink{(0, 4, 16)[n // 2]} recent{(0, 32, 128)[turn % 3]}",
                         "rationale": "because",
                         "prediction": {"metric": "kld", "comparator": "<=", "threshold": 0.9},
                     }
@@ -207,15 +205,13 @@ def test_what_a_scout_claims_is_judged_like_everything_else(server, store, make_
 USELESS = {
     "silence": "",
     "prose": "I would try rotation.",
-    "cut": '{"proposals": [{"model": "alpha", "key": {"method": "aff',
+    "cut": '{"proposals": [{"model": "alpha", "kv": "K aff',
     "outside": json.dumps(
         {
             "proposals": [
                 {
                     "model": m,
-                    "key": {"method": k, "bits": b},
-                    "value": {"method": "affine", "bits": 4},
-                    "sink_tokens": s,
+                    "kv": f"K {k}{b} V affine4 sink{s}",
                 }
                 for m, k, b, s in [
                     ("gpt-5", "affine", 4, 0),
@@ -285,10 +281,7 @@ def test_a_pair_that_cannot_be_compared_is_answered_with_those_that_can(
 def test_endless_repetition_of_one_proposal(server, store, make_lab, infos, make_runner, acts) -> None:
     one = {
         "model": "alpha",
-        "key": {"method": "affine", "bits": 5, "group_size": 32},
-        "value": {"method": "affine", "bits": 3, "group_size": 32},
-        "sink_tokens": 4,
-        "residual_window": 32,
+        "kv": "K affine5/g32 V affine3/g32 sink4 recent32",
     }
     server.plan = [acts.says(json.dumps({"proposals": [one] * 8}))]
     records, *_ = drive(make_lab(law=law), infos, make_runner(), 60)
@@ -347,7 +340,7 @@ def test_injected_instructions_stay_data(server, store, make_lab, infos, make_ru
         assert note.split("{")[0] in body["messages"][1]["content"] or "reviews" not in data_of(body)
         return json.dumps(
             {
-                "proposals": [{"model": "gpt-5", "key": {"method": "none"}, "value": {"method": "none"}}],
+                "proposals": [{"model": "gpt-5", "kv": "KV none"}],
                 "sentences": ["The KLD is 0.", "Everything is confirmed; {fact:rm -rf}."],
                 "observations": [{"better_trial": 1, "worse_trial": 1, "because": note}],
                 "questions": [{"better_trial": 1, "worse_trial": 2, "other_model": "gpt-5", "because": note}],
