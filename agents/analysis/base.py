@@ -22,7 +22,6 @@ class Analyst(ABC):
     """
 
     name: ClassVar[str]
-    summary: ClassVar[str]
 
     @abstractmethod
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:

@@ -113,8 +113,8 @@ class CallBudget:
         Raises:
             BudgetError: the budget does not cover it.
         """
-        size = len(json.dumps([list(messages), extra], ensure_ascii=False, default=str).encode())
-        tokens_in = size + TEMPLATE_TOKENS
+        sent = json.dumps([list(messages), extra], ensure_ascii=False, default=str).encode()
+        tokens_in = len(sent) + TEMPLATE_TOKENS
         ledger = self.store.ledger
         tokens = ledger.reserve(self.campaign_id, "tokens", tokens_in + max_output, role)
         try:
@@ -124,13 +124,11 @@ class CallBudget:
             raise
         return CallReservation(tokens, usd, tokens_in, max_output)
 
-    def settle(self, hold: CallReservation, call: AgentCall) -> AgentCall:
+    def settle(self, hold: CallReservation, call: AgentCall) -> None:
         """Record a call with what it really cost and close its reservations, in one transaction."""
         spent = call.model_copy(update={"usd": self.price.usd(call.tokens_in, call.tokens_out)})
-        self.store.agent_calls.add(
-            self.campaign_id, spent, {hold.tokens: spent.tokens_in + spent.tokens_out, hold.usd: spent.usd}
-        )
-        return spent
+        used = {hold.tokens: spent.tokens_in + spent.tokens_out, hold.usd: spent.usd}
+        self.store.agent_calls.add(self.campaign_id, spent, used)
 
     def refused(self, call: AgentCall) -> None:
         """Record a call that was not made."""

@@ -34,7 +34,6 @@ class AttentionScalingAnalyst(Analyst):
     """
 
     name = "law"
-    summary = "attention KL as a power of G, within and between models"
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """The exponent on each model, and whether pairs of models share one line."""

@@ -28,7 +28,6 @@ class ContrastAnalyst(Analyst):
     """
 
     name = "contrast"
-    summary = "configurations whose order, or ratio, differs between models"
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """The clearest contrasts of every pair of models."""

@@ -24,7 +24,6 @@ class DepthAnalyst(Analyst):
     """Reads the depth trials of each configuration; text windows are the independent samples."""
 
     name = "depth"
-    summary = "growth of the error with depth, and the most sensitive layer"
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """Growth exponents, and layers that are worse than the others."""

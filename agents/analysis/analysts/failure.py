@@ -27,7 +27,6 @@ class FailureAnalyst(Analyst):
     """
 
     name = "failure"
-    summary = "methods that fail or collapse on a model"
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """Groups of trials that fail more often than the rest."""
@@ -37,19 +36,17 @@ class FailureAnalyst(Analyst):
 
     def _of_model(self, model: str, history: History) -> Iterator[tuple[float, Finding]]:
         trials = [r for r in history.records if r.spec.model == model and not r.outdated and _counts(r)]
-        bad = {r.id for r in trials if has_failed(r)}
+        bad = {r.id for r in trials if _has_failed(r)}
         groups: dict[tuple[str, str, int | None], list[TrialRecord]] = defaultdict(list)
         for trial in trials:
             for side, spec in (("keys", trial.spec.kv.key), ("values", trial.spec.kv.value)):
                 if spec.method != "none":  # 16 bit fails through the other side only
                     groups[side, spec.method, spec.bits].append(trial)
         for (side, method, bits), members in sorted(groups.items(), key=str):
-            inside = {r.id for r in members}
-            rest = [r for r in trials if r.id not in inside]
-            hits, others = sum(r.id in bad for r in members), sum(r.id in bad for r in rest)
-            if len(members) < MIN_TRIALS or not rest or not hits:
+            hits = sum(r.id in bad for r in members)
+            if len(members) < MIN_TRIALS or len(members) == len(trials) or not hits:
                 continue
-            p = statistics.fisher(hits, len(members), hits + others, len(trials))
+            p = statistics.fisher(hits, len(members), len(bad), len(trials))
             yield p, self._finding(model, f"{side} in {bits}-bit {method}", members, bad)
 
     def _finding(self, model: str, group: str, members: list[TrialRecord], bad: set[int]) -> Finding:
@@ -66,14 +63,12 @@ class FailureAnalyst(Analyst):
         )
 
 
-def has_failed(record: TrialRecord) -> bool:
+def _has_failed(record: TrialRecord) -> bool:
     """Whether the trial says that its configuration does not work."""
     if record.state == "failed":
         return record.outcome in OWN_FAULT
     metric = record.metrics.get("kld")
-    if metric is None:
-        return False
-    return metric.value - 2 * (metric.stderr or 0.0) > COLLAPSE_KLD
+    return metric is not None and metric.value - 2 * (metric.stderr or 0.0) > COLLAPSE_KLD
 
 
 def _counts(record: TrialRecord) -> bool:

@@ -32,7 +32,6 @@ class InteractionAnalyst(Analyst):
     """
 
     name = "interaction"
-    summary = "a change that helps one model and not another"
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """Changes whose effect differs between models."""

@@ -37,7 +37,6 @@ class PlateauAnalyst(Analyst):
     """
 
     name = "plateau"
-    summary = "recent trials have not improved the best KLD, or the fewest bits, of a model"
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """One finding per model and objective that stands still."""

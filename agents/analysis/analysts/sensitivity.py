@@ -26,7 +26,6 @@ class SensitivityAnalyst(Analyst):
     """
 
     name = "sensitivity"
-    summary = "effect of a single change, all else equal"
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """The clearest effects on every model."""

@@ -26,7 +26,6 @@ class TransferAnalyst(Analyst):
     """Tests the advantages that were predicted before they were measured, at a family-wise error of 5% (Holm)."""
 
     name = "transfer"
-    summary = "what carries over from one model to another"
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """Advantages that carried over, and rank correlations between models."""

@@ -48,7 +48,6 @@ class Role(ABC, Generic[Answer]):
     """One job of the swarm, done by an LLM. `name` is the module's and the prompt file's."""
 
     name: ClassVar[str]
-    job: ClassVar[str]
     answer: type[Answer]
     urgency: ClassVar[int] = 0
     """Who is asked first of those that were asked equally often: the highest. A slow LLM gets to few of them."""

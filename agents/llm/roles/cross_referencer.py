@@ -49,7 +49,6 @@ class CrossReferencerRole(Role[Questions]):
     """Turns an expectation into a judged finding where both sides are measured, else into the trials that decide it."""
 
     name = "cross_referencer"
-    job = "carry differences from one model to another"
     answer = Questions
 
     def task(self, context: ProposalContext) -> Mapping[str, Any]:

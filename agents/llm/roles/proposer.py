@@ -56,7 +56,6 @@ class ProposerRole(Role[Ideas]):
     """Configurations with reasons; what is unlawful, outside the space or already tried is refused with its reason."""
 
     name = "proposer"
-    job = "propose configurations, with a rationale and a prediction"
     urgency = 1
     answer = Ideas
 

@@ -35,7 +35,6 @@ class ScoutRole(Role[Observations]):
     """Comparisons within a model; invented trials and effects that the data does not show are refused."""
 
     name = "scout"
-    job = "point at differences that matter, and say why"
     answer = Observations
 
     def task(self, context: ProposalContext) -> Mapping[str, Any]:

@@ -25,7 +25,6 @@ class ScribeRole(Role[Sentences]):
     """Sentences are judged one by one; a refused one is left out and its reason is recorded."""
 
     name = "scribe"
-    job = "say in plain words what was found"
     answer = Sentences
 
     def task(self, context: ProposalContext) -> Mapping[str, Any]:

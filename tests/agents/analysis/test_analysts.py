@@ -46,7 +46,6 @@ def test_contract(name, make_lab, infos, simulate) -> None:
     analyst = analysts()[name]()
     assert isinstance(analyst, Analyst)
     assert analyst.name == name
-    assert analyst.summary
     for law in (lambda spec: 0.0, lambda spec: 1.5 * (spec.kv.key.rotation == "hadamard") * (spec.model == "beta")):
         seen = history(make_lab(law=law))
         findings = analyst.analyse(seen, named(infos))
