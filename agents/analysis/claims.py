@@ -1,7 +1,7 @@
 """Testable claims: what a finding says, in a form that code can evaluate again on other data.
 
 Analysts, LLM roles and published claims state their comparisons as a `Claim`; the judge reads it back from the key
-of the finding. Configurations are named by their keys, models by their names (long ones by digits).
+of the finding. In findings' keys configurations are named by their keys, models by their names (long ones by digits).
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ class Claim:
     - contrast: the ratio of the first to the second is lower on `models[0]` than on `models[1]`.
     - threshold: how large the metric of the one configuration is.
     - growth: with which exponent the metric grows with the number of quantized layers, given as `points`.
-    - law: with which exponent the attention's KL grows with G, measured in the same trials.
+    - law: with which exponent the metric grows with G, which is measured in the same trials.
 
-    `models` are tokens, `configurations` are keys.
+    `models` are tokens, `configurations` are keys; in published claims, where models may need different
+    specifications for the same part of a test, they are the names of the parts.
     """
 
     relation: Relation

@@ -39,18 +39,23 @@ class Case:
             for place, spec in self.specs.items():
                 yield place, spec.model_copy(update={"replicate": replicate, "seed": replicate})
 
-    def effect(self, records: Sequence[TrialRecord]) -> Effect | None:
-        """What completed trials of the case show; None when it cannot be told."""
+    @property
+    def test(self) -> Claim:
+        """What the trials are evaluated by."""
         test = self.claim.test
         metric = "attention_kl" if test == "law" else self.claim.metric
-        measured: dict[Place, ConfigResult] = {}
-        for place, spec in self.specs.items():
-            found = results.pool(records, metric, spec.protocol).get((spec.model, config_key(spec)))
-            if found is not None:
-                measured[place] = found
         parts = ("a", "b") if test in ("pair", "contrast") else tuple(part for _, part in self.specs)
         points = tuple(map(float, parts)) if test == "growth" else ()
-        return Claim(test, metric, parts, tuple(map(token, self.models)), points).evaluate(measured)
+        return Claim(test, metric, parts, tuple(map(token, self.models)), points)
+
+    def effect(self, records: Sequence[TrialRecord]) -> Effect | None:
+        """What completed trials of the case show; None when it cannot be told."""
+        measured: dict[Place, ConfigResult] = {}
+        for place, spec in self.specs.items():
+            found = results.pool(records, self.test.metric, spec.protocol).get((spec.model, config_key(spec)))
+            if found is not None:
+                measured[place] = found
+        return self.test.evaluate(measured)
 
 
 class AgendaPlan:
@@ -109,7 +114,7 @@ class AgendaPlan:
             identity = f"{PREFIX}{self.agenda.name}:{case.claim.id}:{':'.join(map(token, case.models))}"
             found.append(
                 Finding(
-                    kind="contrast" if case.claim.test == "contrast" else "sensitivity",
+                    kind=case.test.kind,
                     key=identity[:200],
                     statement=f"{case.claim.says} (on {' against '.join(case.models)}).",
                     models=case.models,
