@@ -17,7 +17,6 @@ class WorstDefault(Analyst):
     """The default configuration with the largest KLD of each model, with an interval of two standard errors."""
 
     name = "worst_default"
-    summary = "the default configuration that harms a model most"
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """One finding per model with at least three measured defaults."""
