@@ -1,4 +1,4 @@
-"""Where and with what a measurement was made. Knows no experiments."""
+"""Where and with what a measurement was made."""
 
 from __future__ import annotations
 

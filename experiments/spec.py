@@ -1,4 +1,4 @@
-"""What one trial is and what it returned. Pure data: knows no models, stores or agents."""
+"""What one trial is and what it returned."""
 
 from __future__ import annotations
 

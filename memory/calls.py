@@ -1,4 +1,4 @@
-"""LLM calls with their cost. Knows the agent_calls table and settles the ledger with it."""
+"""Calls of LLMs with their cost, recorded together with the ledger's entries."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sqlalchemy import insert, select
 from swarm.memory import ledger, text
 from swarm.memory.database import Database
 from swarm.memory.records import AgentCall, AgentCallRecord, Reservation
+from swarm.memory.rows import matching, read
 from swarm.memory.tables import agent_calls
 
 
@@ -46,20 +47,7 @@ class AgentCalls:
 
     def list(self, campaign_id: int | None = None, *, role: str | None = None) -> list[AgentCallRecord]:
         """Calls, oldest first."""
-        query = select(agent_calls).order_by(agent_calls.c.id)
-        if campaign_id is not None:
-            query = query.where(agent_calls.c.campaign_id == campaign_id)
-        if role is not None:
-            query = query.where(agent_calls.c.role == role)
+        wanted = {agent_calls.c.campaign_id: campaign_id, agent_calls.c.role: role}
         with self._database.read() as connection:
-            rows = connection.execute(query).mappings().all()
-        fields = AgentCall.model_fields
-        return [
-            AgentCallRecord(
-                id=row["id"],
-                campaign_id=row["campaign_id"],
-                call=AgentCall(**{name: row[name] for name in fields}),
-                created_at=row["created_at"],
-            )
-            for row in rows
-        ]
+            rows = connection.execute(matching(select(agent_calls), wanted).order_by(agent_calls.c.id)).all()
+        return [read(AgentCallRecord, row, call=read(AgentCall, row)) for row in rows]

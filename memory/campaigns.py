@@ -1,4 +1,4 @@
-"""Campaigns: settings, budget and state of one launch. Knows the campaigns table and opens the ledger's accounts."""
+"""Campaigns: settings, budget and state of one launch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from swarm.memory.database import Database
 from swarm.memory.errors import ConflictError
 from swarm.memory.events import record
 from swarm.memory.records import Budget, CampaignRecord, CampaignState
+from swarm.memory.rows import read
 from swarm.memory.tables import campaigns
 from swarm.memory.types import utc_now
 
@@ -94,14 +95,4 @@ class Campaigns:
 
 
 def _record(row: Row[Any]) -> CampaignRecord:
-    return CampaignRecord(
-        id=row.id,
-        name=row.name,
-        settings=row.settings,
-        seed=row.seed,
-        budget=Budget.model_validate(row.budget),
-        state=row.state,
-        next_number=row.next_number,
-        created_at=row.created_at,
-        finished_at=row.finished_at,
-    )
+    return read(CampaignRecord, row, budget=Budget.model_validate(row.budget))

@@ -1,4 +1,4 @@
-"""Copies a whole store: SQLite page by page, PostgreSQL row by row into a SQLite file. Knows all tables."""
+"""Copies a whole store: SQLite page by page, PostgreSQL row by row into a SQLite file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One database, whichever it is: transactions, batches and the rule of one writer per process. Knows no tables."""
+"""One database, whichever it is: transactions, batches and the rule of one writer per process."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class StoreFullError(StoreError, DiskFullError):
 
 
 class StoreBusyError(StoreError):
-    """Another process held the database for longer than the patience of this one."""
+    """Another process held the database for longer than this one waits."""
 
 
 class ConflictError(StoreError):

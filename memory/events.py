@@ -1,4 +1,4 @@
-"""The log of what happened to campaigns and trials. Knows the events table alone."""
+"""The log of what happened to campaigns and trials."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select
 from swarm.memory import text
 from swarm.memory.database import Database
 from swarm.memory.records import Event
+from swarm.memory.rows import matching
 from swarm.memory.tables import events
 
 _INSERT = insert(events).returning(events.c.id)
@@ -67,11 +68,8 @@ class Events:
 
         With `newest` and a limit: the last ones, still in order.
         """
-        query = select(events).where(events.c.id > after)
-        if campaign_id is not None:
-            query = query.where(events.c.campaign_id == campaign_id)
-        if trial_id is not None:
-            query = query.where(events.c.trial_id == trial_id)
+        wanted = {events.c.campaign_id: campaign_id, events.c.trial_id: trial_id}
+        query = matching(select(events).where(events.c.id > after), wanted)
         if kind is not None:
             query = query.where(
                 events.c.kind.startswith(kind, autoescape=True) if kind.endswith(".") else events.c.kind == kind

@@ -1,4 +1,4 @@
-"""Writes rows to files: JSON, JSON lines, CSV, Parquet. Knows formats; asks no questions but for all trials."""
+"""Writes rows to files: JSON, JSON lines, CSV, Parquet."""
 
 from __future__ import annotations
 
@@ -39,9 +39,16 @@ def write(columns: Sequence[str], rows: Rows, path: Path) -> int:
     if writer is None:
         raise UsageError(f"{path.name} does not say its format.", f"End its name in {', '.join(_FILES)}.")
     partial = path.with_name(f".{path.name}.partial")
-    counted = _Counted(rows)
+    count = 0
+
+    def counted() -> Iterator[Any]:
+        nonlocal count
+        for row in rows:
+            count += 1
+            yield row
+
     try:
-        writer(partial, columns, counted)
+        writer(partial, columns, counted())
         partial.replace(path)
     except OSError as error:
         raise StoreError(
@@ -49,7 +56,7 @@ def write(columns: Sequence[str], rows: Rows, path: Path) -> int:
         ) from error
     finally:
         partial.unlink(missing_ok=True)
-    return counted.count
+    return count
 
 
 def trials(store: Store, path: Path, campaign_id: int | None = None) -> int:
@@ -84,26 +91,11 @@ def _records(store: Store, campaign_id: int | None) -> Iterator[Any]:
         last = ids[-1]
 
 
-class _Counted:
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-        self.count = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        for row in self._rows:
-            self.count += 1
-            yield row
-
-
-def _write_csv(file: Any, columns: Sequence[str], rows: Rows) -> None:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-
-
 def _csv_file(path: Path, columns: Sequence[str], rows: Rows) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        _write_csv(file, columns, rows)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def _jsonl_file(path: Path, columns: Sequence[str], rows: Rows) -> None:

@@ -1,20 +1,42 @@
-"""Findings with their evidence, and the search over them. Knows findings, evidence and full text."""
+"""Findings with their evidence, and the search over them: FTS5 on SQLite, a GIN index on PostgreSQL."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import text as sql
 
 from swarm.kernels.errors import UnknownNameError, UsageError
-from swarm.memory import fulltext, text
+from swarm.memory import text
 from swarm.memory.database import Database
 from swarm.memory.events import record
 from swarm.memory.records import UNFINISHED, Effect, Finding, FindingRecord, FindingStatus
+from swarm.memory.rows import matching, read
 from swarm.memory.tables import evidence, findings, trials
 from swarm.memory.types import utc_now
+
+_SQLITE_SEARCH = "SELECT rowid FROM findings_fts WHERE findings_fts MATCH :words ORDER BY rank LIMIT :limit"
+
+_POSTGRESQL_SEARCH = """
+SELECT id FROM findings WHERE findings_text(statement, key, models, author) @@ to_tsquery('english', :words)
+ORDER BY ts_rank(findings_text(statement, key, models, author), to_tsquery('english', :words)) DESC, id LIMIT :limit
+"""
+
+
+class _Search(NamedTuple):
+    query: str
+    phrase: Callable[[list[str]], str]
+
+
+# Quoted and restricted to letters and digits, a term cannot be an operator of either query language.
+_SEARCH = {
+    "sqlite": _Search(_SQLITE_SEARCH, lambda terms: " AND ".join(f'"{term}"*' for term in terms)),
+    "postgresql": _Search(_POSTGRESQL_SEARCH, lambda terms: " & ".join(f"'{term}':*" for term in terms)),
+}
 
 
 class Findings:
@@ -71,10 +93,8 @@ class Findings:
     def search(self, words: str, campaign_id: int | None = None, *, limit: int = 50) -> list[FindingRecord]:
         """Findings that hold all the words (or words that start like them), best match first."""
         with self._database.read() as connection:
-            ids = fulltext.search(connection, words, 10 * limit)
-            query = select(findings).where(findings.c.id.in_(ids))
-            if campaign_id is not None:
-                query = query.where(findings.c.campaign_id == campaign_id)
+            ids = _found(connection, words, 10 * limit)
+            query = matching(select(findings).where(findings.c.id.in_(ids)), {findings.c.campaign_id: campaign_id})
             rank = {identity: place for place, identity in enumerate(ids)}
             rows = sorted(connection.execute(query).all(), key=lambda row: rank[row.id])
             return _records(connection, rows[:limit])
@@ -89,14 +109,9 @@ class Findings:
     ) -> list[FindingRecord]:
         """Findings in order of their first appearance."""
         query = select(findings).order_by(findings.c.id).limit(limit)
-        if campaign_id is not None:
-            query = query.where(findings.c.campaign_id == campaign_id)
-        if status is not None:
-            query = query.where(findings.c.status == status)
-        if kind is not None:
-            query = query.where(findings.c.kind == kind)
+        wanted = {findings.c.campaign_id: campaign_id, findings.c.status: status, findings.c.kind: kind}
         with self._database.read() as connection:
-            return _records(connection, connection.execute(query).all())
+            return _records(connection, connection.execute(matching(query, wanted)).all())
 
 
 def _columns(finding: Finding) -> dict[str, Any]:
@@ -154,23 +169,7 @@ def _evidence(connection: Connection, ids: Sequence[int]) -> dict[int, list[int]
 def _records(connection: Connection, rows: Sequence[Row[Any]]) -> list[FindingRecord]:
     known = _evidence(connection, [row.id for row in rows])
     return [
-        FindingRecord(
-            id=row.id,
-            campaign_id=row.campaign_id,
-            finding=Finding(
-                kind=row.kind,
-                key=row.key,
-                statement=row.statement,
-                models=tuple(row.models),
-                effect=_effect(row),
-                evidence=tuple(known[row.id]),
-                status=row.status,
-                author=row.author,
-            ),
-            revision=row.revision,
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-        )
+        read(FindingRecord, row, finding=read(Finding, row, effect=_effect(row), evidence=tuple(known[row.id])))
         for row in rows
     ]
 
@@ -181,3 +180,13 @@ def _effect(row: Row[Any]) -> Effect | None:
     return Effect(
         name=row.effect_name, value=row.effect_value, low=row.effect_low, high=row.effect_high, unit=row.effect_unit
     )
+
+
+def _found(connection: Connection, words: str, limit: int) -> list[int]:
+    """Ids of the findings that hold all words, or words that begin so, best first."""
+    terms = re.findall(r"[^\W_]+", text.clean(words, 500))[:20]
+    if not terms:
+        return []
+    dialect = _SEARCH[connection.dialect.name]
+    found = connection.execute(sql(dialect.query), {"words": dialect.phrase(terms), "limit": limit})
+    return [int(row[0]) for row in found]

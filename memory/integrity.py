@@ -1,4 +1,4 @@
-"""Checks that a store is sound and that its parts agree with each other. Knows the rules; repairs nothing."""
+"""Checks that a store is sound and that its parts agree with each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The budget ledger: reserved before spending, settled after, never over. Knows accounts; knows no trials.
+"""The budget ledger: reserved before spending, settled after, never over.
 
 Amounts are whole millionths, so that an account always equals the sum of its reservations exactly.
 """
@@ -14,9 +14,9 @@ from sqlalchemy import Connection, Double, Row, bindparam, insert, or_, select, 
 from swarm.kernels.errors import UsageError
 from swarm.memory import events, text
 from swarm.memory.database import Database
-from swarm.memory.dialects import portions, upsert
 from swarm.memory.errors import BudgetError, StoreError
 from swarm.memory.records import Account, Budget, Reservation
+from swarm.memory.rows import portions, read, upsert
 from swarm.memory.tables import budgets, campaigns, reservations
 from swarm.memory.types import MICRO, Amount, epoch_now, to_micro, utc_now
 
@@ -224,22 +224,18 @@ def settle_trials(connection: Connection, costs: Sequence[TrialCost]) -> None:
     close(connection, rows, {row.id: row.amount for row in rows}, unreserved=worked)
 
 
-def settle_one(connection: Connection, reservation: Reservation, spent: float) -> None:
+def settle_one(connection: Connection, reservation: Reservation, spent: float, state: str = "settled") -> None:
     """Close a reservation inside a running transaction.
 
     Raises:
         StoreError: it was closed before.
     """
     _check(reservation.kind, spent)
-    close(connection, _held(connection, reservation), {reservation.id: spent})
-
-
-def _held(connection: Connection, reservation: Reservation) -> Sequence[Row[Any]]:
     query = select(reservations).where(reservations.c.id == reservation.id, reservations.c.state == "held")
     rows = connection.execute(query).all()
     if not rows:
         raise StoreError("the reservation was settled or released before.", "Close every reservation once.")
-    return rows
+    close(connection, rows, {reservation.id: spent}, state)
 
 
 class Ledger:
@@ -293,7 +289,7 @@ class Ledger:
         """
         with self._database.write() as connection:
             lock(connection, reservation.campaign_id)
-            close(connection, _held(connection, reservation), {}, state="released")
+            settle_one(connection, reservation, 0.0, "released")
 
     def forfeit_expired(self, campaign_id: int) -> int:
         """Count reservations that nobody settled in time as spent in full: whether they were cannot be known.
@@ -330,7 +326,6 @@ class Ledger:
 
     def accounts(self, campaign_id: int) -> list[Account]:
         """All accounts of a campaign: by kind, the whole campaign first, then its roles."""
-        query = select(budgets.c.kind, budgets.c.role, budgets.c.cap, budgets.c.reserved, budgets.c.spent)
-        query = query.where(budgets.c.campaign_id == campaign_id).order_by(budgets.c.kind, budgets.c.role)
+        query = select(budgets).where(budgets.c.campaign_id == campaign_id).order_by(budgets.c.kind, budgets.c.role)
         with self._database.read() as connection:
-            return [Account(**row) for row in connection.execute(query).mappings()]
+            return [read(Account, row) for row in connection.execute(query)]

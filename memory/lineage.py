@@ -1,7 +1,7 @@
 """Where everything came from: the graph proposal -> trial -> finding -> proposal, with summaries and reviews.
 
-Knows edges and their direction; draws nothing. Edges lead from what was there to what was made of it later, and a
-finding is one node per revision that something refers to, so circles cannot arise.
+Edges lead from what was there to what was made of it later, and a finding is one node per revision that something
+refers to, so circles cannot arise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Facts about the models that trials ran on, so that questions about depth need no model. Knows the models table."""
+"""Facts about the models that trials ran on, so that questions about depth need no model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from swarm.memory import text
 from swarm.memory.database import Database
-from swarm.memory.dialects import upsert
+from swarm.memory.rows import upsert
 from swarm.memory.tables import models
 
 

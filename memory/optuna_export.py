@@ -1,4 +1,4 @@
-"""Writes a campaign into an Optuna RDB, so that optuna-dashboard and Optuna's tools open it. Knows Optuna's trials."""
+"""Writes a campaign into an Optuna RDB, so that optuna-dashboard and Optuna's tools open it."""
 
 from __future__ import annotations
 

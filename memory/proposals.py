@@ -1,26 +1,28 @@
-"""What was proposed, by whom, from which findings, and with which prediction. Knows no results."""
+"""What was proposed, by whom, from which findings, and what was predicted of it."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
-from sqlalchemy import Connection, Row, Select, insert, select
+from sqlalchemy import Connection, Row, insert, select, update
 
 from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.memory import text
 from swarm.memory.database import Database
-from swarm.memory.records import Prediction, Proposal, ProposalRecord
+from swarm.memory.events import record
+from swarm.memory.records import Prediction, PredictionRecord, Proposal, ProposalRecord, Verdict
+from swarm.memory.rows import matching, read
 from swarm.memory.tables import findings, predictions, proposal_parents, proposals, trials
+from swarm.memory.types import utc_now
 
+_SCORED = select(predictions, trials.c.campaign_id, trials.c.proposer).join(
+    trials, trials.c.id == predictions.c.trial_id
+)
 _INSERT = insert(proposals).returning(proposals.c.id)
 
 
-def write(
-    connection: Connection, campaign_id: int, number: int, proposal: Proposal, trial_id: int | None, refused: str = ""
-) -> int:
-    """Add a proposal inside a running transaction; returns its id.
+def write(connection: Connection, campaign_id: int, number: int, proposal: Proposal, trial_id: int) -> int:
+    """Add the proposal of a trial inside a running transaction; returns its id.
 
     Raises:
         UsageError: a parent finding or the prediction's reference trial does not exist.
@@ -32,12 +34,12 @@ def write(
         "proposer": text.name(proposal.proposer, 64),
         "arm": proposal.arm,
         "rationale": text.clean(proposal.rationale),
-        "refused": text.clean(refused),
+        "refused": "",
     }
     identity = int(connection.execute(_INSERT, row).scalar_one())
     if proposal.parents:
         _write_parents(connection, identity, set(proposal.parents))
-    if proposal.prediction is not None and trial_id is not None:
+    if proposal.prediction is not None:
         _write_prediction(connection, trial_id, proposal.prediction)
     return identity
 
@@ -74,52 +76,88 @@ class Proposals:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def refuse(self, campaign_id: int, number: int, proposal: Proposal, reason: str) -> int:
-        """Record a proposal that will not run, with the reason; returns the proposal's id."""
-        with self._database.write() as connection:
-            return write(connection, campaign_id, number, proposal, None, reason)
-
     def get(self, proposal_id: int) -> ProposalRecord:
         """A proposal by id.
 
         Raises:
             UnknownNameError: there is none.
         """
+        parents = select(proposal_parents.c.finding_id).where(proposal_parents.c.proposal_id == proposal_id)
         with self._database.read() as connection:
-            found = _records(connection, select(proposals).where(proposals.c.id == proposal_id))
-        if not found:
-            raise UnknownNameError("proposal", str(proposal_id))
-        return found[0]
+            row = connection.execute(select(proposals).where(proposals.c.id == proposal_id)).one_or_none()
+            if row is None:
+                raise UnknownNameError("proposal", str(proposal_id))
+            found = connection.execute(parents.order_by(proposal_parents.c.finding_id)).scalars()
+            return read(ProposalRecord, row, parents=tuple(found))
 
-    def list(self, campaign_id: int | None = None, *, refused: bool | None = None) -> list[ProposalRecord]:
-        """Proposals, oldest first: all, those that were refused, or those that became trials."""
-        query = select(proposals).order_by(proposals.c.id)
-        if campaign_id is not None:
-            query = query.where(proposals.c.campaign_id == campaign_id)
-        if refused is not None:
-            query = query.where(proposals.c.trial_id.is_(None) if refused else proposals.c.trial_id.is_not(None))
+
+def predicted(row: Row[Any]) -> Prediction:
+    """The prediction that a row of its table holds."""
+    return read(Prediction, row, reference=row.reference_id)
+
+
+class Predictions:
+    """`store.predictions`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def score(
+        self,
+        trial_id: int,
+        verdict: Verdict,
+        *,
+        observed: float | None = None,
+        low: float | None = None,
+        high: float | None = None,
+        by: str = "referee",
+    ) -> None:
+        """Record how the prediction about a trial came out.
+
+        Args:
+            trial_id: the trial it was registered for.
+            verdict: confirmed, refuted, inconclusive; open takes a score back.
+            observed: the measured value, or ratio to the reference trial.
+            low: lower end of its confidence interval.
+            high: upper end.
+            by: who scored it.
+
+        Raises:
+            UnknownNameError: that trial has no prediction.
+        """
+        if verdict not in get_args(Verdict):
+            raise UsageError(f"unknown verdict {verdict!r}.", f"Known: {', '.join(get_args(Verdict))}.")
+        values = {"verdict": verdict, "observed": observed, "low": low, "high": high, "scored_by": text.name(by, 64)}
+        with self._database.write() as connection:
+            statement = update(predictions).where(predictions.c.trial_id == trial_id)
+            done = connection.execute(statement.values(**values, scored_at=utc_now())).rowcount
+            if done:
+                row = connection.execute(_SCORED.where(trials.c.id == trial_id)).one()
+                what = {"observed": observed, "low": low, "high": high}
+                record(
+                    connection,
+                    f"prediction.{verdict}",
+                    _told(row),
+                    campaign_id=row.campaign_id,
+                    trial_id=trial_id,
+                    data=what,
+                )
+        if not done:
+            raise UnknownNameError("prediction of trial", str(trial_id))
+
+    def list(self, campaign_id: int | None = None, *, verdict: Verdict | None = None) -> list[PredictionRecord]:
+        """Predictions in order of their trials; verdict `open` are those not scored yet."""
+        query = matching(_SCORED, {trials.c.campaign_id: campaign_id, predictions.c.verdict: verdict})
         with self._database.read() as connection:
-            return _records(connection, query)
+            rows = connection.execute(query.order_by(predictions.c.trial_id)).all()
+        return [read(PredictionRecord, row, prediction=predicted(row), scored_by=row.scored_by or "") for row in rows]
 
 
-def _records(connection: Connection, query: Select[Any]) -> list[ProposalRecord]:
-    rows: Sequence[Row[Any]] = connection.execute(query).all()
-    parents: dict[int, list[int]] = defaultdict(list)
-    mine = select(proposal_parents).where(proposal_parents.c.proposal_id.in_([row.id for row in rows]))
-    for row in connection.execute(mine.order_by(proposal_parents.c.finding_id)):
-        parents[row.proposal_id].append(row.finding_id)
-    return [
-        ProposalRecord(
-            id=row.id,
-            campaign_id=row.campaign_id,
-            trial_id=row.trial_id,
-            number=row.number,
-            proposer=row.proposer,
-            arm=row.arm,
-            rationale=row.rationale,
-            refused=row.refused,
-            parents=tuple(parents[row.id]),
-            created_at=row.created_at,
-        )
-        for row in rows
-    ]
+def _told(row: Row[Any]) -> str:
+    """A scored prediction in a few words."""
+    times = "" if row.reference_id is None else f" times that of trial {row.reference_id}"
+    text = f"{row.proposer} predicted {row.metric} {row.comparator} {row.threshold:.3g}{times} for trial {row.trial_id}"
+    if row.observed is None:
+        return f"{text}, which cannot be told from what was measured."
+    interval = "" if row.low is None or row.high is None else f" [{row.low:.3g}, {row.high:.3g}]"
+    return f"{text}; it is {row.observed:.3g}{interval}."

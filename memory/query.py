@@ -1,4 +1,4 @@
-"""Questions in SQL that can read and nothing else, bounded in time and in rows. Knows no tables.
+"""Questions in SQL that can read and nothing else, bounded in time and in rows.
 
 Read-only by construction, not by looking at the text: SQLite opens the file in mode `ro` under an authorizer that
 lets pass reads alone; PostgreSQL runs the text as the query of a cursor in a read-only transaction, unless its plan
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.kernels.errors import UsageError
-from swarm.memory import plans, sqlite
+from swarm.memory import postgresql, sqlite
 from swarm.memory.errors import StoreError, describe
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def _fetch(connection: psycopg.Connection[Any], sql: str, limit: int) -> tuple[l
     # The first query takes the snapshot, after which a transaction cannot be made to write any more.
     connection.execute("SELECT 1")
     # A cursor's query can only be a SELECT, VALUES or WITH that reads; prepared, it can only be one statement.
-    acting = plans.acting(connection, b"DECLARE answer NO SCROLL CURSOR FOR " + sql.encode())
+    acting = postgresql.acting(connection, b"DECLARE answer NO SCROLL CURSOR FOR " + sql.encode())
     if acting is None:
         raise StoreError("the PostgreSQL server does not show what a query calls.", "Query without a proxy in between.")
     if acting:

@@ -1,4 +1,4 @@
-"""What the shared memory holds, as value types. Knows no database."""
+"""What the shared memory holds, as value types."""
 
 from __future__ import annotations
 

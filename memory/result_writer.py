@@ -13,9 +13,9 @@ from swarm.experiments.spec import Environment, Failure, Measurement
 from swarm.memory import front, ledger, text
 from swarm.memory.claim_queue import NO_LEASE, refuse
 from swarm.memory.database import Database
-from swarm.memory.dialects import portions, upsert
 from swarm.memory.events import record
 from swarm.memory.records import Lease, TrialRecord, TrialState
+from swarm.memory.rows import portions, upsert
 from swarm.memory.tables import GROUP, arrays, environments, measurements, trials
 from swarm.memory.types import Document, epoch_now, utc_now
 

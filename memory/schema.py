@@ -1,4 +1,4 @@
-"""Which schema a database has, and bringing it to ours. Knows revisions; knows no rows."""
+"""Which schema a database has, and bringing it to ours."""
 
 from __future__ import annotations
 
@@ -109,11 +109,11 @@ def upgrade(target: Database) -> None:
 
 def _prepare(target: Database) -> None:
     # Both stand in the file's header and cannot be set inside a transaction. The mark comes first: in WAL mode it
-    # would stay in the log, and whoever looks at the file meanwhile would take it for a stranger's.
+    # would stay in the log, and whoever looks at the file meanwhile would take it for another program's.
     with translated(target.place), target.engine.connect() as connection:
         raw: Any = connection.connection.dbapi_connection
-        sqlite.patiently(partial(raw.execute, f"PRAGMA application_id={sqlite.APPLICATION_ID}"))
-        sqlite.patiently(partial(raw.execute, "PRAGMA journal_mode=WAL"))
+        sqlite.when_unlocked(partial(raw.execute, f"PRAGMA application_id={sqlite.APPLICATION_ID}"))
+        sqlite.when_unlocked(partial(raw.execute, "PRAGMA journal_mode=WAL"))
 
 
 def _migrate(connection: Connection, revision: str | None) -> None:

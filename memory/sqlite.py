@@ -1,4 +1,4 @@
-"""SQLite as a store: engine, pragmas, locking, file checks. Knows files and pragmas; knows no tables."""
+"""SQLite as a store: engine, pragmas, locking, file checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from swarm.memory.errors import ForeignStoreError, StoreError
 APPLICATION_ID = 0x6B765357
 """`kvSW` in the file's header says that a database is one of ours."""
 
-PATIENCE = 60.0
+LOCK_TIMEOUT = 60.0
 """Seconds that a write waits for the other processes' writes."""
 
 _MAGIC = b"SQLite format 3\x00"
@@ -126,16 +126,16 @@ def begin(connection: Connection, *, write: bool) -> None:
     fairer between many processes.
     """
     raw: Any = connection.connection.dbapi_connection
-    patiently(lambda: raw.execute("BEGIN IMMEDIATE" if write else "BEGIN"))
+    when_unlocked(lambda: raw.execute("BEGIN IMMEDIATE" if write else "BEGIN"))
 
 
-def patiently(action: Callable[[], object]) -> None:
+def when_unlocked(action: Callable[[], object]) -> None:
     """Do something that needs a lock, again and again until it is free.
 
     Raises:
-        sqlite3.OperationalError: it was not free within `PATIENCE`, or something else failed.
+        sqlite3.OperationalError: it was not free within `LOCK_TIMEOUT`, or something else failed.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
             action()

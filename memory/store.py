@@ -19,9 +19,8 @@ from swarm.memory.external_proposals import ExternalProposals
 from swarm.memory.findings import Findings
 from swarm.memory.ledger import Ledger
 from swarm.memory.models import Models
-from swarm.memory.predictions import Predictions
 from swarm.memory.proposal_lock import ProposalLock
-from swarm.memory.proposals import Proposals
+from swarm.memory.proposals import Predictions, Proposals
 from swarm.memory.records import Lease, Proposal, TrialRecord
 from swarm.memory.result_writer import Done, ResultWriter
 from swarm.memory.summaries import Summaries

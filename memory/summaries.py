@@ -1,4 +1,4 @@
-"""Summaries and what people said of them. Knows summaries, their evidence and reviews."""
+"""Summaries with their evidence, and what people said of them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from swarm.memory.database import Database
 from swarm.memory.events import record
 from swarm.memory.findings import check_evidence
 from swarm.memory.records import ReviewState, Summary, SummaryRecord
+from swarm.memory.rows import matching, read
 from swarm.memory.tables import reviews, summaries, summary_evidence
 
 
@@ -58,13 +59,9 @@ class Summaries:
 
     def list(self, campaign_id: int | None = None, *, state: ReviewState | None = None) -> list[SummaryRecord]:
         """Summaries, oldest first."""
-        query = select(summaries).order_by(summaries.c.id)
-        if campaign_id is not None:
-            query = query.where(summaries.c.campaign_id == campaign_id)
-        if state is not None:
-            query = query.where(summaries.c.state == state)
+        query = matching(select(summaries), {summaries.c.campaign_id: campaign_id, summaries.c.state: state})
         with self._database.read() as connection:
-            return _records(connection, connection.execute(query).all())
+            return _records(connection, connection.execute(query.order_by(summaries.c.id)).all())
 
     def review(self, summary_id: int, state: ReviewState, reviewer: str, note: str = "") -> SummaryRecord:
         """Record what a person said; a later review overrides an earlier one, and both stay.
@@ -104,15 +101,12 @@ def _records(connection: Connection, rows: Sequence[Row[Any]]) -> list[SummaryRe
         for row in connection.execute(select(reviews).where(reviews.c.summary_id.in_(ids)).order_by(reviews.c.id))
     }
     return [
-        SummaryRecord(
-            id=row.id,
-            campaign_id=row.campaign_id,
-            summary=Summary(
-                title=row.title, text=row.text, evidence=tuple(cited[row.id]), author=row.author, state=row.state
-            ),
+        read(
+            SummaryRecord,
+            row,
+            summary=read(Summary, row, evidence=tuple(cited[row.id])),
             note=latest[row.id].note if row.id in latest else "",
             reviewer=latest[row.id].reviewer if row.id in latest else "",
-            created_at=row.created_at,
             reviewed_at=latest[row.id].created_at if row.id in latest else None,
         )
         for row in rows

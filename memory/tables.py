@@ -1,6 +1,6 @@
 """The tables of the shared memory, one for every kind of thing that is remembered.
 
-Knows columns, keys and indexes. Migrations build them; a test holds the two equal.
+New stores get them as they are here, older ones by migrations; a test holds the two equal.
 """
 
 from __future__ import annotations
@@ -39,12 +39,20 @@ def _id() -> Column[Any]:
     return Column("id", Key, primary_key=True, autoincrement=True)
 
 
+def _required(kind: Any, *names: str) -> list[Column[Any]]:
+    return [Column(name, kind, nullable=False) for name in names]
+
+
+def _optional(kind: Any, *names: str) -> list[Column[Any]]:
+    return [Column(name, kind) for name in names]
+
+
 def _created() -> Column[Any]:
     return Column("created_at", UtcTime, nullable=False, default=utc_now())
 
 
-def _to(target: str, *, nullable: bool = False, primary: bool = False, name: str = "") -> Column[Any]:
-    column = name or target.split(".")[0].removesuffix("s") + "_id"
+def _to(target: str, *, nullable: bool = False, primary: bool = False) -> Column[Any]:
+    column = target.split(".")[0].removesuffix("s") + "_id"
     return Column(column, Key, ForeignKey(target), nullable=nullable, primary_key=primary)
 
 
@@ -60,8 +68,7 @@ campaigns = Table(
     Column("next_number", Integer, nullable=False, default=0),
     Column("turn_owner", String(200)),
     Column("turn_token", BigInteger, nullable=False, default=0),
-    Column("turn_at", Double),
-    Column("turn_expires", Double),
+    *_optional(Double, "turn_at", "turn_expires"),
     _created(),
     Column("finished_at", UtcTime),
 )
@@ -92,8 +99,7 @@ trials = Table(
     _to("campaigns.id"),
     Column("number", Integer, nullable=False),
     Column("fingerprint", String(64), nullable=False),
-    Column("spec", Document, nullable=False),
-    Column("versions", Document, nullable=False),
+    *_required(Document, "spec", "versions"),
     Column("state", String(16), nullable=False),
     Column("outcome", String(32), nullable=False, default=""),
     Column("message", Text, nullable=False, default=""),
@@ -101,28 +107,15 @@ trials = Table(
     Column("proposer", String(64), nullable=False),
     Column("arm", String(16), nullable=False),
     # Copied out of `spec`, so that questions need no JSON functions.
-    Column("model", String(200), nullable=False),
-    Column("protocol", String(64), nullable=False),
-    Column("protocol_version", Integer, nullable=False),
-    Column("rung", Integer, nullable=False),
-    Column("context", Integer, nullable=False),
-    Column("replicate", Integer, nullable=False),
+    *_required(String(200), "model", "key_label", "value_label", "configuration"),
+    *_required(String(64), "protocol", "key_method", "value_method"),
+    *_required(Integer, "protocol_version", "rung", "context", "replicate"),
+    *_optional(Integer, "key_bits", "value_bits", "first_layer", "last_layer", "n_quantized"),
     Column("logit_gain", Double, nullable=False),
     Column("device", String(16), nullable=False),
-    Column("key_method", String(64), nullable=False),
-    Column("key_bits", Integer),
-    Column("key_label", String(200), nullable=False),
-    Column("value_method", String(64), nullable=False),
-    Column("value_bits", Integer),
-    Column("value_label", String(200), nullable=False),
-    Column("configuration", String(200), nullable=False),
     Column("configuration_id", String(32), nullable=False),
-    Column("first_layer", Integer),
-    Column("last_layer", Integer),
-    Column("n_quantized", Integer),
     # Copied out of `measurements` (triggers keep them equal), so that rankings read one index.
-    Column("kld", Double),
-    Column("bits_per_value", Double),
+    *_optional(Double, "kld", "bits_per_value"),
     _to("environments.id", nullable=True),
     Column("seconds", Double, nullable=False, default=0.0),
     Column("timings", Document),
@@ -131,11 +124,9 @@ trials = Table(
     # The lease. `lease_token` only grows: a write under an older token is refused.
     Column("lease_owner", String(200)),
     Column("lease_token", BigInteger, nullable=False, default=0),
-    Column("lease_at", Double),
-    Column("lease_expires", Double),
+    *_optional(Double, "lease_at", "lease_expires"),
     _created(),
-    Column("started_at", UtcTime),
-    Column("finished_at", UtcTime),
+    *_optional(UtcTime, "started_at", "finished_at"),
     UniqueConstraint("campaign_id", "number"),
     UniqueConstraint("campaign_id", "fingerprint"),
     Index("ix_trials_campaign_id_state_number", "campaign_id", "state", "number"),
@@ -176,11 +167,8 @@ front = Table(
     _to("campaigns.id"),
     Column("model", String(200), nullable=False),
     Column("protocol", String(64), nullable=False),
-    Column("protocol_version", Integer, nullable=False),
-    Column("rung", Integer, nullable=False),
-    Column("context", Integer, nullable=False),
-    Column("bits_per_value", Double, nullable=False),
-    Column("kld", Double, nullable=False),
+    *_required(Integer, "protocol_version", "rung", "context"),
+    *_required(Double, "bits_per_value", "kld"),
     Index("ix_front_group", *GROUP, "bits_per_value", "kld"),
 )
 
@@ -209,9 +197,7 @@ predictions = Table(
     Column("threshold", Double, nullable=False),
     Column("reference_id", Key, ForeignKey("trials.id")),
     Column("verdict", String(16), nullable=False, default="open"),
-    Column("observed", Double),
-    Column("low", Double),
-    Column("high", Double),
+    *_optional(Double, "observed", "low", "high"),
     Column("scored_by", String(64)),
     Column("scored_at", UtcTime),
     _created(),
@@ -230,9 +216,7 @@ findings = Table(
     Column("statement", Text, nullable=False),
     Column("models", Document, nullable=False),
     Column("effect_name", String(200)),
-    Column("effect_value", Double),
-    Column("effect_low", Double),
-    Column("effect_high", Double),
+    *_optional(Double, "effect_value", "effect_low", "effect_high"),
     Column("effect_unit", String(32)),
     Column("author", String(64), nullable=False),
     _created(),
@@ -297,11 +281,9 @@ agent_calls = Table(
     metadata,
     _id(),
     _to("campaigns.id"),
-    Column("role", String(64), nullable=False),
-    Column("prompt_hash", String(64), nullable=False),
+    *_required(String(64), "role", "prompt_hash"),
     Column("model", String(200), nullable=False),
-    Column("tokens_in", Integer, nullable=False),
-    Column("tokens_out", Integer, nullable=False),
+    *_required(Integer, "tokens_in", "tokens_out"),
     Column("usd", Amount, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("outcome", String(64), nullable=False),

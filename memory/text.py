@@ -1,6 +1,6 @@
 """Makes text and documents fit to be stored and shown: bounded, and free of control characters.
 
-What agents, workers and people hand in is hostile until it went through here.
+Nothing that agents, workers or people hand in is stored without going through here.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, Row, Select, select
 from swarm.experiments import identity
 from swarm.experiments.spec import Environment, Metric, TrialSpec
 from swarm.memory import text
-from swarm.memory.dialects import portions
-from swarm.memory.records import Prediction, TrialRecord
+from swarm.memory.proposals import predicted
+from swarm.memory.records import TrialRecord
+from swarm.memory.rows import portions, read
 from swarm.memory.tables import (
     arrays as arrays_table,
 )
@@ -89,46 +90,27 @@ def _chunk(connection: Connection, rows: Sequence[Row[Any]], *, arrays: bool) ->
         select(proposal_parents).where(proposal_parents.c.proposal_id.in_(list(by_proposal)))
     ):
         parents[by_proposal[row.proposal_id]].append(row.finding_id)
-    predicted = {
-        row.trial_id: row for row in connection.execute(select(predictions).where(predictions.c.trial_id.in_(ids)))
-    }
+    of_trials = connection.execute(select(predictions).where(predictions.c.trial_id.in_(ids)))
+    predictions_of = {row.trial_id: row for row in of_trials}
     where = _environments(connection, {row.environment_id for row in rows if row.environment_id is not None})
     return [
-        TrialRecord(
-            id=row.id,
-            number=row.number,
-            campaign_id=row.campaign_id,
-            fingerprint=row.fingerprint,
+        read(
+            TrialRecord,
+            row,
             spec=TrialSpec.model_validate(row.spec),
-            arm=row.arm,
-            proposer=row.proposer,
             rationale=proposed[row.id].rationale if row.id in proposed else "",
-            state=row.state,
-            outcome=row.outcome,
             metrics=dict(sorted(metrics[row.id].items())),
             arrays=dict(sorted(series[row.id].items())),
-            prediction=_prediction(predicted.get(row.id)),
-            verdict=predicted[row.id].verdict if row.id in predicted else None,
+            prediction=predicted(predictions_of[row.id]) if row.id in predictions_of else None,
+            verdict=predictions_of[row.id].verdict if row.id in predictions_of else None,
             parents=tuple(sorted(parents[row.id])),
-            seconds=row.seconds,
             proposal_id=proposed[row.id].id if row.id in proposed else None,
-            message=row.message,
-            notes=row.notes,
-            attempts=row.attempts,
             environment=where.get(row.environment_id),
             outdated=not identity.is_present(row.versions),
             owner=row.lease_owner or "",
-            created_at=row.created_at,
-            finished_at=row.finished_at,
         )
         for row in rows
     ]
-
-
-def _prediction(row: Row[Any] | None) -> Prediction | None:
-    if row is None:
-        return None
-    return Prediction(metric=row.metric, comparator=row.comparator, threshold=row.threshold, reference=row.reference_id)
 
 
 def _environments(connection: Connection, ids: set[int]) -> dict[int, Environment]:

@@ -11,6 +11,7 @@ from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.memory import trial_rows
 from swarm.memory.database import Database
 from swarm.memory.records import TrialRecord, TrialState
+from swarm.memory.rows import matching
 from swarm.memory.tables import trials
 
 
@@ -60,10 +61,8 @@ class Trials:
             limit: at most so many.
             arrays: also read the arrays; without them `arrays` is empty.
         """
-        query = select(trials)
-        for name, value in {"campaign_id": campaign_id, "model": model, "protocol": protocol}.items():
-            if value is not None:
-                query = query.where(trials.c[name] == value)
+        equal = {trials.c.campaign_id: campaign_id, trials.c.model: model, trials.c.protocol: protocol}
+        query = matching(select(trials), equal)
         if state is not None:
             query = query.where(trials.c.state.in_((state,) if isinstance(state, str) else tuple(state)))
         if ids is not None:
@@ -79,10 +78,8 @@ class Trials:
     def ids(self, campaign_id: int | None = None, *, after: int = 0, limit: int | None = None) -> Sequence[int]:
         """Ids of trials above `after`, ascending: to walk through a store of any size."""
         query = select(trials.c.id).where(trials.c.id > after).order_by(trials.c.id).limit(limit)
-        if campaign_id is not None:
-            query = query.where(trials.c.campaign_id == campaign_id)
         with self._database.read() as connection:
-            return connection.execute(query).scalars().all()
+            return connection.execute(matching(query, {trials.c.campaign_id: campaign_id})).scalars().all()
 
     def count(self, campaign_id: int) -> dict[TrialState, int]:
         """How many trials of a campaign are in each state."""

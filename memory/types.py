@@ -1,4 +1,4 @@
-"""SQL types and clock expressions that mean the same on SQLite and on PostgreSQL. Knows no tables."""
+"""SQL types and clock expressions that mean the same on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # ruff: noqa: S608 - all parts are constants of this module
-"""Documented SQL views for the common questions. Knows SQL; runs no queries.
+"""Documented SQL views for the common questions.
 
 Views hold no data: they are dropped before a migration and made again after it, so they have no history.
 """

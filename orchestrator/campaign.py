@@ -197,6 +197,7 @@ class Campaign:
             self._opened = True
             yield from self._reader.open()
             yield PhaseChanged(f"starting {self._pool.workers} workers")
+            self.store.ledger.forfeit_expired(self.record.id)
             self._look()
             self._claim_waiting()
             while self._view.settled < self.record.budget.trials:

@@ -148,7 +148,7 @@ def test_long_lock_is_an_error_with_a_remedy(store, url, monkeypatch):
 
     if store.database.path is None:
         pytest.skip("a file's matter")
-    monkeypatch.setattr(sqlite, "PATIENCE", 0.3)
+    monkeypatch.setattr(sqlite, "LOCK_TIMEOUT", 0.3)
     with Store.open(url) as other, other.batch():
         other.events.add(None, "first")
         with pytest.raises(StoreBusyError, match="locked"):

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from swarm.experiments.spec import Failure
 from swarm.kernels.errors import UsageError
-from swarm.memory import dialects
+from swarm.memory import rows
 from swarm.memory.errors import LeaseLostError
 from swarm.memory.result_writer import MAX_CRASHES
 
@@ -212,7 +212,7 @@ def test_results_written_together_are_refused_one_by_one(store, add, pass_time):
 
 
 def test_more_results_than_a_statement_has_parameters(store, campaign, monkeypatch):
-    monkeypatch.setattr(dialects, "IDS_PER_QUERY", 3)
+    monkeypatch.setattr(rows, "IDS_PER_QUERY", 3)
     with store.batch():
         trials = [store.propose(campaign.id, n, proposal(n)) for n in range(10)]
         leases = [store.queue.claim(trial.id, "one") for trial in trials]

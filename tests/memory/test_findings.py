@@ -127,12 +127,9 @@ def test_prediction_about_an_invented_trial_is_refused(store, campaign):
     assert store.check() == []
 
 
-def test_refused_proposals_are_remembered(store, campaign):
-    identity = store.proposals.refuse(campaign.id, 0, proposal(rationale="why not"), "outside the space")
-    assert store.proposals.get(identity).refused == "outside the space"
-    assert store.proposals.get(identity).trial_id is None
+def test_proposals_are_remembered_with_their_trials(store, campaign):
     trial = store.propose(campaign.id, 0, proposal(rationale="why"))
-    assert store.proposals.get(trial.proposal_id).trial_id == trial.id
-    assert [record.id for record in store.proposals.list(refused=False)] == [trial.proposal_id]
+    found = store.proposals.get(trial.proposal_id)
+    assert (found.trial_id, found.rationale, found.refused) == (trial.id, "why", "")
     with pytest.raises(UnknownNameError):
         store.proposals.get(999)

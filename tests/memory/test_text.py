@@ -66,7 +66,6 @@ def test_hostile_text_goes_in_and_comes_out_harmless(store, campaign, run):
     store.events.add(campaign.id, HOSTILE, HOSTILE, {"note": HOSTILE[:1000], HOSTILE[:40]: [HOSTILE[:10]]})
     call = AgentCall(role="scribe", prompt_hash="x", model="m\x00", outcome="ok", message=note)
     store.agent_calls.add(campaign.id, call)
-    store.proposals.refuse(campaign.id, 5, proposal(7), HOSTILE)
     stored = [
         store.trials.get(trial.id).rationale,
         store.trials.get(lease.trial_id).message,
@@ -75,7 +74,7 @@ def test_hostile_text_goes_in_and_comes_out_harmless(store, campaign, run):
         store.summaries.get(summary).note,
         store.events.list(newest=True, limit=1)[0].message,
         store.agent_calls.list()[0].call.message,
-        store.proposals.list(refused=True)[0].refused,
+        store.proposals.get(trial.proposal_id).rationale,
     ]
     for value in stored:
         assert not set(value) & set("\x00\x1b\x9b\u202e\ud800\r")
