@@ -127,7 +127,7 @@ class KVSpec(FrozenModel):
     The first `sink_tokens` and the most recent `residual_window` tokens stay in 16 bit. `key_bias="subtract"`
     removes the RoPE-rotated bias of k_proj before encoding (models that have one). `overrides` give some layers
     other methods or bits; where layers repeat, the later override wins. `layers` are the quantized layers (sorted;
-    None means all), the others stay in 16 bit.
+    None means all), the others stay in 16 bit. Wherever data holds a KVSpec, the text that `parse` reads will do.
     """
 
     key: QuantSpec = Field(default_factory=QuantSpec)
@@ -137,6 +137,11 @@ class KVSpec(FrozenModel):
     key_bias: Literal["keep", "subtract"] = "keep"
     overrides: tuple[LayerOverride, ...] = ()
     layers: tuple[int, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_text(cls, data: object) -> object:
+        return _kv_fields(data) if isinstance(data, str) else data
 
     @field_validator("key", "value", mode="after")
     @classmethod

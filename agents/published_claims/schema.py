@@ -74,8 +74,13 @@ class SideChoice(FrozenModel):
 
 
 class Setup(FrozenModel):
-    """One side of a comparison: a cache configuration and how it is measured."""
+    """One side of a comparison: a cache configuration and how it is measured.
 
+    `kv` is one configuration for all models, as text (`K affine4/g64 V kivi2/g32 sink4`); `both`, or `key` and `value`,
+    with the fields below leave open what fits each model.
+    """
+
+    kv: KVSpec | None = None
     both: SideChoice | None = None
     key: SideChoice | None = None
     value: SideChoice | None = None
@@ -88,8 +93,11 @@ class Setup(FrozenModel):
 
     @model_validator(mode="after")
     def _check_sides(self) -> Self:
-        if (self.both is None) == (self.key is None and self.value is None):
-            raise AgendaError("a setup needs `both`, or `key` and `value`.", "Give one or the other.")
+        given = (self.kv is not None, self.both is not None, self.key is not None or self.value is not None)
+        if sum(given) != 1:
+            raise AgendaError("a setup needs `kv`, or `both`, or `key` and `value`.", "Give one of them.")
+        if self.kv is not None and (self.sink_tokens or self.residual_window or self.key_bias != "keep"):
+            raise AgendaError("a setup with `kv` says everything about the cache in it.", "Move the rest into `kv`.")
         if self.rung >= len(protocols.protocol(self.protocol).rungs):
             raise AgendaError(f"protocol {self.protocol} has no rung {self.rung}.", "Choose a lower one.")
         return self
@@ -101,7 +109,7 @@ class Setup(FrozenModel):
             SpecError: the model cannot run it.
         """
         none = SideChoice(method="none")
-        kv = KVSpec(
+        kv = self.kv or KVSpec(
             key=(self.both or self.key or none).of("key", info.head_dim),
             value=(self.both or self.value or none).of("value", info.head_dim),
             sink_tokens=self.sink_tokens,
@@ -197,7 +205,11 @@ class Agenda(FrozenModel):
     @property
     def digest(self) -> str:
         """What identifies its claims: a campaign that goes on must go on with the same."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        setups = [setup for claim in self.claim for setup in (claim.a, claim.b) if setup is not None]
+        # Agendas without `kv` have the digest that release 0.1 gave them.
+        text = self.model_dump_json(exclude={"claim": {"__all__": {"a": {"kv"}, "b": {"kv"}}}})
+        text += "".join(setup.kv.label for setup in setups if setup.kv is not None)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def names() -> list[str]:

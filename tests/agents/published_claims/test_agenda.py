@@ -184,6 +184,9 @@ def test_verdicts_follow_the_whole_interval(comparator, low, high, status) -> No
         (HEAD + 'test = "magic"\ncomparator = "<="\na = { both = { method = "affine" } }\n', "magic"),
         (HEAD + 'test = "threshold"\ncomparator = "<="\nthreshold = 1.0\na = { }\n', "both"),
         (LIMIT + "threshold = 1.0\na = { both = { method = 'affine' }, rung = 9 }\n", "rung 9"),
+        (LIMIT + "threshold = 1.0\na = { kv = 'KV afine4/g64' }\n", "column 4, 'afine4'.*Did you mean 'affine'"),
+        (LIMIT + "threshold = 1.0\na = { kv = 'KV affine4/g64', sink_tokens = 4 }\n", "says everything"),
+        (LIMIT + "threshold = 1.0\na = { kv = 'KV none', both = { method = 'affine' } }\n", "Give one of them"),
         (LIMIT + "threshold = -1.0\na = { both = { method = 'affine' } }\n", "threshold"),
         (HEAD + 'test = "threshold"\nmood = 1\ncomparator = "<="\na = { both = { method = "affine" } }\n', "mood"),
     ],
@@ -191,6 +194,16 @@ def test_verdicts_follow_the_whole_interval(comparator, low, high, status) -> No
 def test_bad_agendas_are_refused_with_the_place(models, tmp_path, text, words) -> None:
     with pytest.raises((AgendaError, UnknownNameError), match=words):
         published(models, text, tmp_path)
+
+
+def test_a_setup_may_name_its_configuration_as_text(models, tmp_path) -> None:
+    text = "K affine4/g64 V kivi2/g32 sink4 layers 0-3"
+    plan = published(models, LIMIT + f"threshold = 1.0\na = {{ kv = '{text}' }}\n", tmp_path)
+    assert {spec.kv.label for _, spec, _ in plan.wanted(History(()))} == {text}
+
+
+def test_the_shipped_agenda_has_the_digest_that_campaigns_of_release_0_1_hold() -> None:
+    assert schema.load("open-tq-metal").digest == "e25b635e5a440b8c"
 
 
 def test_unknown_agendas_and_unfit_methods() -> None:
