@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cache
 from typing import ClassVar
 
 from swarm.agents.history import History
@@ -33,6 +34,7 @@ class Analyst(ABC):
         """
 
 
+@cache
 def analysts() -> dict[str, type[Analyst]]:
     """Every analyst by name, in the order in which they are asked."""
     return plugins.load_named(PACKAGE, Analyst)  # type: ignore[type-abstract]
