@@ -18,6 +18,7 @@ Namespace = Any  # the module numpy or mlx.core
 Packed = dict[str, Array]
 
 HALF_MAX = 65504.0  # the largest finite float16
+BFLOAT_MAX = 3.4e38  # about the largest finite bfloat16
 
 
 def on_host() -> bool:
@@ -114,15 +115,24 @@ def _widen(x: np.ndarray) -> np.ndarray:
     return wide
 
 
-def finite(xp: Namespace, x: Array) -> bool:
-    """Whether every value is a finite number that fits the 16-bit type."""
+def peak(xp: Namespace, x: Array) -> float:
+    """The largest magnitude; NaN or infinity where the array holds one, 0 for an empty array."""
+    if not x.size:
+        return 0.0
     if xp is np and x.dtype == np.float16:
         bits = x.view(np.uint16) if x.flags.c_contiguous else np.ascontiguousarray(x).view(np.uint16)
-        return not x.size or int((bits & np.uint16(0x7FFF)).max()) < 0x7C00
-    if not x.size:
-        return True
-    limit = 3.4e38 if xp is not np and x.dtype == xp.bfloat16 else HALF_MAX
-    return bool((xp.abs(x).max() <= limit).item())
+        return float((bits & np.uint16(0x7FFF)).max().view(np.float16))
+    return float(xp.abs(x).max().item())
+
+
+def largest(xp: Namespace, x: Array) -> float:
+    """The largest finite magnitude of the 16-bit type that the array is held in."""
+    return BFLOAT_MAX if xp is not np and x.dtype == xp.bfloat16 else HALF_MAX
+
+
+def finite(xp: Namespace, x: Array) -> bool:
+    """Whether every value is a finite number that fits the 16-bit type."""
+    return peak(xp, x) <= largest(xp, x)
 
 
 @cache

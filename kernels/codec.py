@@ -116,9 +116,26 @@ class Codec:
             NonFiniteError: NaN, Inf, or a magnitude beyond what the format can hold.
         """
         xp, values = arrays.compute(x)
-        if not arrays.finite(xp, values):
-            raise self.quantizer.out_of_range("NaN, Inf or magnitudes beyond the 16-bit type")
+        self.check_range(xp, values)
         return {name: arrays.like(x, part) for name, part in self.pack(xp, values).items()}
+
+    def check_range(self, xp: Namespace, x: Array) -> None:
+        """Refuse vectors [B, H, T, D] that the format cannot hold, after factors and rotation.
+
+        Raises:
+            NonFiniteError: NaN, Inf, or a magnitude beyond what the 16-bit type or the format can hold.
+        """
+        peak = arrays.peak(xp, x)
+        if not peak <= arrays.largest(xp, x):
+            raise self.quantizer.out_of_range(base.NOT_HELD)
+        if peak * self._growth > min(self.quantizer.largest, base.HALF_MAX):
+            self.quantizer.check_range(xp, self._moved(xp, x))
+
+    @cached_property
+    def _growth(self) -> float:
+        """How many times the largest magnitude a norm, and so a rotated value, can become."""
+        learned = 1.0 if self.factors is None else float(self.factors.channel.min())
+        return float(np.sqrt(self.head_dim)) / learned
 
     def pack(self, xp: Namespace, x: Array) -> Packed:
         """`encode` for arrays that are known to be finite and of the namespace."""
@@ -129,13 +146,16 @@ class Codec:
         tiles = [self._pack(xp, x[:, :, start : start + step]) for start in range(0, x.shape[2], step)]
         return {name: np.concatenate([tile[name] for tile in tiles], axis=2) for name in tiles[0]}
 
-    def _pack(self, xp: Namespace, x: Array) -> Packed:
+    def _moved(self, xp: Namespace, x: Array) -> Array:
+        """Vectors in the method's frame: divided by the factors, rotated, clipped."""
         held = x.dtype
         if self.factors is not None:
             x = arrays.single(xp, x) / arrays.constant(xp, self.factors.per_head)
         x = self._clip(xp, self.rotation.forward(x))
-        if xp is not np and held == xp.bfloat16:
-            x = x.astype(held)
+        return x.astype(held) if xp is not np and held == xp.bfloat16 else x
+
+    def _pack(self, xp: Namespace, x: Array) -> Packed:
+        x = self._moved(xp, x)
         return self.quantizer.pack(xp, x) if self._packer is None else self._packer(self.quantizer, x)
 
     def decode(self, packed: Packed) -> Array:

@@ -154,10 +154,10 @@ class CacheSide:
         """Take in 16-bit vectors [B, H, T, D]; returns what attention of these T tokens reads.
 
         Raises:
-            NonFiniteError: NaN, Inf, or a magnitude beyond the 16-bit type.
+            NonFiniteError: NaN, Inf, or a magnitude beyond what the 16-bit type or the format can hold.
         """
-        if checked and not arrays.finite(xp, x):
-            raise self.codec.quantizer.out_of_range("NaN, Inf or magnitudes beyond the 16-bit type")
+        if checked:
+            self.codec.check_range(xp, x)
         self._heads = x.shape[0] * x.shape[1]
         before, start = self.encoded, self.offset
         self.offset += x.shape[2]

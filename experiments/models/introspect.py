@@ -28,9 +28,10 @@ class _Probe:
 
     def __init__(self) -> None:
         self.keys: tuple[int, ...] | None = None
+        self.values: tuple[int, ...] = ()
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        self.keys = keys.shape
+        self.keys, self.values = keys.shape, values.shape
         return keys, values
 
     def make_mask(self, *_: Any, **__: Any) -> None:
@@ -46,6 +47,15 @@ def inspect(model: nn.Module, config: dict[str, Any], name: str, *, bos: bool, d
     text = {**config, **config.get("text_config", {})}
     probes, queries = _trace(model, name)
     shapes = {probe.keys[1::2] for probe in probes if probe.keys is not None}
+    sizes = {(probe.keys[3], probe.values[3]) for probe in probes if probe.keys is not None}
+    for key_dim, value_dim in sizes:
+        if key_dim == value_dim:
+            continue
+        kind = "multi-head latent attention" if text.get("kv_lora_rank") else "its attention"
+        raise ModelError(
+            f"{name}: {kind} keeps {key_dim} values of each key and {value_dim} of each value.",
+            "Packed caches take keys and values of one size: choose another model.",
+        )
     if len(shapes) == 1 and not queries:
         raise ModelError(
             f"{name}: this {config.get('model_type')} model computes its attention itself, past mlx-lm's own function.",

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swarm.kernels import arrays
-from swarm.kernels.quantizers.base import Quantizer
 from swarm.kernels.rotation import Linear
 
 if TYPE_CHECKING:
@@ -15,16 +13,9 @@ if TYPE_CHECKING:
     from swarm.kernels.codebooks import Codebook
 
 
-def norms(xp: Namespace, x: Array, quantizer: Quantizer) -> Array:
-    """Euclidean norms [..., 1] of float32 vectors, rounded to what float16 holds, in float32.
-
-    Raises:
-        NonFiniteError: a norm beyond float16 (seen on the CPU only: elsewhere looking would stall the device).
-    """
-    exact = xp.sqrt(xp.sum(x * x, axis=-1, keepdims=True))
-    if arrays.is_host(xp) and not arrays.finite(xp, exact):
-        raise quantizer.out_of_range("norms beyond the 16-bit type")
-    return exact
+def norms(xp: Namespace, x: Array) -> Array:
+    """Euclidean norms [..., 1] of float32 vectors."""
+    return xp.sqrt(xp.sum(x * x, axis=-1, keepdims=True))
 
 
 def directions(xp: Namespace, x: Array, norm: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarm.kernels import arrays, bits
 from swarm.kernels.fused.form import PackedForm
-from swarm.kernels.quantizers.base import Choices, Quantizer
+from swarm.kernels.quantizers.base import HALF_MAX, Choices, Quantizer
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array, Namespace, Packed
@@ -27,6 +27,7 @@ class Affine(Quantizer):
     formula = "b + 32/g"
     transient_bytes = 4
     choices = Choices(bits=(4, 8, 6, 5, 3, 2), group_sizes=(64, 32, 128), scalings=("fixed", "learned"))
+    largest = HALF_MAX  # the 16-bit form of the vectors is what is quantized
 
     @property
     def group(self) -> int:

@@ -6,6 +6,7 @@ Knows arrays of one layer's keys or values; knows nothing of caches, rotations o
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from swarm.kernels.fused.form import PackedForm
 
 PACKAGE = "swarm.kernels.quantizers"
+HALF_MAX = 65504.0  # the largest finite float16, in which most formats hold scales and norms
+NOT_HELD = "NaN, Inf or magnitudes beyond the 16-bit type"
 Side = Literal["key", "value"]
 
 CODEC_VERSION = 1
@@ -54,7 +57,8 @@ class Quantizer(ABC):
     Class attributes `name` (the module's), `source` (arXiv id or project), `summary` (one line),
     `formula` (bits/value as text) and `choices` describe the method without any array library; `demands` says in
     words what it needs beyond what `choices` say. `version` is raised by whoever changes what the method computes:
-    results of different versions are different experiments.
+    results of different versions are different experiments. `largest` is the magnitude from
+    which a format that cannot overflow would silently cut values off.
 
     A method writes `pack` and `unpack` once over the array namespace `xp` (numpy or mlx.core); `encode` and `decode`
     are the entry points for arrays of either library.
@@ -67,6 +71,7 @@ class Quantizer(ABC):
     choices: ClassVar[Choices]
     demands: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
+    largest: ClassVar[float] = math.inf
     transient_bytes: ClassVar[int] = 16  # of a value, beside the result, while `dense` computes
 
     def __init__(self, spec: QuantSpec, head_dim: int, seed: int = 0) -> None:
@@ -121,8 +126,29 @@ class Quantizer(ABC):
 
         xp, values = arrays.compute(x)
         if not arrays.finite(xp, values):
-            raise self.out_of_range("NaN, Inf or magnitudes beyond the 16-bit type")
+            raise self.out_of_range(NOT_HELD)
+        self.check_range(xp, values)
         return {name: arrays.like(x, part) for name, part in self.pack(xp, values).items()}
+
+    def check_range(self, xp: Namespace, x: Array) -> None:
+        """Refuse finite vectors [B, H, T, D] in the method's frame that the format cannot hold.
+
+        Scales and norms are at most sqrt(D) times the largest magnitude. Where that bound does not suffice, the vectors
+        are packed and unpacked to see.
+
+        Raises:
+            NonFiniteError: a magnitude beyond the format, or a scale or norm that overflows.
+        """
+        from swarm.kernels import arrays
+
+        peak = arrays.peak(xp, x)
+        if not peak <= self.largest:
+            raise self.out_of_range(f"a magnitude of {peak:.6g}, beyond the {self.largest:g} of the format,")
+        if peak * math.sqrt(self.head_dim) <= min(self.largest, HALF_MAX):
+            return
+        decoded = self.unpack(xp, self.pack(xp, x))
+        if not math.isfinite(arrays.peak(xp, decoded)):
+            raise self.out_of_range(f"a magnitude of {peak:.6g}, with which its scales overflow,")
 
     def decode(self, packed: Packed) -> Array:
         """Packed arrays to float32 vectors [B, H, T, F] in the method's frame (F = D unless `query` says otherwise)."""

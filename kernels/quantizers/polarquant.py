@@ -67,8 +67,6 @@ class Polarquant(Quantizer):
             first, second = radii[..., 0::2], radii[..., 1::2]
             upper.append(_count(xp, first, second, codebooks.angle(level, self.upper_bits).edges))
             radii = xp.sqrt(first * first + second * second)
-        if arrays.is_host(xp) and not arrays.finite(xp, radii):
-            raise self.out_of_range("radii beyond the 16-bit type")
         return {
             "angles": bits.pack(xp, angles, self.bits),
             "upper": self._pack_upper(xp, xp.concatenate(upper, axis=-1)),

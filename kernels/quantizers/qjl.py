@@ -42,7 +42,7 @@ class Qjl(Quantizer):
         """Signs of S k, and the norm."""
         values = arrays.single(xp, x)
         signs = (self.sketch[0](values) > 0).view(xp.uint8)
-        return {"signs": bits.pack(xp, signs, 1), "norms": _vectors.norms(xp, values, self).astype(xp.float16)}
+        return {"signs": bits.pack(xp, signs, 1), "norms": _vectors.norms(xp, values).astype(xp.float16)}
 
     def unpack(self, xp: Namespace, packed: Packed) -> Array:
         """Decode to m channels: |k| times the signs."""

@@ -38,7 +38,7 @@ class TurboquantMse(Quantizer):
     def pack(self, xp: Namespace, x: Array) -> Packed:
         """Norms, then the nearest codebook value of every coordinate of the direction."""
         values = arrays.single(xp, x)
-        norm = _vectors.norms(xp, values, self)
+        norm = _vectors.norms(xp, values)
         codes = _vectors.encode(xp, _vectors.directions(xp, values, norm), self.codebook)
         return {"codes": bits.pack(xp, codes, self.bits), "norms": norm.astype(xp.float16)}
 

@@ -50,13 +50,13 @@ class TurboquantProd(Quantizer):
     def pack(self, xp: Namespace, x: Array) -> Packed:
         """First stage, then the signs and norm of its residual."""
         values = arrays.single(xp, x)
-        norm = _vectors.norms(xp, values, self)
+        norm = _vectors.norms(xp, values)
         codes = _vectors.encode(xp, _vectors.directions(xp, values, norm), self.codebook)
         packed = bits.pack(xp, codes, self.bits - 1)
         held = norm.astype(xp.float16)
         rest = values - self._coarse(xp, packed, held)
         signs = (self.sketch[0](rest) > 0).view(xp.uint8)
-        norms = xp.concatenate([held, _vectors.norms(xp, rest, self).astype(xp.float16)], axis=-1)
+        norms = xp.concatenate([held, _vectors.norms(xp, rest).astype(xp.float16)], axis=-1)
         return {"codes": packed, "signs": bits.pack(xp, signs, 1), "norms": norms}
 
     def unpack(self, xp: Namespace, packed: Packed) -> Array:

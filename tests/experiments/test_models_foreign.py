@@ -104,12 +104,38 @@ def test_many_families_are_described_from_their_configuration(tiny_models, tmp_p
     assert info.digest == ""
 
 
+LATENT = {
+    "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "kv_lora_rank": 32, "q_lora_rank": 24, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16,
+    "v_head_dim": 16, "vocab_size": 96, "max_position_embeddings": 128, "n_routed_experts": 4,
+    "num_experts_per_tok": 2, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 2,
+    "moe_intermediate_size": 32, "rope_theta": 1e4, "dim_model_base": 16, "scale_depth": 1.4,
+    "scale_emb": 1,
+}  # fmt: skip
 STATE_SPACE = {"state_size": 8, "conv_kernel": 4, "use_bias": False, "use_conv_bias": True, "time_step_rank": 4}
 SOFT_CAPPED = {"num_key_value_heads": 2, "head_dim": 32, "query_pre_attn_scalar": 100}
 
 
 @pytest.mark.parametrize(
-    ("family", "given", "reason"), [("mamba", STATE_SPACE, "mamba"), ("gemma2", SOFT_CAPPED, "itself")]
+    ("family", "given", "reason"),
+    [
+        ("mamba", STATE_SPACE, "mamba"),
+        ("gemma2", SOFT_CAPPED, "itself"),
+        ("deepseek_v3", LATENT, "latent attention keeps 32 values of each key and 8 of each value"),
+        (
+            "minicpm3",
+            {
+                **LATENT,
+                "rope_scaling": {
+                    "type": "su",
+                    "short_factor": [1.0] * 4,
+                    "long_factor": [1.0] * 4,
+                    "original_max_position_embeddings": 128,
+                },
+            },
+            "latent attention keeps 24 values of each key and 16 of each value",
+        ),
+    ],
 )
 def test_caches_of_another_kind_are_refused(tiny_models, tmp_path, family, given, reason) -> None:
     folder = write_config(tmp_path / family, tiny_models["llama"], {**COMMON, "model_type": family, **given})

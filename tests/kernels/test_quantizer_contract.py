@@ -142,7 +142,7 @@ def test_norms_from_tiny_to_huge_stay_finite(spec, vectors):
     codec = codecs(spec)[0]
     x = vectors((1, 1, 2 * codec.block_tokens, codec.head_dim), seed=4)
     x /= np.abs(x).max()
-    for scale in (1e-30, 1e-6, 1e-3, 1.0, 100.0, 3000.0):
+    for scale in (1e-30, 1e-6, 1e-3, 1.0, 100.0, min(3000.0, codec.quantizer.largest)):
         out = restored(codec, codec.encode(np.float32(scale) * x))
         assert np.isfinite(out).all()
         assert np.abs(out).max() <= 12 * scale + 1e-6
@@ -306,3 +306,48 @@ def test_any_finite_input_gives_a_finite_output(spec, seed, batch, heads, head_d
 def test_an_unknown_method_names_the_known_ones():
     with pytest.raises(UnknownNameError, match=r"quik.*affine"):
         base.method("quik")
+
+
+LOUD = (20_000.0, 60_000.0)
+"""Magnitudes that 16 bit hold, and that a rotation or a norm makes too large for some formats."""
+
+
+@pytest.mark.parametrize("rotation", ["none", "hadamard", "random"])
+@pytest.mark.parametrize("magnitude", LOUD)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_magnitude_is_held_or_refused_by_name(name, magnitude, rotation):
+    if rotation not in base.method(name).choices.rotations:
+        pytest.skip(f"{name} takes no {rotation}")
+    codec = codec_for(QuantSpec(method=name, rotation=rotation), 64)
+    # One loud channel of one sign: a rotation spreads it over all; equal values: a rotation adds them up.
+    shape = (1, 1, codec.block_tokens, 64)
+    for x in (np.eye(64, dtype=np.float32)[3] * np.full(shape, magnitude, np.float32), np.full(shape, magnitude)):
+        for loud in (x, mx.array(x), x.astype(np.float16)):
+            try:
+                packed = codec.encode(loud)
+            except NonFiniteError as error:
+                if name not in error.problem or not error.remedy:
+                    raise
+                continue
+            distance = np.linalg.norm(restored(codec, packed) - x) / np.linalg.norm(x)
+            assert distance < (3 if name in SKETCHES else 0.9)
+
+
+def test_what_a_format_would_cut_off_is_refused():
+    """NVFP4 holds 448 x 6 = 2,688, and MLX stores larger values as that."""
+    codec = codec_for(QuantSpec(method="nvfp4"), 64)
+    x = np.full((1, 1, 1, 64), 2_688.0, np.float32)
+    assert np.abs(restored(codec, codec.encode(x)) - x).max() == 0
+    with pytest.raises(NonFiniteError, match=r"magnitude of 2800.*2688"):
+        codec.encode(x / 2_688 * 2_800)
+
+
+@pytest.mark.parametrize("name", ["q4_1", "q5_1"])
+def test_a_minimum_that_a_rotation_makes_overflow_is_refused(name):
+    codec = codec_for(QuantSpec(method=name, rotation="hadamard"), 128)
+    rotated = np.full((1, 1, 1, 128), 20_000.0, np.float32)
+    aligned = np.array(codec.rotation.inverse(np.eye(128, dtype=np.float32)[None, None, :1] * -200_000.0))
+    assert np.abs(aligned).max() < 20_000  # 16 bit hold it, and after the rotation one value is -200,000
+    with pytest.raises(NonFiniteError, match=name):
+        codec.encode(aligned)
+    assert np.isfinite(restored(codec, codec.encode(rotated / 100))).all()
