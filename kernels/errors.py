@@ -64,18 +64,6 @@ class OutOfMemoryError(TrialError):
     outcome = "oom"
 
 
-class TrialTimeoutError(TrialError):
-    """The trial did not finish in its time."""
-
-    outcome = "timeout"
-
-
-class WorkerCrashError(TrialError):
-    """The worker process died under the trial."""
-
-    outcome = "crash"
-
-
 class DiskFullError(TrialError):
     """No space was left for captures or results."""
 

@@ -71,11 +71,6 @@ class Linear:
     def __init__(self, factor: np.ndarray) -> None:
         self.matrix = np.ascontiguousarray(factor, np.float32)
 
-    @property
-    def transposed(self) -> Linear:
-        """The map by the transposed matrix."""
-        return Linear(self.matrix.T)
-
     def __call__(self, x: Array) -> Array:
         """The product, in x's library."""
         xp = arrays.namespace(x)

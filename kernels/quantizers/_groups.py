@@ -25,15 +25,6 @@ def peaks(xp: Namespace, x: Array) -> Array:
     return np.abs(columns(xp, x, x.shape[-1])).max(axis=0).reshape(x.shape[:-1])
 
 
-def bounds(xp: Namespace, x: Array) -> tuple[Array, Array]:
-    """Minimum and maximum of each group [..., n, g], [..., n, 1]."""
-    if not arrays.is_host(xp):
-        return xp.min(x, axis=-1, keepdims=True), xp.max(x, axis=-1, keepdims=True)
-    turned = columns(xp, x, x.shape[-1])
-    shape = (*x.shape[:-1], 1)
-    return turned.min(axis=0).reshape(shape), turned.max(axis=0).reshape(shape)
-
-
 def extremes(xp: Namespace, x: Array) -> Array:
     """The value of largest magnitude of each column [g, n], with its sign; the first of equals. [n]."""
     if not arrays.is_host(xp):

@@ -57,6 +57,8 @@ from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec
 print("rounding" in base.plugins.names(base.PACKAGE), "acme_rounding" in __import__("sys").modules)
 kv = KVSpec.parse("KV rounding8/g32 sink4")
+from swarm.kernels.contract import check_method
+check_method("rounding")
 print(kv.label, base.build(kv.key, 64).bits_per_value(), base.versions(kv))
 """
 LIST = """
