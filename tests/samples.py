@@ -5,7 +5,7 @@ from __future__ import annotations
 from swarm.experiments.spec import Environment, Failure, Measurement, Metric, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.errors import LeaseLostError
-from swarm.memory.records import Finding, Lease, Proposal, TrialRecord, TrialState
+from swarm.memory.records import Budget, CampaignRecord, Finding, Lease, Proposal, TrialRecord, TrialState
 from swarm.memory.store import Store
 
 ENVIRONMENT = Environment(device="cpu", platform="Linux x86_64", python="3.12.1", versions={"mlx": "0.32.0"})
@@ -62,3 +62,31 @@ def recorded(store: Store, lease: Lease, result: Measurement | Failure) -> Trial
     if record is None:
         raise LeaseLostError(f"trial {lease.trial_id} has another owner.")
     return record
+
+
+def first_campaign(store: Store) -> CampaignRecord:
+    """The store's first campaign; made when there is none."""
+    known = store.campaigns.list()
+    return known[0] if known else store.campaigns.create("first", {"workers": 2}, Budget(trials=1000), seed=7)
+
+
+def add_trial(store: Store, campaign: int, **fields: object) -> TrialRecord:
+    """Add the next trial of a campaign."""
+    number = store.campaigns.get(campaign).next_number
+    return store.propose(campaign, number, proposal(**{"seed": number, **fields}))
+
+
+def run_trial(
+    store: Store,
+    campaign: int,
+    kld: float = 0.1,
+    bits_measured: float = 4.5,
+    metrics: dict[str, float] | None = None,
+    **fields: object,
+) -> TrialRecord:
+    """Add the next trial of a campaign and complete it with the given objectives."""
+    trial = add_trial(store, campaign, **fields)
+    lease = store.queue.claim(trial.id, "worker")
+    assert lease is not None
+    complete(store, lease, measurement(kld, bits_measured, **(metrics or {})))
+    return store.trials.get(trial.id)

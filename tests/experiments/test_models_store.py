@@ -23,25 +23,23 @@ def quiet(stage: str, done: int, total: int) -> None:
 
 
 @pytest.fixture(scope="session")
-def gguf_file(tmp_path_factory) -> Path:
-    return write_sample(tmp_path_factory.mktemp("gguf"), "llama", "Q8_0")
-
-
-@pytest.fixture(scope="session")
-def known_digest(gguf_file, tmp_path_factory) -> str:
+def sample(tmp_path_factory) -> tuple[Path, str]:
+    """A GGUF file, and the digest of what it is converted to."""
+    path = write_sample(tmp_path_factory.mktemp("gguf"), "llama", "Q8_0")
     folder = tmp_path_factory.mktemp("reference")
-    conversion.convert(gguf_file, folder, {}, quiet)
-    return digest.of_files({path.name: digest.sha256(path) for path in folder.iterdir()})
+    conversion.convert(path, folder, {}, quiet)
+    return path, digest.of_files({path.name: digest.sha256(path) for path in folder.iterdir()})
 
 
 @pytest.fixture
-def model(tmp_path, monkeypatch, gguf_file, known_digest) -> type[SampleModel]:
+def model(tmp_path, monkeypatch, sample) -> type[SampleModel]:
     """A model whose two packages are installed, with an empty cache."""
     site = tmp_path / "site"
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("SWARM_CACHE", str(tmp_path / "cache"))
+    gguf_file, installed_digest = sample
     installed = install(site, gguf_file)
-    installed.digest = known_digest
+    installed.digest = installed_digest
     return installed
 
 

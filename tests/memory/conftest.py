@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from samples import add_trial, first_campaign, run_trial
 
 from swarm.memory import schema
-from swarm.memory.records import Budget, CampaignRecord, TrialRecord
+from swarm.memory.records import CampaignRecord, TrialRecord
 from swarm.memory.store import Store
 from swarm.memory.tables import metadata
 
@@ -40,25 +42,26 @@ def empty(url: str) -> None:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Path or URL of an empty store."""
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty store."""
     if request.param == "sqlite":
-        shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "swarm.db")
-        return str(tmp_path / "swarm.db")
-    place = request.getfixturevalue("postgres_store")
-    empty(place)
-    return place
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    with Store.open(url) as opened:
+        place = str(shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "swarm.db"))
+    else:
+        place = request.getfixturevalue("postgres_store")
+        empty(place)
+    with Store.open(place) as opened:
         yield opened
 
 
 @pytest.fixture
+def url(store: Store) -> str:
+    """Path or URL of the store."""
+    return str(store.database.path or store.database.engine.url.render_as_string(hide_password=False))
+
+
+@pytest.fixture
 def campaign(store: Store) -> CampaignRecord:
-    return store.campaigns.create("first", {"workers": 2}, Budget(trials=1000), seed=7)
+    return first_campaign(store)
 
 
 @pytest.fixture
@@ -79,30 +82,12 @@ def pass_time(store: Store) -> Callable[[float], None]:
 
 
 @pytest.fixture
-def add(store: Store, campaign: CampaignRecord) -> Callable[..., TrialRecord]:
+def add(store: Store) -> Callable[..., TrialRecord]:
     """Add the next trial of the campaign."""
-    from samples import proposal
-
-    def add_next(**fields: object) -> TrialRecord:
-        number = store.campaigns.get(campaign.id).next_number
-        fields.setdefault("seed", number)
-        return store.propose(campaign.id, number, proposal(**fields))
-
-    return add_next
+    return partial(add_trial, store, first_campaign(store).id)
 
 
 @pytest.fixture
-def run(store: Store, add: Callable[..., TrialRecord]) -> Callable[..., TrialRecord]:
+def run(store: Store) -> Callable[..., TrialRecord]:
     """Add the next trial and complete it with the given objectives."""
-    from samples import complete, measurement
-
-    def run_next(
-        kld: float = 0.1, bits_measured: float = 4.5, metrics: dict[str, float] | None = None, **fields: object
-    ):
-        trial = add(**fields)
-        lease = store.queue.claim(trial.id, "worker")
-        assert lease is not None
-        complete(store, lease, measurement(kld, bits_measured, **(metrics or {})))
-        return store.trials.get(trial.id)
-
-    return run_next
+    return partial(run_trial, store, first_campaign(store).id)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import networkx as nx
 import pytest
-from samples import finding
+from samples import finding, first_campaign, run_trial
 from sqlalchemy import text
 
 from swarm.kernels.errors import UnknownNameError
@@ -16,8 +17,10 @@ from swarm.memory.records import Prediction, Summary
 
 
 @pytest.fixture
-def story(store, campaign, run):
+def story(store):
     """A finding leads to a trial that becomes evidence of that same finding, and of a second one."""
+    campaign = first_campaign(store)
+    run = partial(run_trial, store, campaign.id)
     first = run()
     plateau = store.findings.upsert(campaign.id, finding(first.id, key="plateau"))
     prediction = Prediction(metric="kld", comparator="<=", threshold=0.9, reference=first.id)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,20 @@ def ray_pool() -> Iterator[Pool]:
     pool.close()
 
 
+@contextmanager
+def emptied(pool: Pool) -> Iterator[Pool]:
+    """The pool, without trials when the block is left."""
+    yield pool
+    pool.withdraw()
+    while pool.running:
+        pool.collect(5.0)
+
+
 @pytest.fixture
 def pool(ray_pool: Pool) -> Iterator[Pool]:
     """The pool, empty before and after."""
-    yield ray_pool
-    ray_pool.withdraw()
-    while ray_pool.running:
-        ray_pool.collect(5.0)
+    with emptied(ray_pool):
+        yield ray_pool
 
 
 @pytest.fixture
@@ -63,7 +71,7 @@ class Driven:
 
 
 @pytest.fixture
-def drive(pool: Pool) -> Callable[..., Driven]:
+def drive(ray_pool: Pool) -> Iterator[Callable[..., Driven]]:
     """Drives a campaign in this process, as `launch` does; `stop_after` are the seconds until it is asked to stop."""
 
     def run(
@@ -77,7 +85,7 @@ def drive(pool: Pool) -> Callable[..., Driven]:
     ) -> Driven:
         events, progress = [], Progress()
         with HeldLeases(store, ttl) as leases:
-            campaign = Campaign(store, record, agents, agents, pool, leases, lag=lag)
+            campaign = Campaign(store, record, agents, agents, ray_pool, leases, lag=lag)
             if stop_after is not None:
                 threading.Timer(stop_after, campaign.stop).start()
             for event in campaign:
@@ -85,7 +93,8 @@ def drive(pool: Pool) -> Callable[..., Driven]:
                 progress.apply(event)
         return Driven(campaign.state, events, progress)
 
-    return run
+    with emptied(ray_pool):
+        yield run
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def new_campaign(store) -> Callable[..., int]:
 
 
 @pytest.fixture
-def converse(server, store, new_campaign) -> Iterator[Callable[..., Dialogue]]:
+def converse(server, store) -> Iterator[Callable[..., Dialogue]]:
     made: list[Dialogue] = []
 
     def create(
@@ -62,7 +62,7 @@ def converse(server, store, new_campaign) -> Iterator[Callable[..., Dialogue]]:
         key: str = "",
         **settings: Any,
     ) -> Dialogue:
-        campaign = new_campaign(**(budget or {}))
+        campaign = store.campaigns.create(None, {}, Budget(trials=1_000, **(budget or {})), 0).id
         defaults = {"llm": server.url, "llm_timeout": 1.0, "llm_output_tokens": 200}
         call_budget = CallBudget(store, campaign, price or Price(1.0, 2.0))
         dialogue = Dialogue(

@@ -72,11 +72,6 @@ def test_a_link_into_a_folded_table_opens_it(browser, report_file):
     assert browser.run("return document.getElementById('trial-3').closest('details').open")
 
 
-@pytest.fixture
-def own(path, serve):
-    return serve(str(path))
-
-
 def enter(browser, site) -> None:
     browser.open(site.url, charts=False)
     browser.wait(
@@ -84,7 +79,8 @@ def enter(browser, site) -> None:
     )
 
 
-def test_pages_draw_and_stored_text_does_nothing(browser, own):
+def test_pages_draw_and_stored_text_does_nothing(browser, serve, path):
+    own = serve(str(path))
     enter(browser, own)
     for page, charts in (("/campaigns/1", 10), ("/trials/33", 2), ("/trials/1", 1), ("/findings/1", 1)):
         browser.open(own.origin + page)
@@ -107,7 +103,8 @@ def test_pages_draw_and_stored_text_does_nothing(browser, own):
     assert browser.run(PWNED) is None
 
 
-def test_a_click_reviews_a_summary(browser, own, path):
+def test_a_click_reviews_a_summary(browser, serve, path):
+    own = serve(str(path))
     enter(browser, own)
     browser.open(f"{own.origin}/summaries/1", charts=False)
     browser.run("document.querySelector('textarea[name=note]').value = 'Replicated.'")
@@ -119,7 +116,8 @@ def test_a_click_reviews_a_summary(browser, own, path):
     assert (record.summary.state, record.reviewer, record.note) == ("accepted", "ada", "Replicated.")
 
 
-def test_a_running_campaign_keeps_its_page_up_to_date(browser, own, path):
+def test_a_running_campaign_keeps_its_page_up_to_date(browser, serve, path):
+    own = serve(str(path))
     with Store.open(path) as store:
         campaign = store.campaigns.create("running", {"models": ["alpha"]}, Budget(trials=4), 0)
         measure(store, campaign.id, 0)
@@ -165,7 +163,8 @@ HOSTILE_PAGE = """<!doctype html><title>other</title><iframe src="{site}/summari
 </script>"""
 
 
-def test_another_site_in_the_same_browser_gets_nothing(browser, own, path, tmp_path):
+def test_another_site_in_the_same_browser_gets_nothing(browser, serve, path, tmp_path):
+    own = serve(str(path))
     enter(browser, own)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "index.html").write_text(HOSTILE_PAGE.format(site=own.origin))

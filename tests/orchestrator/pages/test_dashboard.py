@@ -57,12 +57,6 @@ def site(place, serve):
     return serve(place)
 
 
-@pytest.fixture
-def own(path, serve):
-    """A dashboard whose store may be changed."""
-    return serve(str(path))
-
-
 def test_pages_show_what_is_in_the_store(site):
     cookie = site.enter()
     for page, said in PAGES.items():
@@ -159,7 +153,8 @@ def review(site, form, **headers):
     return site.ask("/summaries/1/review", cookie=site.enter(), form=sent, **{"Origin": site.origin, **headers})
 
 
-def test_a_review_is_recorded_with_its_reviewer(own, path):
+def test_a_review_is_recorded_with_its_reviewer(serve, path):
+    own = serve(str(path))
     assert review(own, {"verdict": "accept", "note": HOSTILE}).status == 303
     assert review(own, {"verdict": "note", "note": "A second look.", "reviewer": ""}).status == 303
     with Store.open(path, readonly=True) as store:
@@ -184,20 +179,23 @@ def test_a_review_is_recorded_with_its_reviewer(own, path):
         ({"verdict": "accept"}, {"Origin": "null"}, 403),
     ],
 )
-def test_a_form_that_is_not_ours_changes_nothing(own, path, form, headers, status):
+def test_a_form_that_is_not_ours_changes_nothing(serve, path, form, headers, status):
+    own = serve(str(path))
     assert review(own, form, **headers).status == status
     with Store.open(path, readonly=True) as store:
         assert store.summaries.get(1).summary.state == "pending"
 
 
-def test_a_form_without_an_origin_changes_nothing(own, path):
+def test_a_form_without_an_origin_changes_nothing(serve, path):
+    own = serve(str(path))
     form = {"csrf": own.guard.csrf, "verdict": "accept"}
     assert own.ask("/summaries/1/review", cookie=own.enter(), form=form).status == 403
     with Store.open(path, readonly=True) as store:
         assert store.summaries.get(1).summary.state == "pending"
 
 
-def test_a_page_is_sent_again_only_when_the_store_has_changed(own, path):
+def test_a_page_is_sent_again_only_when_the_store_has_changed(serve, path):
+    own = serve(str(path))
     cookie = own.enter()
     first = own.ask("/campaigns/1", cookie=cookie)
     again = own.ask("/campaigns/1", cookie=cookie, If_None_Match=first.headers["etag"])
@@ -210,14 +208,16 @@ def test_a_page_is_sent_again_only_when_the_store_has_changed(own, path):
     assert f"/trials/{trial.id}" in fresh.text
 
 
-def test_a_page_of_a_running_campaign_asks_for_news(own, path):
+def test_a_page_of_a_running_campaign_asks_for_news(serve, path):
+    own = serve(str(path))
     with Store.open(path) as store:
         store.campaigns.create("running", {}, Budget(trials=2), 0)
     assert "data-every" in own.get("/campaigns/running").text
     assert "data-every" not in own.get("/campaigns/night").text
 
 
-def test_a_store_that_goes_away_is_an_error_page(own, path):
+def test_a_store_that_goes_away_is_an_error_page(serve, path):
+    own = serve(str(path))
     own.get("/")
     path.rename(path.with_name("gone.db"))
     answer = own.get("/summaries/1")
@@ -255,7 +255,8 @@ def test_bad_input_is_one_line(cli, path, arguments, said, code):
     assert done.err.count("\n") == 1
 
 
-def test_a_port_that_is_taken_is_one_line(cli, path, own):
+def test_a_port_that_is_taken_is_one_line(cli, serve, path):
+    own = serve(str(path))
     done = cli("dashboard", "--no-browser", "--port", str(own.port))
     assert done.code == 1
     assert "--port" in done.err

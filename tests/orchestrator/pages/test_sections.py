@@ -26,8 +26,9 @@ def store(place):
 
 
 @pytest.fixture
-def source(store):
-    return Source(store, store.campaigns.get(), PAGE)
+def source(place):
+    with Store.open(place, readonly=True) as store:
+        yield Source(store, store.campaigns.get(), PAGE)
 
 
 def section(name):
