@@ -14,7 +14,7 @@ from swarm.kernels import arrays
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array, Namespace
-    from swarm.kernels.spec import RotationKind
+    from swarm.kernels.values import RotationKind
 
 
 def hadamard(order: int) -> np.ndarray:

@@ -12,19 +12,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, NoReturn, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from swarm.kernels import plugins
 from swarm.kernels.errors import SpecError
+from swarm.kernels.quantizers import base
+from swarm.kernels.values import Axis, FrozenModel, RotationKind, Scaling
 
-Axis = Literal["token", "channel"]
-RotationKind = Literal["none", "hadamard", "random"]
-Scaling = Literal["fixed", "learned"]
-
-
-class FrozenModel(BaseModel):
-    """Base of all value types: immutable, hashable, no unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+__all__ = ["FrozenModel", "KVSpec", "LayerOverride", "QuantSpec", "layers_in_kv", "ranges", "specs"]
 
 
 class QuantSpec(FrozenModel):
@@ -46,22 +41,16 @@ class QuantSpec(FrozenModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_defaults(cls, data: object) -> object:
-        from swarm.kernels.quantizers import base
-
         return base.complete(data) if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _check_method(self) -> Self:
-        from swarm.kernels.quantizers import base
-
         base.method(self.method).check(self)
         return self
 
     @property
     def label(self) -> str:
         """Short unambiguous name, e.g. `affine4/g64+hadamard+learned`; bits and group only where there is a choice."""
-        from swarm.kernels.quantizers import base
-
         offered = base.method(self.method).choices
         text = self.method + (f"{self.bits}" if len(offered.bits) > 1 else "")
         if self.group_size and len(offered.group_sizes) > 1:
@@ -84,9 +73,20 @@ class QuantSpec(FrozenModel):
         return cls(**_quant_fields(_Piece(text, text.strip(), text.find(text.strip()))))
 
 
-def _for_side(spec: QuantSpec, side: str | None) -> QuantSpec:
-    from swarm.kernels.quantizers import base
+def specs(method: str, head_dim: int) -> tuple[QuantSpec, ...]:
+    """Every valid specification of a method at a head size, the default first; none where it does not fit."""
+    kind, found = base.method(method), []
+    for fields in kind.choices.combinations():
+        try:
+            spec = QuantSpec(method=method, **fields)
+            kind.check_head_dim(spec, head_dim)
+        except SpecError:
+            continue
+        found.append(spec)
+    return tuple(found)
 
+
+def _for_side(spec: QuantSpec, side: str | None) -> QuantSpec:
     return base.for_side(spec, "key" if side == "key" else "value")
 
 
@@ -308,9 +308,6 @@ def _unknown(piece: _Piece, kind: str, known: Iterable[str]) -> NoReturn:
 
 def _quant_fields(piece: _Piece) -> dict[str, Any]:
     """The fields of a QuantSpec that `METHOD[BITS][/gGROUP][/AXIS][+ROTATION][+learned]` means."""
-    from swarm.kernels import plugins
-    from swarm.kernels.quantizers import base
-
     found = _QUANT.fullmatch(piece.part)
     names = plugins.names(base.PACKAGE)
     head = found["name"] if found else piece.part
@@ -346,8 +343,6 @@ def _quant_fields(piece: _Piece) -> dict[str, Any]:
 
 def _side(piece: _Piece, side: str, *, literal: bool) -> QuantSpec:
     """The specification of keys or values; `literal` reads an axis left out as labels mean it."""
-    from swarm.kernels.quantizers import base
-
     fields = _quant_fields(piece)
     if literal and "token" in base.method(fields["method"]).choices.axes:
         fields.setdefault("axis", "token")
@@ -402,8 +397,6 @@ def _override(piece: _Piece) -> LayerOverride:
 
 def _both(piece: _Piece) -> dict[str, QuantSpec]:
     """One method for keys and values, or two with a comma."""
-    from swarm.kernels.quantizers import base
-
     parts = piece.part.split(",")
     if len(parts) > 2:
         raise _unreadable(piece, f"it names {len(parts)} methods.", "Give one, or two: keys,values.")

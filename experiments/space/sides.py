@@ -13,7 +13,7 @@ from typing import Any
 from swarm.experiments.space.suggest import Params, Trial
 from swarm.kernels.errors import SpecError
 from swarm.kernels.quantizers import base
-from swarm.kernels.spec import QuantSpec
+from swarm.kernels.spec import QuantSpec, specs
 
 FIELDS = ("bits", "group_size", "axis", "rotation", "scaling")
 UNPACKED_BITS = 16
@@ -81,7 +81,7 @@ def side(name: base.Side, head_dim: int) -> SideChoices:
 @cache
 def _specs(method: str, head_dim: int) -> tuple[QuantSpec, ...]:
     """Every valid specification of a method at a head size, in the order of its choices."""
-    found = base.method(method).specs(head_dim)
+    found = specs(method, head_dim)
     # Every specification is fitted on its own, which costs a second: the search learns one shape per method.
     return tuple(spec for spec in found if spec.scaling == "fixed" or _shape(spec) == _shape(found[0]))
 

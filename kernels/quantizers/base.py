@@ -15,11 +15,12 @@ from pydantic import Field
 
 from swarm.kernels import plugins
 from swarm.kernels.errors import NonFiniteError, SpecError
-from swarm.kernels.spec import Axis, FrozenModel, KVSpec, QuantSpec, RotationKind, Scaling
+from swarm.kernels.values import Axis, FrozenModel, RotationKind, Scaling
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array, Namespace, Packed
     from swarm.kernels.fused.form import PackedForm
+    from swarm.kernels.spec import KVSpec, QuantSpec
 
 PACKAGE = "swarm.kernels.quantizers"
 HALF_MAX = 65504.0  # the largest finite float16, in which most formats hold scales and norms
@@ -177,19 +178,6 @@ class Quantizer(ABC):
             f"{what} in the input of {self.spec.label}.",
             "Check the model's weights and its compute type; scale the keys or values down if they are meant.",
         )
-
-    @classmethod
-    def specs(cls, head_dim: int) -> tuple[QuantSpec, ...]:
-        """Every valid specification at a head size, the default first; none where the method does not fit it."""
-        found = []
-        for fields in cls.choices.combinations():
-            try:
-                spec = QuantSpec(method=cls.name, **fields)
-                cls.check_head_dim(spec, head_dim)
-            except SpecError:
-                continue
-            found.append(spec)
-        return tuple(found)
 
     @classmethod
     def needs(cls) -> tuple[str, ...]:

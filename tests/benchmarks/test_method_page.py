@@ -7,6 +7,7 @@ import pytest
 from swarm.kernels import plugins
 from swarm.kernels.errors import UsageError
 from swarm.kernels.quantizers import base
+from swarm.kernels.spec import specs
 from swarm.orchestrator.commands import bench
 
 frame = importlib.import_module("benchmarks._frame")
@@ -46,6 +47,6 @@ def test_rows_are_every_width_of_every_method_that_fits(head_dim, key_bias):
         for spec in (row.kv.key, row.kv.value):
             base.method(spec.method).check_head_dim(spec, head_dim)
     for name in plugins.names(base.PACKAGE) if head_dim != 80 else ("none", "polarquant", "turboquant_mse"):
-        fitting = {spec.bits for spec in base.method(name).specs(head_dim)}
+        fitting = {spec.bits for spec in specs(name, head_dim)}
         assert {row.kv.key.bits for row in rows if row.method == name} == fitting
     assert any(row.kv.key_bias == "subtract" for row in rows) == key_bias

@@ -13,7 +13,7 @@ from swarm.kernels.codec import Codec, Factors
 from swarm.kernels.key_bias import KeyBias
 from swarm.kernels.quantizers import base
 from swarm.kernels.rotation import Rotation
-from swarm.kernels.spec import KVSpec, QuantSpec
+from swarm.kernels.spec import KVSpec, QuantSpec, specs
 
 RECORDS = Path(__file__).with_name("golden.json")
 HEAD_SIZES = (64, 128)
@@ -29,7 +29,7 @@ def vectors(head_dim, seed=0):
 
 def variants(name, head_dim):
     """The default of a method, and every other value of each of its options, one at a time."""
-    first, *others = base.method(name).specs(head_dim)
+    first, *others = specs(name, head_dim)
     fields = first.model_dump()
     return [first, *(other for other in others if sum(other.model_dump()[key] != fields[key] for key in fields) == 1)]
 
