@@ -11,8 +11,6 @@ import json
 from collections.abc import Mapping
 from functools import cache
 
-from swarm.experiments.measurement.learned_scaling import SCALING_VERSION
-from swarm.experiments.protocols import base as protocols
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import UnknownNameError
 from swarm.kernels.quantizers import base as quantizers
@@ -28,19 +26,22 @@ def versions(spec: TrialSpec) -> dict[str, int]:
     The keys are `protocol NAME`, names of methods, `codec`, and `learned scaling` where it is used.
     """
     sides = [spec.kv.key, spec.kv.value, *(side for o in spec.kv.overrides for side in (o.key, o.value) if side)]
-    learned = {_SCALING: SCALING_VERSION} if any(side.scaling == "learned" for side in sides) else {}
-    protocol = PROTOCOL + spec.protocol
-    return {protocol: version(protocol), **quantizers.versions(spec.kv), **learned}
+    learned = [_SCALING] if any(side.scaling == "learned" for side in sides) else []
+    return {part: version(part) for part in (PROTOCOL + spec.protocol, *quantizers.versions(spec.kv), *learned)}
 
 
 @cache
 def version(part: str) -> int:
     """The present version of what a key of `versions` names; what is not installed here counts as version 1."""
+    # Imported here, as they bring NumPy, and whoever reads no trial does without.
+    from swarm.experiments.measurement.learned_scaling import SCALING_VERSION
+    from swarm.experiments.protocols.base import protocol
+
     if part == _SCALING:
         return SCALING_VERSION
     try:
         if part.startswith(PROTOCOL):
-            return protocols.protocol(part.removeprefix(PROTOCOL)).version
+            return protocol(part.removeprefix(PROTOCOL)).version
         return quantizers.version(part)
     except UnknownNameError:
         return 1

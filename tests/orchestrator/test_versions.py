@@ -20,26 +20,37 @@ RELEASE = ROOT / "tests" / "memory" / "releases" / "0.1.0.db.gz"
 
 
 @pytest.fixture
-def other_code(tmp_path):
-    """The environment of a process that runs a copy of our code in which one comment of a kernel is another."""
+def copy(tmp_path):
+    """A copy of our code, to be changed."""
     for name in (".import", "kernels", "experiments", "memory", "agents", "orchestrator"):
         shutil.copytree(ROOT / name, tmp_path / "copy" / name, symlinks=True)
-    with (tmp_path / "copy" / "kernels" / "codec.py").open("a") as file:
-        file.write("\n# Another remark.\n")
-    return {"PYTHONPATH": str(tmp_path / "copy" / ".import")}
+    return tmp_path / "copy"
 
 
-def test_a_campaign_goes_on_under_other_code_and_runs_nothing_twice(tmp_path, start, tiny_models, other_code):
+@pytest.fixture
+def resumed(tmp_path, start, tiny_models, copy):
+    """Begins a campaign of 30 trials, and ends it by the copy; returns what was complete in between."""
     path = tmp_path / "swarm.db"
-    launched = start(
-        "launch", "--models", tiny_models["llama"], "--context", "96", "--budget", "30", "--workers", "1", "--name", "x"
-    )
-    launched.wait_for_trials(path, 6)
-    assert launched.end(signal.SIGINT, group=True)[0] == 130
-    with Store.open(path, readonly=True) as store:
-        kept = store.trials.list(state="complete")
-    code, _, _, err = start("resume", "x", env=other_code).end()
-    assert code == 0, err
+
+    def run():
+        launched = start(
+            "launch", "--models", tiny_models["llama"], "--context", "96", "--budget", "30", "--workers", "1"
+        )
+        launched.wait_for_trials(path, 6)
+        assert launched.end(signal.SIGINT, group=True)[0] == 130
+        with Store.open(path, readonly=True) as store:
+            kept = store.trials.list(state="complete")
+        code, _, _, err = start("resume", env={"PYTHONPATH": str(copy / ".import")}).end()
+        assert code == 0, err
+        return path, kept
+
+    return run
+
+
+def test_a_campaign_goes_on_under_other_code_and_runs_nothing_twice(copy, resumed):
+    with (copy / "kernels" / "codec.py").open("a") as file:
+        file.write("\n# Another remark.\n")
+    path, kept = resumed()
     with Store.open(path, readonly=True) as store:
         records = store.trials.list()
         assert store.check() == []
@@ -48,6 +59,25 @@ def test_a_campaign_goes_on_under_other_code_and_runs_nothing_twice(tmp_path, st
     assert len({record.environment.code_version for record in records if record.environment}) == 2
     assert not any(record.outdated for record in records)
     assert [records[record.number] for record in kept] == kept
+
+
+def test_a_campaign_goes_on_under_a_raised_version_and_keeps_its_results_apart(copy, resumed):
+    protocol = copy / "experiments" / "protocols" / "quality.py"
+    protocol.write_text(protocol.read_text().replace("    references = (", "    version = 2\n    references = ("))
+    path, kept = resumed()
+    with Store.open(path, readonly=True) as store:
+        assert store.check() == []
+        records = store.trials.list()
+        versions = dict(store.query("SELECT id, protocol_version FROM trials WHERE protocol = 'quality'").rows)
+        front = store.query("SELECT protocol_version FROM pareto WHERE protocol = 'quality'").rows
+    assert [record.number for record in records] == list(range(30))
+    assert [records[record.number] for record in kept] == kept
+    of_kept = {record.id for record in kept}
+    assert {versions[i] for i in versions.keys() & of_kept} == {1}
+    assert {versions[i] for i in versions.keys() - of_kept} == {2}
+    assert {row[0] for row in front} == {1, 2}
+    # This process has the older version: to it, the others are not its own.
+    assert {record.id for record in records if record.outdated} == versions.keys() - of_kept
 
 
 @pytest.fixture
