@@ -11,7 +11,6 @@ from swarm.experiments.spec import TrialSpec
 from swarm.memory.records import Proposal
 
 ATTEMPTS = 24
-SWAP = ("swap",)
 
 
 class LocalSampler(Sampler):
@@ -35,24 +34,18 @@ class LocalSampler(Sampler):
 
 def crossed(start: TrialSpec, other: TrialSpec, context: ProposalContext) -> tuple[TrialSpec, str] | None:
     """`start` with one field of its cache taken from `other`: the new specification and the field's name."""
-    fields: list[tuple[str, ...]] = [
-        *(("key", name) for name in type(start.kv.key).model_fields),
-        *(("value", name) for name in type(start.kv.value).model_fields),
-        *((name,) for name in type(start.kv).model_fields if name not in ("key", "value")),
-        SWAP,
-    ]
-    path = fields[int(context.rng.integers(len(fields)))]
-    data, source = start.model_dump(), other.model_dump()
-    if path == SWAP:
-        data["kv"]["key"], data["kv"]["value"] = data["kv"]["value"], data["kv"]["key"]
+    data, source = start.model_dump(), other.kv.model_dump()
+    kv = data["kv"]
+    fields = [(kv[side], source[side], name, f"{side} {name}") for side in ("key", "value") for name in kv[side]]
+    fields += [(kv, source, name, name) for name in kv if name not in ("key", "value")]
+    place = int(context.rng.integers(len(fields) + 1))
+    if place == len(fields):
+        kv["key"], kv["value"] = kv["value"], kv["key"]
         changed = "keys and values swapped:"
     else:
-        here, there = data["kv"], source["kv"]
-        for part in path[:-1]:
-            here, there = here[part], there[part]
-        if here[path[-1]] == there[path[-1]]:
+        here, there, name, changed = fields[place]
+        if here[name] == there[name]:
             return None
-        here[path[-1]] = there[path[-1]]
-        changed = " ".join(path)
+        here[name] = there[name]
     spec = context.validated(data)
     return (spec, changed) if spec is not None else None

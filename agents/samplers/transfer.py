@@ -74,9 +74,9 @@ class TransferSampler(Sampler):
 
 def _gain(winner: ConfigResult, loser: ConfigResult) -> Estimate | None:
     """The advantage at about the same cost, when it is beyond doubt."""
-    if winner.bits is None or loser.bits is None or abs(winner.bits - loser.bits) > MAX_BITS_APART:
+    if winner.bits is None or loser.bits is None or winner.spec.rung != loser.spec.rung:
         return None
-    if winner.spec.rung != loser.spec.rung:
+    if abs(winner.bits - loser.bits) > MAX_BITS_APART:
         return None
     gain = results.compare(winner, loser)
     return gain if gain is not None and gain.interval()[1] < 0 else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import GenerationNode
 from swarm.memory.records import Proposal
@@ -17,18 +19,11 @@ class PublishedClaimsNode(GenerationNode):
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """A planned trial; None when all have been proposed."""
-        if context.plan is None:
-            return None
-        first = None
-        for case, spec, prediction in context.plan.wanted(context.history):
-            if first is not None and case is not first[0]:
-                break
-            if first is None or spec.model == context.model:
-                first = (case, spec, prediction)
-            if spec.model == context.model:
-                break
-        if first is None:
-            return None
-        case, spec, prediction = first
-        why = f"{case.claim.id}: {case.claim.says}."
-        return Proposal(spec=spec, proposer=self.name, rationale=why[:1_000], prediction=prediction)
+        wanted = context.plan.wanted(context.history) if context.plan is not None else ()
+        for _, group in groupby(wanted, key=lambda entry: id(entry[0])):
+            of_first = list(group)
+            here = (entry for entry in of_first if entry[1].model == context.model)
+            case, spec, prediction = next(here, of_first[0])
+            why = f"{case.claim.id}: {case.claim.says}."
+            return Proposal(spec=spec, proposer=self.name, rationale=why[:1_000], prediction=prediction)
+        return None

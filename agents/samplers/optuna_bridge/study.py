@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite, log10
 from typing import TYPE_CHECKING, Any
@@ -40,53 +39,11 @@ BEST = 50
 """Of those, how many are the best; the others are drawn at random, so that what is bad keeps its density."""
 RECENT = 50
 """Trials that are never thinned: the last ones may still run."""
-EXPECTED_WARNINGS = (
-    "PedAnova",
-    "Some regimes for parameter",
-    "Target and region quantiles",
-    "The number of trials is too small",
-)
-"""What Optuna warns of and nobody can change: few trials, and that low values are the good ones."""
 _WARNING_FILTERS = threading.Lock()
 """Held while warnings are filtered: the filters belong to the process, and two threads would restore each other's."""
 
 
-class ParamSource(ABC):
-    """A source of values for the search space that says what it is asked for in Optuna's words."""
-
-    @abstractmethod
-    def value(self, name: str, distribution: BaseDistribution, first: Any) -> Any:
-        """The value of a parameter; `first` is the first that the distribution has."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of the choices."""
-        from optuna.distributions import CategoricalDistribution
-
-        return self.value(name, CategoricalDistribution(tuple(choices)), choices[0])
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """A whole number from low to high, both included."""
-        from optuna.distributions import IntDistribution
-
-        return int(self.value(name, IntDistribution(low, high), low))
-
-
-class GivenParams(ParamSource):
-    """Given values, remembered with the distributions that they belong to as far as they are asked for."""
-
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self._given = given
-        self.params: dict[str, Any] = {}
-        self.distributions: dict[str, BaseDistribution] = {}
-
-    def value(self, name: str, distribution: BaseDistribution, first: Any) -> Any:  # noqa: ARG002
-        """The given value."""
-        self.distributions[name] = distribution
-        self.params[name] = self._given[name]
-        return self._given[name]
-
-
-class SampledParams(ParamSource):
+class SampledParams:
     """Values that a sampler gives one by one, for a trial that is in no study: `Study.ask` would leave it there."""
 
     def __init__(self, study: Study, storage: BaseStorage, sampler: BaseSampler) -> None:
@@ -97,7 +54,19 @@ class SampledParams(ParamSource):
         self._sampler = sampler
         self._trial = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING)
 
-    def value(self, name: str, distribution: BaseDistribution, first: Any) -> Any:
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices."""
+        from optuna.distributions import CategoricalDistribution
+
+        return self._sampled(name, CategoricalDistribution(tuple(choices)), choices[0])
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """A whole number from low to high, both included."""
+        from optuna.distributions import IntDistribution
+
+        return int(self._sampled(name, IntDistribution(low, high), low))
+
+    def _sampled(self, name: str, distribution: BaseDistribution, first: Any) -> Any:
         """The sampler's value; where there is only one, the sampler is not asked."""
         if distribution.single():
             return first
@@ -193,10 +162,10 @@ class ModelStudy:
         import optuna
 
         try:
-            given = GivenParams(self._space.params(record.spec))
-            self._space.suggest(given, self._info, "quality")
+            given = optuna.trial.FixedTrial(self._space.params(record.spec))
         except SpecError:
             return None
+        self._space.suggest(given, self._info, "quality")
         running = optuna.trial.create_trial(
             state=optuna.trial.TrialState.RUNNING, params=given.params, distributions=given.distributions
         )
@@ -247,8 +216,8 @@ class ModelStudy:
             return {}
         slope, level = np.polyfit([t.values[1] for t in done], [t.values[0] for t in done], 1)
         with _WARNING_FILTERS, warnings.catch_warnings():
-            for text in EXPECTED_WARNINGS:
-                warnings.filterwarnings("ignore", message=text)
+            # Optuna warns of few trials, and that low values are the good ones.
+            warnings.simplefilter("ignore", UserWarning)
             found = optuna.importance.get_param_importances(
                 self.study,
                 evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
