@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from swarm.agents.llm.endpoint import OPENAI, Dialect, Endpoint
+from swarm.agents.llm.endpoint import OPENAI, Dialect, LlmEndpoint
 from swarm.agents.llm.retry import CallError, retry_after
 from swarm.memory.text import clean
 
@@ -51,7 +51,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ChatReply:
     """An answer. Token counts are None when the server does not tell."""
 
     text: str
@@ -70,7 +70,7 @@ class Client:
         server: the server process, if it is ours: calls wait until it is up, and it ends with the client.
     """
 
-    def __init__(self, endpoint: Endpoint, timeout: float, server: LocalServer | None = None) -> None:
+    def __init__(self, endpoint: LlmEndpoint, timeout: float, server: LocalServer | None = None) -> None:
         self.endpoint = endpoint
         self._server = server
         self.dialect = Dialect()
@@ -143,7 +143,7 @@ class Client:
         tools: Sequence[dict[str, Any]] = (),
         max_output: int,
         temperature: float | None = None,
-    ) -> Reply:
+    ) -> ChatReply:
         """Ask once; only requests that the server does not understand are sent again, in a simpler dialect.
 
         Raises:
@@ -175,7 +175,7 @@ class Client:
             self._server.close()
 
 
-def _reply(found: Any, seconds: float, endpoint: Endpoint) -> Reply:
+def _reply(found: Any, seconds: float, endpoint: LlmEndpoint) -> ChatReply:
     """Read a completion whatever the server left out."""
     choices = getattr(found, "choices", None)
     if not choices:
@@ -186,7 +186,7 @@ def _reply(found: Any, seconds: float, endpoint: Endpoint) -> Reply:
     text = clean(endpoint.without_key(content), MAX_ANSWER_CHARS) if isinstance(content, str) else ""
     tools = _tools(getattr(message, "tool_calls", None) or (), endpoint)
     silent = not content and not tools
-    return Reply(
+    return ChatReply(
         text=text,
         tools=tools,
         # No prompt is of no tokens, and no words are: a zero is a server that does not count.
@@ -196,7 +196,7 @@ def _reply(found: Any, seconds: float, endpoint: Endpoint) -> Reply:
     )
 
 
-def _tools(calls: Any, endpoint: Endpoint) -> tuple[ToolCall, ...]:
+def _tools(calls: Any, endpoint: LlmEndpoint) -> tuple[ToolCall, ...]:
     """The first tool calls, fit to be answered and to be sent back."""
     found = []
     for call in list(calls)[:MAX_TOOL_CALLS]:
@@ -216,7 +216,7 @@ def _count(value: object, least: int) -> int | None:
     return min(value, MAX_TOKENS)
 
 
-def _not_ours(endpoint: Endpoint, reason: object) -> CallError:
+def _not_ours(endpoint: LlmEndpoint, reason: object) -> CallError:
     return CallError(
         f"{endpoint.url} did not answer like an OpenAI-compatible server ({endpoint.without_key(str(reason))[:120]}).",
         "Check the URL; it usually ends in /v1.",
@@ -226,7 +226,7 @@ def _not_ours(endpoint: Endpoint, reason: object) -> CallError:
     )
 
 
-def _explain(error: openai.OpenAIError, endpoint: Endpoint) -> CallError:
+def _explain(error: openai.OpenAIError, endpoint: LlmEndpoint) -> CallError:
     import openai
 
     where = endpoint.url
@@ -250,7 +250,7 @@ def _explain(error: openai.OpenAIError, endpoint: Endpoint) -> CallError:
     return CallError(f"{where}: {endpoint.without_key(str(error))[:200]}", outcome="garbled", retry=True, billed=True)
 
 
-def _of_status(error: openai.APIStatusError, endpoint: Endpoint) -> CallError:
+def _of_status(error: openai.APIStatusError, endpoint: LlmEndpoint) -> CallError:
     where, status = endpoint.url, error.status_code
     problem, remedy, outcome = "", "", f"http_{status}"
     if 300 <= status < 400:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from swarm.agents.llm import parsing, retry
 from swarm.agents.llm.budget import CallBudget
-from swarm.agents.llm.client import Client, Message, Reply
+from swarm.agents.llm.client import ChatReply, Client, Message
 from swarm.agents.llm.endpoint import LlmSettings
 from swarm.agents.llm.prompts import Prompt
 from swarm.agents.llm.retry import AnswerError, CallError, CircuitBreaker
@@ -110,7 +110,7 @@ class Dialogue:
             question.add("user", _complaint(used.reasons, answer))
         return used
 
-    def _answer(self, question: _Question) -> tuple[Reply, Finish]:
+    def _answer(self, question: _Question) -> tuple[ChatReply, Finish]:
         """The first reply that is not a tool call."""
         for step in range(MAX_TOOL_ROUNDS + 1):
             offered = declared() if self.tools is not None and step < MAX_TOOL_ROUNDS else []
@@ -127,7 +127,7 @@ class Dialogue:
                 question.add("tool", self.tools.use(call.name, call.arguments), tool_call_id=call.identity)
         raise CallError("the model asked for tools without end.", outcome="tools")
 
-    def _call(self, question: _Question, tools: list[dict[str, Any]]) -> tuple[Reply, Finish]:
+    def _call(self, question: _Question, tools: list[dict[str, Any]]) -> tuple[ChatReply, Finish]:
         """One answered call, after as many attempts as it takes and is allowed; each attempt is paid and recorded."""
         attempts = self.settings.llm_attempts
         for attempt in range(1, attempts + 1):
@@ -142,7 +142,7 @@ class Dialogue:
                     raise
         raise CallError("no attempt is left.", outcome="attempts")
 
-    def _attempt(self, question: _Question, tools: list[dict[str, Any]]) -> tuple[Reply, Finish]:
+    def _attempt(self, question: _Question, tools: list[dict[str, Any]]) -> tuple[ChatReply, Finish]:
         record = self._reserve(question, tools)
         started = time.monotonic()
         try:
@@ -164,7 +164,7 @@ class Dialogue:
 
     def _reserve(
         self, question: _Question, tools: list[dict[str, Any]]
-    ) -> Callable[[Reply | None, float, str, str, bool], None]:
+    ) -> Callable[[ChatReply | None, float, str, str, bool], None]:
         """Reserve the most that a call can cost; returns what settles and records it."""
         prompt = question.prompt
         call = AgentCall(role=prompt.role, prompt_hash=prompt.digest, model=self.client.label[:200], outcome="budget")
@@ -178,7 +178,7 @@ class Dialogue:
             budget.refused(call.model_copy(update={"message": error.problem[:MAX_TEXT]}))
             raise
 
-        def record(reply: Reply | None, seconds: float, outcome: str, message: str, billed: bool) -> None:
+        def record(reply: ChatReply | None, seconds: float, outcome: str, message: str, billed: bool) -> None:
             # What the server does not tell is counted as the most it can have been.
             tokens_in, tokens_out = (hold.tokens_in, hold.tokens_out) if billed else (0, 0)
             if reply is not None:

@@ -82,7 +82,7 @@ class LlmSettings(FrozenModel):
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class LlmEndpoint:
     """An OpenAI-compatible server. `model` may be empty: then the first that the server lists is used."""
 
     url: str
@@ -105,7 +105,7 @@ class Endpoint:
         return text.replace(self.key, "[key]") if self.key else text
 
 
-def endpoint(settings: LlmSettings, environment: Mapping[str, str] = os.environ) -> Endpoint:
+def endpoint(settings: LlmSettings, environment: Mapping[str, str] = os.environ) -> LlmEndpoint:
     """The endpoint of `--llm openai` or `--llm URL`.
 
     The key is $SWARM_LLM_KEY; for OpenAI itself also $OPENAI_API_KEY, which is never sent anywhere else.
@@ -118,7 +118,7 @@ def endpoint(settings: LlmSettings, environment: Mapping[str, str] = os.environ)
         key = own or environment.get(OPENAI_KEY, "")
         if not key:
             raise UsageError("--llm openai needs a key.", f"Set {OPENAI_KEY} or {OWN_KEY}, or leave --llm out.")
-        return Endpoint(OPENAI, settings.llm_model or DEFAULT_MODEL, key)
+        return LlmEndpoint(OPENAI, settings.llm_model or DEFAULT_MODEL, key)
     parts = urlsplit(settings.llm)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(
@@ -131,7 +131,7 @@ def endpoint(settings: LlmSettings, environment: Mapping[str, str] = os.environ)
         raise UsageError(
             "the LLM's URL carries more than an address.", f"Leave what follows `?` out; a key goes in {OWN_KEY}."
         )
-    return Endpoint(settings.llm.rstrip("/"), settings.llm_model or "", own)
+    return LlmEndpoint(settings.llm.rstrip("/"), settings.llm_model or "", own)
 
 
 def local_model(settings: LlmSettings) -> str | None:

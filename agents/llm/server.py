@@ -18,7 +18,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from swarm.agents.llm.endpoint import Endpoint
+from swarm.agents.llm.endpoint import LlmEndpoint
 from swarm.agents.llm.retry import CallError
 
 HOST = "127.0.0.1"
@@ -53,9 +53,9 @@ class LocalServer:
             )
 
     @property
-    def endpoint(self) -> Endpoint:
+    def endpoint(self) -> LlmEndpoint:
         """Where it will answer. `default_model` is mlx_lm.server's name for the model that it was started with."""
-        return Endpoint(f"http://{HOST}:{self._port}/v1", "default_model")
+        return LlmEndpoint(f"http://{HOST}:{self._port}/v1", "default_model")
 
     def wait(self) -> None:
         """Block until the server answers.

@@ -11,7 +11,7 @@ from llm_server import Server, breaks_off, completion, hangs, raw, says, serving
 from swarm.agents.llm.budget import CallBudget, Price
 from swarm.agents.llm.client import Client
 from swarm.agents.llm.dialogue import Dialogue
-from swarm.agents.llm.endpoint import Endpoint, LlmSettings
+from swarm.agents.llm.endpoint import LlmEndpoint, LlmSettings
 from swarm.agents.llm.tools import Tools
 from swarm.memory.records import Budget
 from swarm.memory.store import Store
@@ -66,7 +66,7 @@ def converse(server, store) -> Iterator[Callable[..., Dialogue]]:
         defaults = {"llm": server.url, "llm_timeout": 1.0, "llm_output_tokens": 200}
         call_budget = CallBudget(store, campaign, price or Price(1.0, 2.0))
         dialogue = Dialogue(
-            Client(Endpoint(server.url, "test-model", key), settings.get("llm_timeout", 1.0)),
+            Client(LlmEndpoint(server.url, "test-model", key), settings.get("llm_timeout", 1.0)),
             call_budget,
             Tools(store, campaign) if tools else None,
             LlmSettings(**(defaults | settings)),

@@ -12,7 +12,7 @@ from swarm.agents.llm.budget import FREE, Price, price
 from swarm.agents.llm.client import Client
 from swarm.agents.llm.endpoint import (
     Dialect,
-    Endpoint,
+    LlmEndpoint,
     LlmSettings,
     endpoint,
     hint,
@@ -71,7 +71,7 @@ def test_a_key_alone_is_a_hint_and_no_licence() -> None:
     ],
 )
 def test_loopback_is_told_by_address(url, here) -> None:
-    assert Endpoint(url, "m").loopback is here
+    assert LlmEndpoint(url, "m").loopback is here
 
 
 def test_local_models() -> None:
@@ -130,11 +130,11 @@ def test_dialects_end_somewhere() -> None:
 
 def test_the_first_model_is_taken_when_none_is_named(server) -> None:
     server.models = ["one", "two"]
-    client = Client(Endpoint(server.url, ""), 2.0)
+    client = Client(LlmEndpoint(server.url, ""), 2.0)
     assert client.model == "one"
     server.models = []
     with pytest.raises(CallError, match="lists no model"):
-        _ = Client(Endpoint(server.url, ""), 2.0).model
+        _ = Client(LlmEndpoint(server.url, ""), 2.0).model
 
 
 def test_organisations_of_the_environment_stay_at_home(server, monkeypatch, acts) -> None:
@@ -143,7 +143,7 @@ def test_organisations_of_the_environment_stay_at_home(server, monkeypatch, acts
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     server.plan = [acts.says("{}")]
-    Client(Endpoint(server.url, "m"), 2.0).complete([{"role": "user", "content": "x"}], max_output=64)
+    Client(LlmEndpoint(server.url, "m"), 2.0).complete([{"role": "user", "content": "x"}], max_output=64)
     assert "secret" not in str(server.headers)
 
 
