@@ -53,7 +53,7 @@ class Strategy(Protocol):
         """What an LLM says about the history in plain words; empty without one."""
 
 
-class Engine(Protocol):
+class Analysis(Protocol):
     """Who analyses: pure functions of number and history."""
 
     def analyse(self, number: int, history: History) -> Sequence[Finding]:
@@ -92,7 +92,7 @@ class Campaign:
         store: Store,
         record: CampaignRecord,
         strategy: Strategy,
-        engine: Engine,
+        engine: Analysis,
         pool: Pool,
         leases: HeldLeases,
         *,

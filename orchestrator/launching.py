@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.spec import Device
     from swarm.experiments.text import Corpus
-    from swarm.orchestrator.campaign import Campaign, Engine, Strategy
+    from swarm.orchestrator.campaign import Analysis, Campaign, Strategy
     from swarm.orchestrator.pool import Pool
     from swarm.orchestrator.worker import Plan
 
@@ -161,7 +161,7 @@ def assemble(
     workload: Workload,
     pool: Pool,
     workers: ExitStack,
-    agents: tuple[Strategy, Engine] | None = None,
+    agents: tuple[Strategy, Analysis] | None = None,
 ) -> Campaign:
     """The campaign of a record, with its agents and leases.
 
