@@ -89,10 +89,24 @@ def uri(path: Path, mode: str) -> str:
 
 
 def readonly_mode(path: Path) -> str:
-    """`ro`, or `immutable` where SQLite could not make its shared-memory file and nobody can be writing."""
-    writable = os.access(path.parent, os.W_OK)
-    has_wal = path.with_name(path.name + "-wal").exists()
-    return "ro" if writable or has_wal else "immutable"
+    """`ro`, or `immutable` where SQLite could not make its shared-memory file and nobody can be writing.
+
+    A log without content says nothing that is not in the database.
+
+    Raises:
+        StoreError: a log with content lies where it cannot be read with its shared memory.
+    """
+    if os.access(path.parent, os.W_OK):
+        return "ro"
+    log, shared = (path.with_name(path.name + ending) for ending in ("-wal", "-shm"))
+    if not log.exists() or not log.stat().st_size:
+        return "immutable"
+    if not shared.exists():
+        raise StoreError(
+            f"the store {path} was not closed, and its log cannot be read in a folder that cannot be written.",
+            "Copy the database and its -wal file to another folder, and open it there.",
+        )
+    return "ro"
 
 
 def engine(path: Path, *, mode: str) -> Engine:

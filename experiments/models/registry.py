@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swarm.experiments import bounded
 from swarm.experiments.models import conversion_cache, digest, hub, introspect, loading
 from swarm.experiments.models.base import PACKAGE, BundledModel, LoadedModel, ModelInfo, Progress
 from swarm.kernels import blas, plugins
@@ -74,9 +75,19 @@ def describe(name: str) -> ModelInfo:
         model, config = loading.read_model(folder)
         return _facts(name, folder, model, loading.read_tokenizer(folder, config), config)
     config = loading.read_config(folder)
+    facts = bounded.call(f"{__name__}:facts_without_weights", str(folder), config, name, what=name)
+    return ModelInfo.model_validate(facts).model_copy(update={"available": False})
+
+
+def facts_without_weights(folder: str, config: dict[str, Any], name: str) -> dict[str, Any]:
+    """Facts about a model of which there are a configuration and a tokenizer only, as data that JSON can hold.
+
+    Raises:
+        ModelError: mlx-lm cannot build it, or its layers cannot be traced.
+    """
     model = loading.skeleton(config)
-    info = introspect.inspect(model, config, name, bos=_begins(loading.read_tokenizer(folder, config)))
-    return info.model_copy(update={"available": False})
+    bos = _begins(loading.read_tokenizer(Path(folder), config))
+    return introspect.inspect(model, config, name, bos=bos).model_dump(mode="json")
 
 
 def load(name: str, progress: Progress | None = None) -> LoadedModel:

@@ -1,23 +1,16 @@
 """Reads a model's shape off the model itself: builds it in mlx-lm without weights and looks at its caches.
 
-MLX arrays are lazy, so that most models cost milliseconds: shapes are known, nothing is computed. Some models compute
-on the way all the same, with random weights of full size; so the pass through a model runs in a process of its own,
-with limits on memory and time.
+The pass through the model runs in a process of its own, as the model's code may compute.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from swarm.experiments import bounded
 from swarm.experiments.sizing.fields import complete, flatten, optional, trained_window
 from swarm.experiments.sizing.shape import LayerShape, ModelShape
 from swarm.kernels import elementwise
@@ -26,11 +19,6 @@ from swarm.kernels.errors import ModelError
 EXPERT = re.compile(r"(switch_mlp|experts)\b|_exps\b")
 EMBEDDING = re.compile(r"(embed_tokens|tok_embeddings|wte|word_embeddings|embeddings|token_embd)\.weight$")
 PER_LAYER_EMBEDDING = re.compile(r"embed_tokens_per_layer|per_layer_token_embd")
-# What the process that runs a model without weights may use.
-MAX_PASS_BYTES = 4 << 30
-MAX_PASS_SECONDS = 60.0
-CHECK_SECONDS = 0.02
-EXCEEDED_STATUS = 75
 # Two prompt lengths more than one allocation step (256 tokens) apart: what differs between them grows with the context.
 PROBED = (3, 300)
 
@@ -69,52 +57,12 @@ def read(config: Mapping[str, Any], name: str) -> ModelShape:
         ModelError: mlx-lm does not know the family, refuses the configuration, or needs more memory or time than the
             limits to run it without weights.
     """
-    command = [sys.executable, "-c", f"from {__name__} import main; main()"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    try:
-        done = subprocess.run(
-            command, input=json.dumps([config, name]), capture_output=True, text=True, env=environment,
-            timeout=MAX_PASS_SECONDS, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise _beyond(name) from error
-    answer = done.stdout.splitlines()[-1:] or [""]
-    if done.returncode == 0:
-        return ModelShape.model_validate_json(answer[0])
-    if done.returncode == 1 and answer[0].startswith("["):
-        raise ModelError(*json.loads(answer[0]))
-    raise _beyond(name)
+    return ModelShape.model_validate(bounded.call(f"{__name__}:answer", dict(config), name, what=name))
 
 
-def _beyond(name: str) -> ModelError:
-    limits = f"{MAX_PASS_BYTES >> 30} GiB or {MAX_PASS_SECONDS:g} s"
-    return ModelError(f"mlx-lm needs more than {limits} to run {name} without weights.", "Give a GGUF file of it.")
-
-
-def main() -> None:
-    """Answer `read` in a process of its own: configuration and name as JSON from standard input, the shape as JSON."""
-    threading.Thread(target=_watch_memory, daemon=True).start()
-    import mlx.core as mx
-
-    mx.set_default_device(mx.cpu)
-    config, name = json.load(sys.stdin)
-    try:
-        print(read_here(config, name).model_dump_json())  # noqa: T201 - the answer
-    except ModelError as error:
-        print(json.dumps([error.problem, error.remedy]))  # noqa: T201 - the answer
-        sys.exit(1)
-    sys.stdout.flush()
-    os._exit(0)
-
-
-def _watch_memory() -> None:
-    """End this process as soon as it holds more than its limit; works wherever the peak memory is told."""
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    while resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit < MAX_PASS_BYTES:
-        time.sleep(CHECK_SECONDS)
-    os._exit(EXCEEDED_STATUS)
+def answer(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """`read_here` as data that another process can send."""
+    return read_here(config, name).model_dump(mode="json")
 
 
 def read_here(config: Mapping[str, Any], name: str) -> ModelShape:

@@ -69,6 +69,7 @@ def checks(settings: Settings) -> Iterator[Check]:
         ("workers", _workers),
         ("Ray", _ray),
         ("cache", _cache),
+        ("downloads", _downloads),
     ):
         yield _guarded(name, check)
     yield _guarded("store", lambda: _store(settings))
@@ -136,6 +137,17 @@ def _cache() -> Check:
     return Check("cache", "ok", detail)
 
 
+def _downloads() -> Check:
+    """Which models of other programs `swarm plan` can read by the names that these give them."""
+    from swarm.experiments.sizing import downloaded
+
+    names = list(downloaded.ollama_models())
+    if not names:
+        return Check("downloads", "off", "no models of Ollama here; plans take files and names all the same")
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return Check("downloads", "ok", f"{len(names)} models of Ollama for `swarm plan --model`: {shown}")
+
+
 def _store(settings: Settings) -> Check:
     from swarm.memory.store import Store
 
@@ -147,7 +159,13 @@ def _store(settings: Settings) -> Check:
             return Check("store", "failed", f"{store.place}: {'; '.join(problems[:3])}", "Restore a backup.")
         campaigns = store.campaigns.list()
         trials = sum(campaign.next_number for campaign in campaigns)
-        return Check("store", "ok", f"{store.place}: {len(campaigns)} campaigns, {trials} trials")
+        folder = Path(settings.store).resolve().parent
+        frozen = (
+            ""
+            if "://" in settings.store or os.access(folder, os.W_OK)
+            else ", in a folder that cannot be written: it can only be read"
+        )
+        return Check("store", "ok", f"{store.place}: {len(campaigns)} campaigns, {trials} trials{frozen}")
 
 
 def _llm(settings: Settings) -> Check:

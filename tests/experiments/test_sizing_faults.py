@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from swarm.experiments import bounded
 from swarm.experiments.sizing import built, config, gguf_metadata, models
 from swarm.experiments.sizing.method import parse
 from swarm.experiments.sizing.plan import kv_bytes, per_token
@@ -169,7 +170,7 @@ def test_rope_factors_that_lengthen_the_trained_window(family, stated, rope, tra
 
 def test_a_model_that_computes_while_it_is_looked_at_has_limits(monkeypatch):
     """DBRX counts its experts' tokens in numpy, which computes the model: 132 billion random weights."""
-    monkeypatch.setattr(built, "MAX_PASS_SECONDS", 120.0)
+    monkeypatch.setattr(bounded, "MAX_SECONDS", 120.0)
     fields = {
         "model_type": "dbrx", "vocab_size": 100352, "d_model": 6144, "n_layers": 40, "n_heads": 48,
         "attn_config": {"kv_n_heads": 8, "clip_qkv": 8, "rope_theta": 500000},

@@ -236,6 +236,29 @@ def test_no_write_permission(locked_folder):
     assert digest(locked_folder) == before
 
 
+@pytest.mark.parametrize("log", [b"", None])
+def test_read_only_media_with_what_is_left_of_a_log(locked_folder, log):
+    """An empty log is nothing; one with content needs its shared memory, which cannot be made there."""
+    path = locked_folder / "swarm.db"
+    left = locked_folder / "swarm.db-wal"
+    locked_folder.chmod(0o755)
+    if log is None:
+        with Store.open(path) as writer:
+            path.chmod(0o644)
+            writer.events.add(None, "x")
+            log = left.read_bytes()
+    left.write_bytes(log)
+    left.chmod(0o444)
+    (locked_folder / "swarm.db-shm").unlink(missing_ok=True)
+    locked_folder.chmod(0o555)
+    answer = as_nobody(lambda: attempt(path, readonly=True))
+    if log:
+        assert "was not closed" in answer
+        assert "Copy the database and its -wal file" in answer
+    else:
+        assert answer == "kept [(0,)]"
+
+
 def test_many_processes_create_one_store(tmp_path, postgres_url):
     context = multiprocessing.get_context("fork")
     for place in (str(tmp_path / "swarm.db"), postgres_url):

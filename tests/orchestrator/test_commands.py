@@ -83,7 +83,7 @@ def test_models_are_described_without_weights(cli):
 
 def test_doctor_checks_every_part(cli):
     names = [row["name"] for row in json.loads(cli("doctor", "--json").out)]
-    assert names[:7] == ["BLAS", "device", "workers", "Ray", "cache", "store", "LLM"]
+    assert names[:8] == ["BLAS", "device", "workers", "Ray", "cache", "downloads", "store", "LLM"]
 
 
 @pytest.mark.parametrize(
