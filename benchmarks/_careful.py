@@ -166,7 +166,7 @@ def out_of_the_box(info: ModelInfo, configurations: Sequence[KVSpec], context: i
 
     laps.ready()
     answers = []
-    for kv, _ in configurations:
+    for kv in configurations:
         reference = Reference(logits(make_prompt_cache(model)))
         size, bits = int(kv.key.group_size or 0), int(kv.key.bits or 0)
         caches = [cache.to_quantized(size, bits) for cache in make_prompt_cache(model)]
