@@ -115,13 +115,13 @@ class Campaign:
         self._view = CampaignView(store, record.id, leases)
         self._reader = EventReader(store, record.id)
         self._events = self._drive()
-        self._news: list[CampaignEvent] = []
-        self._turn: Lease | None = None
-        self._ready: list[TrialRecord] = []
+        self._pending_events: list[CampaignEvent] = []
+        self._proposing: Lease | None = None
+        self._to_submit: list[TrialRecord] = []
         self._results = StoreReader(store)
         self._opened = False
         self._stops = 0
-        self._looked = self._read = 0.0
+        self._refreshed = self._events_read = 0.0
 
     # --- for its user --------------------------------------------------------------------------------------------
 
@@ -176,6 +176,8 @@ class Campaign:
     def close(self) -> None:
         """End the workers and close the store. What was not finished can be gone on with by `swarm resume`."""
         self._events.close()
+        with suppress(SwarmError):
+            self._leave()  # it may never have been iterated
         self._close_workers()
         self.store.close()
 
@@ -198,7 +200,7 @@ class Campaign:
             yield from self._reader.open()
             yield PhaseChanged(f"starting {self._pool.workers} workers")
             self.store.ledger.forfeit_expired(self.record.id)
-            self._look()
+            self._refresh()
             self._claim_waiting()
             while self._view.settled < self.record.budget.trials:
                 if self._stops or not self._clock.tick():
@@ -211,8 +213,8 @@ class Campaign:
                 self._end_as("complete")
             yield from self._new_events(now=True)
         except (KeyboardInterrupt, GeneratorExit):
-            if self.state == "running":
-                self._end_as("interrupted")
+            with suppress(SwarmError):
+                self._leave()
             raise
         except BaseException:
             with suppress(SwarmError):  # the store may be what failed
@@ -222,63 +224,63 @@ class Campaign:
             self._close_workers()
 
     def _step(self) -> None:
-        """Think, then write all there is to write in one transaction, then hand trials to the workers."""
-        turn, self._turn = self._turn, None
-        proposal = self._draft(turn) if turn is not None else None
-        due = proposal is not None or self._is_due()
+        """Propose, then write all there is to write in one transaction, then hand trials to the workers."""
+        lease, self._proposing = self._proposing, None
+        proposal = self._draft(lease) if lease is not None else None
+        due = proposal is not None or self._may_propose()
         ended = self._pool.collect(0.0 if proposal is not None else RETRY_WAIT if due else IDLE_WAIT)
         with self.store.batch():
             self._write(ended)
-            if turn is not None and proposal is not None:
-                self._add(turn, proposal)
-            if self._is_due():
-                self._turn = self._take_turn()
+            if lease is not None and proposal is not None:
+                self._add(lease, proposal)
+            if self._may_propose():
+                self._proposing = self._claim_next_number()
         self._submit()
         if proposal is None and not ended:
             self._look_after_others()
 
     def _new_events(self, *, now: bool = False) -> Iterator[CampaignEvent]:
         """What happened since the last call; in the store, since the last look a second ago."""
-        if now or time.monotonic() - self._read >= EVENTS_EVERY:
-            self._read = time.monotonic()
-            self._news += self._reader.read()
-        news, self._news = self._news, []
+        if now or time.monotonic() - self._events_read >= EVENTS_EVERY:
+            self._events_read = time.monotonic()
+            self._pending_events += self._reader.read()
+        news, self._pending_events = self._pending_events, []
         yield from news
 
     # --- proposing -----------------------------------------------------------------------------------------------
 
-    def _is_due(self) -> bool:
+    def _may_propose(self) -> bool:
         """Whether this driver could propose: there is room, a number is left, and no result of its own is missing."""
         number = len(self._view)
-        if number >= self.record.budget.trials or self._pool.load + len(self._ready) >= self._capacity:
+        if number >= self.record.budget.trials or self._pool.load + len(self._to_submit) >= self._capacity:
             return False
         late = self._view.records[self._view.settled : max(0, number - self._lag)]
         return not any(record.state not in FINISHED and record.id in self._leases for record in late)
 
-    def _take_turn(self) -> Lease | None:
+    def _claim_next_number(self) -> Lease | None:
         try:
             return self.store.proposal_lock.claim(self.record.id, self._leases.owner, lag=self._lag, ttl=PROPOSAL_TTL)
         except BudgetError:  # other drivers have proposed the rest
             return None
 
-    def _draft(self, turn: Lease) -> Proposal:
-        if turn.number != len(self._view) or self._view.settled < turn.number - self._lag:
-            self._look()
-        analyse, summarise = self._engine.is_milestone(turn.number)
+    def _draft(self, lease: Lease) -> Proposal:
+        if lease.number != len(self._view) or self._view.settled < lease.number - self._lag:
+            self._refresh()
+        analyse, summarise = self._engine.is_milestone(lease.number)
         if analyse:
-            self._analyse(turn.number, self._lag)
+            self._analyse(lease.number, self._lag)
         if summarise:
-            self._summarise(turn.number, self._lag)
-        return self._strategy.propose(turn.number, self._view.history(turn.number, self._lag))
+            self._summarise(lease.number, self._lag)
+        return self._strategy.propose(lease.number, self._view.history(lease.number, self._lag))
 
-    def _add(self, turn: Lease, proposal: Proposal) -> None:
+    def _add(self, lease: Lease, proposal: Proposal) -> None:
         try:
-            record = self.store.propose(self.record.id, turn.number, proposal, turn)
+            record = self.store.propose(self.record.id, lease.number, proposal, lease)
         except LeaseLostError:  # this took longer than the right to propose lasts, and another driver went on
             return
         self._view.put(record)
         if self._leases.take(record.id):
-            self._ready.append(record)
+            self._to_submit.append(record)
 
     def _analyse(self, number: int, lag: int) -> None:
         history = self._view.history(number, lag)
@@ -299,7 +301,7 @@ class Campaign:
         summary = self._engine.summarise(history, self._strategy.commentary(history))
         self.store.summaries.add(self.record.id, summary)
         self._view.read_summaries()
-        self._news.append(SummaryWritten(self._view.summaries[-1]))
+        self._pending_events.append(SummaryWritten(self._view.summaries[-1]))
 
     # --- running -------------------------------------------------------------------------------------------------
 
@@ -307,15 +309,15 @@ class Campaign:
         """Write what came of trials; those that lost their worker through no fault of theirs run once more."""
         for record in self._view.write(ended) if ended else []:
             if record.state not in FINISHED:
-                self._news.append(TrialRetried(record))
+                self._pending_events.append(TrialRetried(record))
                 if record.id in self._leases:
-                    self._ready.append(record)
+                    self._to_submit.append(record)
 
     def _submit(self) -> None:
         """Hand the trials to the workers whose claims are written."""
-        for record in self._ready:
+        for record in self._to_submit:
             self._pool.submit(record.id, record.spec)
-        self._ready.clear()
+        self._to_submit.clear()
 
     def _claim_waiting(self) -> None:
         """Take over trials that were proposed and not run: by an earlier run, or by a driver that is gone."""
@@ -324,24 +326,24 @@ class Campaign:
             if lease is None:
                 return
             if lease.number >= len(self._view):
-                self._look()
+                self._refresh()
             record = self._view.records[lease.number]
             if record.outdated:  # claimed, it runs with the present versions
                 record = self.store.trials.get(record.id)
                 self._view.put(record)
-            self._ready.append(record)
+            self._to_submit.append(record)
             self._submit()
 
     # --- other drivers -------------------------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         """Read what other drivers did."""
         self._view.refresh()
-        self._looked = time.monotonic()
+        self._refreshed = time.monotonic()
 
     def _look_after_others(self) -> None:
-        if self._pool.load < self._capacity and time.monotonic() - self._looked >= IDLE_WAIT:
-            self._look()
+        if self._pool.load < self._capacity and time.monotonic() - self._refreshed >= IDLE_WAIT:
+            self._refresh()
             self._claim_waiting()
 
     # --- ending --------------------------------------------------------------------------------------------------
@@ -371,6 +373,10 @@ class Campaign:
         self._analyse(len(self._view), 0)
         self._summarise(len(self._view), 0)
 
+    def _leave(self) -> None:
+        if self.state == "running":
+            self._end_as("interrupted")
+
     def _end_as(self, state: CampaignState) -> None:
         self._let_go()
         self.store.campaigns.finish(self.record.id, state)
@@ -378,8 +384,8 @@ class Campaign:
 
     def _let_go(self) -> None:
         with self.store.batch():
-            if self._turn is not None:
-                self.store.proposal_lock.release(self._turn)
+            if self._proposing is not None:
+                self.store.proposal_lock.release(self._proposing)
             for lease in self._leases.drain():
                 self.store.queue.release(lease)
         self._clock.stop()

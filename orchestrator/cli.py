@@ -1,20 +1,20 @@
-"""The command `swarm`. Finds its commands by module name and imports only the one that runs."""
+"""The command `swarm`. Finds its commands by name and imports only the one that runs."""
 
 from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
-from collections.abc import Iterator, MutableMapping
 from functools import partial
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from swarm.kernels import plugins
 from swarm.kernels.errors import UsageError
-from swarm.orchestrator import console, helping, toml
+from swarm.orchestrator import console, toml
 
 PACKAGE = "swarm.orchestrator.commands"
 NEEDS = ("command", "PANEL")
@@ -22,41 +22,45 @@ PANELS = ("Campaigns", "Results", "Methods and models", "Use")
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
-class _Commands(MutableMapping[str, Any]):
-    """Command name to command, each imported when it is looked up."""
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in plugins.names(PACKAGE):
-            raise KeyError(name)
-        return build(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(plugins.modules(PACKAGE, NEEDS), key=_place))
-
-    def __len__(self) -> int:
-        return len(plugins.names(PACKAGE))
-
-    def __setitem__(self, name: str, command: Any) -> None:
-        raise TypeError(f"add {PACKAGE}.{name} instead")
-
-    def __delitem__(self, name: str) -> None:
-        raise TypeError(f"remove {PACKAGE}.{name} instead")
+EXAMPLES = re.compile(r"\s*Examples?:\s+(?P<list>`swarm .*)\Z", re.DOTALL)
+"""The end of a docstring that lists examples."""
 
 
 class _Group(TyperGroup):
+    """Finds commands by name and imports the one that runs; its help imports all of them."""
+
     def __init__(self, **attrs: Any) -> None:
         super().__init__(**attrs)
-        self.commands = _Commands()
+        names: Any = dict.fromkeys(plugins.names(PACKAGE))  # typer suggests from the keys; the values are never used
+        self.commands = names
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """The command of that name, None when there is none."""
+        return build(cmd_name) if cmd_name in self.commands else None
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """The commands that can be used, by panel and name."""
+        return sorted(plugins.modules(PACKAGE, NEEDS), key=_place)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands under their panels. Plain text: rich would double the time that help takes."""
         panels: dict[str, list[tuple[str, str]]] = {}
-        for name in self.commands:
-            short = self.commands[name].get_short_help_str(limit=100)
+        for name in self.list_commands(ctx):
+            short = build(name).get_short_help_str(limit=100)
             panels.setdefault(_panel(name), []).append((name, short))
         for panel, rows in panels.items():
             with formatter.section(panel):
                 formatter.write_dl(rows)
+
+
+class _Command(TyperCommand):
+    """A command whose help ends with a section of its examples, as they would be typed."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write the examples one per line, however long they are."""
+        if self.epilog:
+            formatter.write_paragraph()
+            formatter.write("Examples:\n" + "".join(f"  {line}\n" for line in self.epilog.split("\n")))
 
 
 def _panel(name: str) -> str:
@@ -78,11 +82,13 @@ def build(name: str) -> Any:
     module = plugins.module(PACKAGE, name, NEEDS)
     prefix = vars(module).get("PREFIX", f"SWARM_{name.upper()}")
     context = {**CONTEXT, "auto_envvar_prefix": prefix, "default_map": toml.table(name)}
-    text, examples = helping.split(inspect.getdoc(module.command) or "")
+    doc = inspect.getdoc(module.command) or ""
+    found = EXAMPLES.search(doc)
+    text = doc[: found.start()] if found else doc
+    examples = re.findall(r"`(swarm [^`]+)`", found["list"]) if found else []
+    epilog = "\n".join(" ".join(example.split()) for example in examples)
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(name, cls=helping.Command, context_settings=context, help=text, epilog="\n".join(examples) or None)(
-        module.command
-    )
+    single.command(name, cls=_Command, context_settings=context, help=text, epilog=epilog or None)(module.command)
     built = typer.main.get_command(single)
     unknown = sorted(set(context["default_map"]) - {param.name for param in built.params})
     if unknown:  # refused when the command runs: its help, which says what is known, stays

@@ -340,17 +340,15 @@ def make_pool(settings: Settings, on_ready: Callable[[], None] = lambda: None) -
 
 def make_plan(settings: Settings) -> Plan:
     """What the workers are told."""
-    from swarm.experiments.models import registry
     from swarm.orchestrator.cluster import hidden_paths
     from swarm.orchestrator.worker import Plan
 
     path = Path(settings.corpus) if settings.corpus else None
     if settings.rehearsal is not None:
         return Plan(device=device_of(settings), corpus=path, hidden=hidden_paths())
-    models = settings.models if settings.models is not None else registry.default_models()
     return Plan(
         device=device_of(settings),
-        models=tuple(models),
+        models=model_names(settings),
         corpus=path,
         corpus_digest=_corpus(settings).digest,
         hidden=hidden_paths(),

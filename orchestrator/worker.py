@@ -27,8 +27,6 @@ class Plan:
     models: tuple[str, ...] = ()
     corpus: Path | None = None
     corpus_digest: str = ""
-    cache_dir: Path | None = None
-    threads: int = 1
     hidden: tuple[str, ...] = ()
 
 
@@ -37,7 +35,6 @@ class Greeting:
     """What a worker says when it is up; `lacks` is why its node cannot run the trials, empty when it can."""
 
     node: str
-    python: str
     code_version: str
     lacks: str = ""
 
@@ -49,18 +46,20 @@ class Worker:
         sys.path[:] = [path for path in sys.path if path not in plan.hidden]
         from swarm.experiments.measurement.runner import Runner
 
-        self._plan = plan
         self._lacks = ""
         try:
-            self._runner = Runner(cache_dir=plan.cache_dir, corpus=plan.corpus, threads=plan.threads)
-            compute_on(plan.device)
+            self._runner = Runner(corpus=plan.corpus)
+            if plan.device == "cpu":
+                import mlx.core as mx
+
+                mx.set_default_device(mx.cpu)  # also on a node with a GPU
             self._lacks = lacks(plan, self._runner.corpus.digest)
         except SwarmError as error:
             self._lacks = str(error)
 
     def greet(self) -> Greeting:
         """Answer once the worker can run trials, or say why it cannot."""
-        return Greeting(platform.node(), platform.python_version(), code_version(), self._lacks)
+        return Greeting(platform.node(), code_version(), self._lacks)
 
     def run(self, spec: TrialSpec) -> Measurement | Failure:
         """Run a trial; every error that leaves the process alive is returned as a failure."""
@@ -69,14 +68,6 @@ class Worker:
             return self._runner.run(spec)
         except Exception as error:
             return _failure(error, time.perf_counter() - start)
-
-
-def compute_on(device: Device) -> None:
-    """Keep off the GPU of a node that has one when the trials are for the CPU."""
-    if device == "cpu":
-        import mlx.core as mx
-
-        mx.set_default_device(mx.cpu)
 
 
 def lacks(plan: Plan, corpus_digest: str) -> str:

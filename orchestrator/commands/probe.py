@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import typer
@@ -13,6 +15,8 @@ from swarm.orchestrator.options import Json, StoreUrl
 if TYPE_CHECKING:
     from swarm.experiments.engines.probe.endpoint import Endpoint
     from swarm.experiments.engines.probe.scenarios import Probed, ProbeSettings
+    from swarm.memory.records import CampaignRecord
+    from swarm.memory.store import Store
 
 PANEL = "Use"
 
@@ -100,12 +104,50 @@ def _measure(
 ) -> tuple[list[dict[str, Any]], str]:
     from swarm.experiments.engines.probe import scenarios
     from swarm.memory.store import Store
-    from swarm.orchestrator.probing import keeping
     from swarm.orchestrator.settings import store_url
 
-    with Store.open(store_url(store), create=True) as opened, keeping(opened, subject, settings) as keeper:
-        rows = [_row(found, keeper.keep(found)) for found in scenarios.run(subject, settings, text, note)]
-    return rows, keeper.campaign.name
+    with Store.open(store_url(store), create=True) as opened, _recording(opened, subject, settings) as campaign:
+        title = f"{subject.engine.title} at {subject.name}"
+        rows = [
+            _row(found, _record(opened, campaign, number, found, title))
+            for number, found in enumerate(scenarios.run(subject, settings, text, note))
+        ]
+    return rows, campaign.name
+
+
+@contextmanager
+def _recording(store: Store, endpoint: Endpoint, settings: ProbeSettings) -> Iterator[CampaignRecord]:
+    """A campaign for one probe; finished when the block is left."""
+    from swarm.memory.records import Budget
+
+    taken = {campaign.name for campaign in store.campaigns.list()}
+    stem = f"probe-{endpoint.engine.name}"
+    name = next(name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
+    facts = {"probe": endpoint.name, "engine": endpoint.engine.name, "model": endpoint.model}
+    facts |= settings.model_dump(mode="json")
+    campaign = store.campaigns.create(name, facts, Budget(trials=len(set(settings.contexts))), 0)
+    try:
+        yield campaign
+    except BaseException:
+        # Not `interrupted`: a probe cannot be resumed, the engine may be another one by then.
+        store.campaigns.finish(campaign.id, "failed")
+        raise
+    store.campaigns.finish(campaign.id, "complete")
+
+
+def _record(store: Store, campaign: CampaignRecord, number: int, found: Probed, title: str) -> int:
+    """Write what was measured at one context length as a trial; returns its id."""
+    from swarm.experiments.spec import Failure
+    from swarm.memory.records import Proposal
+    from swarm.orchestrator.leases import owner_name
+
+    proposal = Proposal(spec=found.spec, proposer="probe", arm="defaults", rationale=f"probe of {title}")
+    trial = store.propose(campaign.id, number, proposal)
+    lease = store.queue.claim(trial.id, owner_name())
+    if lease is None:
+        raise RuntimeError(f"trial {trial.id}, just added, is taken")
+    store.record([(lease, trial, found.measurement or Failure(kind="refused", message=found.refusal))])
+    return trial.id
 
 
 def _row(found: Probed, trial: int) -> dict[str, Any]:

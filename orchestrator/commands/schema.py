@@ -1,14 +1,18 @@
-"""`swarm schema`: the JSON schema of what commands print with --json."""
+"""`swarm schema`: the JSON schema of what commands print with --json, from the types that it is built of."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from swarm.kernels import plugins
+from swarm.kernels.errors import UnknownNameError
 from swarm.orchestrator.console import emit_json
 
 PANEL = "Use"
+PACKAGE = "swarm.orchestrator.commands"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def command(
@@ -20,12 +24,36 @@ def command(
 
     Examples: `swarm schema trials`, `swarm schema > schemas.json`
     """
-    from swarm.kernels.errors import UnknownNameError
-    from swarm.orchestrator import schemas
-
     if name is None:
-        emit_json({each: schemas.schema(each) for each in schemas.commands()})
+        emit_json({each: schema(each) for each in printing_json()})
         return
-    if name not in schemas.commands():
-        raise UnknownNameError("command with --json", name, ", ".join(schemas.commands()))
-    emit_json(schemas.schema(name))
+    if name not in printing_json():
+        raise UnknownNameError("command with --json", name, ", ".join(printing_json()))
+    emit_json(schema(name))
+
+
+def printing_json() -> list[str]:
+    """The commands that say what their --json output is: those with a function `output`."""
+    return [name for name, module in plugins.modules(PACKAGE).items() if "output" in vars(module)]
+
+
+def schema(name: str) -> dict[str, Any]:
+    """The schema of a command's output. Objects have the keys that it names and no others."""
+    from pydantic import TypeAdapter
+
+    printed: Any = plugins.module(PACKAGE, name).output()
+    found = TypeAdapter(printed).json_schema(mode="serialization")
+    _close(found)
+    return {"$schema": DIALECT, "title": f"swarm {name} --json", **found}
+
+
+def _close(part: Any) -> None:
+    """Refuse unknown keys wherever keys are named."""
+    if isinstance(part, dict):
+        if "properties" in part:
+            part.setdefault("additionalProperties", False)
+        for value in part.values():
+            _close(value)
+    elif isinstance(part, list):
+        for value in part:
+            _close(value)

@@ -10,7 +10,7 @@ from engine_server import FakeEngine, MlxServer, events
 from tiny_models import write_tiny_model
 
 from swarm.memory.store import Store
-from swarm.orchestrator import schemas
+from swarm.orchestrator.commands import schema as schemas
 
 STREAM = {"Content-Type": "text/event-stream"}
 JSON = {"Content-Type": "application/json"}

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from swarm.memory.store import Store
-from swarm.orchestrator import schemas
+from swarm.orchestrator.commands import schema as schemas
 
 
 def check_whole(path, trials):

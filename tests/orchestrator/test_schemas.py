@@ -9,8 +9,8 @@ from samples import complete, fail, finding, measurement, proposal
 from swarm.kernels import plugins
 from swarm.memory.records import Budget, Prediction, Summary
 from swarm.memory.store import Store
-from swarm.orchestrator import schemas
 from swarm.orchestrator.cli import PACKAGE, build
+from swarm.orchestrator.commands import schema as schemas
 
 PRINTING = [name for name in plugins.names(PACKAGE) if "json" in {param.name for param in build(name).params}]
 LINES = [
@@ -66,8 +66,8 @@ def test_what_is_printed_is_what_the_schema_says(cli, kept, monkeypatch, line):
 
 
 def test_every_command_that_prints_json_has_a_schema(cli):
-    assert set(PRINTING) <= set(schemas.commands())
-    assert set(json.loads(cli("schema").out)) == set(schemas.commands())
+    assert set(PRINTING) <= set(schemas.printing_json())
+    assert set(json.loads(cli("schema").out)) == set(schemas.printing_json())
     assert cli("schema", "launch").code == 2
 
 

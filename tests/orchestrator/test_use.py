@@ -22,7 +22,7 @@ from swarm.experiments.measurement.runner import Runner
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Budget
 from swarm.memory.store import Store
-from swarm.orchestrator import schemas
+from swarm.orchestrator.commands import schema as schemas
 from swarm.orchestrator.recipes import FactorsError, of_trial
 
 SWARM = (sys.executable, "-c", "from swarm.orchestrator.cli import main; main()")
