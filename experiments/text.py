@@ -7,7 +7,6 @@ import math
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +56,6 @@ class Corpus:
     def __init__(self, text: str, source: str) -> None:
         self.text = text[:MAX_CHARACTERS]
         self.source = source
-        self._tokens: WeakKeyDictionary[Tokenizer, dict[Split, NDArray[np.int32]]] = WeakKeyDictionary()
 
     @classmethod
     def open(cls, path: Path | None = None) -> Corpus:
@@ -98,13 +96,6 @@ class Corpus:
         cut = self.text.rfind("\n", 0, int(len(self.text) * SCORED_SHARE)) + 1
         cut = cut or int(len(self.text) * SCORED_SHARE)
         return self.text[:cut] if split == "scored" else self.text[cut:]
-
-    def tokens(self, tokenizer: Tokenizer, split: Split = "scored") -> NDArray[np.int32]:
-        """Token ids of one part [n], special tokens left out; kept for the tokenizer's lifetime."""
-        parts = self._tokens.setdefault(tokenizer, {})
-        if split not in parts:
-            parts[split] = np.array(tokenizer.encode(self.part(split), add_special_tokens=False), np.int32)
-        return parts[split]
 
     def check_length(self, length: int, count: int) -> None:
         """Refuse a text that is too short for `count` windows of `length` tokens whatever the tokenizer.
@@ -147,7 +138,7 @@ class Corpus:
             CorpusError: the part is too short for `count` windows.
         """
         body = length - 1 if bos else length
-        tokens = self.tokens(tokenizer, split)
+        tokens = np.asarray(tokenizer.encode(self.part(split), add_special_tokens=False), np.int32)
         slots = len(tokens) // body
         if slots < count:
             raise CorpusError(

@@ -93,6 +93,11 @@ def python(code, **environment):
     )
 
 
+def test_the_name_of_the_simulated_protocol_in_older_stores_is_read(runner):
+    older = instruct(3, protocol="noop")
+    assert runner.run(older).metrics == runner.run(instruct(3)).metrics
+
+
 def test_a_crash_ends_the_process():
     done = python(IMPORTS + "Runner().run(instruct(0, Fault.CRASH))")
     assert done.returncode == CRASH_STATUS, done.stderr
@@ -257,7 +262,7 @@ def test_a_measurement_says_where_it_was_made(runner, tiny_models):
     assert {"mlx", "mlx-lm", "numpy"} <= environment.versions.keys()
     assert len(environment.code_version) == 64
     assert environment.blas
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     if (root / ".git").exists():
         known = ["git", "merge-base", "--is-ancestor", environment.git_revision, "HEAD"]
         subprocess.run(known, cwd=root, check=True)

@@ -150,7 +150,7 @@ def test_attention_errors_agree_with_dequantized_keys_and_values(runner, tiny_mo
     queries = np.array(arrays.to_numpy(call.queries))[:, :, -tail:]
     repeats = queries.shape[1] // keys.shape[1]
 
-    stored = make_cache(model, kv, (layer,), seed=seed)[layer]
+    stored = make_cache(model, kv.on((layer,)), seed=seed)[layer]
     stored.append(np.float16(keys), np.float16(values))
     decoded = []
     for side, exact in zip(stored.sides, (keys, values), strict=True):

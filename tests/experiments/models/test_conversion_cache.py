@@ -163,7 +163,7 @@ except SwarmError as error:
 
 @pytest.mark.parametrize("limit", [10_000, 400_000])
 def test_files_that_cannot_grow_are_reported_in_one_line(model, tmp_path, limit) -> None:
-    paths = [str(tmp_path / "site"), str(Path(__file__).parents[1])]
+    paths = [str(tmp_path / "site"), str(Path(__file__).parents[2])]
     script = LIMITED.format(paths=paths, limit=limit, parts=model.parts, digest=model.digest)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
