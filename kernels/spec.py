@@ -8,82 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, Literal, NoReturn, Self, get_args
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from swarm.kernels import plugins
 from swarm.kernels.errors import SpecError
+from swarm.kernels.quant_spec import Piece, QuantSpec, named_fields, specs
 from swarm.kernels.quantizers import base
-from swarm.kernels.values import Axis, FrozenModel, RotationKind, Scaling
+from swarm.kernels.values import FrozenModel
 
 __all__ = ["FrozenModel", "KVSpec", "LayerOverride", "QuantSpec", "layers_in_kv", "ranges", "specs"]
-
-
-class QuantSpec(FrozenModel):
-    """How keys or values are quantized.
-
-    `bits` are the bits of one code, `group_size` the values that share one scale, `axis` whether a group runs
-    along the channels of one token or along the tokens of one channel. `rotation` is applied before encoding and
-    undone on the queries or on the attention output; `scaling` says whether per-channel factors were fitted.
-    `bits` and `group_size` left out mean the method's default.
-    """
-
-    method: str = "none"
-    bits: int | None = Field(default=None, ge=1, le=16)
-    group_size: int | None = Field(default=None, ge=1)
-    axis: Axis | None = None
-    rotation: RotationKind | None = None
-    scaling: Scaling = "fixed"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_defaults(cls, data: object) -> object:
-        return base.complete(data) if isinstance(data, dict) else data
-
-    @model_validator(mode="after")
-    def _check_method(self) -> Self:
-        base.method(self.method).check(self)
-        return self
-
-    @property
-    def label(self) -> str:
-        """Short unambiguous name, e.g. `affine4/g64+hadamard+learned`; bits and group only where there is a choice."""
-        offered = base.method(self.method).choices
-        text = self.method + (f"{self.bits}" if len(offered.bits) > 1 else "")
-        if self.group_size and len(offered.group_sizes) > 1:
-            text += f"/g{self.group_size}"
-        if self.axis == "channel":
-            text += "/channel"
-        if self.rotation not in (None, "none"):
-            text += f"+{self.rotation}"
-        return text + ("+learned" if self.scaling == "learned" else "")
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """The specification that `label` writes so; bits and group left out are the method's default.
-
-        An axis left out stays open where keys and values take different ones: a `KVSpec` fills it in.
-
-        Raises:
-            SpecError: with the column and the piece that cannot be read, and the nearest that can.
-        """
-        return cls(**_quant_fields(_Piece(text, text.strip(), text.find(text.strip()))))
-
-
-def specs(method: str, head_dim: int) -> tuple[QuantSpec, ...]:
-    """Every valid specification of a method at a head size, the default first; none where it does not fit."""
-    kind, found = base.method(method), []
-    for fields in kind.choices.combinations():
-        try:
-            spec = QuantSpec(method=method, **fields)
-            kind.check_head_dim(spec, head_dim)
-        except SpecError:
-            continue
-        found.append(spec)
-    return tuple(found)
 
 
 def _for_side(spec: QuantSpec, side: str | None) -> QuantSpec:
@@ -239,10 +173,8 @@ class KVSpec(FrozenModel):
             SpecError: with the column and the piece that cannot be read, and the nearest that can.
         """
         fields = _kv_fields(text)
-        try:
+        with Piece(text, text.strip()).located():
             return cls(**fields)
-        except SpecError as error:
-            raise _unreadable(_Piece(text, text.strip(), 0), error.problem, error.remedy) from error
 
 
 def layers_in_kv(data: Any) -> Any:
@@ -267,169 +199,83 @@ def ranges(layers: Iterable[int]) -> str:
 
 
 _PIECES = re.compile(r"\[[^\]]*\]|\S+")
-_QUANT = re.compile(r"(?P<name>[^/+]*)(?P<parts>(?:[/+][^/+]*)*)")
 _LAYERS = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1,5})?)*")
 _OVERRIDE = re.compile(r"\[\s*layers?\s+(?P<layers>[^:\]]*?)\s*:(?P<sides>[^\]]*)\]")
 _SIDES = ("K", "V", "KV")
 _OPTIONS = (*_SIDES, "sink4", "recent32", "-bias", "layers", "layer", "[layers 0,1: K q8_0]")
-_QUANT_OPTIONS: dict[str, tuple[str, str]] = {
-    **{f"/{axis}": ("axis", axis) for axis in get_args(Axis)},
-    **{f"+{kind}": ("rotation", kind) for kind in get_args(RotationKind)},
-    **{f"+{kind}": ("scaling", kind) for kind in get_args(Scaling)},
-}
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A part of a text that is read, and where it starts."""
-
-    text: str
-    part: str
-    start: int
-
-    def sub(self, part: str, start: int) -> _Piece:
-        """A part of this part, which starts at `start` in it."""
-        return _Piece(self.text, part, self.start + start)
-
-
-def _unreadable(piece: _Piece, why: str, remedy: str = "") -> SpecError:
-    part = piece.part if len(piece.part) <= 60 else f"{piece.part[:60]}..."
-    text = piece.text if len(piece.text) <= 200 else f"{piece.text[:200]}..."
-    return SpecError(f"{text!r} cannot be read at column {piece.start + 1}, {part!r}: {why}", remedy)
-
-
-def _unknown(piece: _Piece, kind: str, known: Iterable[str]) -> NoReturn:
-    """Refuse a name, with the nearest that there is."""
-    known = list(known)
-    near = get_close_matches(piece.part, known, n=1, cutoff=0.5)
-    remedy = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-    raise _unreadable(piece, f"unknown {kind}.", remedy)
-
-
-def _quant_fields(piece: _Piece) -> dict[str, Any]:
-    """The fields of a QuantSpec that `METHOD[BITS][/gGROUP][/AXIS][+ROTATION][+learned]` means."""
-    found = _QUANT.fullmatch(piece.part)
-    names = plugins.names(base.PACKAGE)
-    head = found["name"] if found else piece.part
-    fitting = [name for name in names if head.startswith(name) and re.fullmatch("[0-9]{0,3}", head[len(name) :])]
-    if not found or not fitting:
-        _unknown(piece.sub(head, 0), "method", names)
-    name = max(fitting, key=len)
-    offered = base.method(name).choices
-    fields: dict[str, Any] = {"method": name}
-    if bits := head[len(name) :]:
-        fields["bits"] = int(bits)
-    for part in re.finditer("[/+][^/+]*", found["parts"]):
-        group = re.fullmatch("/g([0-9]{1,6})", part[0])
-        if group is None and part[0] not in _QUANT_OPTIONS:
-            _unknown(piece.sub(part[0], len(head) + part.start()), "option", ("/g64", *_QUANT_OPTIONS))
-        field, value = ("group_size", int(group[1])) if group else _QUANT_OPTIONS[part[0]]
-        if field in fields:
-            raise _unreadable(piece.sub(part[0], len(head) + part.start()), f"{field} is given twice.")
-        fields[field] = value
-    if "none" in offered.rotations:
-        fields.setdefault("rotation", "none")
-    if not offered.side_axes and "token" in offered.axes:
-        fields.setdefault("axis", "token")
-    try:
-        QuantSpec(**fields)
-    except SpecError as error:
-        raise _unreadable(piece, error.problem, error.remedy) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _unreadable(piece, f"{first['loc'][0]}: {first['msg']}.") from error
-    return fields
-
-
-def _side(piece: _Piece, side: str, *, literal: bool) -> QuantSpec:
-    """The specification of keys or values; `literal` reads an axis left out as labels mean it."""
-    fields = _quant_fields(piece)
-    if literal and "token" in base.method(fields["method"]).choices.axes:
-        fields.setdefault("axis", "token")
-    try:
-        return _for_side(QuantSpec(**fields), side)
-    except SpecError as error:
-        raise _unreadable(piece, error.problem, error.remedy) from error
-
-
-def _layers(piece: _Piece) -> tuple[int, ...]:
-    if not _LAYERS.fullmatch(piece.part):
-        raise _unreadable(piece, "not a list of layers.", "Write it as in 0-3,7.")
-    layers: list[int] = []
-    for run in piece.part.split(","):
-        first, _, last = run.partition("-")
-        layers += range(int(first), int(last or first) + 1)
-    try:
-        _check_layers(tuple(layers))
-    except SpecError as error:
-        raise _unreadable(piece, "not a list of layers.", error.remedy) from error
-    return tuple(layers)
-
-
-def _sides(pieces: Iterator[_Piece], piece: _Piece, fields: dict[str, Any]) -> None:
-    """Read what follows `K`, `V` or `KV` into the fields."""
-    quant = next(pieces, None)
-    if quant is None:
-        raise _unreadable(piece, "a method is missing after it.", f"Write it as in {piece.part} affine4/g64.")
-    for letter in piece.part:
-        side = "key" if letter == "K" else "value"
-        if side in fields:
-            raise _unreadable(piece, f"the {side}s are given twice.", "Give them once.")
-        fields[side] = _side(quant, side, literal=True)
-
-
-def _override(piece: _Piece) -> LayerOverride:
-    found = _OVERRIDE.fullmatch(piece.part)
-    if found is None:
-        raise _unreadable(piece, "not an override.", "Write it as in [layers 0,1: K q8_0 V q8_0].")
-    fields: dict[str, Any] = {"layers": _layers(piece.sub(found["layers"], found.start("layers")))}
-    inner = piece.sub(found["sides"], found.start("sides"))
-    pieces = (inner.sub(part[0], part.start()) for part in _PIECES.finditer(inner.part))
-    for name in pieces:
-        if name.part not in _SIDES:
-            _unknown(name, "side", _SIDES)
-        _sides(pieces, name, fields)
-    try:
-        return LayerOverride(**fields)
-    except SpecError as error:
-        raise _unreadable(piece, error.problem, error.remedy) from error
-
-
-def _both(piece: _Piece) -> dict[str, QuantSpec]:
-    """One method for keys and values, or two with a comma."""
-    parts = piece.part.split(",")
-    if len(parts) > 2:
-        raise _unreadable(piece, f"it names {len(parts)} methods.", "Give one, or two: keys,values.")
-    key, value = piece.sub(parts[0], 0), piece.sub(parts[-1], len(piece.part) - len(parts[-1]))
-    if len(parts) == 1:
-        sides = base.method(_quant_fields(piece)["method"]).choices.sides
-        return {side: _side(piece, side, literal=False) for side in sides}
-    return {"key": _side(key, "key", literal=False), "value": _side(value, "value", literal=False)}
 
 
 def _kv_fields(text: str) -> dict[str, Any]:
     """The fields of a KVSpec that a text means."""
-    pieces = (_Piece(text, part[0], part.start()) for part in _PIECES.finditer(text))
+    pieces = (Piece(text, part[0], part.start()) for part in _PIECES.finditer(text))
     fields: dict[str, Any] = {}
     overrides: list[LayerOverride] = []
     for place, piece in enumerate(pieces):
         if piece.part in _SIDES:
-            _sides(pieces, piece, fields)
+            _read_sides(pieces, piece, fields)
         elif piece.part.startswith("["):
-            overrides.append(_override(piece))
+            overrides.append(_read_override(piece))
         elif place == 0:
-            fields |= _both(piece)
+            fields |= _read_both(piece)
         else:
-            name, value = _option(pieces, piece)
+            name, value = _read_option(pieces, piece)
             if name in fields:
-                raise _unreadable(piece, "it is given twice.", "Give it once.")
+                raise piece.error("it is given twice.", "Give it once.")
             fields[name] = value
     if "key" not in fields and "value" not in fields:
-        raise _unreadable(_Piece(text, text, 0), "it names no method.", "Write it as in K affine4/g64 V affine4/g64.")
+        raise Piece(text, text).error("it names no method.", "Write it as in K affine4/g64 V affine4/g64.")
     return {**fields, "overrides": tuple(overrides)} if overrides else fields
 
 
-def _option(pieces: Iterator[_Piece], piece: _Piece) -> tuple[str, Any]:
+def _read_sides(pieces: Iterator[Piece], piece: Piece, fields: dict[str, Any]) -> None:
+    """Read what follows `K`, `V` or `KV` into the fields."""
+    quant = next(pieces, None)
+    if quant is None:
+        raise piece.error("a method is missing after it.", f"Write it as in {piece.part} affine4/g64.")
+    for letter in piece.part:
+        side = "key" if letter == "K" else "value"
+        if side in fields:
+            raise piece.error(f"the {side}s are given twice.", "Give them once.")
+        fields[side] = _read_side(quant, side, literal=True)
+
+
+def _read_side(piece: Piece, side: str, *, literal: bool) -> QuantSpec:
+    """The specification of keys or values; `literal` reads an axis left out as labels mean it."""
+    fields = named_fields(piece)
+    if literal and "token" in base.method(fields["method"]).choices.axes:
+        fields.setdefault("axis", "token")
+    with piece.located():
+        return _for_side(QuantSpec(**fields), side)
+
+
+def _read_both(piece: Piece) -> dict[str, QuantSpec]:
+    """One method for keys and values, or two with a comma."""
+    parts = piece.part.split(",")
+    if len(parts) > 2:
+        raise piece.error(f"it names {len(parts)} methods.", "Give one, or two: keys,values.")
+    if len(parts) == 1:
+        sides = base.method(named_fields(piece)["method"]).choices.sides
+        return {side: _read_side(piece, side, literal=False) for side in sides}
+    key, value = piece.sub(parts[0], 0), piece.sub(parts[1], len(parts[0]) + 1)
+    return {"key": _read_side(key, "key", literal=False), "value": _read_side(value, "value", literal=False)}
+
+
+def _read_override(piece: Piece) -> LayerOverride:
+    found = _OVERRIDE.fullmatch(piece.part)
+    if found is None:
+        raise piece.error("not an override.", "Write it as in [layers 0,1: K q8_0 V q8_0].")
+    fields: dict[str, Any] = {"layers": _read_layers(piece.sub(found["layers"], found.start("layers")))}
+    inner = piece.sub(found["sides"], found.start("sides"))
+    pieces = (inner.sub(part[0], part.start()) for part in _PIECES.finditer(inner.part))
+    for name in pieces:
+        if name.part not in _SIDES:
+            name.unknown("side", _SIDES)
+        _read_sides(pieces, name, fields)
+    with piece.located():
+        return LayerOverride(**fields)
+
+
+def _read_option(pieces: Iterator[Piece], piece: Piece) -> tuple[str, Any]:
     """The field and value that what follows the methods means."""
     count = re.fullmatch("(sink|recent)([0-9]{1,9})", piece.part)
     if count:
@@ -437,5 +283,15 @@ def _option(pieces: Iterator[_Piece], piece: _Piece) -> tuple[str, Any]:
     if piece.part == "-bias":
         return "key_bias", "subtract"
     if piece.part not in ("layer", "layers"):
-        _unknown(piece, "option", _OPTIONS)
-    return "layers", _layers(next(pieces, _Piece(piece.text, "", len(piece.text))))
+        piece.unknown("option", _OPTIONS)
+    return "layers", _read_layers(next(pieces, Piece(piece.text, "", len(piece.text))))
+
+
+def _read_layers(piece: Piece) -> tuple[int, ...]:
+    layers: list[int] = []
+    for run in piece.part.split(",") if _LAYERS.fullmatch(piece.part) else ():
+        first, _, last = run.partition("-")
+        layers += range(int(first), int(last or first) + 1)
+    if not layers or layers != sorted(set(layers)):
+        raise piece.error("not a list of layers.", "Write each layer once and in order, as in 0-3,7.")
+    return tuple(layers)
