@@ -13,9 +13,10 @@ from sqlalchemy import Connection, insert, text, update
 
 from swarm.experiments.spec import Environment, Measurement, Metric, TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
-from swarm.memory import ledger, tables, trial_rows, triggers
+from swarm.memory import ledger, tables, triggers
 from swarm.memory.records import Budget, CampaignRecord, Proposal
 from swarm.memory.store import Store
+from swarm.memory.trials import columns
 
 METRICS = ("kld", "bits_per_value", "kld_p50", "kld_p90", "kld_p99", "kld_max", "same_top1", "rms_dp", "ln_ppl_ratio")
 SERIES, WINDOWS = "window_kld", 8
@@ -82,7 +83,7 @@ def fill(store: Store, count: int) -> CampaignRecord:
 def _portion(
     connection: Connection, campaign: int, rng: random.Random, templates: list[TrialSpec], numbers: range
 ) -> None:
-    documents = [trial_rows.columns(spec) for spec in templates]
+    documents = [columns(spec) for spec in templates]
     rows: list[dict[str, Any]] = []
     measured: list[dict[str, Any]] = []
     series: list[dict[str, Any]] = []

@@ -27,18 +27,8 @@ class AgentCalls:
             call: the call.
             settle: reservations and what was really spent of each.
         """
-        row = {
-            "campaign_id": campaign_id,
-            "role": text.name(call.role, 64),
-            "prompt_hash": text.name(call.prompt_hash, 64),
-            "model": text.name(call.model),
-            "tokens_in": call.tokens_in,
-            "tokens_out": call.tokens_out,
-            "usd": call.usd,
-            "seconds": call.seconds,
-            "outcome": text.name(call.outcome, 64),
-            "message": text.clean(call.message),
-        }
+        names = {name: text.name(getattr(call, name)) for name in ("role", "prompt_hash", "model", "outcome")}
+        row = {"campaign_id": campaign_id, **call.model_dump(), **names, "message": text.clean(call.message)}
         with self._database.write() as connection:
             ledger.lock(connection, campaign_id)
             for reservation, spent in (settle or {}).items():

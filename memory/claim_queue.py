@@ -10,12 +10,13 @@ from sqlalchemy import ColumnElement, Connection, Double, Row, Select, and_, bin
 from swarm.experiments import identity
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import UsageError
-from swarm.memory import ledger, text, trial_rows
+from swarm.memory import ledger, text
 from swarm.memory.database import Database
 from swarm.memory.errors import LeaseLostError
 from swarm.memory.events import record
 from swarm.memory.records import Lease
 from swarm.memory.tables import trials
+from swarm.memory.trials import columns
 from swarm.memory.types import epoch_now, utc_now
 
 NO_LEASE: dict[str, None] = {"lease_owner": None, "lease_at": None, "lease_expires": None}
@@ -197,7 +198,7 @@ def _renew_identity(connection: Connection, trial: Row[Any]) -> None:
     Where the campaign has planned the same experiment anew already, the trial keeps its fingerprint.
     """
     stored = connection.execute(select(trials.c.spec).where(trials.c.id == trial.id)).scalar_one()
-    values = trial_rows.columns(TrialSpec.model_validate(stored))
+    values = columns(TrialSpec.model_validate(stored))
     same = (trials.c.campaign_id == trial.campaign_id, trials.c.fingerprint == values["fingerprint"])
     if connection.execute(select(trials.c.id).where(*same)).first() is not None:
         del values["fingerprint"]

@@ -7,12 +7,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, exists, insert, select, update
 
 from swarm.kernels.errors import UnknownNameError, UsageError
-from swarm.memory import ledger, proposals, text, trial_rows
+from swarm.memory import ledger, proposals, text
 from swarm.memory.claim_queue import expired
 from swarm.memory.database import Database
 from swarm.memory.errors import BudgetError, ConflictError, DuplicateTrialError, LeaseLostError
 from swarm.memory.records import UNFINISHED, Lease, Proposal, TrialRecord
 from swarm.memory.tables import campaigns, trials
+from swarm.memory.trials import columns
 from swarm.memory.types import epoch_now
 
 _HERE = campaigns.c.id == bindparam("b_campaign")
@@ -90,7 +91,7 @@ class ProposalLock:
             "state": "waiting",
             "proposer": text.name(proposal.proposer, 64),
             "arm": proposal.arm,
-            **trial_rows.columns(spec),
+            **columns(spec),
         }
         try:
             with self._database.write() as connection:

@@ -1,17 +1,23 @@
-"""Reading trials back: by id, by any filter, ranked, and counted."""
+"""How a trial is spread over tables, and reading trials back: by id, by any filter, ranked, and counted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Connection, Row, Select, func, select
 
+from swarm.experiments import identity
+from swarm.experiments.spec import Environment, Metric, TrialSpec
 from swarm.kernels.errors import UnknownNameError, UsageError
-from swarm.memory import trial_rows
+from swarm.memory import tables, text
 from swarm.memory.database import Database
+from swarm.memory.proposals import predicted
 from swarm.memory.records import TrialRecord, TrialState
-from swarm.memory.rows import matching
+from swarm.memory.rows import matching, portions, read
 from swarm.memory.tables import trials
 
 
@@ -28,7 +34,7 @@ class Trials:
             UnknownNameError: there is none.
         """
         with self._database.read() as connection:
-            found = trial_rows.records(connection, select(trials).where(trials.c.id == trial_id))
+            found = _records(connection, select(trials).where(trials.c.id == trial_id))
         if not found:
             raise UnknownNameError("trial", str(trial_id), "what `swarm trials` lists")
         return found[0]
@@ -73,7 +79,7 @@ class Trials:
             query = query.where(trials.c.number <= upto)
         query = query.order_by(trials.c.campaign_id, trials.c.number) if best is None else _ranked(query, best)
         with self._database.read() as connection:
-            return trial_rows.records(connection, query.limit(limit), arrays=arrays)
+            return _records(connection, query.limit(limit), arrays=arrays)
 
     def ids(self, campaign_id: int | None = None, *, after: int = 0, limit: int | None = None) -> Sequence[int]:
         """Ids of trials above `after`, ascending: to walk through a store of any size."""
@@ -93,3 +99,93 @@ def _ranked(query: Select[Any], best: str) -> Select[Any]:
         raise UsageError(f"trials are not ranked by {best!r}.", "Rank by kld or bits_per_value.")
     column = trials.c[best]
     return query.where(trials.c.state == "complete", column.is_not(None)).order_by(column, trials.c.id)
+
+
+def columns(spec: TrialSpec, versions: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """A specification, its identity (by the present versions), and what of it stands in columns of its own."""
+    layers = spec.layers
+    versions = identity.versions(spec) if versions is None else versions
+    # What trials have in common that quantize the same layers in the same way, whatever the model and the protocol.
+    methods = {name: number for name, number in versions.items() if not name.startswith(identity.PROTOCOL)}
+    configuration = f"{spec.kv.model_dump_json()}{json.dumps(methods)}"
+    return {
+        "spec": spec.model_dump(mode="json"),
+        "fingerprint": identity.fingerprint(spec, versions),
+        "versions": versions,
+        "protocol_version": versions[identity.PROTOCOL + spec.protocol],
+        "model": text.name(spec.model),
+        "protocol": text.name(spec.protocol, 64),
+        "rung": spec.rung,
+        "context": spec.context,
+        "replicate": spec.replicate,
+        "logit_gain": spec.logit_gain,
+        "device": spec.device,
+        "key_method": spec.kv.key.method,
+        "key_bits": spec.kv.key.bits,
+        "key_label": text.name(spec.kv.key.label),
+        "value_label": text.name(spec.kv.value.label),
+        "value_method": spec.kv.value.method,
+        "value_bits": spec.kv.value.bits,
+        "configuration": text.name(spec.kv.label),
+        "configuration_id": hashlib.sha256(configuration.encode()).hexdigest()[:32],
+        "first_layer": layers[0] if layers else None,
+        "last_layer": layers[-1] if layers else None,
+        "n_quantized": len(layers) if layers else None,
+    }
+
+
+def _records(connection: Connection, query: Select[Any], *, arrays: bool = True) -> list[TrialRecord]:
+    """The trials that `query` (a selection from the trials table) finds, in its order."""
+    rows = connection.execute(query).all()
+    found: list[TrialRecord] = []
+    for portion in portions(rows):
+        found += _chunk(connection, portion, arrays=arrays)
+    return found
+
+
+def _chunk(connection: Connection, rows: Sequence[Row[Any]], *, arrays: bool) -> list[TrialRecord]:
+    ids = [row.id for row in rows]
+    metrics: dict[int, dict[str, Metric]] = defaultdict(dict)
+    for row in connection.execute(select(tables.measurements).where(tables.measurements.c.trial_id.in_(ids))):
+        metric = Metric(name=row.metric, value=row.value, unit=row.unit, n=row.n, stderr=row.stderr)
+        metrics[row.trial_id][row.metric] = metric
+    series: dict[int, dict[str, tuple[float, ...]]] = defaultdict(dict)
+    if arrays:
+        for row in connection.execute(select(tables.arrays).where(tables.arrays.c.trial_id.in_(ids))):
+            series[row.trial_id][row.name] = tuple(float("nan") if x is None else float(x) for x in row.series)
+    proposed = {
+        row.trial_id: row
+        for row in connection.execute(select(tables.proposals).where(tables.proposals.c.trial_id.in_(ids)))
+    }
+    parents: dict[int, list[int]] = defaultdict(list)
+    by_proposal = {row.id: row.trial_id for row in proposed.values()}
+    for row in connection.execute(
+        select(tables.proposal_parents).where(tables.proposal_parents.c.proposal_id.in_(list(by_proposal)))
+    ):
+        parents[by_proposal[row.proposal_id]].append(row.finding_id)
+    of_trials = connection.execute(select(tables.predictions).where(tables.predictions.c.trial_id.in_(ids)))
+    predictions_of = {row.trial_id: row for row in of_trials}
+    where = _environments(connection, {row.environment_id for row in rows if row.environment_id is not None})
+    return [
+        read(
+            TrialRecord,
+            row,
+            spec=TrialSpec.model_validate(row.spec),
+            rationale=proposed[row.id].rationale if row.id in proposed else "",
+            metrics=dict(sorted(metrics[row.id].items())),
+            arrays=dict(sorted(series[row.id].items())),
+            prediction=predicted(predictions_of[row.id]) if row.id in predictions_of else None,
+            verdict=predictions_of[row.id].verdict if row.id in predictions_of else None,
+            parents=tuple(sorted(parents[row.id])),
+            proposal_id=proposed[row.id].id if row.id in proposed else None,
+            environment=where.get(row.environment_id),
+            outdated=not identity.is_present(row.versions),
+            owner=row.lease_owner or "",
+        )
+        for row in rows
+    ]
+
+
+def _environments(connection: Connection, ids: set[int]) -> dict[int, Environment]:
+    query = select(tables.environments).where(tables.environments.c.id.in_(ids))
+    return {row.id: Environment.model_validate(row.data) for row in connection.execute(query)}

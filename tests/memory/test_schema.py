@@ -136,3 +136,15 @@ def unpacked(release, folder):
     path = folder / "swarm.db"
     path.write_bytes(gzip.decompress(release.read_bytes()))
     return path
+
+
+def test_trials_of_methods_that_are_not_installed_keep_their_fingerprints(tmp_path):
+    path = unpacked(FIRST, tmp_path)
+    with sqlite3.connect(path) as connection:
+        before = connection.execute("SELECT id, fingerprint FROM trials WHERE id IN (5, 6)").fetchall()
+        strange = "UPDATE trials SET spec = json_set(spec, '$.kv.key.method', 'strange') WHERE id IN (5, 6)"
+        connection.execute(strange)
+    connection.close()
+    with Store.open(path) as store:
+        assert store.query("SELECT id, fingerprint FROM trials WHERE id IN (5, 6)").rows == before
+        assert store.check() == []

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 from swarm.experiments import identity
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
-from swarm.memory import trial_rows
+from swarm.memory.trials import columns
 
 revision = "0002"
 down_revision = "0001"
@@ -22,12 +22,6 @@ down_revision = "0001"
 DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 GROUP = ("campaign_id", "model", "protocol", "protocol_version", "rung", "context")
 CHUNK = 1_000
-_TRIALS = sa.table(
-    "trials",
-    *(sa.column(name, sa.Integer) for name in ("id", "campaign_id")),
-    *(sa.column(name, sa.String) for name in ("fingerprint", "configuration_id")),
-    *(sa.column(name, DOCUMENT) for name in ("spec", "versions")),
-)
 
 
 def upgrade() -> None:
@@ -42,31 +36,27 @@ def upgrade() -> None:
 
 def _identify(connection: sa.Connection) -> None:
     """Go through the trials from the latest to the first: the latest of a campaign takes a fingerprint."""
+    trials = sa.Table("trials", sa.MetaData(), autoload_with=connection)
     taken: set[tuple[int, str]] = set()
-    query = sa.select(_TRIALS.c.id, _TRIALS.c.campaign_id, _TRIALS.c.spec).order_by(_TRIALS.c.id.desc()).limit(CHUNK)
-    change = sa.update(_TRIALS).where(_TRIALS.c.id == sa.bindparam("b_id"))
+    query = sa.select(trials.c.id, trials.c.campaign_id, trials.c.spec).order_by(trials.c.id.desc()).limit(CHUNK)
     rows = connection.execute(query).all()
     while rows:
         for row in rows:
-            values = _identity(row.spec)
-            place = (row.campaign_id, values.get("fingerprint", ""))
-            if place in taken:
+            values = _columns(row.spec)
+            if not values:
+                continue
+            if (row.campaign_id, values["fingerprint"]) in taken:
                 del values["fingerprint"]
-            taken.add(place)
-            if values:
-                connection.execute(change.values(**values), {"b_id": row.id})
-        rows = connection.execute(query.where(_TRIALS.c.id < rows[-1].id)).all()
+            else:
+                taken.add((row.campaign_id, values["fingerprint"]))
+            connection.execute(sa.update(trials).where(trials.c.id == row.id).values(**values))
+        rows = connection.execute(query.where(trials.c.id < rows[-1].id)).all()
 
 
-def _identity(stored: dict[str, Any]) -> dict[str, Any]:
+def _columns(stored: dict[str, Any]) -> dict[str, Any]:
     """The new columns; none for a trial whose method is not installed here: it keeps its old fingerprint."""
     try:
         spec = TrialSpec.model_validate(stored)
-        versions = dict.fromkeys(identity.versions(spec), 1)
+        return columns(spec, dict.fromkeys(identity.versions(spec), 1))
     except (SwarmError, ValidationError):
         return {}
-    return {
-        "versions": versions,
-        "fingerprint": identity.fingerprint(spec, versions),
-        "configuration_id": trial_rows.configuration_id(spec, versions),
-    }
