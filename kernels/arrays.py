@@ -1,4 +1,4 @@
-"""Which array library computes: numpy on the CPU, MLX on an accelerator. Knows conversions, nothing of formats.
+"""Which array library computes: numpy on the CPU, MLX on an accelerator; and conversions.
 
 MLX's CPU element-wise operations are several times slower than numpy's on the same memory, so everything that runs
 on the CPU takes numpy views of MLX arrays and hands MLX arrays back. Both libraries share the operations used here,

@@ -1,4 +1,4 @@
-"""Packs unsigned codes of 1 to 8 bits into bytes, low bits first, and back. Knows nothing of what a code means.
+"""Packs unsigned codes of 1 to 8 bits into bytes, low bits first, and back.
 
 Eight codes of b bits fill b bytes, as one little-endian number: the order of MLX's packed uint32 words too. Eight
 codes are moved at a time inside 64-bit words, so the work costs little more than touching the bytes.

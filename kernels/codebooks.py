@@ -1,4 +1,4 @@
-"""Optimal scalar codebooks (Lloyd-Max) for the laws that rotated vectors follow. Knows laws, not data.
+"""Optimal scalar codebooks (Lloyd-Max) for the laws that rotated vectors follow.
 
 A coordinate t of a uniformly random unit vector in d dimensions has density c (1 - t^2)^((d - 3) / 2) on [-1, 1]
 (2504.19874); the angle a between two radii of 2^(l - 1) coordinates each has density c sin(2a)^(2^(l - 1) - 1) on

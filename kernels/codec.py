@@ -1,4 +1,4 @@
-"""One side (keys or values) of one layer: per-channel factors, then rotation, then the method. Knows no caches."""
+"""One side (keys or values) of one layer: per-channel factors, then rotation, then the method."""
 
 from __future__ import annotations
 

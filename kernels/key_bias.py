@@ -2,7 +2,7 @@
 
 Qwen2's key bias dwarfs the rest of the key in some layers, and a quantizer spends its range on it. With b the bias
 and R_t the rotation of position t, keys are stored as k_t - R_t b, and scores get <q, R_t b> back, which is a product
-of query features with a table of cosines and sines. Knows RoPE modules only through what they do to vectors.
+of query features with a table of cosines and sines.
 """
 
 from __future__ import annotations

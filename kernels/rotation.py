@@ -1,4 +1,4 @@
-"""Seeded orthogonal rotations of the channels of one head. Knows nothing of methods or caches.
+"""Seeded orthogonal rotations of the channels of one head.
 
 A rotation leaves scores as they are when keys and queries share it, and spreads outlier channels over all of them.
 Sources: 2404.00456 (QuaRot) for Hadamard times signs; 2604.19157 (SAW-INT4) for block-diagonal ones.

@@ -1,4 +1,4 @@
-"""What the ggml block formats share: 32 channels of one token in one byte block. Knows no particular format.
+"""What the ggml block formats share: 32 channels of one token in one byte block.
 
 Source: llama.cpp, ggml-quants. The arithmetic is done in the order of the `gguf` package, so that blocks agree with
 it bit for bit.

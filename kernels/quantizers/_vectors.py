@@ -1,4 +1,4 @@
-"""What the vector quantizers share: norms in 16 bit, codebooks looked up, Gaussian sketches. Knows no method."""
+"""What the vector quantizers share: norms in 16 bit, codebooks looked up, Gaussian sketches."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The seam of all quantization methods: what a method declares and what it computes.
+"""The base of all quantization methods: what a method declares and what it computes.
 
-Knows arrays of one layer's keys or values; knows nothing of caches, rotations or models.
+A method works on arrays of one layer's keys or values; rotations and learned factors are applied around it.
 """
 
 from __future__ import annotations
