@@ -19,7 +19,6 @@ from swarm.orchestrator.worker import Worker
 
 THREAD = "ray-host"
 OBJECT_STORE_BYTES = 128 * 2**20
-STARTS = 2
 QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "swarm"}
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -104,7 +103,10 @@ class Cluster:
         session: str | None = None
         try:
             session = self._connect()
-            self.room = self._count_room()
+            import ray
+
+            # The cluster's own work is not counted, so some workers may have to wait.
+            self.room = room(ray.nodes(), self._wanted)
             self.ready = True
         except BaseException as error:
             self.error = " ".join(str(error).split())[:300] or type(error).__name__
@@ -125,36 +127,24 @@ class Cluster:
 
     def _start_here(self) -> str:
         """Start Ray on this machine; on a very busy one it gives up after seconds, so it gets a second chance."""
-        for attempt in range(STARTS):
-            try:
-                return self._start_once()
-            except Exception:
-                import ray
-
-                ray.shutdown()
-                if attempt == STARTS - 1 or self._release.is_set():
-                    raise
-        raise AssertionError
-
-    def _start_once(self) -> str:
         import ray
 
         has = {name: amount * (self._workers or 1) for name, amount in self._wanted.items()}
-        context = ray.init(
-            address="local",
+        options = {
             **actor_options(has),
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
             **QUIET,
-        )
+        }
+        try:
+            context = ray.init(address="local", **options)
+        except Exception:
+            ray.shutdown()
+            if self._release.is_set():
+                raise
+            context = ray.init(address="local", **options)
         return str(context.address_info["session_dir"])
-
-    def _count_room(self) -> int:
-        """How many workers fit; the cluster's own work is not counted, so some may have to wait."""
-        import ray
-
-        return room(ray.nodes(), self._wanted)
 
     def _disconnect(self, session: str | None) -> None:
         import ray

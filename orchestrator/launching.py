@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from swarm.experiments.text import Corpus
     from swarm.orchestrator.campaign import Analysis, Campaign, Strategy
     from swarm.orchestrator.pool import Pool
-    from swarm.orchestrator.worker import Plan
+    from swarm.orchestrator.worker import WorkerPlan
 
 CLOSE_TIMEOUT = 1.5
 """Seconds that Ray gets to go down when a campaign ends."""
@@ -338,15 +338,15 @@ def make_pool(settings: Settings, on_ready: Callable[[], None] = lambda: None) -
     )
 
 
-def make_plan(settings: Settings) -> Plan:
+def make_plan(settings: Settings) -> WorkerPlan:
     """What the workers are told."""
     from swarm.orchestrator.cluster import hidden_paths
-    from swarm.orchestrator.worker import Plan
+    from swarm.orchestrator.worker import WorkerPlan
 
     path = Path(settings.corpus) if settings.corpus else None
     if settings.rehearsal is not None:
-        return Plan(device=device_of(settings), corpus=path, hidden=hidden_paths())
-    return Plan(
+        return WorkerPlan(device=device_of(settings), corpus=path, hidden=hidden_paths())
+    return WorkerPlan(
         device=device_of(settings),
         models=model_names(settings),
         corpus=path,

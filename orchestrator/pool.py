@@ -18,7 +18,7 @@ from swarm.experiments.spec import Failure, Measurement, TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.orchestrator.affinity import AffinityQueue
 from swarm.orchestrator.cluster import Cluster, actor_options, resources
-from swarm.orchestrator.worker import Greeting, Plan
+from swarm.orchestrator.worker import Greeting, WorkerPlan
 
 START_TIMEOUT = 180.0
 START_ATTEMPTS = 8
@@ -63,7 +63,7 @@ class Pool:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: WorkerPlan,
         workers: int | None,
         *,
         memory: float = 0.0,
@@ -183,11 +183,17 @@ class Pool:
                 self._start_worker(member)
 
     def _raise_error(self) -> None:
-        if self._cluster.error is not None:
-            raise PoolError(*_why_no_ray(self._cluster.error, shared=self._shared))
+        error = (self._cluster.error or "").rstrip(".")
+        if error and self._shared:
+            raise PoolError(
+                f"the Ray cluster does not let us in: {error}.",
+                "Check the address; if the cluster wants a token, put the head node's ~/.ray/auth_token here.",
+            )
+        if error:
+            raise PoolError(f"Ray did not start: {error}.", "See `swarm doctor`.")
 
     def _count(self) -> None:
-        """Plan for as many workers as the cluster has room for, where nobody said how many."""
+        """WorkerPlan for as many workers as the cluster has room for, where nobody said how many."""
         if self._counted:
             return
         if self._cluster.room == 0:
@@ -286,15 +292,6 @@ class Pool:
             self._members.remove(member)
         else:
             raise PoolError(f"no worker comes up: {message}", "See `swarm doctor`; a cluster needs a free CPU or GPU.")
-
-
-def _why_no_ray(error: str, *, shared: bool) -> tuple[str, str]:
-    if shared:
-        return (
-            f"the Ray cluster does not let us in: {error.rstrip('.')}.",
-            "Check the address; if the cluster wants a token, put the head node's ~/.ray/auth_token here.",
-        )
-    return f"Ray did not start: {error.rstrip('.')}.", "See `swarm doctor`."
 
 
 def why_lost(error: BaseException) -> Failure:

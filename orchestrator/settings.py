@@ -1,6 +1,6 @@
 """The settings of a campaign: flag over SWARM_* variable over swarm.toml over default.
 
-Knows names, ranges and formats of options; whether a model or a method exists is for those who load it.
+Names, ranges and formats are checked here; whether a model or a method exists, by those who load it.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def _seconds(value: object) -> object:
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 # What the columns, clocks and random generators behind them hold.
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=1e9, allow_inf_nan=False)]
-MOST = 1_000_000_000
-MOST_SPEND = 100_000_000_000
-MOST_SEED = 2**63 - 1
+MAX_COUNT = 1_000_000_000
+MAX_SPEND = 100_000_000_000
+MAX_SEED = 2**63 - 1
 
 
 def _absolute(path: str) -> str:
@@ -75,19 +75,19 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
 
     store: str = "swarm.db"
     name: str | None = Field(default=None, max_length=80)
-    budget: int = Field(default=330, ge=1, le=MOST)
+    budget: int = Field(default=330, ge=1, le=MAX_COUNT)
     models: Names | None = None
-    seed: int = Field(default=0, ge=0, le=MOST_SEED)
-    context: int = Field(default=512, ge=2, le=MOST)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    context: int = Field(default=512, ge=2, le=MAX_COUNT)
     corpus: str | None = None
     workers: int | None = Field(default=None, ge=1, le=100_000)
     ray_address: str | None = None
     device: Device | None = None
-    lag: int | None = Field(default=None, ge=1, le=MOST)
+    lag: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     trial_timeout: Seconds = 300.0
     time_limit: Seconds | None = None
-    max_tokens: int | None = Field(default=None, ge=0, le=MOST_SPEND)
-    max_usd: float | None = Field(default=None, ge=0, le=MOST_SPEND, allow_inf_nan=False)
+    max_tokens: int | None = Field(default=None, ge=0, le=MAX_SPEND)
+    max_usd: float | None = Field(default=None, ge=0, le=MAX_SPEND, allow_inf_nan=False)
     agenda: str | None = None
     rehearsal: str | None = None
 

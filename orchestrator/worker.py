@@ -15,7 +15,7 @@ from swarm.kernels.errors import SwarmError, TrialError
 
 
 @dataclass(frozen=True)
-class Plan:
+class WorkerPlan:
     """What every worker is told when it starts.
 
     `hidden` are folders of the driver that Ray puts on the workers' module path and that must not be there: in a
@@ -42,7 +42,7 @@ class Greeting:
 class Worker:
     """The class of the Ray actors."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: WorkerPlan) -> None:
         sys.path[:] = [path for path in sys.path if path not in plan.hidden]
         from swarm.experiments.measurement.runner import Runner
 
@@ -70,7 +70,7 @@ class Worker:
             return _failure(error, time.perf_counter() - start)
 
 
-def lacks(plan: Plan, corpus_digest: str) -> str:
+def lacks(plan: WorkerPlan, corpus_digest: str) -> str:
     """What this node lacks of what the trials need, in a sentence; empty when nothing."""
     from swarm.experiments.environment import device
     from swarm.experiments.models import registry

@@ -205,12 +205,8 @@ def _model(info: ModelInfo) -> Check:
     name = f"model {info.name}"
     detail = f"{info.family}, {info.n_layers} layers, {info.n_heads}/{info.n_kv_heads} heads of {info.head_dim}"
     if not info.available:
-        return Check(name, "off", f"{detail}; not installed", _remedy(info.name))
+        group = registry.bundled()[info.name].group
+        remedy = f"Install the dependency group `{group}` (uv run --group ...)."
+        return Check(name, "off", f"{detail}; not installed", remedy)
     registry.check(info.name)
     return Check(name, "ok", detail)
-
-
-def _remedy(name: str) -> str:
-    from swarm.experiments.models import registry
-
-    return f"Install the dependency group `{registry.bundled()[name].group}` (uv run --group ...)."

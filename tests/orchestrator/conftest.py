@@ -24,7 +24,7 @@ from swarm.orchestrator.leases import HeldLeases
 from swarm.orchestrator.monitor.events import CampaignEvent
 from swarm.orchestrator.monitor.progress import Progress
 from swarm.orchestrator.pool import Pool
-from swarm.orchestrator.worker import Plan
+from swarm.orchestrator.worker import WorkerPlan
 
 SWARM = (sys.executable, "-c", "from swarm.orchestrator.cli import main; main()")
 
@@ -32,7 +32,7 @@ SWARM = (sys.executable, "-c", "from swarm.orchestrator.cli import main; main()"
 @pytest.fixture(scope="session")
 def ray_pool() -> Iterator[Pool]:
     """Two real workers; a trial may take two seconds."""
-    pool = Pool(Plan(hidden=hidden_paths()), 2, timeout=2.0)
+    pool = Pool(WorkerPlan(hidden=hidden_paths()), 2, timeout=2.0)
     pool.start()
     yield pool
     pool.close()

@@ -8,7 +8,7 @@ from swarm.experiments.text import Corpus
 from swarm.kernels.errors import UsageError
 from swarm.orchestrator.cluster import actor_options, resources, room
 from swarm.orchestrator.commands import node
-from swarm.orchestrator.worker import Plan, lacks
+from swarm.orchestrator.worker import WorkerPlan, lacks
 
 NODES = [
     {"Alive": True, "Resources": {"CPU": 8, "memory": 16e9}},
@@ -46,6 +46,6 @@ def test_a_node_advertises_what_it_computes_on():
 
 def test_a_worker_says_what_its_node_lacks(tiny_models):
     text = Corpus.open(None).digest
-    assert lacks(Plan(models=(tiny_models["llama"],), corpus_digest=text), text) == ""
-    assert "text is another one" in lacks(Plan(corpus_digest=text), "0" * 64)
-    assert "MLX computes on cpu" in lacks(Plan(device="metal"), text)
+    assert lacks(WorkerPlan(models=(tiny_models["llama"],), corpus_digest=text), text) == ""
+    assert "text is another one" in lacks(WorkerPlan(corpus_digest=text), "0" * 64)
+    assert "MLX computes on cpu" in lacks(WorkerPlan(device="metal"), text)
