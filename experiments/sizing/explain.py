@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from swarm.experiments.sizing.method import KVMethod
+from swarm.experiments.sizing.method import KVMethod, kv_bytes, per_token
 from swarm.experiments.sizing.shape import ModelShape
 from swarm.experiments.sizing.units import size, tokens
 
@@ -41,8 +41,6 @@ def heads(model: ModelShape) -> str:
 
 
 def _layers(model: ModelShape) -> Iterator[str]:
-    from swarm.experiments.sizing.plan import kv_bytes, per_token
-
     total = len(model.layers)
     windows = [layer for layer in model.layers if layer.window is not None and layer.kv_heads]
     if windows:

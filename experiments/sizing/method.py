@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import cache
 
 from pydantic import Field
 
-from swarm.experiments.sizing.shape import LayerShape
+from swarm.experiments.sizing.shape import LayerShape, ModelShape
 from swarm.kernels.errors import SpecError
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import FrozenModel, KVSpec, QuantSpec
@@ -155,3 +156,22 @@ def _allowed(name: str, bits: int, group: int | None, axis: str) -> bool:
     except SpecError:
         return False
     return True
+
+
+def kv_bytes(model: ModelShape, method: KVMethod, context: int) -> int:
+    """Most bytes that the KV cache of a model holds while a context grows to that many tokens.
+
+    Raises:
+        SpecError: the method does not fit the model's head size.
+    """
+    return math.ceil(sum(count * method.layer_bytes(layer, context) for layer, count in model.groups.items()))
+
+
+def per_token(model: ModelShape, method: KVMethod, *, windows_full: bool) -> float:
+    """Cache bytes of one further token, once the windows are full or before."""
+    total = 0.0
+    for layer, count in model.groups.items():
+        if layer.kv_heads and not (windows_full and layer.window is not None):
+            key, value = method.key(layer.key_dim), method.value(layer.value_dim)
+            total += count * layer.kv_heads * (layer.key_dim * key.bits + layer.value_dim * value.bits) / 8
+    return total

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from swarm.experiments.sizing.explain import notes
 from swarm.experiments.sizing.machines import Machine
-from swarm.experiments.sizing.method import UNPACKED_BITS, KVMethod
+from swarm.experiments.sizing.method import UNPACKED_BITS, KVMethod, kv_bytes, per_token
 from swarm.experiments.sizing.shape import ModelShape
 from swarm.kernels.errors import SpecError, UsageError
 from swarm.kernels.spec import FrozenModel
@@ -107,15 +108,6 @@ def overhead(model: ModelShape) -> int:
     return RUNTIME_BYTES + PREFILL_TOKENS * per_token * UNPACKED_BITS // 8
 
 
-def kv_bytes(model: ModelShape, method: KVMethod, context: int) -> int:
-    """Most bytes that the KV cache of a model holds while a context grows to that many tokens.
-
-    Raises:
-        SpecError: the method does not fit the model's head size.
-    """
-    return math.ceil(sum(count * method.layer_bytes(layer, context) for layer, count in model.groups.items()))
-
-
 def largest_context(model: ModelShape, method: KVMethod, available: int) -> int | None:
     """The largest context whose cache takes at most `available` bytes; None when there is no limit.
 
@@ -133,16 +125,6 @@ def largest_context(model: ModelShape, method: KVMethod, available: int) -> int 
         middle = (low + high) // 2
         low, high = (middle, high) if kv_bytes(model, method, middle) <= available else (low, middle)
     return low
-
-
-def per_token(model: ModelShape, method: KVMethod, *, windows_full: bool) -> float:
-    """Cache bytes of one further token, once the windows are full or before."""
-    total = 0.0
-    for layer, count in model.groups.items():
-        if layer.kv_heads and not (windows_full and layer.window is not None):
-            key, value = method.key(layer.key_dim), method.value(layer.value_dim)
-            total += count * layer.kv_heads * (layer.key_dim * key.bits + layer.value_dim * value.bits) / 8
-    return total
 
 
 def make(
@@ -180,8 +162,6 @@ def make(
     if not rows:
         label, reason = next(iter(refused.items()))
         raise SpecError(f"{label} does not fit {model.name}: {reason}", "")
-    from swarm.experiments.sizing.explain import notes
-
     rows.sort(key=lambda row: (-row.bits_per_value, row.label))
     return Plan(
         model=model,

@@ -33,29 +33,29 @@ def entry(name: str, *dims: int) -> method.KVMethod:
 
 def test_llama_31_8b_costs_128_kib_per_token_at_16_bit():
     model = models.find("llama 3.1 8b")
-    assert plan.per_token(model, method.parse("none"), windows_full=True) == 128 * K
-    assert plan.kv_bytes(model, method.parse("none"), 128 * K) == 16 * GIB
+    assert method.per_token(model, method.parse("none"), windows_full=True) == 128 * K
+    assert method.kv_bytes(model, method.parse("none"), 128 * K) == 16 * GIB
 
 
 def test_llama_31_70b_at_5_bits_per_value():
     model = models.find("Llama 3.1 70B")
     for text in ("5", "affine4/g32", "q4_1"):
-        assert plan.kv_bytes(model, method.parse(text), 128 * K) == pytest.approx(12.5 * GIB, rel=1e-6)
-    assert plan.kv_bytes(model, method.parse("none"), 128 * K) == 40 * GIB
+        assert method.kv_bytes(model, method.parse(text), 128 * K) == pytest.approx(12.5 * GIB, rel=1e-6)
+    assert method.kv_bytes(model, method.parse("none"), 128 * K) == 40 * GIB
 
 
 def test_mla_keeps_one_latent_per_token():
     """DeepSeek-V3: 61 layers x (512 + 64) values x 2 bytes = 68.6 KiB per token."""
     model = models.find("deepseek-v3")
-    assert plan.per_token(model, method.parse("none"), windows_full=True) == 61 * 576 * 2
+    assert method.per_token(model, method.parse("none"), windows_full=True) == 61 * 576 * 2
 
 
 def test_windows_stop_growing():
     """gemma-3-27b: 10 of 62 layers see everything; the other 52 hold 1,024 tokens."""
     model, sixteen = models.find("gemma 3 27b"), method.parse("none")
     per_layer = 2 * 16 * 128 * 2
-    assert plan.kv_bytes(model, sixteen, 1024) == 62 * 1024 * per_layer
-    assert plan.kv_bytes(model, sixteen, 128 * K) == (52 * 1024 + 10 * 128 * K) * per_layer
+    assert method.kv_bytes(model, sixteen, 1024) == 62 * 1024 * per_layer
+    assert method.kv_bytes(model, sixteen, 128 * K) == (52 * 1024 + 10 * 128 * K) * per_layer
 
 
 def test_experts_that_are_not_routed_to_are_not_read():
@@ -124,7 +124,7 @@ KV_METHODS = st.builds(
 @given(shape=SHAPES, kv=KV_METHODS, n=st.integers(1, 1 << 21), more=st.integers(1, 1 << 20))
 @settings(max_examples=150, deadline=None)
 def test_the_cache_never_shrinks_with_the_context(shape, kv, n, more):
-    assert plan.kv_bytes(shape, kv, n) <= plan.kv_bytes(shape, kv, n + more)
+    assert method.kv_bytes(shape, kv, n) <= method.kv_bytes(shape, kv, n + more)
 
 
 @given(shape=SHAPES, kv=KV_METHODS, gigabytes=st.floats(0.1, 512), n=st.integers(1, 1 << 20))
@@ -139,11 +139,15 @@ def test_sums_add_up_and_the_largest_context_is_the_largest(shape, kv, gigabytes
     assert (cost.tokens_per_second is not None) == cost.fits
     assert cost.beyond_trained == (shape.max_context is not None and n > shape.max_context)
     if row.unlimited:
-        assert plan.kv_bytes(shape, kv, 1 << 40) <= free
+        assert method.kv_bytes(shape, kv, 1 << 40) <= free
     elif row.largest_context:
-        assert plan.kv_bytes(shape, kv, row.largest_context) <= free < plan.kv_bytes(shape, kv, row.largest_context + 1)
+        assert (
+            method.kv_bytes(shape, kv, row.largest_context)
+            <= free
+            < method.kv_bytes(shape, kv, row.largest_context + 1)
+        )
     else:
-        assert plan.kv_bytes(shape, kv, 1) > free
+        assert method.kv_bytes(shape, kv, 1) > free
     if not row.unlimited and row.largest_context is not None:
         assert cost.fits == (n <= row.largest_context)
 
@@ -151,7 +155,7 @@ def test_sums_add_up_and_the_largest_context_is_the_largest(shape, kv, gigabytes
 @given(shape=SHAPES, low=st.floats(1, 16), high=st.floats(1, 16), n=st.integers(1, 1 << 20))
 @settings(max_examples=50, deadline=None)
 def test_more_bits_cost_more(shape, low, high, n):
-    costs = [plan.kv_bytes(shape, method.parse(str(bits)), n) for bits in sorted((low, high))]
+    costs = [method.kv_bytes(shape, method.parse(str(bits)), n) for bits in sorted((low, high))]
     assert costs[0] <= costs[1]
 
 

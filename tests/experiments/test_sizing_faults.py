@@ -10,8 +10,7 @@ import pytest
 
 from swarm.experiments import bounded
 from swarm.experiments.sizing import built, config, gguf_metadata, models
-from swarm.experiments.sizing.method import parse
-from swarm.experiments.sizing.plan import kv_bytes, per_token
+from swarm.experiments.sizing.method import kv_bytes, parse, per_token
 from swarm.experiments.sizing.shape import ModelShape
 from swarm.kernels.errors import ModelError
 

@@ -10,8 +10,7 @@ import mlx.core as mx
 import pytest
 
 from swarm.experiments.sizing import built, models
-from swarm.experiments.sizing.method import parse
-from swarm.experiments.sizing.plan import per_token
+from swarm.experiments.sizing.method import parse, per_token
 from swarm.kernels import elementwise
 
 # Fields without influence on cache and weights that mlx-lm's configuration classes insist on.
