@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from swarm.experiments.space.layers import All, EdgeLayers, Layers, Scope
+from swarm.experiments.space.layers import ALL, EdgeLayers, Scope
 from swarm.experiments.space.search_space import Space, SpaceSettings
 from swarm.experiments.space.sides import SideChoices
 from swarm.experiments.space.suggest import Params, Trial
@@ -86,20 +86,8 @@ class NoEdgeLayers(EdgeLayers):
         return {}
 
 
-class Later(Scope):
-    """All layers but the protected first ones."""
-
-    name = "later"
-
-    @classmethod
-    def suggest(cls, trial: Trial, prefix: str, n: int) -> Layers:  # noqa: ARG003
-        """The one choice."""
-        return tuple(range(PROTECTED, n))
-
-    @classmethod
-    def params(cls, layers: Layers, prefix: str, n: int) -> dict[str, int] | None:  # noqa: ARG003
-        """Nothing to say, if it is these."""
-        return {} if layers == tuple(range(PROTECTED, n)) else None
+LATER = Scope("later", lambda _: {}, lambda n: (PROTECTED, n), lambda *_: ())
+"""All layers but the protected first ones."""
 
 
 class Grid(Space):
@@ -112,9 +100,9 @@ class Grid(Space):
         """What keys and values can be."""
         return _few("key", info.head_dim), _few("value", info.head_dim)
 
-    def scopes(self, protocol: str, info: ModelInfo) -> tuple[type[Scope], ...]:  # noqa: ARG002
+    def scopes(self, protocol: str, info: ModelInfo) -> tuple[Scope, ...]:  # noqa: ARG002
         """All layers, and where nothing else distinguishes the model, all but the first."""
-        return (All,) if info.key_bias else (All, Later)
+        return (ALL,) if info.key_bias else (ALL, LATER)
 
     def edge_layers(self, info: ModelInfo) -> EdgeLayers:
         """First and last layers are like the others."""

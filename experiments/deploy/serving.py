@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -166,8 +165,6 @@ def _provider(server: Any, loaded: LoadedModel) -> Any:
 
 def _arguments(loaded: LoadedModel) -> argparse.Namespace:
     """What mlx_lm's own command line would have parsed."""
-    logging.getLogger().setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message="mlx_lm.server is not recommended")
     return argparse.Namespace(
         model=loaded.info.name, adapter_path=None, draft_model=None, num_draft_tokens=3, trust_remote_code=False,
         chat_template="", use_default_chat_template=False, temp=0.0, top_p=1.0, top_k=0, min_p=0.0, max_tokens=512,

@@ -12,7 +12,7 @@ from swarm.experiments.measurement import divergence, kernel_time
 from swarm.experiments.measurement.attention_error import FIELDS, LayerErrors, layer_errors
 from swarm.experiments.measurement.decode import DecodeRun
 from swarm.experiments.protocols.base import ComparedProtocol, storage
-from swarm.experiments.space.layers import All, Scope, Single
+from swarm.experiments.space.layers import ALL, SINGLE, Scope
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Attention(ComparedProtocol[DecodeRun]):
     name: ClassVar[str] = "attention"
     summary: ClassVar[str] = "errors of attention logits and outputs per layer, on captured Q, K and V"
     rungs: ClassVar[tuple[str, ...]] = ("16-bit prefill, attention of the next tokens",)
-    scopes: ClassVar[tuple[type[Scope], ...]] = (All, Single)
+    scopes: ClassVar[tuple[Scope, ...]] = (ALL, SINGLE)
     references = (DecodeRun,)
 
     def compare(self, spec: TrialSpec, reference: DecodeRun, caches: list[PackedKVCache]) -> Measurement:

@@ -43,7 +43,7 @@ class Protocol(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     rungs: ClassVar[tuple[str, ...]]
-    scopes: ClassVar[tuple[type[Scope], ...]] = ()
+    scopes: ClassVar[tuple[Scope, ...]] = ()
     version: ClassVar[int] = 1
 
     def check(self, spec: TrialSpec, subject: ModelUnderTest) -> None:

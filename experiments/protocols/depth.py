@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from swarm.experiments.measurement import divergence
 from swarm.experiments.measurement.decode import DecodeRun
 from swarm.experiments.protocols.base import ComparedProtocol, scored
-from swarm.experiments.space.layers import Scope, Single, Upto
+from swarm.experiments.space.layers import SINGLE, UPTO, Scope
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
 from swarm.kernels import arrays
 
@@ -26,7 +26,7 @@ class Depth(ComparedProtocol[DecodeRun]):
     name: ClassVar[str] = "depth"
     summary: ClassVar[str] = "divergence and hidden-state error by depth, with one layer or the first layers quantized"
     rungs: ClassVar[tuple[str, ...]] = ("16-bit prefill, quantized decode",)
-    scopes: ClassVar[tuple[type[Scope], ...]] = (Single, Upto)
+    scopes: ClassVar[tuple[Scope, ...]] = (SINGLE, UPTO)
     references = (DecodeRun,)
 
     def compare(self, spec: TrialSpec, reference: DecodeRun, caches: list[PackedKVCache]) -> Measurement:

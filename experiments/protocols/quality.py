@@ -8,7 +8,7 @@ from swarm.experiments.measurement.decode import DecodeRun
 from swarm.experiments.measurement.prefill import PrefillRun
 from swarm.experiments.measurement.reference_run import ScoredRun
 from swarm.experiments.protocols.base import ComparedProtocol, scored
-from swarm.experiments.space.layers import All, Band, Protect, Scope
+from swarm.experiments.space.layers import ALL, BAND, PROTECT, Scope
 from swarm.experiments.spec import Measurement, TrialSpec
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Quality(ComparedProtocol[ScoredRun]):
     name: ClassVar[str] = "quality"
     summary: ClassVar[str] = "divergence of next-token distributions from the 16-bit run, and bits per value"
     rungs: ClassVar[tuple[str, ...]] = ("16-bit prefill, quantized decode", "full quantized prefill")
-    scopes: ClassVar[tuple[type[Scope], ...]] = (All, Protect, Band)
+    scopes: ClassVar[tuple[Scope, ...]] = (ALL, PROTECT, BAND)
     references = (DecodeRun, PrefillRun)
 
     def compare(self, spec: TrialSpec, reference: ScoredRun, caches: list[PackedKVCache]) -> Measurement:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 from swarm.experiments.space.sides import UNPACKED_BITS, SideChoices
 from swarm.experiments.space.suggest import Params, Trial
@@ -20,112 +19,62 @@ EDGES = "ends"
 """Name of the search parameter of `EdgeLayers`, which stores hold."""
 
 
-class Scope(ABC):
-    """A family of layer sets of a model with `n` layers; parameters carry `prefix`."""
+@dataclass(frozen=True)
+class Scope:
+    """A family of contiguous layers of a model with `n` layers, chosen by whole numbers that are search parameters.
 
-    name: ClassVar[str]
+    Attributes:
+        name: what the family is called in search parameters.
+        ranges: least and greatest value of each number, for `n`, in the order in which they are chosen.
+        span: the first layer that some numbers mean and the one behind the last, for `n` and the numbers.
+        numbers: the numbers that mean layers, if any do, for `n`, the first layer and the one behind the last.
+    """
 
-    @classmethod
-    @abstractmethod
-    def suggest(cls, trial: Trial, prefix: str, n: int) -> Layers:
-        """Choose layers; None means all."""
+    name: str
+    ranges: Callable[[int], dict[str, tuple[int, int]]]
+    span: Callable[..., tuple[int, int]]
+    numbers: Callable[[int, int, int], tuple[int, ...]]
 
-    @classmethod
-    @abstractmethod
-    def params(cls, layers: Layers, prefix: str, n: int) -> dict[str, int] | None:
+    def suggest(self, trial: Trial, prefix: str, n: int) -> Layers:
+        """Choose layers; None means all. Names of parameters begin with `prefix`."""
+        chosen = [trial.suggest_int(prefix + name, *limits) for name, limits in self.ranges(n).items()]
+        start, stop = self.span(n, *chosen)
+        return None if (start, stop) == (0, n) else tuple(range(start, stop))
+
+    def params(self, layers: Layers, prefix: str, n: int) -> dict[str, int] | None:
         """The parameters for which `suggest` gives these layers; None if there are none."""
-
-
-class All(Scope):
-    """The whole model."""
-
-    name = "all"
-
-    @classmethod
-    def suggest(cls, trial: Trial, prefix: str, n: int) -> Layers:  # noqa: ARG003
-        """None."""
-        return None
-
-    @classmethod
-    def params(cls, layers: Layers, prefix: str, n: int) -> dict[str, int] | None:  # noqa: ARG003
-        """Nothing to say, if these are all."""
-        return {} if _range(layers, n) == (0, n) else None
-
-
-class Protect(Scope):
-    """All but a few of the first and of the last layers, which stay in 16 bit."""
-
-    name = "protect"
-
-    @classmethod
-    def suggest(cls, trial: Trial, prefix: str, n: int) -> Layers:
-        """All but `first` and `last` layers."""
-        most = most_protected(n)
-        first = trial.suggest_int(f"{prefix}first", 0, most)
-        last = trial.suggest_int(f"{prefix}last", 0, most)
-        return _layers(first, n - last, n)
-
-    @classmethod
-    def params(cls, layers: Layers, prefix: str, n: int) -> dict[str, int] | None:
-        """How many layers at each end are left out."""
-        found = _range(layers, n)
-        if found is None or max(found[0], n - found[1]) > most_protected(n):
+        start, stop = (0, n) if layers is None else (layers[0], layers[-1] + 1)
+        if stop > n or (layers is not None and len(layers) != stop - start):
             return None
-        return {f"{prefix}first": found[0], f"{prefix}last": n - found[1]}
+        named = dict(zip(self.ranges(n), self.numbers(n, start, stop), strict=True))
+        within = all(low <= named[name] <= high for name, (low, high) in self.ranges(n).items())
+        if not within or self.span(n, *named.values()) != (start, stop):
+            return None
+        return {prefix + name: number for name, number in named.items()}
 
 
-class Band(Scope):
-    """Layers from a start on, as many as there are."""
-
-    name = "band"
-
-    @classmethod
-    def suggest(cls, trial: Trial, prefix: str, n: int) -> Layers:
-        """`length` layers from `start` on, cut at the last."""
-        start = trial.suggest_int(f"{prefix}start", 0, n - 1)
-        length = trial.suggest_int(f"{prefix}length", 1, n)
-        return _layers(start, min(start + length, n), n)
-
-    @classmethod
-    def params(cls, layers: Layers, prefix: str, n: int) -> dict[str, int] | None:
-        """Start and length."""
-        found = _range(layers, n)
-        return None if found is None else {f"{prefix}start": found[0], f"{prefix}length": found[1] - found[0]}
-
-
-class Single(Scope):
-    """One layer alone."""
-
-    name = "single"
-
-    @classmethod
-    def suggest(cls, trial: Trial, prefix: str, n: int) -> Layers:
-        """The one layer."""
-        layer = trial.suggest_int(f"{prefix}layer", 0, n - 1)
-        return _layers(layer, layer + 1, n)
-
-    @classmethod
-    def params(cls, layers: Layers, prefix: str, n: int) -> dict[str, int] | None:
-        """Its number."""
-        found = _range(layers, n)
-        return {f"{prefix}layer": found[0]} if found is not None and found[1] - found[0] == 1 else None
-
-
-class Upto(Scope):
-    """The first layers up to and with one."""
-
-    name = "upto"
-
-    @classmethod
-    def suggest(cls, trial: Trial, prefix: str, n: int) -> Layers:
-        """Layers 0 to `last`."""
-        return _layers(0, trial.suggest_int(f"{prefix}last", 0, n - 1) + 1, n)
-
-    @classmethod
-    def params(cls, layers: Layers, prefix: str, n: int) -> dict[str, int] | None:
-        """The last."""
-        found = _range(layers, n)
-        return {f"{prefix}last": found[1] - 1} if found is not None and found[0] == 0 else None
+ALL = Scope("all", lambda _: {}, lambda n: (0, n), lambda *_: ())
+"""The whole model."""
+PROTECT = Scope(
+    "protect",
+    lambda n: dict.fromkeys(("first", "last"), (0, most_protected(n))),
+    lambda n, first, last: (first, n - last),
+    lambda n, start, stop: (start, n - stop),
+)
+"""All but a few of the first and of the last layers, which stay in 16 bit."""
+BAND = Scope(
+    "band",
+    lambda n: {"start": (0, n - 1), "length": (1, n)},
+    lambda n, start, length: (start, min(start + length, n)),
+    lambda _, start, stop: (start, stop - start),
+)
+"""Layers from a start on, as many as there are."""
+SINGLE = Scope(
+    "single", lambda n: {"layer": (0, n - 1)}, lambda _, layer: (layer, layer + 1), lambda _, start, _stop: (start,)
+)
+"""One layer alone."""
+UPTO = Scope("upto", lambda n: {"last": (0, n - 1)}, lambda _, last: (0, last + 1), lambda _, _start, stop: (stop - 1,))
+"""The first layers up to and with one."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +82,7 @@ class EdgeLayers:
     """Other bits for the first and the last layers of a model with `n` layers, next to what its layers are elsewhere.
 
     The layers at both ends of a model are often the ones that int4 hurts. Here they keep the method of the others at
-    another width, or stay in 16 bit on one side, where `Protect` leaves them unquantized altogether.
+    another width, or stay in 16 bit on one side, where `PROTECT` leaves them unquantized altogether.
     """
 
     key: SideChoices
@@ -217,15 +166,3 @@ class EdgeLayers:
 def most_protected(n: int) -> int:
     """How many layers each end may have: at least one layer is left between the ends."""
     return min(MAX_PROTECTED, (n - 1) // 2)
-
-
-def _layers(start: int, stop: int, n: int) -> Layers:
-    return None if (start, stop) == (0, n) else tuple(range(start, stop))
-
-
-def _range(layers: Layers, n: int) -> tuple[int, int] | None:
-    """Start and stop of contiguous layers; None for layers with gaps."""
-    if layers is None:
-        return 0, n
-    contiguous = layers[-1] - layers[0] + 1 == len(layers) and layers[-1] < n
-    return (layers[0], layers[-1] + 1) if contiguous else None

@@ -68,7 +68,7 @@ class Space:
         """What keys and values of a model can be. A part of the space is a subclass that offers less."""
         return side("key", info.head_dim), side("value", info.head_dim)
 
-    def scopes(self, protocol: str, info: ModelInfo) -> tuple[type[Scope], ...]:  # noqa: ARG002
+    def scopes(self, protocol: str, info: ModelInfo) -> tuple[Scope, ...]:  # noqa: ARG002
         """Which layers of a model a protocol may quantize.
 
         Raises:

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from swarm.experiments.identity import fingerprint
 from swarm.experiments.protocols import base as protocols
 from swarm.experiments.space.layers import (
-    All,
-    Band,
-    Protect,
-    Single,
-    Upto,
+    ALL,
+    BAND,
+    PROTECT,
+    SINGLE,
+    UPTO,
 )
 from swarm.experiments.space.search_space import Space, SpaceSettings
 from swarm.experiments.space.sides import side
@@ -21,7 +21,7 @@ from swarm.kernels.errors import SpecError, UnknownNameError
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec
 
-SCOPES = (All, Protect, Band, Single, Upto)
+SCOPES = (ALL, PROTECT, BAND, SINGLE, UPTO)
 MODELS = ("plain", "wide", "biased", "odd", "shallow")
 
 
