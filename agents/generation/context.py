@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 TRIES = 8
 """Attempts at a configuration that nobody has proposed before a sampler gives up."""
 
+CARRIED = 0.5
+"""Share of a logarithmic effect on one model that is predicted to carry over to another."""
+
 
 def derive(seed: int, *path: int | str) -> int:
     """A 32-bit seed for one purpose, a pure function of campaign seed and path, whatever was decided before."""

@@ -93,13 +93,9 @@ class GenerationStrategy:
 
     def context(self, number: int, history: History) -> ProposalContext:
         """What whoever proposes trial `number` can use."""
-        arm, node, model, index = self.schedule.at(number)
         return ProposalContext(
-            number=number,
-            arm=arm,
-            node=node,
-            model=model,
-            index=index,
+            number,
+            *self.schedule.at(number),
             seed=self._seed,
             space=self._space,
             infos=self.engine.infos,

@@ -6,12 +6,9 @@ from collections.abc import Iterator
 
 from swarm.agents.analysis.claims import Claim, token
 from swarm.agents.analysis.results import ConfigResult
-from swarm.agents.generation.context import ProposalContext
+from swarm.agents.generation.context import CARRIED, ProposalContext
 from swarm.agents.samplers.base import Sampler
-from swarm.memory.records import Finding, Prediction, Proposal
-
-CARRIED = 0.5
-"""Share of the logarithmic effect that is predicted to carry over."""
+from swarm.memory.records import Effect, Finding, Prediction, Proposal
 
 
 class CrossReferenceSampler(Sampler):
@@ -30,7 +27,7 @@ class CrossReferenceSampler(Sampler):
                     spec=spec,
                     proposer=self.name,
                     rationale=f"Does this hold here as well? {finding.statement}"[:1_000],
-                    prediction=self._prediction(finding, anchor) if anchor else None,
+                    prediction=_prediction(finding.effect, anchor) if anchor and finding.effect else None,
                     parents=(context.ids[finding.key],) if finding.key in context.ids else (),
                 )
         return None
@@ -50,9 +47,8 @@ class CrossReferenceSampler(Sampler):
             if better is not None and worse is not None and not better.spec.rung:
                 yield finding, better, worse
 
-    @staticmethod
-    def _prediction(finding: Finding, anchor: int) -> Prediction | None:
-        if finding.effect is None or finding.effect.value <= 0:
-            return None
-        factor = finding.effect.value**CARRIED
-        return Prediction(metric="kld", comparator="<=", threshold=round(factor, 4), reference=anchor)
+
+def _prediction(effect: Effect, anchor: int) -> Prediction | None:
+    if effect.value <= 0:
+        return None
+    return Prediction(metric="kld", comparator="<=", threshold=round(effect.value**CARRIED, 4), reference=anchor)

@@ -8,16 +8,13 @@ from typing import NamedTuple
 from swarm.agents.analysis import results
 from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.analysis.statistics import Estimate, bounded_exp
-from swarm.agents.generation.context import ProposalContext
+from swarm.agents.generation.context import CARRIED, ProposalContext
 from swarm.agents.samplers.base import Sampler
 from swarm.experiments.spec import TrialSpec
 from swarm.memory.records import Prediction, Proposal
 
 MAX_BITS_APART = 0.5
 """Bits per value by which two configurations may differ and still count as equally expensive."""
-
-CARRIED = 0.5
-"""Share of the logarithmic gain that is predicted to carry over."""
 
 
 class Lesson(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from swarm.agents.analysis.analysts import contrast
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
 from swarm.agents.analysis.results import config_key
-from swarm.agents.generation.context import ProposalContext
+from swarm.agents.generation.context import CARRIED, ProposalContext
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import (
     MAX_REASON_CHARS,
@@ -25,8 +25,6 @@ from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Finding, Prediction, Proposal, TrialRecord
 
 MAX_QUESTIONS = 5
-CARRIED_SHARE = 0.5
-"""Share of a logarithmic effect that is predicted to carry over."""
 
 
 class Question(Shape):
@@ -92,7 +90,7 @@ class CrossReferencerRole(Role[Questions]):
             anchor = context.results[model, config_key(worse.spec)].records[0].id
             factor = better.metrics["kld"].value / max(worse.metrics["kld"].value, 1e-9)
             if 0 < factor < 1 and question.expectation == "same":
-                limit = factor**CARRIED_SHARE
+                limit = factor**CARRIED
                 prediction = Prediction(metric="kld", comparator="<=", threshold=limit, reference=anchor)
             elif question.expectation == "opposite":
                 prediction = Prediction(metric="kld", comparator=">=", threshold=1.0, reference=anchor)
