@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from swarm.experiments.spec import Measurement, Metric
 
 PANEL = "Results"
-TOLERANCE = 1e-9
-NOISE = 3.0
+MAX_RELATIVE_DIFFERENCE = 1e-9
+MAX_STDERRS = 3.0
 """Standard errors within which another machine or release may differ."""
 
 
@@ -102,8 +102,8 @@ def _compare(metric: Metric, measurement: Measurement) -> ComparedRow:
     now = next((found.value for found in measurement.metrics if found.name == metric.name), None)
     difference = float("inf") if now is None else abs(now - metric.value)
     verdict = "differs"
-    if difference <= TOLERANCE * max(1e-12, abs(metric.value)):
+    if difference <= MAX_RELATIVE_DIFFERENCE * max(1e-12, abs(metric.value)):
         verdict = "same"
-    elif metric.stderr is not None and difference <= NOISE * metric.stderr:
+    elif metric.stderr is not None and difference <= MAX_STDERRS * metric.stderr:
         verdict = "noise"
     return {"metric": metric.name, "stored": metric.value, "now": now, "stderr": metric.stderr, "verdict": verdict}

@@ -1,4 +1,4 @@
-"""Who may see the dashboard: a token, known hosts, one origin. Wraps every request; knows no pages.
+"""Who may see the dashboard: a token, known hosts, one origin. Every request goes through it.
 
 Another page in the same browser must get nothing: its requests carry no cookie (SameSite=Strict), a foreign Origin is
 refused, and so is a Host that is not ours, which stops names that somebody points at this machine (DNS rebinding).

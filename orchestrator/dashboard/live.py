@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from swarm.memory.records import CampaignRecord
     from swarm.memory.store import Store
 
-EVERY = 4_000
+POLL_MS = 4_000
 """Milliseconds between two questions of a page whose campaign runs."""
 
-SHARE = 10
+MIN_REST = 10
 """A page of a running campaign stays for so many times as long as it took to make: at most a tenth of a core."""
 
-KEPT = 16
+MAX_KEPT_PAGES = 16
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,18 @@ class Live:
         with self._lock:  # one at a time: several tabs wait for one page instead of making it each
             made = self._made.get(campaign.id)
             stamp = self._stamp(campaign)
-            rests = made is not None and time.monotonic() - made.at < SHARE * made.took
+            rests = made is not None and time.monotonic() - made.at < MIN_REST * made.took
             if made is not None and (made.stamp == stamp or (campaign.state == "running" and rests)):
                 return made
             started = time.monotonic()
             source = Source(self._store, campaign, PAGE)
-            every = EVERY if campaign.state == "running" else 0
+            every = POLL_MS if campaign.state == "running" else 0
             tag = f'"{stamp}"'
             body = bytes(self._html(campaign_page(source), tag=tag, every=every).body)
             now = time.monotonic()
             self._made[campaign.id] = Made(stamp, tag, body, now, now - started)
             self._made.move_to_end(campaign.id)
-            while len(self._made) > KEPT:
+            while len(self._made) > MAX_KEPT_PAGES:
                 self._made.popitem(last=False)
             return self._made[campaign.id]
 

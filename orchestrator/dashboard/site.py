@@ -1,4 +1,4 @@
-"""The dashboard's routes: each reads the store, makes a page, and renders it. Knows no security; `guard` does."""
+"""The dashboard's routes: each reads the store, makes a page, and renders it. `guard` decides who gets an answer."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from swarm.memory.records import CampaignRecord, ReviewState
     from swarm.memory.store import Store
 
-FORM_BYTES = 64_000
-LARGEST = 2**62
+MAX_FORM_BYTES = 64_000
+MAX_IDENTITY = 2**62
 """Identities beyond it are none of a database."""
 ASSETS = {
     "app.css": "text/css",
@@ -112,7 +112,7 @@ class Site:
 
         def guarded(request: Request) -> Response:
             try:
-                if request.path_params.get("id", 0) > LARGEST:
+                if request.path_params.get("id", 0) > MAX_IDENTITY:
                     raise UnknownNameError("page", request.url.path[:200])
                 return answer(request)
             except SwarmError as error:
@@ -206,7 +206,7 @@ async def _form(request: Request) -> dict[str, str]:
     body = b""
     async for piece in request.stream():
         body += piece
-        if len(body) > FORM_BYTES:
+        if len(body) > MAX_FORM_BYTES:
             raise UsageError("the form is too large.", "Write a shorter note.")
     try:
         return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=10, errors="strict"))

@@ -1,4 +1,4 @@
-"""Pages that list: campaigns, a campaign's trials, findings that hold words. Knows the store; bounded throughout."""
+"""Pages that list: campaigns, a campaign's trials, findings that hold words; each reads a bounded number of rows."""
 
 from __future__ import annotations
 

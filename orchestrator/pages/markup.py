@@ -1,4 +1,4 @@
-"""Markdown of agents to HTML that can do nothing: no HTML, links or images of its own. Knows placeholders.
+"""Markdown of agents to HTML that can do nothing: no HTML, links or images of its own.
 
 References are taken out before the text is parsed and put back as links of ours behind it, so that what they stand
 for is never read as markdown.

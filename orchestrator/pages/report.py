@@ -1,4 +1,4 @@
-"""A campaign as one HTML file that needs nothing else. Knows sections and templates; writes no file."""
+"""Makes the report of a campaign: one HTML text that needs nothing else."""
 
 from __future__ import annotations
 
