@@ -40,6 +40,16 @@ def loaded(request, tmp_path_factory):
     return registry.load(str(folder))
 
 
+def test_a_recipe_of_release_0_1_and_one_with_the_configuration_as_text(tmp_path):
+    """The first named its layers beside the cache."""
+    path = tmp_path / "best.json"
+    path.write_text('{"model": "m", "kv": {"key": {"method": "q8_0"}, "value": {"method": "q4_0"}}, "layers": [1, 2]}')
+    old = load_recipe(path)
+    assert old.kv.label == "K q8_0 V q4_0 layers 1-2"
+    path.write_text('{"model": "m", "kv": "K q8_0 V q4_0 layers 1-2"}')
+    assert load_recipe(path) == old
+
+
 @pytest.mark.parametrize("layers", [None, (0, 1, 3)])
 def test_a_recipe_survives_its_file(tmp_path, layers):
     kv = MIXED.on(layers)
