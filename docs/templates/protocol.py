@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from swarm.experiments.measurement.decode import DecodeRun
 from swarm.experiments.measurement.reference_run import ScoredRun
 from swarm.experiments.protocols.base import ComparedProtocol, scored
-from swarm.experiments.space.layers import All, Scope
+from swarm.experiments.space.layers import ALL, Scope
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Unharmed(ComparedProtocol[ScoredRun]):
     name: ClassVar[str] = "unharmed"
     summary: ClassVar[str] = "share of text windows whose divergence from 16 bit is below 0.01 nat"
     rungs: ClassVar[tuple[str, ...]] = ("16-bit prefill, quantized decode",)
-    scopes: ClassVar[tuple[type[Scope], ...]] = (All,)
+    scopes: ClassVar[tuple[Scope, ...]] = (ALL,)
     references = (DecodeRun,)
 
     def compare(self, spec: TrialSpec, reference: ScoredRun, caches: list[PackedKVCache]) -> Measurement:

@@ -1,4 +1,4 @@
-"""Generates text with a given cache and says what it cost. Knows models and caches; knows no recipes and no servers."""
+"""Generates text with a given cache and says what it cost."""
 
 from __future__ import annotations
 

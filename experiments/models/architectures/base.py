@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from swarm.experiments.models.base import WeightsError
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 PACKAGE = "swarm.experiments.models.architectures"
 
 
-class Architecture(ABC):
+class Architecture:
     """One family.
 
     Attributes:
@@ -58,9 +57,9 @@ class Architecture(ABC):
         except KeyError as error:
             raise WeightsError(f"the GGUF file has no entry {self.name}.{key}.", "Use another file.") from error
 
-    @abstractmethod
-    def restore(self, name: str, array: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Undo what the GGUF converter did to the parameter `name` (mlx-lm's name)."""
+    def restore(self, name: str, array: NDArray[np.float32]) -> NDArray[np.float32]:  # noqa: ARG002
+        """Undo what the GGUF converter did to the parameter `name` (mlx-lm's name); the default is as stored."""
+        return array
 
 
 def _shortest(value: float) -> float:
@@ -78,4 +77,4 @@ def architecture(metadata: dict[str, Any], tensors: frozenset[str]) -> Architect
     if name not in plugins.names(PACKAGE):
         known = ", ".join(plugins.names(PACKAGE))
         raise WeightsError(f"GGUF architecture {name!r} is not supported.", f"Supported: {known}.")
-    return plugins.load(PACKAGE, Architecture, name)(metadata, tensors)  # type: ignore[type-abstract]
+    return plugins.load(PACKAGE, Architecture, name)(metadata, tensors)

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from swarm.experiments.models.architectures.base import Architecture
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 class Qwen2Architecture(Architecture):
@@ -16,7 +10,3 @@ class Qwen2Architecture(Architecture):
 
     name = "qwen2"
     model_type = "qwen2"
-
-    def restore(self, name: str, array: NDArray[np.float32]) -> NDArray[np.float32]:  # noqa: ARG002
-        """As stored."""
-        return array
