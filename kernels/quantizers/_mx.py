@@ -62,11 +62,6 @@ class Microscaled(Quantizer):
     [B, H, T, D / group_size].
     """
 
-    @property
-    def group(self) -> int:
-        """Channels that share one scale."""
-        return self.spec.group_size or self.head_dim
-
     @abstractmethod
     def scale_table(self) -> np.ndarray:
         """The values of the 256 scale codes, float32."""

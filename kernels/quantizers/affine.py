@@ -29,11 +29,6 @@ class Affine(Quantizer):
     choices = Choices(bits=(4, 8, 6, 5, 3, 2), group_sizes=(64, 32, 128), scalings=("fixed", "learned"))
     largest = HALF_MAX  # the 16-bit form of the vectors is what is quantized
 
-    @property
-    def group(self) -> int:
-        """Channels that share one scale and bias."""
-        return self.spec.group_size or self.head_dim
-
     def pack(self, xp: Namespace, x: Array) -> Packed:
         """Quantize the 16-bit form of x, so that scale and bias are 16 bit."""
         import mlx.core as mx

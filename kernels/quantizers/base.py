@@ -95,6 +95,11 @@ class Quantizer(ABC):
         return bits
 
     @property
+    def group(self) -> int:
+        """Values that share one scale: the head's, where the specification has no group."""
+        return self.spec.group_size or self.head_dim
+
+    @property
     def constant_nbytes(self) -> int:
         """Bytes of data-independent tables (codebooks) that one layer's side needs besides its packed arrays."""
         return 0

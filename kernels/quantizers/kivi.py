@@ -36,11 +36,6 @@ class Kivi(Quantizer):
     )
 
     @property
-    def group(self) -> int:
-        """Values that share one scale."""
-        return self.spec.group_size or 32
-
-    @property
     def block_tokens(self) -> int:
         """A group of tokens for axis `channel`."""
         return self.group if self.spec.axis == "channel" else 1
