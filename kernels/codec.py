@@ -201,7 +201,7 @@ class Codec:
         if self.spec.axis == "channel":
             groups, axis = x.reshape(*x.shape[:2], -1, self.block_tokens, self.head_dim), -2
         else:
-            groups, axis = x.reshape(*x.shape[:-1], -1, self.spec.group_size or self.head_dim), -1
+            groups, axis = x.reshape(*x.shape[:-1], -1, self.quantizer.group), -1
         high = xp.max(groups, axis=axis, keepdims=True) * clip
         low = xp.min(groups, axis=axis, keepdims=True) * clip
         return xp.clip(groups, low, high).reshape(x.shape)
