@@ -145,6 +145,8 @@ class Quantizer(ABC):
         Raises:
             NonFiniteError: a magnitude beyond the format, or a scale or norm that overflows.
         """
+        import numpy as np
+
         from swarm.kernels import arrays
 
         peak = arrays.peak(xp, x)
@@ -152,7 +154,8 @@ class Quantizer(ABC):
             raise self.out_of_range(f"a magnitude of {peak:.6g}, beyond the {self.largest:g} of the format,")
         if peak * math.sqrt(self.head_dim) <= min(self.largest, HALF_MAX):
             return
-        decoded = self.unpack(xp, self.pack(xp, x))
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows shows in the result
+            decoded = self.unpack(xp, self.pack(xp, x))
         if not math.isfinite(arrays.peak(xp, decoded)):
             raise self.out_of_range(f"a magnitude of {peak:.6g}, with which its scales overflow,")
 
