@@ -155,8 +155,10 @@ class Quantizer(ABC):
         if peak * math.sqrt(self.head_dim) <= min(self.largest, HALF_MAX):
             return
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows shows in the result
-            decoded = self.unpack(xp, self.pack(xp, x))
-        if not math.isfinite(arrays.peak(xp, decoded)):
+            packed = self.pack(xp, x)
+            decoded = self.unpack(xp, packed)
+        scales = [part for part in packed.values() if part.dtype in (xp.float16, xp.float32)]
+        if not all(math.isfinite(arrays.peak(xp, part)) for part in (*scales, decoded)):
             raise self.out_of_range(f"a magnitude of {peak:.6g}, with which its scales overflow,")
 
     def decode(self, packed: Packed) -> Array:
