@@ -28,10 +28,11 @@ SKETCH_WIDTHS = (26, 44)
 """Columns that a sketch needs, and has use for."""
 MAX_SKETCH_BITS = 9.0
 """Costlier configurations are no compression, and would squeeze the others into a corner of the sketch."""
-PROPOSALS = 3
-ROOMY = 100
+MAX_PROPOSALS = 3
+WIDTH_WITH_CONFIGURATIONS = 100
 """Columns from which the table has a place for configurations."""
 MIN_LINES = 4
+"""Lines of news that there has to be room for below anything else."""
 MIN_KLD = 1e-6
 """The 16-bit run has a KLD of about nothing; what lies below is drawn on the floor."""
 MARGIN = 8
@@ -47,7 +48,7 @@ def layout(progress: Progress, width: int, height: int, *, unicode: bool = True)
     parts.append(_bar(progress, width, unicode=unicode))
     parts += [_line(text, width, "dim") for text in _wrapped(_spend(progress), width)]
     if progress.failed:
-        parts.append(_line("failed   " + causes(progress), width, "red"))
+        parts.append(_line("failed   " + _causes(progress), width, "red"))
     left = height - len(parts)
     models = [*progress.models, *(m for m in progress.per_model if m not in progress.models)]
     if models and left > len(models) + 2:
@@ -59,7 +60,7 @@ def layout(progress: Progress, width: int, height: int, *, unicode: bool = True)
         if drawn:
             parts += [Text(""), *drawn]
             left -= len(drawn) + 1
-    proposals = list(progress.proposals)[-PROPOSALS:] if left >= PROPOSALS + 2 + MIN_LINES else []
+    proposals = list(progress.proposals)[-MAX_PROPOSALS:] if left >= MAX_PROPOSALS + 2 + MIN_LINES else []
     if proposals:
         parts += [Text(""), _line("proposed", width, "dim"), *(_news(line, width) for line in proposals)]
         left -= len(proposals) + 2
@@ -88,7 +89,7 @@ def _counts(progress: Progress) -> list[str]:
     return parts
 
 
-def causes(progress: Progress) -> str:
+def _causes(progress: Progress) -> str:
     """How many trials failed, by cause."""
     return ", ".join(f"{amount} {cause}" for cause, amount in progress.outcomes.most_common() if cause != "ok")
 
@@ -109,21 +110,14 @@ def _spend(progress: Progress) -> list[str]:
     if not spend:
         return []
     parts = [f"time {_of(spend['seconds'], duration)}", f"workers {duration(spend['worker_seconds'].spent)}"]
-    parts.append(f"LLM {_of(spend['tokens'], _whole)} tokens, {_of(spend['usd'], _usd)} USD")
+    tokens, usd = _of(spend["tokens"], "{:.0f}".format), _of(spend["usd"], "{:.4f}".format)
+    parts.append(f"LLM {tokens} tokens, {usd} USD")
     return parts + ([f"running {progress.running}"] if progress.running else [])
 
 
 def _of(account: Account, show: Callable[[float], str]) -> str:
     text = show(account.spent)
     return text if account.cap is None else f"{text} of {show(account.cap)}"
-
-
-def _whole(amount: float) -> str:
-    return f"{amount:.0f}"
-
-
-def _usd(amount: float) -> str:
-    return f"{amount:.4f}"
 
 
 def _wrapped(parts: Sequence[str], width: int) -> list[str]:
@@ -142,13 +136,13 @@ def _models(progress: Progress, models: Sequence[str], width: int) -> Renderable
     table.add_column("model", no_wrap=True, overflow="ellipsis", ratio=2)
     for heading in ("trials", "KLD", "bits"):
         table.add_column(heading, justify="right", no_wrap=True)
-    if width >= ROOMY:
+    if width >= WIDTH_WITH_CONFIGURATIONS:
         table.add_column(f"best at <= {TARGET_BITS} bits/value", overflow="ellipsis", no_wrap=True, ratio=4)
     table.add_column("plateaus", overflow="ellipsis", no_wrap=True, ratio=2)
     for model in models:
         best = progress.best.get(model)
         cells = [number(best.kld, 3), f"{best.bits:.2f}"] if best else ["-", "-"]
-        if width >= ROOMY:
+        if width >= WIDTH_WITH_CONFIGURATIONS:
             cells.append(best.label if best else "-")
         standing = Text(
             ", ".join(progress.plateaus(model)) or "-", style="yellow" if progress.plateaus(model) else "dim"
