@@ -72,6 +72,11 @@ def number(value: Any, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
+def rate(value: float) -> str:
+    """A rate or a time for people: whole numbers from 100 on, three digits below."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as `45s`, `3m20s` or `2h05m`; `-` for unknown."""
     if seconds is None:

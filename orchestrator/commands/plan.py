@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swarm.orchestrator.console import Column, emit_json, listing, say
+from swarm.orchestrator.console import Column, emit_json, listing, rate, say
 from swarm.orchestrator.options import Json
 
 if TYPE_CHECKING:
@@ -117,40 +117,28 @@ def _show(report: Plan) -> None:
     say(f"  weights {size(weights.n_bytes)}{bits}{assumed}, overhead {size(report.overhead_bytes)} (estimate)")
     machine = report.machine
     if machine is not None:
-        rate = f", {machine.bandwidth / 1e9:g} GB/s" if machine.bandwidth else ""
+        speed = f", {machine.bandwidth / 1e9:g} GB/s" if machine.bandwidth else ""
         usable = "" if machine.usable == machine.memory else f", {size(machine.usable)} for a model"
-        say(f"{machine.name}{usable}{rate}", style="bold")
+        say(f"{machine.name}{usable}{speed}", style="bold")
         if machine.note:
             say(f"  {machine.note}")
     say()
+    contexts = [cost.context for cost in report.methods[0].costs]
+    method = Column("label", "KV method")
+    memory = [
+        method,
+        Column("bits", "bits per value", digits=4),
+        Column("per_token", "per token", right=True),
+        *(Column(f"kv_{n}", f"KV at {tokens(n)}", right=True) for n in contexts),
+        Column("largest", "largest context", right=True),
+    ]
     rows = [_row(row) for row in report.methods]
-    listing(rows, _memory_columns(report))
+    listing(rows, memory)
     if any(cost.tokens_per_second for row in report.methods for cost in row.costs):
         say()
         say("Predicted decode speed (tok/s): memory bandwidth over the bytes one token reads; a machine reaches less.")
-        listing(rows, _speed_columns(report))
+        listing(rows, [method, *(Column(f"speed_{n}", f"at {tokens(n)}", show=rate, right=True) for n in contexts)])
     _legend(report)
-
-
-def _memory_columns(report: Plan) -> list[Column]:
-    from swarm.experiments.sizing.units import tokens
-
-    contexts = [cost.context for cost in report.methods[0].costs]
-    return [
-        Column("label", "KV method"),
-        Column("bits", "bits per value", digits=4),
-        Column("per_token", "per token", show=_size, right=True),
-        *(Column(f"kv_{n}", f"KV at {tokens(n)}", show=_kv, right=True) for n in contexts),
-        Column("largest", "largest context", show=_largest, right=True),
-    ]
-
-
-def _speed_columns(report: Plan) -> list[Column]:
-    from swarm.experiments.sizing.units import tokens
-
-    contexts = [cost.context for cost in report.methods[0].costs]
-    speeds = (Column(f"speed_{n}", f"at {tokens(n)}", show=_speed, right=True) for n in contexts)
-    return [Column("label", "KV method"), *speeds]
 
 
 def _size(n_bytes: float) -> str:
@@ -160,16 +148,12 @@ def _size(n_bytes: float) -> str:
     return size(n_bytes).replace(" ", "")
 
 
-def _speed(speed: float) -> str:
-    return f"{speed:.0f}" if speed >= 100 else f"{speed:.3g}"
-
-
 def _row(row: MethodPlan) -> dict[str, Any]:
-    cells: dict[str, Any] = {"label": row.label, "bits": row.bits_per_value, "per_token": row.bytes_per_token}
+    cells: dict[str, Any] = {"label": row.label, "bits": row.bits_per_value, "per_token": _size(row.bytes_per_token)}
     for cost in row.costs:
-        cells[f"kv_{cost.context}"] = cost
+        cells[f"kv_{cost.context}"] = _kv(cost)
         cells[f"speed_{cost.context}"] = cost.tokens_per_second
-    return {**cells, "largest": row}
+    return {**cells, "largest": _largest(row)}
 
 
 def _kv(cost: Cost) -> str:

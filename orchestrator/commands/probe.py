@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 import typer
 from typing_extensions import TypedDict
 
-from swarm.orchestrator.console import Column, emit_json, listing, note, say
+from swarm.orchestrator.console import Column, emit_json, listing, note, rate, say
 from swarm.orchestrator.options import Json, StoreUrl
 
 if TYPE_CHECKING:
@@ -188,17 +188,9 @@ def _show(subject: Endpoint, settings: ProbeSettings, rows: list[dict[str, Any]]
 
 
 def _column(name: str, heading: str) -> Column:
-    return Column(name, heading, show=_bytes if name.startswith("memory_") else _number, right=True)
-
-
-def _bytes(value: float) -> str:
     from swarm.experiments.sizing.units import size
 
-    return size(value)
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return Column(name, heading, show=size if name.startswith("memory_") else rate, right=True)
 
 
 _FRESH = {
