@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-LATE = "mlx.core was imported before OpenBLAS was loaded: import swarm's part first, or call use_openblas() before it."
+LATE = "mlx.core was imported before OpenBLAS was loaded: call swarm.kernels.blas.use_openblas() before importing mlx."
 INSTALL = "Install the package cmeel-openblas, or the system's OpenBLAS (Debian: libopenblas0-pthread)."
 # No reference BLAS comes near this on any processor; every optimized one passes it.
 FAST_GFLOPS = 15.0
@@ -66,7 +66,7 @@ def _openblas() -> tuple[_Loaded | None, tuple[str, ...]]:
                 continue
             in_force = not late or rebind(library)
             if not in_force and _mlx_gflops() < FAST_GFLOPS:
-                warnings.warn(f"Matrix products take tens of times longer than they need. {LATE}", RuntimeWarning, 2)
+                warnings.warn(f"Matrix products take tens of times longer than they need. {LATE}", RuntimeWarning, 3)
             return _Loaded(library, path, in_force), ()
     return None, tuple(failures)
 
@@ -74,9 +74,9 @@ def _openblas() -> tuple[_Loaded | None, tuple[str, ...]]:
 def use_openblas(threads: int | None = None) -> BlasStatus:
     """Put an OpenBLAS in force for MLX, once per process, and set its number of threads.
 
-    Best before the first import of `mlx.core`: see `rebind` for what a later call can do. Further calls only set the
-    threads. Never fails: what is missing is in the status, and a warning says once when products stay slow because
-    `mlx.core` came first.
+    Best before the first import of `mlx.core`; later, MLX's calls are bound again where that can be (see `rebind`).
+    Further calls only set the threads. Never fails: what is missing is in the status, and a warning says once when
+    products stay slow because `mlx.core` came first.
     """
     _openblas()
     if threads is not None:
