@@ -45,8 +45,8 @@ class Findings:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def upsert(self, campaign_id: int, finding: Finding) -> int:
-        """Record a finding, or the new state of the finding with the same key; returns its id.
+    def upsert(self, campaign_id: int, finding: Finding) -> FindingRecord:
+        """Record a finding, or the new state of the finding with the same key.
 
         A change makes a new revision; the same content again changes nothing.
 
@@ -60,23 +60,23 @@ class Findings:
             old = connection.execute(select(findings).where(*mine).with_for_update()).one_or_none()
             if old is None:
                 row = {"campaign_id": campaign_id, "revision": 1, **values}
-                identity = int(connection.execute(insert(findings).values(row).returning(findings.c.id)).scalar_one())
-                _replace_evidence(connection, identity, 1, finding.evidence)
-                what = {"finding_id": identity, "status": finding.status}
+                new = connection.execute(insert(findings).values(row).returning(findings)).one()
+                _replace_evidence(connection, new.id, 1, finding.evidence)
+                what = {"finding_id": new.id, "status": finding.status}
                 record(connection, "finding.new", finding.statement, campaign_id=campaign_id, data=what)
-                return identity
+                return _record(new, finding.evidence)
             known = set(_evidence(connection, [old.id])[old.id])
             if known == set(finding.evidence) and all(getattr(old, name) == value for name, value in values.items()):
-                return int(old.id)
-            revision = old.revision + 1
-            changed = {**values, "revision": revision, "updated_at": utc_now()}
-            connection.execute(update(findings).where(findings.c.id == old.id).values(changed))
-            _replace_evidence(connection, old.id, revision, finding.evidence)
+                return _record(old, known)
+            changed = {**values, "revision": old.revision + 1, "updated_at": utc_now()}
+            change = update(findings).where(findings.c.id == old.id).values(changed).returning(findings)
+            new = connection.execute(change).one()
+            _replace_evidence(connection, old.id, new.revision, finding.evidence)
             if old.status != finding.status:
                 what = {"finding_id": old.id, "from": old.status, "to": finding.status}
                 kind = f"finding.{finding.status}"
                 record(connection, kind, finding.statement, campaign_id=campaign_id, data=what)
-            return int(old.id)
+            return _record(new, finding.evidence)
 
     def get(self, finding_id: int) -> FindingRecord:
         """A finding by id.
@@ -168,18 +168,13 @@ def _evidence(connection: Connection, ids: Sequence[int]) -> dict[int, list[int]
 
 def _records(connection: Connection, rows: Sequence[Row[Any]]) -> list[FindingRecord]:
     known = _evidence(connection, [row.id for row in rows])
-    return [
-        read(FindingRecord, row, finding=read(Finding, row, effect=_effect(row), evidence=tuple(known[row.id])))
-        for row in rows
-    ]
+    return [_record(row, known[row.id]) for row in rows]
 
 
-def _effect(row: Row[Any]) -> Effect | None:
-    if row.effect_name is None:
-        return None
-    return Effect(
-        name=row.effect_name, value=row.effect_value, low=row.effect_low, high=row.effect_high, unit=row.effect_unit
-    )
+def _record(row: Row[Any], ids: Iterable[int]) -> FindingRecord:
+    fields = ("name", "value", "low", "high", "unit")
+    effect = Effect(**{name: getattr(row, f"effect_{name}") for name in fields}) if row.effect_name else None
+    return read(FindingRecord, row, finding=read(Finding, row, effect=effect, evidence=tuple(sorted(set(ids)))))
 
 
 def _found(connection: Connection, words: str, limit: int) -> list[int]:

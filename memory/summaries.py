@@ -24,8 +24,8 @@ class Summaries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, campaign_id: int, summary: Summary) -> int:
-        """Record a summary; returns its id.
+    def add(self, campaign_id: int, summary: Summary) -> SummaryRecord:
+        """Record a summary.
 
         Raises:
             UsageError: the evidence names a trial that does not exist or is not finished.
@@ -39,11 +39,11 @@ class Summaries:
         }
         with self._database.write() as connection:
             check_evidence(connection, summary.evidence)
-            identity = int(connection.execute(insert(summaries).values(row).returning(summaries.c.id)).scalar_one())
-            rows = [{"summary_id": identity, "trial_id": trial} for trial in sorted(set(summary.evidence))]
+            new = connection.execute(insert(summaries).values(row).returning(summaries)).one()
+            rows = [{"summary_id": new.id, "trial_id": trial} for trial in sorted(set(summary.evidence))]
             if rows:
                 connection.execute(insert(summary_evidence), rows)
-        return identity
+            return _records(connection, [new])[0]
 
     def get(self, summary_id: int) -> SummaryRecord:
         """A summary by id, with its latest review.

@@ -291,17 +291,16 @@ class Campaign:
                 self.store.predictions.score(
                     trial_id, score.verdict, observed=score.observed, low=score.low, high=score.high
                 )
-            for finding in found:
-                self.store.findings.upsert(self.record.id, finding)
+            stored = [self.store.findings.upsert(self.record.id, finding) for finding in found]
         self._view.score({trial_id: score.verdict for trial_id, score in scores.items()})
-        self._view.read_findings()
+        self._view.findings |= {record.id: record for record in stored}
 
     def _summarise(self, number: int, lag: int) -> None:
         history = self._view.history(number, lag)
         summary = self._engine.summarise(history, self._strategy.commentary(history))
-        self.store.summaries.add(self.record.id, summary)
-        self._view.read_summaries()
-        self._pending_events.append(SummaryWritten(self._view.summaries[-1]))
+        stored = self.store.summaries.add(self.record.id, summary)
+        self._view.summaries.append(stored)
+        self._pending_events.append(SummaryWritten(stored))
 
     # --- running -------------------------------------------------------------------------------------------------
 

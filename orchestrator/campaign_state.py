@@ -42,7 +42,7 @@ class CampaignView:
         self._settled = 0
         self._retries: Counter[tuple[int, str]] = Counter()
         self.records: list[TrialRecord] = []
-        self.findings: list[FindingRecord] = []
+        self.findings: dict[int, FindingRecord] = {}
         self.summaries: list[SummaryRecord] = []
 
     def __len__(self) -> int:
@@ -72,10 +72,10 @@ class CampaignView:
         """What proposal `number` may know; see `History.before`."""
         horizon = max(0, number - lag)
         if self.settled < horizon:
-            return History.before(number, self.records, lag, self.findings, self.summaries)
+            return History.before(number, self.records, lag, self.findings.values(), self.summaries)
         # The usual case: all that the lag shows is finished, so it is copied and not looked at.
         records = (*self.records[:horizon], *map(hide, self.records[horizon:number]))
-        return History(records, lag, tuple(self.findings), tuple(self.summaries))
+        return History(records, lag, tuple(self.findings.values()), tuple(self.summaries))
 
     def refresh(self) -> list[TrialRecord]:
         """Read what other drivers did; the trials that turned out to be finished."""
@@ -85,17 +85,9 @@ class CampaignView:
         found += self._store.trials.list(self._campaign_id, after=known - 1)
         for record in found:
             self.put(record)
-        self.read_findings()
-        self.read_summaries()
-        return [record for record in found if record.state in FINISHED]
-
-    def read_findings(self) -> None:
-        """Read the findings as they are stored now."""
-        self.findings = self._store.findings.list(self._campaign_id)
-
-    def read_summaries(self) -> None:
-        """Read the summaries with their reviews as they are stored now."""
+        self.findings = {record.id: record for record in self._store.findings.list(self._campaign_id)}
         self.summaries = self._store.summaries.list(self._campaign_id)
+        return [record for record in found if record.state in FINISHED]
 
     def write(self, ended: Sequence[Ending]) -> list[TrialRecord]:
         """Write what came of trials, all at once.

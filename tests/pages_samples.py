@@ -72,7 +72,7 @@ def fill(store: Store, *, finish: bool = True) -> Filled:
         found = samples.finding(
             1, 2, predicted, statement=f"Plateau {HOSTILE}", effect=effect, models=MODELS, kind="contrast"
         )
-        finding = store.findings.upsert(campaign.id, found)
+        finding = store.findings.upsert(campaign.id, found).id
         child = samples.proposal(number + 2, parents=(finding,), rationale="Built on a finding.")
         _complete(store, campaign.id, number + 2, child, samples.measurement(0.003, 4.5))
         call = AgentCall(role="scribe", prompt_hash="0" * 64, model="some<b>", tokens_in=9, tokens_out=4, outcome="ok")
@@ -80,7 +80,7 @@ def fill(store: Store, *, finish: bool = True) -> Filled:
         store.events.add(campaign.id, "worker.crash", HOSTILE)
     summary = store.summaries.add(
         campaign.id, Summary(title=HOSTILE[:190], text=SUMMARY, evidence=(1, 2), author="scribe")
-    )
+    ).id
     if finish:
         store.campaigns.finish(campaign.id, "complete")
     return Filled(campaign.id, finding, summary, number + 3)

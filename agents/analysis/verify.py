@@ -40,27 +40,33 @@ class Change:
         return self.now.effect
 
 
-def recheck(history: History, infos: Mapping[str, ModelInfo], agenda: Agenda | None = None) -> list[Change]:
+def recheck(
+    history: History, infos: Mapping[str, ModelInfo], agenda: Agenda | None = None
+) -> tuple[list[Change], list[FindingRecord]]:
     """The stored findings whose status or effect is not what the trials of now give.
 
-    Claims of an agenda that is not known, and what rests on trials of older versions, are left out.
+    Claims of an agenda that is not known are left out.
 
     Args:
         history: all trials of a campaign with its stored findings; nothing hidden.
         infos: facts about its models by name.
         agenda: the agenda that it ran with.
+
+    Returns:
+        The changes, and the findings that were not judged because they rest on results of an older version.
     """
     plan = AgendaPlan(agenda, infos, _templates(history, infos)) if agenda is not None else None
     engine = AnalysisEngine(list(infos.values()), AgentSettings(), plan=plan)
     after_all = max((record.number for record in history.records), default=-1) + 1
     now = {finding.key: finding for finding in engine.analyse(after_all, history)}
-    outdated = {record.id for record in history.records if record.outdated}
+    older = {record.id for record in history.records if record.outdated}
+    outdated = [record for record in history.findings if older & set(record.finding.evidence)]
     checked = [
         Change(record, now.get(record.finding.key))
         for record in history.findings
-        if not outdated & set(record.finding.evidence) and (plan or not record.finding.key.startswith(PREFIX))
+        if record not in outdated and (plan or not record.finding.key.startswith(PREFIX))
     ]
-    return [change for change in checked if not _is_same(change.record.finding, change.now)]
+    return [change for change in checked if not _is_same(change.record.finding, change.now)], outdated
 
 
 def _templates(history: History, infos: Mapping[str, ModelInfo]) -> dict[str, TrialSpec]:

@@ -12,6 +12,7 @@ from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import GenerationNode, nodes
 from swarm.agents.generation.nodes.external import ExternalNode
 from swarm.agents.generation.nodes.published_claims import SHARE, PublishedClaimsNode
+from swarm.agents.generation.nodes.search import DefaultNode
 from swarm.agents.history import FINISHED, History
 from swarm.agents.samplers.base import samplers
 from swarm.kernels.errors import UnknownNameError, UsageError
@@ -84,8 +85,12 @@ class GenerationStrategy:
         if self._llm is not None:
             self._llm.tick(self.context(number, history))
         context = self.context(number, history)
-        first = (ExternalNode.name,) if context.arm == "agents" else ()
-        for name in (*first, context.node, *FALL_BACK):
+        names = [context.node, *FALL_BACK]
+        if context.arm == "agents":
+            names.insert(0, ExternalNode.name)
+        if any(record.outdated for record in history.records):
+            names.insert(0, DefaultNode.name)  # the present versions need defaults of their own to compare with
+        for name in names:
             proposal = self._nodes[name].propose(context)
             if proposal is not None:
                 return proposal

@@ -33,7 +33,8 @@ def command(
     """List the findings, the surest and largest first: typed claims with effect sizes, intervals and evidence.
 
     With `--check` nothing is believed: every finding is judged again from the measurements as they are stored now, and
-    those that changed are listed. The store stays as it is.
+    those that changed are listed. What rests on results of an older version of a protocol or a method is counted, not
+    judged. The store stays as it is.
 
     Examples: `swarm findings --status confirmed`, `swarm findings --search "rotation gemma"`, `swarm findings --check`
     """
@@ -63,7 +64,8 @@ def _check(source: Source, json: bool) -> int:
     from swarm.orchestrator.views.findings import checked
 
     found = checked(source)
-    rows, total, fell = found["changed"], found["findings"], found["fell"]
+    rows, fell, outdated = found["changed"], found["fell"], found["outdated"]
+    judged = found["findings"] - outdated
     if json:
         emit_json(found)
         return int(fell > 0)
@@ -71,7 +73,9 @@ def _check(source: Source, json: bool) -> int:
         columns = [Column("id", "finding", right=True), Column("stored"), Column("now"), Column("statement")]
         columns += [Column("effect_stored", "effect stored"), Column("effect_now", "effect now")]
         listing(rows, columns)
-    say(f"{total} findings judged again from the measurements: {total - len(rows)} stand as stored, {fell} fell.")
+    say(f"{judged} findings judged again from the measurements: {judged - len(rows)} stand as stored, {fell} fell.")
+    if outdated:
+        say(f"{outdated} more rest on results of an older version and were not judged.")
     return int(fell > 0)
 
 

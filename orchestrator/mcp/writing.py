@@ -148,8 +148,8 @@ class Contributor:
         if known is not None:
             return {"finding": known.id, "known": True, **known.finding.model_dump(mode="json")}
         signed = finding.model_copy(update={"author": self.role, "status": "hypothesis"})
-        identity = source.store.findings.upsert(source.campaign.id, signed)
-        return {"finding": identity, "known": False, **signed.model_dump(mode="json")}
+        stored = source.store.findings.upsert(source.campaign.id, signed)
+        return {"finding": stored.id, "known": False, **signed.model_dump(mode="json")}
 
     def _leave(self, source: Source, proposal: Proposal) -> dict[str, Any]:
         store, campaign = source.store, source.campaign

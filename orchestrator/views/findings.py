@@ -51,9 +51,10 @@ class ChangedRow(TypedDict):
 
 
 class Checked(TypedDict):
-    """All findings judged again."""
+    """All findings judged again, but for those that rest on results of an older version."""
 
     findings: int
+    outdated: int
     changed: list[ChangedRow]
     fell: int
 
@@ -72,6 +73,7 @@ def checked(source: Source) -> Checked:
     known = {info["name"]: ModelInfo.model_validate(info) for info in source.store.models.list()}
     infos = {name: known[name] for name in settings.get("models", ()) if name in known}
     agenda = schema.load(settings["agenda"]) if settings.get("agenda") else None
+    changes, outdated = recheck(source.history, infos, agenda)
     rows: list[ChangedRow] = [
         {
             "id": change.record.id,
@@ -82,6 +84,11 @@ def checked(source: Source) -> Checked:
             "fell": change.fell,
             "statement": change.record.finding.statement,
         }
-        for change in recheck(source.history, infos, agenda)
+        for change in changes
     ]
-    return {"findings": len(source.findings), "changed": rows, "fell": sum(row["fell"] for row in rows)}
+    return {
+        "findings": len(source.findings),
+        "outdated": len(outdated),
+        "changed": rows,
+        "fell": sum(row["fell"] for row in rows),
+    }

@@ -12,11 +12,12 @@ from swarm.memory.records import Effect, Prediction, Summary
 def test_upsert_updates_by_key(store, campaign, run):
     one, two = run(), run()
     effect = Effect(name="kld ratio", value=0.8, low=0.7, high=0.9)
-    identity = store.findings.upsert(campaign.id, finding(one.id))
-    assert store.findings.upsert(campaign.id, finding(one.id)) == identity
+    identity = store.findings.upsert(campaign.id, finding(one.id)).id
+    assert store.findings.upsert(campaign.id, finding(one.id)) == store.findings.get(identity)
+    assert store.findings.upsert(campaign.id, finding(one.id)).id == identity
     assert store.findings.get(identity).revision == 1
     changed = finding(one.id, two.id, status="confirmed", effect=effect)
-    assert store.findings.upsert(campaign.id, changed) == identity
+    assert store.findings.upsert(campaign.id, changed).id == identity
     stored = store.findings.get(identity)
     assert stored.finding == changed
     assert stored.revision == 2
@@ -29,8 +30,9 @@ def test_upsert_updates_by_key(store, campaign, run):
 def test_evidence_can_be_withdrawn_and_come_back(store, campaign, run):
     one, two = run(), run()
     for evidence in ((one.id, two.id), (two.id,), (one.id, two.id), ()):
-        identity = store.findings.upsert(campaign.id, finding(*evidence))
-        assert store.findings.get(identity).finding.evidence == evidence
+        returned = store.findings.upsert(campaign.id, finding(*evidence))
+        assert returned == store.findings.get(returned.id)
+        assert returned.finding.evidence == evidence
 
 
 def test_invented_or_unfinished_evidence_is_refused(store, campaign, add, run):
@@ -86,8 +88,9 @@ def test_search_follows_changes(store, campaign):
 def test_reviews_keep_their_history(store, campaign, run):
     trial = run()
     text = "KLD fell to {trial:1:kld}."
-    identity = store.summaries.add(campaign.id, Summary(title="End", text=text, evidence=(trial.id,), author="scribe"))
-    assert [record.id for record in store.summaries.list(state="pending")] == [identity]
+    added = store.summaries.add(campaign.id, Summary(title="End", text=text, evidence=(trial.id,), author="scribe"))
+    assert store.summaries.list(state="pending") == [added]
+    identity = added.id
     store.summaries.review(identity, "rejected", "ada", "too short")
     reviewed = store.summaries.review(identity, "accepted", "bob", "fine\x1b[31m now")
     assert (reviewed.summary.state, reviewed.reviewer, reviewed.note) == ("accepted", "bob", "fine[31m now")

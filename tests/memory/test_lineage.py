@@ -22,13 +22,13 @@ def story(store):
     campaign = first_campaign(store)
     run = partial(run_trial, store, campaign.id)
     first = run()
-    plateau = store.findings.upsert(campaign.id, finding(first.id, key="plateau"))
+    plateau = store.findings.upsert(campaign.id, finding(first.id, key="plateau")).id
     prediction = Prediction(metric="kld", comparator="<=", threshold=0.9, reference=first.id)
     second = run(parents=(plateau,), prediction=prediction)
     store.findings.upsert(campaign.id, finding(first.id, second.id, key="plateau", status="confirmed"))
-    contrast = store.findings.upsert(campaign.id, finding(second.id, key="contrast"))
+    contrast = store.findings.upsert(campaign.id, finding(second.id, key="contrast")).id
     third = run(parents=(plateau, contrast))
-    summary = store.summaries.add(campaign.id, Summary(title="End", text="x", evidence=(third.id,), author="scribe"))
+    summary = store.summaries.add(campaign.id, Summary(title="End", text="x", evidence=(third.id,), author="scribe")).id
     store.summaries.review(summary, "accepted", "ada")
     return first, second, third, plateau, contrast
 
@@ -84,7 +84,7 @@ def test_no_order_of_operations_makes_a_circle(store, campaign, run, seed):
         else:
             key = f"k{rng.randint(0, 3)}"
             evidence = {rng.choice(trials).id for _ in range(rng.randint(1, 4))}
-            keys[key] = store.findings.upsert(campaign.id, finding(*evidence, key=key, statement=f"at step {step}"))
+            keys[key] = store.findings.upsert(campaign.id, finding(*evidence, key=key, statement=f"at step {step}")).id
     assert nx.is_directed_acyclic_graph(lineage.graph(store))
 
 

@@ -60,8 +60,8 @@ def test_hostile_text_goes_in_and_comes_out_harmless(store, campaign, run):
     trial = run(rationale=note)
     lease = store.queue.claim(store.propose(campaign.id, 1, proposal(1)).id, HOSTILE)
     fail(store, lease, HOSTILE, HOSTILE)
-    identity = store.findings.upsert(campaign.id, finding(trial.id, statement=note, key=note[:150]))
-    summary = store.summaries.add(campaign.id, Summary(title="t", text=HOSTILE, evidence=(), author="scribe"))
+    identity = store.findings.upsert(campaign.id, finding(trial.id, statement=note, key=note[:150])).id
+    summary = store.summaries.add(campaign.id, Summary(title="t", text=HOSTILE, evidence=(), author="scribe")).id
     store.summaries.review(summary, "rejected", HOSTILE, HOSTILE)
     store.events.add(campaign.id, HOSTILE, HOSTILE, {"note": HOSTILE[:1000], HOSTILE[:40]: [HOSTILE[:10]]})
     call = AgentCall(role="scribe", prompt_hash="x", model="m\x00", outcome="ok", message=note)

@@ -7,10 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from samples import finding, measurement, proposal
+from samples import complete, finding, measurement, proposal
 
 from swarm.experiments import identity
 from swarm.experiments.protocols.base import protocol
+from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Budget
 from swarm.memory.store import Store
 from swarm.orchestrator.pages import trial
@@ -76,6 +77,7 @@ def test_a_campaign_goes_on_under_a_raised_version_and_keeps_its_results_apart(c
     assert {versions[i] for i in versions.keys() & of_kept} == {1}
     assert {versions[i] for i in versions.keys() - of_kept} == {2}
     assert {row[0] for row in front} == {1, 2}
+    assert any(versions.get(r.id) == 2 and r.arm == "defaults" and r.spec.kv == KVSpec() for r in records)
     # This process has the older version: to it, the others are not its own.
     assert {record.id for record in records if record.outdated} == versions.keys() - of_kept
 
@@ -114,8 +116,8 @@ def test_results_of_an_older_version_are_shown_and_marked(cli, tmp_path, raise_v
             if number:
                 assert "version" not in cli("trials").out.partition("\n")[0].split()
                 raise_version(type(protocol("quality")))
-            record = store.trials.add(campaign.id, number, proposal(number))
-            store.trials.complete(store.trials.claim(record.id, "me"), measurement())
+            record = store.propose(campaign.id, number, proposal(number))
+            complete(store, store.queue.claim(record.id, "me"), measurement())
         store.findings.upsert(campaign.id, finding(1))
         old, new = (trial.page(store, identity).parts[0].blocks[0].shown for identity in (1, 2))
     assert [row["outdated"] for row in json.loads(cli("trials", "--json").out)] == [True, False]

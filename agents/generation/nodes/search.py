@@ -11,15 +11,15 @@ from swarm.memory.records import Proposal
 
 
 class DefaultNode(GenerationNode):
-    """The defaults of the space, in order, measured before anything else."""
+    """The defaults of the space, in order, measured before anything else; once more when a version was raised."""
 
     name = "default"
     arm = "defaults"
 
     def propose(self, context: ProposalContext) -> Proposal | None:
-        """The default of the plan's index; None when it was proposed before."""
-        spec = context.space.defaults(context.info)[context.index]
-        if not context.is_new(spec):
+        """The first default that is new; None when all were proposed before."""
+        spec = next(filter(context.is_new, context.space.defaults(context.info)), None)
+        if spec is None:
             return None
         return Proposal(spec=spec, proposer="defaults", arm="defaults", rationale="Always measured: a default.")
 

@@ -62,7 +62,7 @@ def checked(path, capsys) -> tuple[int, dict]:
 
 def test_findings_stand_on_their_measurements_and_fall_with_them(path, capsys) -> None:
     code, told = checked(path, capsys)
-    assert (code, told["changed"], told["fell"]) == (0, [], 0)
+    assert (code, told["changed"], told["fell"], told["outdated"]) == (0, [], 0, 0)
     with Store.open(path, readonly=True) as store:
         contrast = next(f for f in store.findings.list(status="confirmed") if f.finding.kind == "contrast")
         unharmed = {f.id for f in store.findings.list() if contrast.finding.evidence[0] not in f.finding.evidence}
@@ -85,8 +85,13 @@ def test_findings_stand_on_their_measurements_and_fall_with_them(path, capsys) -
 def test_findings_of_an_older_version_stay_as_they_are(path, capsys, raise_version):
     raise_version(type(protocol("quality")))
     code, found = checked(path, capsys)
-    assert code == 0
-    assert found["changed"] == []
+    assert (code, found["changed"], found["fell"]) == (0, [], 0)
+    assert found["outdated"] == found["findings"] > 0
+    with pytest.raises(SystemExit):
+        run(["findings", "--check", "--store", str(path)])
+    told = capsys.readouterr().out
+    assert told.startswith("0 findings judged again")
+    assert f"{found['findings']} more rest on results of an older version" in told
 
 
 def test_a_new_version_is_judged_by_its_own_trials(path, raise_version, infos):

@@ -11,6 +11,7 @@ from swarm.agents.history import History
 from swarm.agents.samplers.random import draw
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.identity import fingerprint
+from swarm.experiments.protocols.base import protocol
 from swarm.experiments.space.search_space import Space
 from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.memory.records import TrialRecord
@@ -182,3 +183,23 @@ def test_one_model_and_unequal_models_work(make_lab, make_info, simulate) -> Non
     odd = [make_info("one", head_dim=80, n_layers=1), make_info("biased", head_dim=256, n_layers=40, key_bias=True)]
     pair = simulate(make_lab(), odd, 110)
     assert len({r.fingerprint for r in pair.records}) == 110
+
+
+def test_a_raised_version_measures_its_own_defaults(lab, simulate, infos, raise_version):
+    run = simulate(lab, infos, 24)
+    defaults = {spec for info in infos for spec in Space(infos).defaults(info)}
+    assert [r.spec for r in run.records if r.arm == "defaults"] == [r.spec for r in run.records[: len(defaults)]]
+    raise_version(type(protocol("quality")))
+    records = [record.model_copy(update={"outdated": True}) for record in run.records]
+    for number in range(24, 24 + 2 * len(defaults) + 4):
+        history = History.before(number, records, 8, run.findings)
+        records.append(lab.run(number, run.strategy.propose(number, history)))
+    again = [record for record in records[24:] if record.arm == "defaults"]
+    assert {record.spec for record in again} == defaults
+    assert len(again) == len(defaults)
+    assert {record.proposer for record in again} == {"defaults"}
+    assert len({record.fingerprint for record in records}) == len(records)
+    # A model's turn is its defaults' first.
+    for info in infos:
+        own = [record.arm for record in records[24:] if record.spec.model == info.name]
+        assert own[: len(defaults) // 2].count("defaults") == len(defaults) // 2
