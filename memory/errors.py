@@ -23,6 +23,10 @@ class ForeignStoreError(StoreError):
     """The database belongs to something else, or is not a database."""
 
 
+class OlderStoreError(StoreError):
+    """The database was written by an older release, and was not to be written."""
+
+
 class NewerStoreError(StoreError):
     """The database was written by a newer release."""
 

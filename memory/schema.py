@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from swarm.memory import database, sqlite, triggers, views
 from swarm.memory.database import Database
-from swarm.memory.errors import ForeignStoreError, NewerStoreError, StoreError, translated
+from swarm.memory.errors import ForeignStoreError, NewerStoreError, OlderStoreError, StoreError, translated
 from swarm.memory.tables import metadata
 
 VERSION_TABLE = "kv_swarm_version"
@@ -62,7 +62,8 @@ def open_database(place: str, *, create: bool, readonly: bool) -> Database:
 
     Raises:
         ForeignStoreError, NewerStoreError: nothing was changed.
-        StoreError: it does not exist and `create` is false, or it is old and `readonly` is true.
+        OlderStoreError: it is old and `readonly` is true.
+        StoreError: it does not exist and `create` is false.
     """
     _, path = database.locate(place)
     exists = sqlite.is_ours(path) if path else True
@@ -78,9 +79,9 @@ def open_database(place: str, *, create: bool, readonly: bool) -> Database:
         if readonly:
             if revision != revisions()[-1]:
                 reader.dispose()
-                raise StoreError(
+                raise OlderStoreError(
                     f"the store {reader.place} has the older schema {revision}.",
-                    "Open it for writing once, e.g. with `swarm resume`, which upgrades it.",
+                    "Let any command read it where it can be written, which upgrades it.",
                 )
             return reader
         reader.dispose()

@@ -14,6 +14,7 @@ from swarm.memory.calls import AgentCalls
 from swarm.memory.campaigns import Campaigns
 from swarm.memory.claim_queue import ClaimQueue
 from swarm.memory.database import Database
+from swarm.memory.errors import OlderStoreError, StoreError
 from swarm.memory.events import Events
 from swarm.memory.external_proposals import ExternalProposals
 from swarm.memory.findings import Findings
@@ -67,6 +68,22 @@ class Store:
             StoreError: it does not exist, or cannot be opened, read or written.
         """
         return cls(schema.open_database(os.fspath(url_or_path), create=create, readonly=readonly))
+
+    @classmethod
+    def read(cls, url_or_path: str | os.PathLike[str]) -> Self:
+        """Open a store to read it; one of an older release is upgraded first, where it can be written.
+
+        Raises:
+            StoreError: as for `open`.
+        """
+        try:
+            return cls.open(url_or_path, readonly=True)
+        except OlderStoreError as older:
+            try:
+                cls.open(url_or_path).close()
+            except StoreError as error:
+                raise older from error
+            return cls.open(url_or_path, readonly=True)
 
     @property
     def place(self) -> str:

@@ -127,7 +127,7 @@ def open_store(url_or_path: str | os.PathLike[str]) -> StoreReader:
     Raises:
         StoreError: it does not exist or cannot be read.
     """
-    return StoreReader(Store.open(url_or_path, readonly=True))
+    return StoreReader(Store.read(url_or_path))
 
 
 def _quoted(text: str) -> str:

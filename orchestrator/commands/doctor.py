@@ -153,7 +153,7 @@ def _store(settings: Settings) -> Check:
 
     if "://" not in settings.store and not Path(settings.store).exists():
         return Check("store", "off", f"{settings.store} does not exist yet; `swarm launch` makes it")
-    with Store.open(settings.store, readonly=True) as store:
+    with Store.read(settings.store) as store:
         problems = store.check()
         if problems:
             return Check("store", "failed", f"{store.place}: {'; '.join(problems[:3])}", "Restore a backup.")

@@ -53,7 +53,7 @@ class Library:
         self, sql: Annotated[str, Field(max_length=10_000, description="One SELECT.")], limit: Limit = 50
     ) -> dict[str, Any]:
         """Ask the shared memory in SQL; nothing can be written."""
-        with Store.open(self._url, readonly=True) as store:
+        with Store.read(self._url) as store:
             answer = store.query(sql, limit=_bounded(limit), seconds=MAX_QUERY_SECONDS)
         rows, cut = _fitting(answer.records())
         return {"rows": rows, "more": answer.truncated or cut}
@@ -106,12 +106,12 @@ class Library:
 
     def show(self, kind: Kind, identity: Annotated[int, Field(ge=1, description="Its number.")]) -> dict[str, Any]:
         """Show one trial, finding, proposal or summary in full."""
-        with Store.open(self._url, readonly=True) as store:
+        with Store.read(self._url) as store:
             return shown(store, kind, identity)
 
     @contextmanager
     def _read(self) -> Iterator[Source]:
-        with Store.open(self._url, readonly=True) as store:
+        with Store.read(self._url) as store:
             yield Source(store, store.campaigns.get(self._campaign))
 
 

@@ -23,7 +23,7 @@ REMEDY = "Ask with `swarm query`, which may wait."
 
 @contextmanager
 def open_store(flag: str | None) -> Iterator[Store]:
-    """The store that a command reads; nothing in it is touched.
+    """The store that a command reads; one of an older release is upgraded, nothing else in it is touched.
 
     Raises:
         StoreError: it does not exist or cannot be read.
@@ -31,7 +31,7 @@ def open_store(flag: str | None) -> Iterator[Store]:
     from swarm.memory.store import Store
     from swarm.orchestrator.settings import store_url
 
-    with Store.open(store_url(flag), readonly=True) as store:
+    with Store.read(store_url(flag)) as store:
         yield store
 
 

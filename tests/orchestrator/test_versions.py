@@ -12,6 +12,7 @@ from samples import complete, finding, measurement, proposal
 from swarm.experiments import identity
 from swarm.experiments.protocols.base import protocol
 from swarm.kernels.spec import KVSpec
+from swarm.memory.errors import OlderStoreError
 from swarm.memory.records import Budget
 from swarm.memory.store import Store
 from swarm.orchestrator.pages import trial
@@ -102,11 +103,13 @@ def test_claims_of_the_first_release_stand(released, cli):
     assert done.code == 0
 
 
-def test_an_older_store_that_may_not_be_written_says_what_to_do(released, cli):
-    done = cli("trials", "--store", str(released))
-    assert done.code != 0
-    assert "older schema 0001" in done.err
-    assert "swarm resume" in done.err
+def test_an_older_store_is_upgraded_by_the_first_command_that_reads_it(released, cli):
+    with pytest.raises(OlderStoreError, match="older schema 0001"):
+        Store.open(released, readonly=True)
+    done = cli("trials", "--store", str(released), "--json")
+    assert (done.code, len(json.loads(done.out)) > 0) == (0, True)
+    with Store.open(released, readonly=True) as store:
+        assert store.check() == []
 
 
 def test_results_of_an_older_version_are_shown_and_marked(cli, tmp_path, raise_version):
