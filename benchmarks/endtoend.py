@@ -105,7 +105,7 @@ class Subject:
             options = {"bias": False} if kind is nn.QuantizedLinear else {}
             made = kind(*sizes, group_size=GROUP, bits=BITS, **options)
             scale = (1 if kind is nn.QuantizedEmbedding else columns**-0.5) / 4.6  # uniform codes deviate by 4.6
-            made.weight = mx.random.randint(0, 2**32 - 1, (rows, columns * BITS // 32), mx.uint32)
+            made.weight = mx.random.bits((rows, columns * BITS // 32))
             made.scales = mx.full((rows, columns // GROUP), scale, dtype)
             made.biases = mx.full((rows, columns // GROUP), -7.5 * scale, dtype)
             mx.eval(made.parameters())

@@ -74,18 +74,14 @@ class PackedKVCache:
         """Take in keys and values [B, H, T, D] (numpy or MLX, after RoPE) without computing attention.
 
         Raises:
-            NonFiniteError: NaN, Inf, or magnitudes beyond the 16-bit type.
+            NonFiniteError: NaN, Inf, or magnitudes beyond the 16-bit type; on an accelerator one call later.
             SpecError: the method does not fit the head size.
         """
         key, value = self._sides(keys.shape[-1], values.shape[-1])
         xp = self.backend.xp
-        # One token at a time must not wait for the device: there, only longer runs are checked.
-        checked = arrays.is_host(xp) or keys.shape[2] > 1
         self.release()
-        key_view, value_view = (
-            side.append(xp, arrays.half(xp, arrays.held(xp, x)), checked=checked)
-            for side, x in ((key, keys), (value, values))
-        )
+        key_view = key.append(xp, arrays.half(xp, arrays.held(xp, keys)))
+        value_view = value.append(xp, arrays.half(xp, arrays.held(xp, values)))
         self.offset = key.offset
         self._keep_state()
         return StoredView(self, key_view, value_view, (keys, values))

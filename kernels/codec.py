@@ -125,11 +125,18 @@ class Codec:
         Raises:
             NonFiniteError: NaN, Inf, or a magnitude beyond what the 16-bit type or the format can hold.
         """
-        peak = arrays.peak(xp, x)
+        if not self.surely_holds(xp, arrays.peak(xp, x), x):
+            self.quantizer.check_range(xp, self._moved(xp, x))
+
+    def surely_holds(self, xp: Namespace, peak: float, x: Array) -> bool:
+        """Whether the format holds vectors of the type of `x` up to a magnitude, whatever they are.
+
+        Raises:
+            NonFiniteError: NaN, Inf, or a magnitude beyond the 16-bit type.
+        """
         if not peak <= arrays.largest(xp, x):
             raise self.quantizer.out_of_range(base.NOT_HELD)
-        if peak * self._growth > min(self.quantizer.largest, base.HALF_MAX):
-            self.quantizer.check_range(xp, self._moved(xp, x))
+        return peak * self._growth <= min(self.quantizer.largest, base.HALF_MAX)
 
     @cached_property
     def _growth(self) -> float:

@@ -139,6 +139,7 @@ class CacheSide:
         self.sink: Array | None = None
         self.tail: Array | None = None
         self._heads = 0  # vectors per token: batch times KV heads
+        self._peak: Array | None = None  # largest magnitude of the last call, on an accelerator
 
     @property
     def packed_first(self) -> int:
@@ -150,14 +151,19 @@ class CacheSide:
         ready = max(0, tokens - self.residual - self.sinks)
         return self.sinks + ready - ready % self.store.block_tokens
 
-    def append(self, xp: Namespace, x: Array, *, checked: bool = True) -> SideView:
+    def append(self, xp: Namespace, x: Array) -> SideView:
         """Take in 16-bit vectors [B, H, T, D]; returns what attention of these T tokens reads.
 
         Raises:
-            NonFiniteError: NaN, Inf, or a magnitude beyond what the 16-bit type or the format can hold.
+            NonFiniteError: NaN, Inf, or a magnitude beyond what the 16-bit type or the format can hold. An accelerator
+                is not waited for: there the next call says so, and single tokens are not looked at.
         """
-        if checked:
+        if arrays.is_host(xp):
             self.codec.check_range(xp, x)
+        else:
+            if self._peak is not None and not self.codec.surely_holds(xp, float(self._peak.item()), self._peak):
+                self.codec.check_range(xp, x)
+            self._peak = arrays.peak_later(xp, x) if x.shape[2] > 1 else None
         self._heads = x.shape[0] * x.shape[1]
         before, start = self.encoded, self.offset
         self.offset += x.shape[2]
@@ -167,10 +173,12 @@ class CacheSide:
             x = x[:, :, self.sinks - start :]
         recent = _join(xp, self.tail, x)
         target = max(before, self.encoded_after(self.offset))
-        if target > before:
-            self.store.append(xp, self._pack(xp, recent[:, :, : target - before], before))
+        leaving, held = target - before, recent.shape[2]
+        if leaving:
+            packed = self._pack(xp, recent if leaving == held else recent[:, :, :leaving], before)
+            self.store.append(xp, packed)
             self.encoded = target
-        self.tail = _own(xp, recent[:, :, target - before :])
+        self.tail = None if leaving == held else _own(xp, recent[:, :, leaving:])
         return SideView(self, recent, before, start)
 
     def _pack(self, xp: Namespace, x: Array, start: int) -> Packed:
@@ -268,6 +276,7 @@ class SideView:
         self._recent_first = before
         always_packed = side.offset - start == 1 or (side.residual == 0 and side.store.block_tokens == 1)
         self.before = side.encoded if always_packed else before  # columns before it are read packed by every query
+        self.all_packed = side.sinks == 0 and self.before == side.offset
 
     def spans(self, start: int, stop: int) -> list[tuple[int, int, str]]:
         """Runs of columns (start, stop, form) in a range; the form is `half`, `packed` or `both`."""

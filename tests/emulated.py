@@ -38,8 +38,8 @@ class Emulated(FusedBackend):
     def available(cls):
         return True
 
-    def run(self, call):
-        """Run a kernel call, and count it by what it does; merges belong to what they merge."""
-        self.taken += call.entry.startswith("decode")
-        self.packed += call.entry.startswith("encode")
-        return self._host.run(call)
+    def run(self, kernel, arrays):
+        """Run a kernel, and count it by what it does; merges belong to what they merge."""
+        self.taken += kernel.entry.startswith("decode")
+        self.packed += kernel.entry.startswith("encode")
+        return self._host.run(kernel, arrays)

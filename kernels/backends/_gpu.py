@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from swarm.kernels.backends.base import Backend
 from swarm.kernels.fused.encode import FusedEncode
@@ -10,6 +11,7 @@ from swarm.kernels.fused.wiring import FusedDecode
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array, Packed
+    from swarm.kernels.fused.form import PackedForm
     from swarm.kernels.fused.launch import Launcher
     from swarm.kernels.fused.wiring import DeviceOf
     from swarm.kernels.quantizers.base import Quantizer
@@ -21,6 +23,7 @@ class FusedBackend(Backend):
     def __init__(self, launcher: Launcher, device_of: DeviceOf) -> None:
         self._decode = FusedDecode(launcher, device_of)
         self._encode = FusedEncode(launcher)
+        self._forms: WeakKeyDictionary[Quantizer, PackedForm | None] = WeakKeyDictionary()
 
     def device_name(self) -> str:
         """The GPU's name."""
@@ -30,7 +33,10 @@ class FusedBackend(Backend):
 
     def pack(self, quantizer: Quantizer, x: Array) -> Packed:
         """One launch for a format that the kernels write, the method's own operations for all else."""
-        packed = self._encode(quantizer.form(), x)
+        form = self._forms.get(quantizer)
+        if form is None:
+            form = self._forms[quantizer] = quantizer.form()
+        packed = self._encode(form, x)
         return super().pack(quantizer, x) if packed is None else packed
 
     @property

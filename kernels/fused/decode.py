@@ -15,7 +15,7 @@ import numpy as np
 
 from swarm.kernels.errors import SpecError
 from swarm.kernels.fused.form import Codes, PackedForm
-from swarm.kernels.fused.launch import MIN_INPUT_ELEMENTS, Array, DType, KernelCall, Launcher
+from swarm.kernels.fused.launch import MIN_INPUT_ELEMENTS, Array, DType, Kernel, Launcher, numbers
 from swarm.kernels.fused.plan import DecodePlan, Device, plan
 
 if TYPE_CHECKING:
@@ -55,12 +55,26 @@ class TokenRun:
     count: int
 
 
+@dataclass(frozen=True)
+class _Geometry:
+    """What decides the kernels of a decode attention, besides the formats: made once per geometry."""
+
+    shape: tuple[int, ...]  # of the queries
+    kv_heads: int
+    query: DType
+    out: DType
+    half: DType | None  # of the 16-bit runs
+    chosen: DecodePlan
+    apart: bool
+
+
 class DecodeAttention:
     """softmax(scale * q K^T) V for one query token, K and V in up to three runs: 16 bit, packed, 16 bit."""
 
     def __init__(self, launcher: Launcher, device: Device) -> None:
         self.launcher = launcher
         self.device = device
+        self._kernels: dict[tuple[object, ...], tuple[Kernel, Kernel | None]] = {}
 
     def __call__(
         self,
@@ -82,125 +96,118 @@ class DecodeAttention:
         Raises:
             SpecError: a shape that the kernels do not take, or no token at all.
         """
-        runs = (packed, head, tail)
-        counts = (_count(packed), _count(head), _count(tail))
-        batch, q_heads = self._check(q, counts)
-        kv_heads = _arrays_of(next(run for run in runs if run and run.count))[0].shape[1]
-        group = q_heads // kv_heads
-        if kv_heads * group != q_heads or group > MAX_GROUP:
-            raise SpecError(
-                f"{q_heads} query heads over {kv_heads} KV heads do not suit the fused kernel.",
-                f"It takes groups of 1 to {MAX_GROUP}.",
-            )
-        terms = 0 if packed is None else _terms(packed, q, group)
-        chosen = plan(self.device, counts=counts, rows=batch * kv_heads, group=group, terms=terms)
-        wide = q if framed is None else q.astype(framed.dtype)  # mapped queries keep their precision
-        out = _float32() if apart else q.dtype
-        call = self.call(wide, wide if framed is None else framed, scale, runs, chosen, group, out)
-        first, *leads = self.launcher.run(call)
-        return self._merge(first, leads[0], chosen, q, apart) if leads else (first, None)
+        import mlx.core as mx
 
-    def _check(self, q: Array, counts: tuple[int, ...]) -> tuple[int, int]:
-        batch, q_heads, length, dim = q.shape
+        counts = (_count(packed), _count(head), _count(tail))
+        kv_heads = self._check(q, counts, packed or head or tail)
+        group = q.shape[1] // kv_heads
+        terms = 0 if packed is None else _terms(packed, q, group)
+        chosen = plan(self.device, counts=counts, rows=q.shape[0] * kv_heads, group=group, terms=terms)
+        sides = (packed.key, packed.value) if packed else (_nothing(), _nothing())
+        (key_form, keys), (value_form, values) = (_described(side, q.shape[-1]) for side in sides)
+        wide = q if framed is None or q.dtype == framed.dtype else q.astype(framed.dtype)  # mapped ones stay precise
+        parts = (chosen.head_parts, chosen.tail_parts)
+        arrays = [wide if framed is None else framed, *keys, *values]
+        firsts = (packed.key.first, packed.value.first) if packed else (0, 0)
+        given = [numbers(counts[0], chosen.packed_parts, *firsts, *parts, _bits_of(scale), kv_heads)]
+        half = None
+        if any(parts):
+            half, dense, places = _dense(head, tail)
+            arrays += [wide, *dense]
+            given.append(numbers(*places))
+        out = mx.float32 if apart else q.dtype
+        geometry = _Geometry(tuple(q.shape), kv_heads, wide.dtype, out, half, chosen, apart)
+        forms = ((key_form, keys), (value_form, values))
+        key = (geometry, *((form.key, stored[1].dtype) for form, stored in forms))
+        kernels = self._kernels.get(key)
+        if kernels is None:
+            kernels = self._kernels[key] = self._made(geometry, forms, [array.dtype for array in arrays])
+        first, *leads = self.launcher.run(kernels[0], [*arrays, *given])
+        if kernels[1] is None:
+            return first, None
+        (merged,) = self.launcher.run(kernels[1], [first, *leads, numbers(chosen.packed_parts)])
+        return (merged[0], merged[1]) if merged.ndim > q.ndim else (merged, None)
+
+    def _check(self, q: Array, counts: tuple[int, ...], run: TokenRun | None) -> int:
+        """The number of KV heads."""
+        _, q_heads, length, dim = q.shape
         if length != 1 or dim not in HEAD_DIMS:
             raise SpecError(
                 f"The fused kernel does not take queries of shape {tuple(q.shape)}.",
                 f"It takes one token and head sizes {', '.join(map(str, HEAD_DIMS))}.",
             )
-        if not 0 < sum(counts) <= MAX_TOKENS:
+        if run is None or not 0 < sum(counts) <= MAX_TOKENS:
             raise SpecError(f"Attention over {sum(counts)} tokens.", f"Give 1 to {MAX_TOKENS} tokens.")
-        return batch, q_heads
+        kv_heads = int(_codes_of(run.key).shape[1])
+        if q_heads % kv_heads or q_heads > MAX_GROUP * kv_heads:
+            raise SpecError(
+                f"{q_heads} query heads over {kv_heads} KV heads do not suit the fused kernel.",
+                f"It takes groups of 1 to {MAX_GROUP}.",
+            )
+        return kv_heads
 
-    def call(
-        self,
-        q: Array,
-        framed: Array,
-        scale: float,
-        runs: tuple[TokenRun | None, ...],
-        chosen: DecodePlan,
-        group: int,
-        out: DType,
-    ) -> KernelCall:
-        """The first launch: every threadgroup one part of one run; the output [B, Hq, 1, D] if there is but one."""
+    def _made(self, of: _Geometry, forms: _Described, types: list[DType]) -> tuple[Kernel, Kernel | None]:
+        """The first launch, every threadgroup one part of one run, and the merge, None where there is one part."""
         import mlx.core as mx
 
-        batch, q_heads, _, dim = q.shape
-        packed, head, tail = runs
-        key, value = (packed.key, packed.value) if packed else (_nothing(), _nothing())
-        inputs: list[tuple[str, Array]] = [("q_frame", framed)]
+        batch, q_heads, _, dim = of.shape
+        chosen, names = of.chosen, ["q_frame"]
         template: list[tuple[str, Any]] = [
             ("DIM", dim),
-            ("Q", q.dtype),
-            ("GQA", group),
+            ("Q", of.query),
+            ("GQA", q_heads // of.kv_heads),
             ("MATRIX", chosen.terms),
             ("SIMDS", self.device.simdgroups),
             ("AHEAD", self.device.ahead),
         ]
-        for prefix, side in (("k", key), ("v", value)):
-            form, arrays = _described(side, dim)
+        for prefix, (form, stored) in zip("kv", forms, strict=True):
             template += form.arguments(f"{prefix.upper()}_")
-            template.append((f"{prefix.upper()}S", arrays[1].dtype))
-            names = (f"{prefix}_codes", f"{prefix}_scales", f"{prefix}_biases")
-            inputs += [(name, _padded(array)) for name, array in zip(names, arrays, strict=True)]
-        bits = int(np.float32(scale * math.log2(math.e)).view(np.int32))
-        firsts = (packed.key.first, packed.value.first) if packed else (0, 0)
-        parts = (chosen.head_parts, chosen.tail_parts)
-        numbers = [("counts", (_count(packed), chosen.packed_parts, *firsts, *parts, bits, q_heads // group))]
-        if any(parts):
-            more, types, places = _dense(head, tail)
-            inputs += [("q", q), *more]
-            template += types
-            numbers.append(("dense", places))
+            template.append((f"{prefix.upper()}S", stored[1].dtype))
+            names += [f"{prefix}_codes", f"{prefix}_scales", f"{prefix}_biases"]
+        given = ["counts"]
+        if of.half is not None:
+            names += ["q", "head_k", "head_v", "tail_k", "tail_v"]
+            given.append("dense")
+            template += [("H", of.half), ("H_CODES", 4 if of.half == mx.bfloat16 else 3)]
         rows = (batch, q_heads, chosen.parts)
+        single = chosen.parts == 1 and of.half is None
         outputs: tuple[tuple[str, tuple[int, ...], DType], ...] = (
             ("partials", (*rows, dim), mx.float32),
             ("leads", (max(MIN_INPUT_ELEMENTS, 2 * math.prod(rows)),), mx.float32),
         )
-        if chosen.parts == 1 and not any(parts):
-            outputs = (("out", tuple(q.shape), out),)
-            template.append(("T", out))
-        return KernelCall(
-            "decode" if any(parts) else "decode_packed" if chosen.parts > 1 else "decode_whole",
+        if single:
+            outputs = (("out", of.shape, of.out),)
+            template.append(("T", of.out))
+        first = Kernel(
+            "decode_whole" if single else "decode_packed" if of.half is None else "decode",
             tuple(template),
-            tuple(inputs),
+            (*zip(names, types, strict=True), *((name, mx.float32) for name in given)),
             outputs,
-            (chosen.parts, q_heads // group, batch),
+            (chosen.parts, of.kv_heads, batch),
             32 * self.device.simdgroups,
-            tuple(numbers),
         )
-
-    def _merge(
-        self, partials: Array, leads: Array, chosen: DecodePlan, q: Array, apart: bool
-    ) -> tuple[Array, Array | None]:
-        import mlx.core as mx
-
-        batch, heads, _, dim = partials.shape
-        outputs = 2 if apart and chosen.parts > chosen.packed_parts else 1
-        call = KernelCall(
-            "merge",
-            (
-                ("DIM", dim),
-                ("SIMDS", _MERGE_SIMDGROUPS),
-                ("OUTPUTS", outputs),
-                ("T", mx.float32 if apart else q.dtype),
-            ),
-            (
-                ("partials", partials),
-                ("leads", leads),
-            ),
-            (("out", (outputs, *q.shape) if outputs > 1 else q.shape, mx.float32 if apart else q.dtype),),
-            (-(-dim // _MERGE_CHANNELS), heads, batch),
-            32 * _MERGE_SIMDGROUPS,
-            (("counts", (chosen.packed_parts,)),),
-        )
-        (out,) = self.launcher.run(call)
-        return (out[0], out[1]) if outputs > 1 else (out, None)
+        return first, None if single else _merge(of)
 
 
-def _float32() -> DType:
+def _merge(of: _Geometry) -> Kernel:
     import mlx.core as mx
 
-    return mx.float32
+    batch, heads, _, dim = of.shape
+    outputs = 2 if of.apart and of.half is not None else 1
+    return Kernel(
+        "merge",
+        (("DIM", dim), ("SIMDS", _MERGE_SIMDGROUPS), ("OUTPUTS", outputs), ("T", of.out)),
+        tuple((name, mx.float32) for name in ("partials", "leads", "counts")),
+        (("out", (outputs, *of.shape) if outputs > 1 else of.shape, of.out),),
+        (-(-dim // _MERGE_CHANNELS), heads, batch),
+        32 * _MERGE_SIMDGROUPS,
+    )
+
+
+@lru_cache(maxsize=64)
+def _bits_of(scale: float) -> int:
+    """The scale of base-2 scores as the bits of a float32."""
+    return int(np.float32(scale * math.log2(math.e)).view(np.int32))
 
 
 def _count(run: TokenRun | None) -> int:
@@ -220,43 +227,42 @@ def _terms(run: TokenRun, q: Array, group: int) -> int:
     return terms if tiles and terms * heads * q.shape[-1] <= _MAX_QUERY_HALVES else 0
 
 
-def _arrays_of(run: TokenRun) -> list[Array]:
-    side = run.key
-    return [side.parts[side.form.codes_name]] if isinstance(side, PackedSide) else [side.values]
+def _codes_of(side: PackedSide | DenseSide) -> Array:
+    return side.parts[side.form.codes_name] if isinstance(side, PackedSide) else side.values
 
 
-def _described(side: PackedSide | DenseSide, dim: int) -> tuple[PackedForm, tuple[Array, Array, Array]]:
+_Described = tuple[tuple[PackedForm, tuple[Array, ...]], tuple[PackedForm, tuple[Array, ...]]]
+
+
+def _described(side: PackedSide | DenseSide, dim: int) -> tuple[PackedForm, tuple[Array, ...]]:
     """Form and the arrays (codes, scales, biases or codebook), with a stand-in for those that it does not have."""
     import mlx.core as mx
 
     if isinstance(side, DenseSide):
-        codes: Codes = "bfloat16" if side.values.dtype == mx.bfloat16 else "float16"
-        return PackedForm(16, dim, codes, 0), (side.values, side.values, side.values)
+        return _sixteen_bit(dim, side.values.dtype), (_padded(side.values),) * 3
     form, parts = side.form, side.parts
     scales = _blank(mx.float16) if form.scales_name is None else parts[form.scales_name]
     biases = scales if form.biases_name is None else parts[form.biases_name]
     if form.book is not None:
-        biases = _book(np.asarray(form.book, np.float32).tobytes(), scales.dtype)
-    return form, (parts[form.codes_name], scales, biases)
+        biases = _book(form.book_bytes, scales.dtype)
+    return form, (_padded(parts[form.codes_name]), _padded(scales), _padded(biases))
 
 
-_Named = list[tuple[str, Any]]
-
-
-def _dense(head: TokenRun | None, tail: TokenRun | None) -> tuple[_Named, _Named, tuple[int, ...]]:
-    """Inputs, template arguments and numbers of the 16-bit runs; an absent one reads nothing of the other's arrays."""
+@cache
+def _sixteen_bit(dim: int, dtype: DType) -> PackedForm:
     import mlx.core as mx
 
+    codes: Codes = "bfloat16" if dtype == mx.bfloat16 else "float16"
+    return PackedForm(16, dim, codes, 0)
+
+
+def _dense(head: TokenRun | None, tail: TokenRun | None) -> tuple[DType, list[Array], tuple[int, ...]]:
+    """Type, arrays and numbers of the 16-bit runs; an absent one reads nothing of the other's arrays."""
     present = [run for run in (head, tail) if run]
-    first, last = head or present[0], tail or present[0]
-    half = first.key.values.dtype
-    inputs = [
-        (f"{name}_{x}", _padded(side.values.astype(half)))
-        for name, run in (("head", first), ("tail", last))
-        for x, side in (("k", run.key), ("v", run.value))
-    ]
-    places = [number for run in (first, last) for number in (run.count, run.key.first, run.value.first)]
-    return inputs, [("H", half), ("H_CODES", 4 if half == mx.bfloat16 else 3)], tuple(places)
+    runs = (head or present[0], tail or present[0])
+    half = runs[0].key.values.dtype
+    arrays = [_padded(side.values.astype(half)) for run in runs for side in (run.key, run.value)]
+    return half, arrays, tuple(number for run in runs for number in (run.count, run.key.first, run.value.first))
 
 
 @cache

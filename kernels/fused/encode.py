@@ -7,12 +7,12 @@ slice update, which MLX does in place, puts it where it belongs.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from swarm.kernels.fused.form import ENCODERS, PackedForm
-from swarm.kernels.fused.launch import MIN_INPUT_ELEMENTS, KernelCall
+from swarm.kernels.fused.launch import MIN_INPUT_ELEMENTS, Kernel
 
 if TYPE_CHECKING:
     from swarm.kernels.fused.launch import Array, Launcher
@@ -26,22 +26,39 @@ class FusedEncode:
 
     def __init__(self, launcher: Launcher) -> None:
         self.launcher = launcher
+        self._kernels: dict[tuple[object, ...], Kernel] = {}
 
     def __call__(self, form: PackedForm | None, x: Array) -> dict[str, Array] | None:
         """Packed arrays [B, H, T, ...] of finite vectors x [B, H, T, D]; None where no kernel writes the form."""
+        import mlx.core as mx
+
         if form is None or form.encoder is None or 0 in x.shape:
             return None
-        call = _call(form, x)
-        return dict(zip((name for name, _, _ in _outputs(form, x)), self.launcher.run(call), strict=True))
+        if x.dtype == mx.float32 and _layout(form) == "affine":
+            x = x.astype(mx.float16)  # scales and biases have the type of what is quantized
+        key = (form.key, x.shape, x.dtype)
+        kernel = self._kernels.get(key)
+        if kernel is None:
+            kernel = self._kernels[key] = _kernel(form, x)
+        arrays = [x] if form.edges is None else [x, _edges(form.edge_bytes)]
+        return dict(zip(_names(form), self.launcher.run(kernel, arrays), strict=True))
 
 
-def _call(form: PackedForm, x: Array) -> KernelCall:
+def _layout(form: PackedForm) -> Literal["affine", "blocks", "norms"]:
+    return "blocks" if form.block else "affine" if form.meta == 2 else "norms"
+
+
+def _names(form: PackedForm) -> tuple[str, ...]:
+    """The packed arrays in the order in which a kernel writes them."""
+    wanted = (form.codes_name, form.scales_name, form.biases_name)
+    return tuple(name for name in wanted if name is not None)
+
+
+def _kernel(form: PackedForm, x: Array) -> Kernel:
     import mlx.core as mx
 
     batch, heads, tokens, dim = x.shape
-    layout = "blocks" if form.block else "affine" if form.meta == 2 else "norms"
-    if layout == "affine" and x.dtype == mx.float32:
-        x = x.astype(mx.float16)  # scales and biases have the type of what is quantized
+    layout = _layout(form)
     template: list[tuple[str, Any]] = [
         ("KIND", ENCODERS.index(form.encoder)),
         ("BITS", form.bits),
@@ -51,28 +68,24 @@ def _call(form: PackedForm, x: Array) -> KernelCall:
         ("SIMDS", SIMDGROUPS),
     ]
     template += {"affine": [("S", x.dtype)], "blocks": [("META", form.meta)], "norms": []}[layout]
-    inputs = [("x", x)]
-    if form.edges is not None:
-        inputs.append(("edges", _edges(np.asarray(form.edges, np.float32).tobytes())))
+    inputs = [("x", x.dtype)] if form.edges is None else [("x", x.dtype), ("edges", mx.float32)]
     names = {"affine": ("codes", "scales", "biases"), "blocks": ("codes",), "norms": ("codes", "norms")}[layout]
-    outputs = tuple((name, *rest) for name, (_, *rest) in zip(names, _outputs(form, x), strict=True))
+    outputs = tuple((name, *rest) for name, rest in zip(names, _outputs(form, x), strict=True))
     grid = (-(-tokens // SIMDGROUPS), heads, batch)
-    return KernelCall(f"encode_{layout}", tuple(template), tuple(inputs), outputs, grid, LANES * SIMDGROUPS)
+    return Kernel(f"encode_{layout}", tuple(template), tuple(inputs), outputs, grid, LANES * SIMDGROUPS)
 
 
-def _outputs(form: PackedForm, x: Array) -> list[tuple[str, tuple[int, ...], Any]]:
-    """Name, shape and type of the packed arrays."""
+def _outputs(form: PackedForm, x: Array) -> list[tuple[tuple[int, ...], Any]]:
+    """Shape and type of the packed arrays."""
     import mlx.core as mx
 
     rows, dim = tuple(x.shape[:-1]), x.shape[-1]
+    groups = (*rows, dim // form.group)
     if form.block:
-        return [(form.codes_name, (*rows, dim // form.group * form.block), mx.uint8)]
+        return [((*rows, dim // form.group * form.block), mx.uint8)]
     if form.biases_name is None:
-        norms = (str(form.scales_name), (*rows, dim // form.group), mx.float16)
-        return [(form.codes_name, (*rows, dim * form.bits // 8), mx.uint8), norms]
-    half = mx.float16 if x.dtype == mx.float32 else x.dtype
-    codes = (form.codes_name, (*rows, dim * form.bits // 32), mx.uint32)
-    return [codes, *((str(name), (*rows, dim // form.group), half) for name in (form.scales_name, form.biases_name))]
+        return [((*rows, dim * form.bits // 8), mx.uint8), (groups, mx.float16)]
+    return [((*rows, dim * form.bits // 32), mx.uint32), (groups, x.dtype), (groups, x.dtype)]
 
 
 @lru_cache(maxsize=64)

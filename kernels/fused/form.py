@@ -6,10 +6,10 @@ The compile-time arguments of `source/formats.h` follow from it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import cached_property
+from typing import Literal
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
 Codes = Literal["unsigned", "signed", "book", "float16", "bfloat16"]
 Encoder = Literal["affine", "peak", "extreme", "minimum", "nearest"]
@@ -45,6 +45,22 @@ class PackedForm:
     book: np.ndarray | None = None
     encoder: Encoder | None = None
     edges: np.ndarray | None = None
+
+    @cached_property
+    def key(self) -> tuple[object, ...]:
+        """What tells this form from others."""
+        names = (self.codes_name, self.scales_name, self.biases_name, self.encoder)
+        return (*self.arguments(""), *names, self.book_bytes, self.edge_bytes)
+
+    @cached_property
+    def book_bytes(self) -> bytes:
+        """The codebook in float32."""
+        return b"" if self.book is None else np.asarray(self.book, np.float32).tobytes()
+
+    @cached_property
+    def edge_bytes(self) -> bytes:
+        """The edges in float32."""
+        return b"" if self.edges is None else np.asarray(self.edges, np.float32).tobytes()
 
     def arguments(self, prefix: str) -> tuple[tuple[str, int], ...]:
         """Compile-time arguments of the format, names beginning with `prefix`."""

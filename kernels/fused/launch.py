@@ -7,6 +7,7 @@ and no memory has to be filled and carried to the device first.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Literal, Protocol
@@ -24,41 +25,27 @@ MAX_NUMBERS_PER_VIEW = 10  # the most dimensions that MLX's CUDA kernels take
 
 
 @dataclass(frozen=True, eq=False)
-class KernelCall:
-    """A launch of `entry` over `groups` threadgroups of `threads` lanes.
+class Kernel:
+    """What is the same in every launch of `entry` over `groups` threadgroups of `threads` lanes; made once, then kept.
 
-    `template` holds compile-time integers and types, `outputs` shapes and types. Inputs are passed as they are
-    strided; the kernel text reads `<name>_shape` and `<name>_strides` where it needs them. Of `numbers` it reads
-    `<name>_strides` alone.
+    `template` holds compile-time integers and types, `inputs` names and types, `outputs` names, shapes and types.
+    Inputs are passed as they are strided; the kernel text reads `<name>_shape` and `<name>_strides` where it needs
+    them. Of what `numbers` makes it reads `<name>_strides` alone.
     """
 
     entry: str
     template: tuple[tuple[str, Any], ...]
-    inputs: tuple[tuple[str, Array], ...]
+    inputs: tuple[tuple[str, DType], ...]
     outputs: tuple[tuple[str, tuple[int, ...], DType], ...]
     groups: tuple[int, int, int]
     threads: int
-    numbers: tuple[tuple[str, tuple[int, ...]], ...] = ()
-
-    def __post_init__(self) -> None:
-        for name, array in self.inputs:
-            if array.size < MIN_INPUT_ELEMENTS:
-                raise BackendError(
-                    f"Input {name} of kernel {self.entry} has {array.size} elements.",
-                    f"Pad it to {MIN_INPUT_ELEMENTS}, so that Metal keeps it in device memory.",
-                )
-
-    @property
-    def arrays(self) -> tuple[tuple[str, Array], ...]:
-        """All arrays that the kernel is given: the inputs, then a view per set of numbers."""
-        return (*self.inputs, *((name, _carrier(values)) for name, values in self.numbers))
 
 
 class Launcher(Protocol):
-    """What runs a kernel call: a GPU through MLX, or an emulation."""
+    """What runs kernels: a GPU through MLX, or an emulation."""
 
-    def run(self, call: KernelCall) -> list[Array]:
-        """The outputs of the call."""
+    def run(self, kernel: Kernel, arrays: Sequence[Array]) -> list[Array]:
+        """The outputs of a launch; every input has `MIN_INPUT_ELEMENTS` elements at least."""
 
 
 class Gpu:
@@ -66,69 +53,72 @@ class Gpu:
 
     def __init__(self, kind: GpuKind) -> None:
         self.kind = kind
-        self._kernels: dict[str, Any] = {}
+        self._made: dict[str, Any] = {}
+        self._launches: dict[Kernel, tuple[Any, dict[str, Any]]] = {}
 
-    def run(self, call: KernelCall) -> list[Array]:
-        """The outputs of the call, lazy as all MLX arrays."""
-        arrays = call.arrays
-        outputs: list[Array] = self._kernel(call, arrays)(
-            inputs=[array for _, array in arrays],
-            template=list(call.template),
-            grid=(call.groups[0] * call.threads, *call.groups[1:]),
-            threadgroup=(call.threads, 1, 1),
-            output_shapes=[shape for _, shape, _ in call.outputs],
-            output_dtypes=[dtype for _, _, dtype in call.outputs],
-        )
+    def run(self, kernel: Kernel, arrays: Sequence[Array]) -> list[Array]:
+        """The outputs of a launch, lazy as all MLX arrays."""
+        launch = self._launches.get(kernel)
+        if launch is None:
+            launch = self._launches[kernel] = (self._compiled(kernel), _geometry(kernel))
+        made, geometry = launch
+        outputs: list[Array] = made(inputs=arrays, **geometry)
         return outputs
 
-    def _kernel(self, call: KernelCall, arrays: tuple[tuple[str, Array], ...]) -> Any:
+    def _compiled(self, kernel: Kernel) -> Any:
         import mlx.core as mx
 
-        name = _kernel_name(call.entry, self.kind, tuple(str(array.dtype) for _, array in arrays))
-        if name not in self._kernels:
-            chosen = settings(call, self.kind)
+        chosen = settings(kernel, self.kind)
+        name = chosen["name"]
+        if name not in self._made:
             if self.kind == "metal":
                 # Nothing here is infinite or NaN, so Metal may use its fast arithmetic where rounding is free.
-                mode = "safe" if call.entry in sources.EXACT else "fast"
-                self._kernels[name] = mx.fast.metal_kernel(**chosen, compile_options={"math_mode": mode})
+                mode = "safe" if kernel.entry in sources.EXACT else "fast"
+                self._made[name] = mx.fast.metal_kernel(**chosen, compile_options={"math_mode": mode})
             else:
-                self._kernels[name] = mx.fast.cuda_kernel(**chosen)
-        return self._kernels[name]
+                self._made[name] = mx.fast.cuda_kernel(**chosen)
+        return self._made[name]
 
 
-def settings(call: KernelCall, kind: GpuKind) -> dict[str, Any]:
-    """What MLX is given to make a kernel of a call: its name, the names of its arrays, and its text."""
+def _geometry(kernel: Kernel) -> dict[str, Any]:
     return {
-        "name": _kernel_name(call.entry, kind, tuple(str(array.dtype) for _, array in call.arrays)),
-        "input_names": [name for name, _ in call.arrays],
-        "output_names": [name for name, _, _ in call.outputs],
-        "source": sources.statements(call.entry),
-        "header": sources.header(call.entry, kind),
+        "template": list(kernel.template),
+        "grid": (kernel.groups[0] * kernel.threads, *kernel.groups[1:]),
+        "threadgroup": (kernel.threads, 1, 1),
+        "output_shapes": [shape for _, shape, _ in kernel.outputs],
+        "output_dtypes": [dtype for _, _, dtype in kernel.outputs],
+    }
+
+
+def settings(kernel: Kernel, kind: GpuKind) -> dict[str, Any]:
+    """What MLX is given to compile a kernel: its name, the names of its arrays, and its text."""
+    # MLX keeps compiled kernels by name and template, on disk as well: all else that matters goes into the name.
+    types = " ".join(str(dtype) for _, dtype in kernel.inputs)
+    digest = hashlib.sha256(types.encode()).hexdigest()[:8]
+    return {
+        "name": f"kv_{kernel.entry}_{sources.digest(kernel.entry, kind)}_{digest}",
+        "input_names": [name for name, _ in kernel.inputs],
+        "output_names": [name for name, _, _ in kernel.outputs],
+        "source": sources.statements(kernel.entry),
+        "header": sources.header(kernel.entry, kind),
         "ensure_row_contiguous": False,  # strided views of a growing cache must not be copied
     }
 
 
-@lru_cache(maxsize=1024)
-def _kernel_name(entry: str, kind: GpuKind, types: tuple[str, ...]) -> str:
-    # MLX keeps compiled kernels by name and template, on disk as well: all else that matters goes into the name.
-    digest = hashlib.sha256(" ".join(types).encode()).hexdigest()[:8]
-    return f"kv_{entry}_{sources.digest(entry, kind)}_{digest}"
-
-
 @lru_cache(maxsize=64)
-def _carrier(values: tuple[int, ...]) -> Array:
-    """A view of one element whose strides are the values; layers of one step share it."""
+def numbers(*values: int) -> Array:
+    """A view of one element whose strides are the values; the layers of a step share it. Nothing waits for it."""
     import mlx.core as mx
 
     if len(values) > MAX_NUMBERS_PER_VIEW:
         raise BackendError(f"{len(values)} numbers in one view.", f"Pass at most {MAX_NUMBERS_PER_VIEW} together.")
-    view = mx.as_strided(_element(), (1,) * len(values), values, 0)
-    mx.eval(view)
-    return view
+    return mx.as_strided(_element(), (1,) * len(values), values, 0)
 
 
 @cache
 def _element() -> Array:
     import mlx.core as mx
 
-    return mx.zeros((1,), dtype=mx.float32)
+    element = mx.zeros((1,), dtype=mx.float32)
+    mx.eval(element)
+    return element

@@ -36,6 +36,7 @@ class FusedDecode:
     def __init__(self, launcher: Launcher, device_of: DeviceOf) -> None:
         self.launcher = launcher
         self.device_of = device_of
+        self._attentions: dict[tuple[int, int, int], DecodeAttention] = {}
 
     def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array | None:
         """Attention output [B, Hq, 1, D] in the queries' type, or None where the kernels do not take the call."""
@@ -49,25 +50,32 @@ class FusedDecode:
         else:
             head, packed, tail = runs[:at], runs[at], runs[at + 1 :]
         batch, heads, _, dim = view.fresh[0].shape
-        group = queries.shape[1] // heads
-        groups = dim // min(_form_group(side, dim) for side in (view.key, view.value))
-        attention = DecodeAttention(self.launcher, self.device_of(dim, groups, group))
-        grouped = queries.reshape(batch, heads, group, dim)
-        framed = view.key.codec.query(grouped) if packed is not None else grouped
+        grouped = (batch, heads, queries.shape[1] // heads, dim)
+        framed = None
+        if packed is not None and not view.key.codec.identity:
+            framed = view.key.codec.query(queries.reshape(grouped)).reshape(queries.shape)
         apart = packed is not None and not view.value.codec.identity
-        first, second = attention(
+        first, second = self._attention(view, grouped)(
             queries,
             scale,
             packed,
-            framed=None if framed is grouped else framed.reshape(queries.shape),
+            framed=framed,
             head=head[0] if head else None,
             tail=tail[0] if tail else None,
             apart=apart,
         )
         if not apart:
             return first
-        mapped = view.value.codec.output(first.reshape(batch, heads, group, dim)).reshape(queries.shape)
+        mapped = view.value.codec.output(first.reshape(grouped)).reshape(queries.shape)
         return (mapped if second is None else mapped + second).astype(queries.dtype)
+
+    def _attention(self, view: StoredView, grouped: tuple[int, int, int, int]) -> DecodeAttention:
+        """The kernels for a head size, scales per head and query heads per KV head; made once each."""
+        _, _, group, dim = grouped
+        key = (dim, dim // min(_form_group(side, dim) for side in (view.key, view.value)), group)
+        if key not in self._attentions:
+            self._attentions[key] = DecodeAttention(self.launcher, self.device_of(*key))
+        return self._attentions[key]
 
     def _spans(self, view: StoredView, queries: Array, mask: Array | str | None) -> list[_Span] | None:
         """The runs of columns in one form each, or None: at most one packed one, with one run before and one behind."""
@@ -86,6 +94,8 @@ class FusedDecode:
         )
         if not fits or batch == 0:
             return None
+        if all(side.all_packed for side in sides) and any(_is_packed_form(side) for side in sides):
+            return [_Span(view.lowest(), view.offset, True)]
         edges = {view.lowest(), view.offset}
         for side in sides:
             edges |= {edge for low, high, _ in side.spans(view.lowest(), view.offset) for edge in (low, high)}
@@ -98,9 +108,12 @@ class FusedDecode:
 
 
 def _is_packed(side: SideView, low: int, high: int) -> bool:
+    return _is_packed_form(side) and [kind for _, _, kind in side.spans(low, high)] == ["packed"]
+
+
+def _is_packed_form(side: SideView) -> bool:
     form = side.codec.form
-    stored = [kind for _, _, kind in side.spans(low, high)]
-    return stored == ["packed"] and form is not None and form.meta > 0
+    return form is not None and form.meta > 0
 
 
 def _form_group(side: SideView, dim: int) -> int:
@@ -114,8 +127,7 @@ def _run(view: StoredView, span: _Span) -> TokenRun:
 
 
 def _source(side: SideView, low: int, high: int) -> PackedSide | DenseSide:
-    ((_, _, kind),) = side.spans(low, high)
-    if kind == "half":
+    if not side.all_packed and [kind for _, _, kind in side.spans(low, high)] == ["half"]:
         return DenseSide(side.half(low, high))
     form = side.codec.form
     if form is None:

@@ -17,16 +17,19 @@ from emulation import compiling
 
 from swarm.kernels.errors import BackendError
 from swarm.kernels.fused import sources
+from swarm.kernels.fused.launch import MIN_INPUT_ELEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from emulation.compiling import Layout
 
-    from swarm.kernels.fused.launch import Array, KernelCall
+    from swarm.kernels.fused.launch import Array, Kernel
 
 _NAMES = {"float32": "float", "float16": "kv::half_t", "bfloat16": "kv::bfloat_t", "uint32": "kv::uint"}
 _NAMES |= {"int32": "int", "uint8": "kv::uchar", "uint16": "kv::ushort"}
+
+NUMBERS = ("counts", "dense")  # whose strides alone are read
 
 
 class _Buffer(ctypes.Structure):
@@ -50,13 +53,15 @@ class Signature:
     outputs: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, call: KernelCall) -> Signature:
-        """The signature of a call."""
+    def of(cls, kernel: Kernel) -> Signature:
+        """The signature of a kernel."""
         return cls(
-            call.entry,
-            tuple((name, str(value) if isinstance(value, int) else _type_name(value)) for name, value in call.template),
-            tuple((name, _type_name(array.dtype)) for name, array in call.arrays),
-            tuple((name, _type_name(dtype)) for name, _, dtype in call.outputs),
+            kernel.entry,
+            tuple(
+                (name, str(value) if isinstance(value, int) else _type_name(value)) for name, value in kernel.template
+            ),
+            tuple((name, _type_name(dtype)) for name, dtype in kernel.inputs),
+            tuple((name, _type_name(dtype)) for name, _, dtype in kernel.outputs),
         )
 
     @property
@@ -109,18 +114,20 @@ class Host:
             library = _load(translation_unit(missing), self.layout, self.level)
             self._libraries.update(dict.fromkeys(missing, library))
 
-    def run(self, call: KernelCall) -> list[Array]:
-        """Run one call; outputs that are not written stay NaN.
+    def run(self, kernel: Kernel, arrays: Sequence[Array]) -> list[Array]:
+        """Run one launch; outputs that are not written stay NaN.
 
         Raises:
             BackendError: what the emulation found wrong, or no compiler.
         """
         import mlx.core as mx
 
-        signature = Signature.of(call)
+        signature = Signature.of(kernel)
         self.prepare([signature])
-        inputs = [(name, _to_numpy(array)) for name, array in call.arrays]
-        outputs = [(name, np.full(_bytes(shape, dtype), 0xFF, np.uint8)) for name, shape, dtype in call.outputs]
+        inputs = [(name, _to_numpy(array)) for (name, _), array in zip(kernel.inputs, arrays, strict=True)]
+        for (name, dtype), array in zip(kernel.inputs, arrays, strict=True):
+            _check(kernel.entry, name, dtype, array)
+        outputs = [(name, np.full(_bytes(shape, dtype), 0xFF, np.uint8)) for name, shape, dtype in kernel.outputs]
         marks = [np.zeros(data.size, np.uint8) for _, data in outputs]
         buffers = [_buffer(name, data, None) for name, data in inputs]
         buffers += [_buffer(name, data, mark) for (name, data), mark in zip(outputs, marks, strict=True)]
@@ -128,17 +135,17 @@ class Host:
         failed = self._libraries[signature][signature.symbol](
             (_Buffer * len(buffers))(*(buffer for buffer, _ in buffers)),
             len(buffers),
-            (ctypes.c_uint * 3)(*call.groups),
-            call.threads,
+            (ctypes.c_uint * 3)(*kernel.groups),
+            kernel.threads,
             self.seed,
             message,
             len(message),
         )
         if failed:
-            raise BackendError(f"Kernel {call.entry} on the host: {message.value.decode()}.", "Mend the kernel text.")
+            raise BackendError(f"Kernel {kernel.entry} on the host: {message.value.decode()}.", "Mend the kernel text.")
         return [
             mx.array(data).view(dtype).reshape(shape)
-            for (_, data), (_, shape, dtype) in zip(outputs, call.outputs, strict=True)
+            for (_, data), (_, shape, dtype) in zip(outputs, kernel.outputs, strict=True)
         ]
 
 
@@ -150,6 +157,17 @@ def translation_unit(signatures: Sequence[Signature]) -> str:
     parts.append("#pragma GCC poison thread device constant threadgroup kernel vertex fragment ray_data half")
     parts += [sources.read(f"{name}.h") for name in dict.fromkeys(n for e in entries for n in sources.BODIES[e])]
     return "\n".join([*parts, *(signature.text() for signature in signatures)])
+
+
+def _check(entry: str, name: str, dtype: Any, array: Array) -> None:
+    """Refuse what a GPU would take otherwise: another type, or memory that Metal would not keep as device memory."""
+    if array.dtype != dtype:
+        raise BackendError(f"Input {name} of kernel {entry} is {array.dtype}, not {dtype}.", "Mend the caller.")
+    if array.size < MIN_INPUT_ELEMENTS and name not in NUMBERS:
+        raise BackendError(
+            f"Input {name} of kernel {entry} has {array.size} elements.",
+            f"Pad it to {MIN_INPUT_ELEMENTS}, so that Metal keeps it in device memory.",
+        )
 
 
 def _is_number(value: str) -> bool:

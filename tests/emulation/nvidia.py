@@ -1,4 +1,4 @@
-"""The CUDA text that MLX makes of a kernel call, and NVIDIA's compilers for it, without a GPU."""
+"""The CUDA text that MLX makes of a kernel, and NVIDIA's compilers for it, without a GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from swarm.kernels.errors import BackendError
 from swarm.kernels.fused import launch
 
 if TYPE_CHECKING:
-    from swarm.kernels.fused.launch import KernelCall
+    from swarm.kernels.fused.launch import Kernel
 
 ARCHITECTURE = "sm_90"
 _TYPES = {"float32": "float", "float16": "__half", "bfloat16": "__nv_bfloat16", "int32": "int"}
@@ -42,24 +42,24 @@ using Strides = Numbers<long>;
 """
 
 
-def unit(call: KernelCall, header: str = DEVICE_HEADER) -> str:
-    """The translation unit of `mx.fast.cuda_kernel` for a call: header, parameters, template arguments, statements.
+def unit(kernel: Kernel, header: str = DEVICE_HEADER) -> str:
+    """The translation unit of `mx.fast.cuda_kernel` for a kernel: header, parameters, template arguments, statements.
 
     `header` is what MLX puts before all of them.
     """
-    settings = launch.settings(call, "cuda")
+    settings = launch.settings(kernel, "cuda")
     source = settings["source"]
     parameters = []
-    for name, (_, array) in zip(settings["input_names"], call.arrays, strict=True):
-        parameters.append(f"const {_type(array.dtype)}* {name}")
-        wanted = ((kind, f"{name}_{kind.lower()}") for kind in ("Shape", "Strides") if array.ndim)
+    for name, dtype in kernel.inputs:
+        parameters.append(f"const {_type(dtype)}* {name}")
+        wanted = ((kind, f"{name}_{kind.lower()}") for kind in ("Shape", "Strides"))
         parameters += [f"const __grid_constant__ {kind} {more}" for kind, more in wanted if more in source]
     parameters += [
-        f"{_type(dtype)}* {name}" for name, (_, _, dtype) in zip(settings["output_names"], call.outputs, strict=True)
+        f"{_type(dtype)}* {name}" for name, (_, _, dtype) in zip(settings["output_names"], kernel.outputs, strict=True)
     ]
     constants = [
         f"constexpr int {name} = {value};" if isinstance(value, int) else f"using {name} = {_type(value)};"
-        for name, value in call.template
+        for name, value in kernel.template
     ]
     opening = f"__global__ void {settings['name']}({', '.join(parameters)}) {{"
     inside = ["namespace mlx::core::cu {", "namespace cg = cooperative_groups;", opening, *constants, source, "}", "}"]

@@ -287,6 +287,17 @@ def test_nan_names_the_method_and_leaves_a_clear_error(side, vectors):
         cache.append(*pair)
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_on_an_accelerator_the_next_call_says_that_a_prompt_was_not_finite(side, vectors):
+    cache = PackedKVCache(kv_of("q8_0"), backend=MlxOperations())
+    pair = [vectors((1, 1, 4, 64)), vectors((1, 1, 4, 64))]
+    cache.append(*pair)
+    pair[side][0, 0, 2, 9] = np.inf
+    cache.append(*pair)
+    with pytest.raises(NonFiniteError, match="q8_0"):
+        cache.append(*(x[:, :, :1] for x in pair))
+
+
 def test_a_head_size_that_does_not_fit_is_refused(vectors):
     cache = PackedKVCache(KVSpec(key=QuantSpec(method="affine", group_size=128)))
     x = vectors((1, 1, 4, 80))

@@ -121,9 +121,9 @@ def test_one_part_is_written_as_the_output(layout, matrix):
     class Counting(Host):
         entries = ()
 
-        def run(self, call):
-            self.entries = (*self.entries, call.entry)
-            return super().run(call)
+        def run(self, kernel, arrays):
+            self.entries = (*self.entries, kernel.entry)
+            return super().run(kernel, arrays)
 
     group = 13 if matrix else 3
     case = Case(packed=70, group=group, heads=2, batch=2, matrix=matrix, layout=layout, threadgroups=64)

@@ -18,7 +18,7 @@ from emulation.host import Host, Signature, translation_unit
 
 from swarm.kernels.errors import BackendError
 from swarm.kernels.fused import sources
-from swarm.kernels.fused.launch import KernelCall
+from swarm.kernels.fused.launch import Kernel
 
 REVERSE = """
 KV_SHARED_ARRAY(float, line, 64);
@@ -37,8 +37,8 @@ def kernel(monkeypatch):
         monkeypatch.setitem(sources.BODIES, "trial", ("formats",))
         monkeypatch.setattr(sources, "statements", lambda entry: statements)
         x = mx.arange(64, dtype=mx.float32)
-        call = KernelCall("trial", template, (("x", x),), (("out", (outputs,), mx.float32),), (1, 1, 1), 64)
-        return [np.array(Host(layout, seed).run(call)[0]) for layout in layouts for seed in seeds]
+        made = Kernel("trial", template, (("x", x.dtype),), (("out", (outputs,), mx.float32),), (1, 1, 1), 64)
+        return [np.array(Host(layout, seed).run(made, [x])[0]) for layout in layouts for seed in seeds]
 
     return run
 
@@ -165,9 +165,14 @@ def test_float16_arithmetic_rounds_as_numpy_does(kernel, seed):
     np.testing.assert_array_equal(out, expected)
 
 
-def test_small_inputs_are_refused_before_metal_moves_them_to_another_address_space():
+def test_small_inputs_are_refused_before_metal_moves_them_to_another_address_space(monkeypatch):
+    monkeypatch.setitem(sources.BODIES, "trial", ("formats",))
+    monkeypatch.setattr(sources, "statements", lambda entry: "")
+    made = Kernel("trial", (), (("x", mx.float32),), (("out", (1,), mx.float32),), (1, 1, 1), 32)
     with pytest.raises(BackendError, match="7 elements"):
-        KernelCall("decode", (), (("x", mx.zeros((7,))),), (), (1, 1, 1), 32)
+        Host().run(made, [mx.zeros((7,))])
+    with pytest.raises(BackendError, match=r"not mlx\.core\.float32"):
+        Host().run(made, [mx.zeros((8,), mx.float16)])
 
 
 def test_a_machine_without_a_compiler_is_told_what_to_install(monkeypatch):
@@ -188,9 +193,9 @@ def decode_call():
         def __init__(self):
             self.calls = []
 
-        def run(self, call):
-            self.calls.append(call)
-            return [mx.zeros(shape, dtype=dtype) for _, shape, dtype in call.outputs]
+        def run(self, kernel, arrays):
+            self.calls.append(kernel)
+            return [mx.zeros(shape, dtype=dtype) for _, shape, dtype in kernel.outputs]
 
     def make():
         quantizer = base.build(QuantSpec(method="affine", bits=4, group_size=64), 64)
@@ -220,8 +225,8 @@ def _cycle(edges):
 def test_recursion_would_be_seen(tmp_path, monkeypatch):
     monkeypatch.setitem(sources.BODIES, "trial", ("formats",))
     monkeypatch.setattr(sources, "statements", lambda entry: "out[0] = kv::down(3);" if entry == "trial" else "")
-    call = KernelCall("trial", (), (("x", mx.zeros((8,))),), (("out", (1,), mx.float32),), (1, 1, 1), 32)
-    unit = translation_unit([Signature.of(call)])
+    made = Kernel("trial", (), (("x", mx.float32),), (("out", (1,), mx.float32),), (1, 1, 1), 32)
+    unit = translation_unit([Signature.of(made)])
     recursive = "namespace kv { inline float down(int n) { return n ? down(n - 1) : 0.0f; } }\n"
     unit = unit.replace("namespace kernel_", recursive + "namespace kernel_", 1)
     assert _cycle(_call_graph(unit, tmp_path))
