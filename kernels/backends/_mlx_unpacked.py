@@ -1,11 +1,12 @@
 """Attention of a chunk of a prompt on an accelerator: stored columns unpacked to 16 bit, then MLX's fused attention.
 
 A layer is unpacked a few heads at a time into memory that a setting bounds and that the next heads use again, whatever
-the context. Nothing here waits for the device.
+the context. The device always has work ahead: what is waited for, where memory is short, is the step before the last.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from swarm.kernels.attention import StoredView
     from swarm.kernels.side import SideView
 
-MAX_UNPACKED_BYTES = 1 << 29  # of unpacked keys and values, what unpacking them needs on the way included
+MAX_UNPACKED_BYTES = 1 << 29  # of unpacked keys and values on the device, what unpacking needs on the way included
+MAX_STEPS_AHEAD = 8  # that the device is given before the first of them is waited for
 MAX_MASK_ELEMENTS = 1 << 28  # of an array that says which columns each query reads
 MAX_SCORES = 1 << 27  # held at a time where MLX has no fused kernel and writes them out
 FUSED_HEAD_DIMS = (64, 80, 128)  # that MLX's fused attention takes for several queries, on CUDA and on Metal
@@ -55,6 +57,7 @@ def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | N
         rows = length if fused else max(1, MAX_SCORES // (batch * q.shape[1] * k.shape[2]))
         parts = [_attend(q, k, v, scale, seen, (start, min(start + rows, length))) for start in range(0, length, rows)]
         outputs.append(parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2))
+        _bounded(outputs[-1], (k.nbytes + v.nbytes) * _with_transients(view, queries.dtype.size))
     out = outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=1)
     mapped = view.value.codec.output(out.reshape(batch, heads, repeats * length, -1))
     return mapped.astype(queries.dtype).reshape(batch, q_heads, length, -1)
@@ -102,13 +105,29 @@ def _seen(view: StoredView, columns: Columns, mask: Array | str | None, length: 
 
 
 def _heads_at_once(view: StoredView, columns: int, itemsize: int, batch: int) -> int:
-    """KV heads that are unpacked together, 0 where not even one fits."""
-    heads = view.fresh[0].shape[1]
-    nbytes = sum(
-        x.shape[-1] * (itemsize + side.codec.quantizer.transient_bytes)
-        for side, x in zip((view.key, view.value), view.fresh, strict=True)
-    )
-    return int(min(heads, MAX_UNPACKED_BYTES // (batch * columns * nbytes)))
+    """KV heads that are unpacked together, half of what may be there at a time; 0 where not even one fits."""
+    heads, channels = view.fresh[0].shape[1], sum(x.shape[-1] for x in view.fresh)
+    nbytes = batch * columns * channels * itemsize * _with_transients(view, itemsize)
+    return int(min(heads, max(MAX_UNPACKED_BYTES // 2 // nbytes, nbytes <= MAX_UNPACKED_BYTES)))
+
+
+def _with_transients(view: StoredView, itemsize: int) -> int:
+    """How many times its size an unpacked layer needs while it is made."""
+    most = max(side.codec.quantizer.transient_bytes for side in (view.key, view.value))
+    return 1 + -(-most // itemsize)
+
+
+_in_flight: deque[tuple[Array, int]] = deque()  # what the device was given to compute, and the memory that it needs
+
+
+def _bounded(out: Array, nbytes: int) -> None:
+    """Start computing, and wait for what was started before where all of it together needs more memory than it may."""
+    import mlx.core as mx
+
+    mx.async_eval(out)  # type: ignore[no-untyped-call]
+    _in_flight.append((out, nbytes))
+    while len(_in_flight) > MAX_STEPS_AHEAD or sum(size for _, size in _in_flight) > max(nbytes, MAX_UNPACKED_BYTES):
+        mx.eval(_in_flight.popleft()[0])
 
 
 def _unpacked(side: SideView, forms: list[tuple[int, int, str]], heads: slice, after: Array) -> Array:
