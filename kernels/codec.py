@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swarm.kernels import arrays
+from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.errors import SpecError
 from swarm.kernels.quantizers import base
 from swarm.kernels.rotation import Rotation
 
 if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace, Packed
     from swarm.kernels.quantizers.base import Side
     from swarm.kernels.spec import QuantSpec
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from swarm.kernels import arrays
+from swarm.kernels.arrays import Array, Namespace
 from swarm.kernels.errors import ModelError
-
-if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace
 
 PAGE = 1024  # positions of one table page
 

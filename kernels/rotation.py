@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swarm.kernels import arrays
+from swarm.kernels.arrays import Array, Namespace
 
 if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace
     from swarm.kernels.values import RotationKind
 
 

@@ -39,10 +39,10 @@ def active(sizes: Mapping[str, int], config: Mapping[str, Any]) -> int:
     A table that is also the output matrix is read in full.
     """
     flat = flatten(config)
-    routed, experts = flat.get("num_experts_per_tok"), flat.get("num_experts")
+    routed, experts = (optional(flat, key, "the model") for key in ("num_experts_per_tok", "num_experts"))
     total = sum(size for name, size in sizes.items() if not PER_LAYER_EMBEDDING.search(name))
     if routed and experts:
-        idle = 1 - min(1.0, int(routed) / int(experts))
+        idle = 1 - min(1.0, routed / experts)
         total -= round(idle * sum(size for name, size in sizes.items() if EXPERT.search(name)))
     has_head = any("lm_head" in name or name.startswith("output.") for name in sizes)
     if has_head:
@@ -79,9 +79,7 @@ def read_here(config: Mapping[str, Any], name: str) -> ModelShape:
         caches = [make_prompt_cache(model) for _ in PROBED]
         with elementwise.suspended():
             held = [_held(model, cache, length) for cache, length in zip(caches, PROBED, strict=True)]
-        layers = tuple(
-            layer for cache, short, long in zip(caches[0], *held, strict=True) for layer in _layers(cache, short, long)
-        )
+        layers = tuple(_layer(cache, short, long) for cache, short, long in zip(caches[0], *held, strict=True))
     except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError) as error:
         raise ModelError(f"mlx-lm cannot run {name}: {error}.", "Check its config.json.") from error
     sizes = _sizes(model, flat)
@@ -106,7 +104,7 @@ def _build(config: Mapping[str, Any]) -> Any:
     try:
         kind, arguments = _get_classes(dict(config))
         return kind(arguments.from_dict(dict(config)))
-    except (TypeError, ValueError, AttributeError, KeyError, ZeroDivisionError) as error:
+    except Exception as error:  # every family has its own code
         raise ModelError(
             f"mlx-lm cannot build a model of family {family!r}: {error}.", "Check its config.json."
         ) from error
@@ -145,17 +143,18 @@ def _arrays(cache: Any) -> Iterator[Any]:
             yield leaf
 
 
-def _layers(cache: Any, short: list[list[tuple[int, ...]]], long: list[list[tuple[int, ...]]]) -> Iterator[LayerShape]:
+def _layer(cache: Any, short: list[list[tuple[int, ...]]], long: list[list[tuple[int, ...]]]) -> LayerShape:
+    """What the parts of a layer's cache hold together; what only grows (an indexer's keys) counts as values."""
+    found, state, extra = LayerShape(kv_heads=0, key_dim=0, value_dim=0), 0, 0
     for part, before, after in zip(_parts(cache), short, long, strict=True):
-        growing = [shape for old, shape in zip(before, after, strict=True) if len(shape) == 4 and old != shape]
-        fixed = sum(math.prod(shape) for old, shape in zip(before, after, strict=True) if old == shape)
+        pairs = list(zip(before, after, strict=True))
+        growing = [shape for old, shape in pairs if len(shape) == 4 and old != shape]
+        state += sum(math.prod(shape) for old, shape in pairs if old == shape)
         key, value = (growing + [(0, 0, 0, 0)] * 2)[:2]
-        heads = key[1] or value[1]
-        # Recurrent states are kept in float32.
-        yield LayerShape(
-            kv_heads=heads,
-            key_dim=key[3],
-            value_dim=value[3],
-            window=getattr(part, "max_size", None) or getattr(part, "chunk_size", None),
-            state_bytes=4 * fixed,
-        )
+        if found.kv_heads:
+            extra += key[1] * key[3] + value[1] * value[3]
+            continue
+        window = getattr(part, "max_size", None) or getattr(part, "chunk_size", None)
+        found = LayerShape(kv_heads=key[1] or value[1], key_dim=key[3], value_dim=value[3], window=window)
+    values = found.value_dim + extra // max(1, found.kv_heads)
+    return found.model_copy(update={"value_dim": values, "state_bytes": 4 * state})  # states are kept in float32

@@ -19,28 +19,43 @@ PLAIN = frozenset(
     | {"glm4_moe", "glm", "glm4", "dbrx", "falcon", "gpt2", "gpt_neox", "gpt_bigcode", "gptj", "nemotron", "seed_oss"}
     | {"bitnet", "internlm2", "dots1", "ernie4_5", "ernie4_5_moe", "minimax", "minimax_m2", "apertus", "helium"}
 )
-# Every how many layers one sees everything; the others have a window. Used where the file does not list its layers.
-PERIODS = {
-    "gemma2": 2,
-    "gpt_oss": 2,
-    "gemma3_text": 6,
-    "gemma3n_text": 5,
-    "gemma4_text": 6,
-    "cohere2": 4,
-    "llama4_text": 4,
-    "exaone4": 4,
-    "olmo3": 4,
+# Which layers see everything (G) and which have a window (L), again and again. Used where the file does not list them.
+PATTERNS = {
+    "gemma2": "LG",
+    "gpt_oss": "LG",
+    "gemma3_text": "LLLLLG",
+    "gemma3n_text": "LLLLG",
+    "gemma4_text": "LLLLLG",
+    "cohere2": "LLLG",
+    "llama4_text": "LLLG",
+    "exaone4": "LLLG",
+    "olmo3": "LLLG",
+    "smallthinker": "GLLL",
 }
+# Fields with a flag per layer, and what a layer is without and with it.
+FLAGS = {
+    "hybrid_layer_pattern": ("full_attention", "sliding_attention"),
+    "sliding_window_layout": ("full_attention", "sliding_attention"),
+    "attn_type_list": ("linear_attention", "full_attention"),
+}
+# Fields with the numbers of the layers that attend, and what the others are.
+ATTENDING = {"full_attn_idxs": "conv", "attn_layer_indices": "mamba"}
 # Multi-head latent attention.
-LATENT = frozenset({"deepseek_v2", "deepseek_v3", "kimi_k2", "deepseek_v32", "minicpm3", "glm4_moe_lite"})
+LATENT = frozenset({"deepseek_v2", "deepseek_v3", "kimi_k2", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa"})
+# Recurrent in every layer.
+STATE_SPACE = frozenset({"mamba", "mamba2", "falcon_mamba"})
 # Feed-forward networks of two matrices.
 UNGATED = frozenset({"falcon", "gpt2", "gpt_neox", "gpt_bigcode", "gptj", "bloom", "mpt", "opt", "phi", "starcoder2"})
 # Every how many layers one is attention and the others are recurrent.
 RECURRENT_PERIODS = dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), 4)
 
+WINDOWS_OF_LLAMA4 = ("no_rope_layer_interval", "chunked_attention")
+
 FULL = frozenset({"full_attention", "attention", "global_attention", "global", "full", "*", "hybrid"})
 WINDOWED = frozenset({"sliding_attention", "local_attention", "local", "sliding", "chunked_attention"})
-RECURRENT = frozenset({"linear_attention", "mamba", "mamba2", "M", "m", "conv", "recurrent", "ssm"})
+RECURRENT = frozenset({"linear_attention", "mamba", "mamba2", "M", "m", "conv"})
+# Fields that tell the sizes of linear attention.
+LINEAR = frozenset({"linear_num_key_heads", "linear_attn_config", "attn_type_list"})
 CACHELESS = frozenset({"mlp", "moe", "-", "E"})
 
 
@@ -68,13 +83,16 @@ def of_fields(fields: Config, name: str, *, strict: bool = True) -> ModelShape:
     family = str(fields.get("model_type", "unknown"))
     n_layers = positive(fields, "num_hidden_layers", name)
     kinds = layer_kinds(fields, family, n_layers)
-    unknown = kinds is None or (family in LATENT and "kv_lora_rank" not in fields)
-    if unknown and strict:
+    if kinds is None and strict:
         raise UnknownFamilyError(f"the family {family!r} of {name} is not known.", "Give another model.")
-    notes = (f"the family {family!r} is not known: read as attention over everything in all layers",) if unknown else ()
+    notes = (
+        (f"the family {family!r} is not known: read as attention over everything in all layers",)
+        if kinds is None
+        else ()
+    )
     shared = optional(fields, "num_kv_shared_layers", name) or 0
     own = tuple(
-        _layer(fields, family, name, i, kind)
+        _layer(fields, name, i, kind)
         for i, kind in enumerate((kinds or ["full_attention"] * n_layers)[: max(0, n_layers - shared)])
     )
     max_context = trained_window(fields, name)
@@ -83,7 +101,7 @@ def of_fields(fields: Config, name: str, *, strict: bool = True) -> ModelShape:
         name=name,
         family=family,
         layers=layers + (LayerShape(kv_heads=0, key_dim=0, value_dim=0),) * (n_layers - len(own)),
-        query_heads=positive(fields, "num_attention_heads", name),
+        query_heads=1 if family in STATE_SPACE else positive(fields, "num_attention_heads", name),
         hidden_size=positive(fields, "hidden_size", name),
         intermediate_size=optional(fields, "intermediate_size", name) or 0,
         max_context=max_context,
@@ -121,19 +139,27 @@ def estimated_weights(config: Config, name: str) -> tuple[int, int]:
 
 def layer_kinds(fields: Config, family: str, n_layers: int) -> list[str] | None:
     """What each layer is, in the words of `layer_types`; None where neither the file nor the family tells."""
-    hybrid = fields.get("hybrid_layer_pattern")
-    if isinstance(hybrid, list) and len(hybrid) >= n_layers:
-        return ["sliding_attention" if local else "full_attention" for local in hybrid[:n_layers]]
-    attending = fields.get("full_attn_idxs")
-    if isinstance(attending, list):
-        return ["full_attention" if i in attending else "conv" for i in range(n_layers)]
+    if family in LATENT and "kv_lora_rank" in fields:
+        return ["full_attention"] * n_layers
+    if family in STATE_SPACE:
+        return ["mamba"] * n_layers
+    for key, pair in FLAGS.items():
+        flags = fields.get(key)
+        if isinstance(flags, list) and len(flags) >= n_layers:
+            return [pair[bool(flag)] for flag in flags[:n_layers]]
+    for key, other in ATTENDING.items():
+        if isinstance(fields.get(key), list):
+            return ["full_attention" if i in fields[key] else other for i in range(n_layers)]
     listed = fields.get("layer_types")
     if isinstance(listed, str):
         listed = list(listed)  # a letter per layer
     if isinstance(listed, Sequence) and listed:
         pattern = [str(kind) for kind in listed]
         found = [pattern[i % len(pattern)] for i in range(n_layers)]
-        return found if set(found) <= FULL | WINDOWED | RECURRENT | CACHELESS else None
+        known = (
+            FULL | WINDOWED | CACHELESS | (RECURRENT if LINEAR & fields.keys() else RECURRENT - {"linear_attention"})
+        )
+        return found if set(found) <= known else None
     if fields.get("attn_layer_period"):
         period, offset = int(fields["attn_layer_period"]), int(fields.get("attn_layer_offset") or 0)
         return ["attention" if i % period == offset else "mamba" for i in range(n_layers)]
@@ -142,19 +168,15 @@ def layer_kinds(fields: Config, family: str, n_layers: int) -> list[str] | None:
     if family in RECURRENT_PERIODS:
         each = int(fields.get("full_attention_interval") or RECURRENT_PERIODS[family])
         return ["linear_attention" if (i + 1) % each else "full_attention" for i in range(n_layers)]
-    if family in PERIODS:
-        key, kind = _windows_of(family)
-        each = int(fields.get(key) or PERIODS[family])
-        return [kind if (i + 1) % each else "full_attention" for i in range(n_layers)]
+    if family in PATTERNS:
+        key, local = WINDOWS_OF_LLAMA4 if family == "llama4_text" else ("sliding_window_pattern", "sliding_attention")
+        pattern = fields.get(key) or PATTERNS[family]
+        if isinstance(pattern, int):
+            pattern = "L" * (pattern - 1) + "G"
+        return ["full_attention" if pattern[i % len(pattern)] == "G" else local for i in range(n_layers)]
     if family in PLAIN:
         return [_plain(fields, family, i) for i in range(n_layers)]
-    return ["full_attention"] * n_layers if family in LATENT else None
-
-
-def _windows_of(family: str) -> tuple[str, str]:
-    if family == "llama4_text":
-        return "no_rope_layer_interval", "chunked_attention"
-    return "sliding_window_pattern", "sliding_attention"
+    return None
 
 
 def _plain(fields: Config, family: str, layer: int) -> str:
@@ -167,7 +189,7 @@ def _plain(fields: Config, family: str, layer: int) -> str:
     return "sliding_attention"
 
 
-def _layer(fields: Config, family: str, name: str, layer: int, kind: str) -> LayerShape:
+def _layer(fields: Config, name: str, layer: int, kind: str) -> LayerShape:
     if kind in CACHELESS:
         return LayerShape(kv_heads=0, key_dim=0, value_dim=0)
     if kind in RECURRENT:
@@ -175,9 +197,10 @@ def _layer(fields: Config, family: str, name: str, layer: int, kind: str) -> Lay
     window = None
     if kind in WINDOWED:
         window = optional(fields, "attention_chunk_size" if kind == "chunked_attention" else "sliding_window", name)
-    if family in LATENT and "kv_lora_rank" in fields:
+    if "kv_lora_rank" in fields:
         rank, rope = positive(fields, "kv_lora_rank", name), positive(fields, "qk_rope_head_dim", name)
-        return LayerShape(kv_heads=1, key_dim=rank, value_dim=rope, window=window)
+        indexed = optional(fields, "index_head_dim", name) or 0
+        return LayerShape(kv_heads=1, key_dim=rank, value_dim=rope + indexed, window=window)
     found = _heads(fields, name, layer, window)
     return found.model_copy(update={"state_bytes": _recurrent(fields, name, "mamba").state_bytes * (kind == "hybrid")})
 
@@ -194,17 +217,26 @@ def _recurrent(fields: Config, name: str, kind: str) -> LayerShape:
             key_dim=positive(fields, "linear_key_head_dim", name),
             values=positive(fields, "linear_num_value_heads", name) * positive(fields, "linear_value_head_dim", name),
         )
-    for heads, size in (("mamba_n_heads", "mamba_d_head"), ("mamba_num_heads", "mamba_head_dim")):
-        if fields.get(heads) and isinstance(fields.get(size), int):
-            inner = positive(fields, heads, name) * positive(fields, size, name)
-            break
-    else:
-        expand = optional(fields, "mamba_expand", name) or optional(fields, "expand", name) or 2
-        inner = expand * positive(fields, "hidden_size", name)
+    if isinstance(delta := fields.get("linear_attn_config"), Mapping):  # Kimi delta attention (2510.26692)
+        heads, dim = positive(delta, "num_heads", name), positive(delta, "head_dim", name)
+        conv = positive(delta, "short_conv_kernel_size", name)
+        return gated_delta_net(conv=conv, key_heads=heads, key_dim=dim, values=heads * dim)
+    if kind == "linear_attention":  # lightning attention (2401.04658): a matrix per head
+        dim = _heads(fields, name, 0, None).key_dim
+        return state_space(conv=1, inner=positive(fields, "num_attention_heads", name) * dim, state=dim)
+    inner = optional(fields, "mamba_d_ssm", name)
+    for count, size in (
+        ("mamba_n_heads", "mamba_d_head"),
+        ("mamba_num_heads", "mamba_head_dim"),
+        ("num_heads", "head_dim"),
+    ):
+        if fields.get(count) and isinstance(fields.get(size), int):
+            inner = inner or positive(fields, count, name) * positive(fields, size, name)
+    expand = optional(fields, "mamba_expand", name) or optional(fields, "expand", name) or 2
     states = ("mamba_d_state", "ssm_state_size", "state_size", "mamba_state_dim")
     return state_space(
         conv=next((n for key in ("mamba_d_conv", "conv_kernel") if (n := optional(fields, key, name))), 4),
-        inner=inner,
+        inner=inner or expand * positive(fields, "hidden_size", name),
         state=next((n for key in states if (n := optional(fields, key, name))), 16),
         groups=next((n for key in ("mamba_n_groups", "n_groups") if (n := optional(fields, key, name))), 0),
     )

@@ -21,8 +21,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "num_hidden_layers": ("n_layer", "n_layers", "num_layers", "num_transformer_layers"),
     "hidden_size": ("n_embd", "d_model", "model_dim", "dim"),
     "num_attention_heads": ("n_head", "n_heads", "num_heads", "num_query_heads"),
-    "num_key_value_heads": ("num_kv_heads", "n_head_kv", "kv_n_heads", "n_kv_heads", "multi_query_group_num"),
-    "head_dim": ("kv_channels", "attention_head_dim", "d_kv", "d_head", "head_size"),
+    "num_key_value_heads": (
+        *("num_kv_heads", "n_head_kv", "kv_n_heads", "n_kv_heads", "multi_query_group_num"),
+        *("num_attention_groups", "num_key_value_heads_per_layer"),
+    ),
+    "head_dim": ("kv_channels", "attention_head_dim", "d_kv", "d_head", "head_size", "hidden_size_per_head"),
     "intermediate_size": ("n_inner", "ffn_dim", "ffn_hidden_size", "d_ff", "inner_hidden_size"),
     "max_position_embeddings": (
         *("n_positions", "max_seq_len", "max_sequence_length", "seq_length", "model_max_length"),
@@ -30,8 +33,13 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
     "sliding_window": ("sliding_window_size", "window_size", "attention_window_size"),
     "layer_types": ("layers_block_type", "block_types", "_block_types", "hybrid_override_pattern"),
-    "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts"),
-    "num_experts_per_tok": ("top_k_experts", "moe_topk", "moe_top_k", "num_experts_per_token"),
+    "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts", "moe_num_primary_experts"),
+    "num_experts_per_tok": (
+        *("top_k_experts", "moe_topk", "moe_top_k", "num_experts_per_token", "moe_k"),
+        "moe_num_active_primary_experts",
+    ),
+    "moe_intermediate_size": ("expert_ffn_hidden_size", "moe_ffn_hidden_size"),
+    "vocab_size": ("padded_vocab_size",),
 }
 # What is never filled in from defaults: a file that says its context length without them has none.
 NOT_DEFAULTED = frozenset({"rope_scaling", "rope_parameters", "original_max_position_embeddings"})

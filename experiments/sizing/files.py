@@ -102,14 +102,16 @@ def _gguf(path: Path) -> ModelShape:
     for part in _parts(path):
         with GGUFFile(part) as file:
             metadata = metadata or file.metadata
-            for name, entry in file.tensors.items():
+            for tensor, entry in file.tensors.items():
                 block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(entry.kind)]
-                sizes[name] = prod(entry.shape)
-                stored += sizes[name] // block * size
-    shape = gguf_metadata.read(metadata, str(metadata.get("general.name", path.stem)))
+                sizes[tensor] = prod(entry.shape)
+                stored += sizes[tensor] // block * size
+    name = str(metadata.get("general.name", path.stem))
+    fields = gguf_metadata.as_config(metadata, name)
+    shape = config.of_fields(fields, name)
     counted = {
         "parameters": sum(sizes.values()),
-        "active_parameters": built.active(sizes, gguf_metadata.routing(metadata)),
+        "active_parameters": built.active(sizes, fields),
         "weight_bytes": stored,
     }
     return shape.model_copy(update=counted)

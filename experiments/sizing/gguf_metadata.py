@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from swarm.experiments.sizing.config import PERIODS, used_windows
-from swarm.experiments.sizing.fields import optional, positive, trained_window
-from swarm.experiments.sizing.shape import LayerShape, ModelShape, gated_delta_net, state_space
+from swarm.experiments.sizing import config
+from swarm.experiments.sizing.fields import optional, positive
+from swarm.experiments.sizing.shape import ModelShape
 
-# Architectures of GGUF whose name is not the model_type of config.json.
+# Architectures of GGUF whose name is not the model_type of config.json, but for `-` in the place of `_`.
 FAMILIES = {
     "gemma3": "gemma3_text",
     "gemma3n": "gemma3n_text",
     "gemma4": "gemma4_text",
     "deepseek2": "deepseek_v3",
-    "gpt-oss": "gpt_oss",
     "llama4": "llama4_text",
+    "mistral3": "ministral3",
     "qwen2moe": "qwen2_moe",
     "qwen3moe": "qwen3_moe",
     "command-r": "cohere",
@@ -28,13 +28,36 @@ FAMILIES = {
     "granitehybrid": "granitemoehybrid",
     "gptneox": "gpt_neox",
     "lfm2moe": "lfm2_moe",
-    "falcon-h1": "falcon_h1",
     "nemotron_h_moe": "nemotron_h",
-    "kimi-linear": "kimi_linear",
     "phi2": "phi",
-    "minimax-m2": "minimax_m2",
-    "ernie4_5-moe": "ernie4_5_moe",
-    "seed_oss": "seed_oss",
+    "step35": "step3p5",
+}
+# Fields of config.json, and the keys of GGUF that hold the same.
+KEYS = {
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "max_position_embeddings": "context_length",
+    "original_max_position_embeddings": "rope.scaling.original_context_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "v_head_dim": "attention.value_length",
+    "swa_head_dim": "attention.key_length_swa",
+    "swa_v_head_dim": "attention.value_length_swa",
+    "sliding_window": "attention.sliding_window",
+    "sliding_window_pattern": "attention.sliding_window_pattern",
+    "attention_chunk_size": "attention.chunk_size",
+    "num_kv_shared_layers": "attention.shared_kv_layers",
+    "kv_lora_rank": "attention.kv_lora_rank",
+    "qk_rope_head_dim": "rope.dimension_count",
+    "index_head_dim": "attention.indexer.key_length",
+    "conv_L_cache": "shortconv.l_cache",
+    "mamba_d_conv": "ssm.conv_kernel",
+    "mamba_d_ssm": "ssm.inner_size",
+    "mamba_d_state": "ssm.state_size",
+    "mamba_n_groups": "ssm.group_count",
+    "num_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
 }
 GATED_DELTA_NETS = frozenset({"qwen3next", "qwen35", "qwen35moe"})
 RECURRENT_PERIOD = 4
@@ -44,131 +67,107 @@ LLAMA4_CHUNK = 8192
 def read(metadata: Mapping[str, Any], name: str) -> ModelShape:
     """The shape of the model that the key-value pairs of a GGUF file describe; weights are not counted.
 
-    Blocks that only predict further tokens (`nextn_predict_layers`) are not run by the model and cache nothing.
+    Raises:
+        ModelError: fields that are needed are missing or make no sense.
+    """
+    return config.of_fields(as_config(metadata, name), name)
+
+
+def as_config(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The key-value pairs of a GGUF file as the fields of a config.json.
+
+    Blocks that only predict further tokens (`nextn_predict_layers`) are not run by the model and are left out.
 
     Raises:
         ModelError: fields that are needed are missing or make no sense.
     """
     architecture = str(metadata.get("general.architecture", "unknown"))
     prefix = f"{architecture}."
-    fields = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
-    family = FAMILIES.get(architecture, architecture)
-    n_layers = positive(fields, "block_count", name) - (optional(fields, "nextn_predict_layers", name) or 0)
-    shared = optional(fields, "attention.shared_kv_layers", name) or 0
-    own = tuple(_layer(fields, architecture, family, name, i) for i in range(max(0, n_layers - shared)))
-    max_context = trained_window(_rope(fields, family), name)
-    # llama.cpp's converters write a window where the model has one in some layers, so it is known which.
-    layers, notes = used_windows(own, family, max_context, listed="attention.sliding_window_pattern" in fields)
-    return ModelShape(
-        name=name,
-        family=family,
-        layers=layers + (LayerShape(kv_heads=0, key_dim=0, value_dim=0),) * (n_layers - len(own)),
-        query_heads=optional(fields, "attention.head_count", name) or 1,
-        hidden_size=positive(fields, "embedding_length", name),
-        intermediate_size=optional(fields, "feed_forward_length", name) or 0,
-        max_context=max_context,
-        shared_layers=n_layers - len(own),
-        notes=notes,
+    stored = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+    fields = {ours: stored[theirs] for ours, theirs in KEYS.items() if theirs in stored}
+    family = FAMILIES.get(architecture, architecture.replace("-", "_"))
+    if family == "olmo2" and "sliding_window" in fields:
+        family = "olmo3"
+    fields["model_type"] = family
+    fields["num_hidden_layers"] = positive(stored, "block_count", name) - (
+        optional(stored, "nextn_predict_layers", name) or 0
     )
+    fields["rope_scaling"] = {"type": stored.get("rope.scaling.type"), "factor": stored.get("rope.scaling.factor")}
+    if family == "llama4_text":
+        fields.setdefault("attention_chunk_size", LLAMA4_CHUNK)
+    if _most(fields.get("num_key_value_heads")) != 1:
+        fields.pop("kv_lora_rank", None)  # files older than latent caches: llama.cpp keeps all their heads
+    if not _most(fields.get("num_attention_heads")):
+        fields["num_attention_heads"] = 1
+    fields |= _states(stored, architecture, name)
+    kinds = [_kind(stored, architecture, fields, i) for i in range(fields["num_hidden_layers"])]
+    familiar = family in config.PLAIN or family in config.PATTERNS
+    if isinstance(fields.get("sliding_window_pattern"), list) or set(kinds) != {"full_attention"} or not familiar:
+        fields["layer_types"] = kinds
+    return fields
 
 
-def routing(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """How many experts there are and how many a token uses, under the names of config.json."""
-    architecture = metadata.get("general.architecture")
-    names = {"num_experts": "expert_count", "num_experts_per_tok": "expert_used_count"}
-    return {ours: metadata.get(f"{architecture}.{theirs}") for ours, theirs in names.items()}
+def _most(value: Any) -> int:
+    return max(value, default=0) if isinstance(value, list) else int(value or 0)
 
 
-def _rope(fields: Mapping[str, Any], family: str) -> dict[str, Any]:
-    """The context length and what lengthens it, under the names of config.json."""
-    return {
-        "model_type": family,
-        "max_position_embeddings": fields.get("context_length"),
-        "original_max_position_embeddings": fields.get("rope.scaling.original_context_length"),
-        "rope_scaling": {"type": fields.get("rope.scaling.type"), "factor": fields.get("rope.scaling.factor")},
-    }
+def _states(stored: Mapping[str, Any], architecture: str, name: str) -> dict[str, int]:
+    """The sizes of recurrent states that GGUF has under names of its own; all value heads count as one."""
+    if "wkv.head_size" in stored:  # RWKV: a matrix per head, and the last inputs of each block
+        shifts = optional(stored, "token_shift_count", name) or 2
+        return {"mamba_expand": 1, "mamba_d_state": stored["wkv.head_size"], "mamba_d_conv": shifts + 1}
+    if "kda.head_dim" in stored:
+        heads, dim = positive(stored, "attention.head_count", name), positive(stored, "kda.head_dim", name)
+        sizes = (heads, dim, heads * dim)
+    elif architecture in GATED_DELTA_NETS:
+        keys = ("ssm.group_count", "ssm.state_size", "ssm.inner_size")
+        sizes = tuple(positive(stored, key, name) for key in keys)
+    else:
+        return {}
+    names = ("linear_num_key_heads", "linear_key_head_dim", "linear_value_head_dim")
+    conv = positive(stored, "ssm.conv_kernel", name)
+    return {**dict(zip(names, sizes, strict=True)), "linear_num_value_heads": 1, "linear_conv_kernel_dim": conv}
 
 
-def _of_layer(fields: Mapping[str, Any], key: str, layer: int) -> Any:
+def _kind(stored: Mapping[str, Any], architecture: str, fields: Mapping[str, Any], layer: int) -> str:
+    """What a layer is, in the words of `layer_types`."""
+    heads = _of_layer(stored, "attention.head_count_kv", layer)
+    attends = bool(_of_layer(stored, "attention.head_count", layer) if heads is None else heads)
+    has_state = not {"shortconv.l_cache", "ssm.inner_size", "kda.head_dim", "wkv.head_size"}.isdisjoint(stored)
+    if architecture == "falcon-h1":
+        return "hybrid"
+    if has_state and _is_recurrent(stored, architecture, layer, attends=attends):
+        if _is_feed_forward(stored, layer):
+            return "mlp"
+        return "conv" if "shortconv.l_cache" in stored else "mamba"
+    if not attends:
+        return "mlp"
+    pattern = fields.get("sliding_window_pattern")
+    if isinstance(pattern, list) and layer < len(pattern) and pattern[layer]:
+        return "chunked_attention" if "attention_chunk_size" in fields else "sliding_attention"
+    return "full_attention"
+
+
+def _of_layer(stored: Mapping[str, Any], key: str, layer: int) -> Any:
     """A field that may be a list with one entry per layer."""
-    value = fields.get(key)
+    value = stored.get(key)
     if isinstance(value, list):
         return value[layer] if layer < len(value) else None
     return value
 
 
-def _layer(fields: Mapping[str, Any], architecture: str, family: str, name: str, layer: int) -> LayerShape:
-    recurrent = _recurrent(fields, architecture, name, layer)
-    here = {
-        key: _of_layer(fields, f"attention.{key}", layer)
-        for key in ("head_count", "head_count_kv", "key_length", "value_length", "kv_lora_rank")
-    }
-    heads = here["head_count_kv"] if here["head_count_kv"] is not None else here["head_count"]
-    if not heads:
-        return recurrent or LayerShape(kv_heads=0, key_dim=0, value_dim=0)
-    if recurrent is not None and architecture != "falcon-h1":
-        return recurrent
-    window = _window(fields, family, name, layer)
-    if here["kv_lora_rank"]:
-        rope = positive(fields, "rope.dimension_count", name)
-        return LayerShape(kv_heads=1, key_dim=int(here["kv_lora_rank"]), value_dim=rope, window=window)
-    if window is not None:
-        here |= {
-            key: fields[f"attention.{key}_swa"]
-            for key in ("key_length", "value_length")
-            if f"attention.{key}_swa" in fields
-        }
-    whole = positive(fields, "embedding_length", name) // max(1, int(here["head_count"] or heads))
-    return LayerShape(
-        kv_heads=int(heads),
-        key_dim=int(here["key_length"] or whole),
-        value_dim=int(here["value_length"] or here["key_length"] or whole),
-        window=window,
-        state_bytes=recurrent.state_bytes if recurrent is not None else 0,
-    )
-
-
-def _recurrent(fields: Mapping[str, Any], architecture: str, name: str, layer: int) -> LayerShape | None:
-    """The recurrent state of a layer; None where it has none."""
-    listed = fields.get("attention.recurrent_layers")
-    each = fields.get("full_attention_interval")
+def _is_recurrent(stored: Mapping[str, Any], architecture: str, layer: int, *, attends: bool) -> bool:
+    listed = stored.get("attention.recurrent_layers")
+    each = stored.get("full_attention_interval")
     if isinstance(listed, list):
         flags = len(listed) > layer and all(isinstance(entry, bool) for entry in listed)
-        is_recurrent = bool(listed[layer]) if flags else layer in listed
-    elif each or architecture in GATED_DELTA_NETS:
-        is_recurrent = (layer + 1) % int(each or RECURRENT_PERIOD) != 0
-    else:
-        is_recurrent = architecture == "falcon-h1" or not _of_layer(fields, "attention.head_count_kv", layer)
-    if not is_recurrent:
-        return None
-    if "shortconv.l_cache" in fields:
-        taken = positive(fields, "shortconv.l_cache", name)
-        return state_space(conv=taken, inner=positive(fields, "embedding_length", name), state=0)
-    if "ssm.inner_size" not in fields or _is_feed_forward(fields, layer):
-        return None
-    sizes = {key: positive(fields, f"ssm.{key}", name) for key in ("conv_kernel", "inner_size", "state_size")}
-    groups = optional(fields, "ssm.group_count", name) or 0
-    if architecture in GATED_DELTA_NETS:
-        return gated_delta_net(
-            conv=sizes["conv_kernel"], key_heads=groups, key_dim=sizes["state_size"], values=sizes["inner_size"]
-        )
-    return state_space(conv=sizes["conv_kernel"], inner=sizes["inner_size"], state=sizes["state_size"], groups=groups)
+        return bool(listed[layer]) if flags else layer in listed
+    if each or architecture in GATED_DELTA_NETS:
+        return (layer + 1) % int(each or RECURRENT_PERIOD) != 0
+    return not attends
 
 
-def _is_feed_forward(fields: Mapping[str, Any], layer: int) -> bool:
+def _is_feed_forward(stored: Mapping[str, Any], layer: int) -> bool:
     """Whether a layer is nothing but a feed-forward network (Nemotron-H lists a width of 0 for all the others)."""
-    widths = fields.get("feed_forward_length")
+    widths = stored.get("feed_forward_length")
     return isinstance(widths, list) and 0 in widths and layer < len(widths) and widths[layer] > 0
-
-
-def _window(fields: Mapping[str, Any], family: str, name: str, layer: int) -> int | None:
-    """The window of a layer: by a list, by every how many layers one sees everything, or by the family's habit."""
-    chunk = optional(fields, "attention.chunk_size", name)
-    if family == "llama4_text":
-        chunk = chunk or LLAMA4_CHUNK
-    size = chunk or optional(fields, "attention.sliding_window", name)
-    pattern = fields.get("attention.sliding_window_pattern")
-    if isinstance(pattern, list):
-        return size if layer < len(pattern) and pattern[layer] else None
-    each = int(pattern) if pattern else PERIODS.get(family)
-    return None if each and (layer + 1) % each == 0 else size

@@ -7,18 +7,15 @@ it bit for bit.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
 from swarm.kernels import arrays, bits
+from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.quantizers import _groups
 from swarm.kernels.quantizers.base import Quantizer
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from swarm.kernels.arrays import Array, Namespace, Packed
 
 BLOCK = 32
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from swarm.kernels import arrays
-
-if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace
+from swarm.kernels.arrays import Array, Namespace
 
 
 def columns(xp: Namespace, x: Array, size: int) -> Array:

@@ -7,16 +7,13 @@ bit for bit. The 4-bit encoders are written out because MLX's own take eight tim
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from swarm.kernels import arrays, bits
+from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.quantizers import _groups
 from swarm.kernels.quantizers.base import Quantizer
-
-if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace, Packed
 
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 _MIDPOINTS = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)

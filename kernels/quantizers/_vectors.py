@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from swarm.kernels.arrays import Array, Namespace
+from swarm.kernels.codebooks import Codebook
 from swarm.kernels.rotation import Linear
-
-if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace
-    from swarm.kernels.codebooks import Codebook
 
 
 def norms(xp: Namespace, x: Array) -> Array:

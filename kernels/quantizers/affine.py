@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from swarm.kernels import arrays, bits
+from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers.base import HALF_MAX, Choices, Quantizer
-
-if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace, Packed
 
 _MAX_HALF_BITS = 4  # of codes beside which the rounding of a 16-bit sum does not count
 

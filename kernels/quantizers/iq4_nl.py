@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from swarm.kernels import arrays
+from swarm.kernels.arrays import Array, Namespace
 from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers import _ggml, _groups
 from swarm.kernels.quantizers.base import Choices
-
-if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace
 
 TABLE = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
 _SMALLEST = 1e-15  # ggml stores a block whose magnitudes are all below this as zeros

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from swarm.kernels import arrays, bits
+from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.quantizers.base import Choices, Quantizer
-
-if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace, Packed
 
 
 class Kivi(Quantizer):

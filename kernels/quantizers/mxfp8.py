@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import numpy as np
 
 from swarm.kernels import arrays
+from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.quantizers import _mx
 from swarm.kernels.quantizers.base import Choices
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from swarm.kernels.arrays import Array, Namespace, Packed
 
 
 class Mxfp8(_mx.Microscaled):

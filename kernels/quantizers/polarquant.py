@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swarm.kernels import arrays, bits, codebooks
+from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.errors import SpecError
 from swarm.kernels.quantizers.base import Choices, Quantizer
 
 if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace, Packed
     from swarm.kernels.spec import QuantSpec
 
 LEVELS = 4

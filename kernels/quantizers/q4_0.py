@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from swarm.kernels.arrays import Array, Namespace
 from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers import _ggml, _groups
 from swarm.kernels.quantizers.base import Choices
-
-if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace
 
 
 class GgmlQ40(_ggml.GgmlBlock):

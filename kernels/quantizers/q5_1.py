@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from swarm.kernels.arrays import Array, Namespace
 from swarm.kernels.quantizers import _ggml
 from swarm.kernels.quantizers.base import Choices
-
-if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace
 
 
 class GgmlQ51(_ggml.GgmlBlock):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from swarm.kernels.arrays import Array, Namespace
 from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers import _ggml
 from swarm.kernels.quantizers.base import Choices
-
-if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace
 
 # Truncating x + 0.5 would round 0.49999997 up; adding the float below one half is exact for all |x| < 2^23.
 _BELOW_HALF = 0.49999997

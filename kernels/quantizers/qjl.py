@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from swarm.kernels import arrays, bits
+from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.quantizers import _vectors
 from swarm.kernels.quantizers.base import Choices, Quantizer
-
-if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace, Packed
-    from swarm.kernels.rotation import Linear
+from swarm.kernels.rotation import Linear
 
 
 class Qjl(Quantizer):

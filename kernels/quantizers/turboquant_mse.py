@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from swarm.kernels import arrays, bits, codebooks
+from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers import _vectors
 from swarm.kernels.quantizers.base import Choices, Quantizer
-
-if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace, Packed
 
 
 class TurboquantMse(Quantizer):

@@ -27,6 +27,13 @@ def of_gguf(architecture: str, **fields: Any) -> ModelShape:
     return gguf_metadata.read({"general.architecture": architecture, **named}, architecture)
 
 
+KIMI_LINEAR = {
+    "full_attn_layers": [4, 8, 12, 16, 20, 24, 27],
+    "kda_layers": [layer for layer in range(1, 27) if layer % 4],
+    "head_dim": 128,
+    "num_heads": 32,
+    "short_conv_kernel_size": 4,
+}
 SSM = {"ssm__conv_kernel": 4, "ssm__state_size": 128, "ssm__group_count": 16}
 
 
@@ -87,6 +94,72 @@ def test_gguf_with_keys_and_values_of_two_sizes():
     assert token_bytes(shape) == 22.5 * KIB
 
 
+def test_gguf_of_latent_attention_before_latents_were_cached():
+    # 27 layers x 16 heads x (192 + 128) x 2 B = 270 KiB; a file whose heads share one latent says so: 27 x 576 x 2 B.
+    sizes = {"block_count": 27, "embedding_length": 2048, "context_length": 163840, "attention__head_count": 16}
+    latent = {"attention__kv_lora_rank": 512, "rope__dimension_count": 64}
+    old = of_gguf("deepseek2", **sizes, **latent, attention__head_count_kv=16, attention__key_length=192,
+                  attention__value_length=128)  # fmt: skip
+    new = of_gguf("deepseek2", **sizes, **latent, attention__head_count_kv=1, attention__key_length=576,
+                  attention__value_length=512)  # fmt: skip
+    assert (token_bytes(old), token_bytes(new)) == (270 * KIB, 27 * 576 * 2)
+
+
+def test_gguf_of_kimi_linear():
+    # 7 of 27 layers keep a latent of 512 and a rotary key of 64; 20 keep 128 x 4096 and 3 x 3 x 4096 values of 4 B.
+    heads = [0, 0, 0, 1] * 6 + [0, 0, 1]
+    shape = of_gguf(
+        "kimi-linear", block_count=27, embedding_length=2304, context_length=1048576, attention__head_count=32,
+        attention__head_count_kv=heads, attention__kv_lora_rank=512, rope__dimension_count=64,
+        attention__key_length=576, attention__value_length=512, kda__head_dim=128, ssm__conv_kernel=4,
+    )  # fmt: skip
+    by_config = {"model_type": "kimi_linear", "hidden_size": 2304, "num_hidden_layers": 27, "num_attention_heads": 32,
+                 "kv_lora_rank": 512, "qk_rope_head_dim": 64, "max_position_embeddings": 1048576,
+                 "linear_attn_config": KIMI_LINEAR}  # fmt: skip
+    assert token_bytes(shape) == 7 * 576 * 2
+    assert sum(layer.state_bytes for layer in shape.layers) == 20 * 4 * (128 * 4096 + 9 * 4096)
+    assert shape.layers == config.read(by_config, "kimi").layers
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kib"),
+    [
+        # 12 layers x 2 x 8 heads x 64 x 2 B where every layer sees everything; every 4th: a quarter.
+        ("olmo2", 6), ("smallthinker", 6), ("exaone4", 6), ("orion", 24), ("mistral3", 24),
+    ],
+)  # fmt: skip
+def test_gguf_with_a_window_in_no_list(architecture, kib):
+    shape = of_gguf(
+        architecture, block_count=12, embedding_length=1024, context_length=32768, attention__head_count=16,
+        attention__head_count_kv=8, attention__sliding_window=1024,
+    )  # fmt: skip
+    assert token_bytes(shape) == kib * KIB
+
+
+def test_gguf_of_rwkv():
+    # 12 layers keep 64 x 768 values and 2 inputs of 768, 4 B each.
+    shape = of_gguf(
+        "rwkv7", block_count=12, embedding_length=768, context_length=4096, attention__head_count=0,
+        wkv__head_size=64, token_shift_count=2,
+    )  # fmt: skip
+    assert token_bytes(shape) == 0
+    assert sum(layer.state_bytes for layer in shape.layers) == 12 * 4 * (64 * 768 + 2 * 768)
+
+
+def test_layers_with_several_caches_are_counted_once():
+    # 2 layers keep 1 input of keys and values beside a cache of their heads: 2 x 4 x 2 x 32 x 2 B for the one that
+    # sees everything.
+    fields = {"model_type": "baichuan_m1", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
+              "num_attention_heads": 8, "num_key_value_heads": 4, "num_swa_attention_heads": 8,
+              "num_swa_key_value_heads": 4, "sliding_window": 64, "sliding_window_layers": [1], "conv_window": 2,
+              "vocab_size": 1000, "max_position_embeddings": 4096, "rope_theta": 1e4, "rms_norm_eps": 1e-6,
+              "tie_word_embeddings": False}  # fmt: skip
+    shape = built.read_here(fields, "tiny")
+    assert [layer.window for layer in shape.layers] == [None, 64]
+    assert token_bytes(shape) == 2 * 4 * 32 * 2
+    assert all(layer.state_bytes for layer in shape.layers)
+
+
 @pytest.mark.parametrize(
     ("fields", "kib", "trained"),
     [
@@ -117,6 +190,40 @@ def test_gguf_with_keys_and_values_of_two_sizes():
         ({"model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
           "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 32768,
           "sliding_window": 4096, "vocab_size": 32000}, 128, 32768),
+        # Every eighth of 80 layers attends: 10 x 2 x 8 x 128 x 2 B.
+        ({"model_type": "minimax_text_01", "hidden_size": 6144, "num_hidden_layers": 80, "num_attention_heads": 64,
+          "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 10240000,
+          "attn_type_list": [0, 0, 0, 0, 0, 0, 0, 1] * 10}, 40, 10240000),
+        # A latent of 512, a rotary key of 64 and the indexer's key of 128 per layer: 61 x 704 x 2 B.
+        ({"model_type": "deepseek_v32", "hidden_size": 7168, "num_hidden_layers": 61, "num_attention_heads": 128,
+          "kv_lora_rank": 512, "qk_rope_head_dim": 64, "index_head_dim": 128, "max_position_embeddings": 163840},
+         83.875, 163840),
+        # 7 of 27 layers keep a latent: 7 x 576 x 2 B.
+        ({"model_type": "kimi_linear", "hidden_size": 2304, "num_hidden_layers": 27, "num_attention_heads": 32,
+          "head_dim": 72, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "model_max_length": 1048576,
+          "linear_attn_config": KIMI_LINEAR}, 7.875, 1048576),
+        # 16 of 64 layers see everything: 16 x 2 x 8 x 128 x 2 B.
+        ({"model_type": "exaone4", "hidden_size": 5120, "num_hidden_layers": 64, "num_attention_heads": 40,
+          "num_key_value_heads": 8, "head_dim": 128, "sliding_window": 4096, "sliding_window_pattern": "LLLG",
+          "max_position_embeddings": 131072}, 64, 131072),
+        # The layers 0, 4, 8, ... of 52 see everything: 13 x 2 x 4 x 128 x 2 B.
+        ({"model_type": "smallthinker", "hidden_size": 2560, "num_hidden_layers": 52, "num_attention_heads": 28,
+          "num_key_value_heads": 4, "head_dim": 128, "sliding_window_layout": [0, 1, 1, 1] * 13,
+          "sliding_window_size": 4096, "max_position_embeddings": 16384}, 26, 16384),
+        # 12 of 45 layers see everything, with 8 KV heads; the list goes on for 3 layers that only predict.
+        ({"model_type": "step3p5", "hidden_size": 4096, "num_hidden_layers": 45, "num_attention_heads": 64,
+          "num_attention_groups": 8, "head_dim": 128, "sliding_window": 512, "max_position_embeddings": 262144,
+          "layer_types": ["full_attention", *["sliding_attention"] * 3] * 12}, 48, 262144),
+        # 3 of 32 layers attend: 3 x 2 x 8 x 128 x 2 B.
+        ({"model_type": "bamba", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+          "num_key_value_heads": 8, "attn_layer_indices": [9, 18, 27], "mamba_n_heads": 128, "mamba_d_head": 64,
+          "mamba_d_state": 128, "max_position_embeddings": 262144}, 12, 262144),
+        # Heads differ by layer: 2 x (16 x 4 + 8 x 2 + 8 x 1) x 128 x 2 B.
+        ({"model_type": "deci", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+          "num_key_value_heads_per_layer": [4] * 16 + [2] * 8 + [1] * 8, "max_position_embeddings": 8192}, 44, 8192),
+        # 64 recurrent layers cache nothing.
+        ({"model_type": "mamba2", "hidden_size": 4096, "num_hidden_layers": 64, "num_heads": 128, "head_dim": 64,
+          "state_size": 128, "n_groups": 8, "vocab_size": 32768}, 0, None),
     ],
     ids=lambda value: value["model_type"] if isinstance(value, dict) else None,
 )  # fmt: skip
