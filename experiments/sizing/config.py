@@ -170,10 +170,9 @@ def layer_kinds(fields: Config, family: str, n_layers: int) -> list[str] | None:
         return ["linear_attention" if (i + 1) % each else "full_attention" for i in range(n_layers)]
     if family in PATTERNS:
         key, local = WINDOWS_OF_LLAMA4 if family == "llama4_text" else ("sliding_window_pattern", "sliding_attention")
-        pattern = fields.get(key) or PATTERNS[family]
-        if isinstance(pattern, int):
-            pattern = "L" * (pattern - 1) + "G"
-        return ["full_attention" if pattern[i % len(pattern)] == "G" else local for i in range(n_layers)]
+        given = fields.get(key) or PATTERNS[family]
+        letters = given if isinstance(given, str) else "L" * (int(given) - 1) + "G"
+        return ["full_attention" if letters[i % len(letters)] == "G" else local for i in range(n_layers)]
     if family in PLAIN:
         return [_plain(fields, family, i) for i in range(n_layers)]
     return None

@@ -23,7 +23,7 @@ def heads(model: ModelShape) -> str:
         return "no layer caches keys and values"
     if model.latent:
         return (
-            f"MLA: each token keeps one latent of {widest.key_dim} values and one rotary key of {widest.value_dim} "
+            f"MLA: each token keeps one latent of {widest.key_dim} values and a key of {widest.value_dim} "
             f"per layer for all {model.query_heads} heads"
         )
     sides = f"{widest.key_dim}"

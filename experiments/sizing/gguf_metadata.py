@@ -118,10 +118,10 @@ def _states(stored: Mapping[str, Any], architecture: str, name: str) -> dict[str
         return {"mamba_expand": 1, "mamba_d_state": stored["wkv.head_size"], "mamba_d_conv": shifts + 1}
     if "kda.head_dim" in stored:
         heads, dim = positive(stored, "attention.head_count", name), positive(stored, "kda.head_dim", name)
-        sizes = (heads, dim, heads * dim)
+        sizes = [heads, dim, heads * dim]
     elif architecture in GATED_DELTA_NETS:
         keys = ("ssm.group_count", "ssm.state_size", "ssm.inner_size")
-        sizes = tuple(positive(stored, key, name) for key in keys)
+        sizes = [positive(stored, key, name) for key in keys]
     else:
         return {}
     names = ("linear_num_key_heads", "linear_key_head_dim", "linear_value_head_dim")

@@ -15,7 +15,8 @@ class LayerShape(FrozenModel):
 
     `window` is the number of recent tokens that the layer can see (None: all). A layer that reuses the cache of
     another one, or that has none, has 0 heads. `state_bytes` is a recurrent state, the same at every length.
-    Multi-head latent attention (2405.04434) is one head: the latent is the key, the shared rotary key the value.
+    Multi-head latent attention (2405.04434) is one head: the latent is the key, the shared rotary key the value, and
+    with it the key of a sparse indexer (DeepSeek-V3.2).
     """
 
     kv_heads: int = Field(ge=0)
