@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from swarm.kernels.side import SideView
 
 MAX_UNPACKED_BYTES = 1 << 29  # of unpacked keys and values on the device, what unpacking needs on the way included
-MAX_STEPS_AHEAD = 8  # that the device is given before the first of them is waited for
+MAX_STEPS_AHEAD = 4  # that the device is given before the first of them is waited for
 MAX_MASK_ELEMENTS = 1 << 28  # of an array that says which columns each query reads
 MAX_SCORES = 1 << 27  # held at a time where MLX has no fused kernel and writes them out
 FUSED_HEAD_DIMS = (64, 80, 128)  # that MLX's fused attention takes for several queries, on CUDA and on Metal

@@ -6,6 +6,7 @@ import pytest
 from emulated import MlxOperations
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kv_specs import kv_of
 
 from swarm.kernels import attention, plugins
 from swarm.kernels.backends import _mlx_operations, _numpy_attention
@@ -13,18 +14,11 @@ from swarm.kernels.backends.base import Backend, backend, current
 from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.errors import BackendError
 from swarm.kernels.quantizers import base
-from swarm.kernels.spec import KVSpec, QuantSpec
 
 METHODS = plugins.names(base.PACKAGE)
 
 
 BACKENDS = {"numpy": lambda: backend("cpu"), "mlx": MlxOperations}
-
-
-def kv_of(name, **segments):
-    spec = QuantSpec(method=name)
-    value = spec if "value" in base.method(name).choices.sides else QuantSpec(method="q4_0", rotation="hadamard")
-    return KVSpec(key=spec, value=value, **({} if name == "none" else segments))
 
 
 def stored(side, x, part=None):

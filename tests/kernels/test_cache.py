@@ -3,6 +3,7 @@
 import copy
 import json
 
+import kv_specs
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -22,13 +23,7 @@ BACKENDS = {"numpy": lambda: backend_of("cpu"), "mlx": MlxOperations}
 
 
 def kv_of(name, **segments):
-    """The method on every side that it is made for, the other side affine."""
-    spec = QuantSpec(method=name)
-    sides = base.method(name).choices.sides
-    other = QuantSpec(method="affine", bits=8)
-    if name == "none":
-        segments = {}
-    return KVSpec(key=spec if "key" in sides else other, value=spec if "value" in sides else other, **segments)
+    return kv_specs.kv_of(name, QuantSpec(method="affine", bits=8), **segments)
 
 
 def fill(cache, keys, values, sizes):

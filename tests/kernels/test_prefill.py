@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from emulated import MlxOperations
+from kv_specs import kv_of
 
 from swarm.kernels import attention, plugins
 from swarm.kernels.backends import _mlx_operations, _mlx_unpacked, _numpy_attention
@@ -86,18 +87,12 @@ def test_between_chunks_nothing_but_sinks_and_recent_tokens_is_in_16_bit(name, b
         assert held - mx.get_active_memory() < 1.1 * nbytes + 2**16
 
 
-def unpacked_spec(name, **segments):
-    spec = QuantSpec(method=name)
-    value = spec if "value" in base.method(name).choices.sides else QuantSpec(method="q4_0", rotation="hadamard")
-    return KVSpec(key=spec, value=value, **({} if name == "none" else segments))
-
-
 @pytest.mark.parametrize("bound", ["all heads", "one head"])
 @pytest.mark.parametrize("segments", [{}, {"sink_tokens": 3}, {"sink_tokens": 2, "residual_window": 21}])
 @pytest.mark.parametrize("window", [None, 50])
 @pytest.mark.parametrize("name", plugins.names(base.PACKAGE))
 def test_attention_over_an_unpacked_layer_is_that_over_chunks_of_columns(name, window, segments, bound, monkeypatch):
-    cache = PackedKVCache(unpacked_spec(name, **segments), window=window, backend=MlxOperations(), seed=1)
+    cache = PackedKVCache(kv_of(name, **segments), window=window, backend=MlxOperations(), seed=1)
     rng = np.random.default_rng(0)
     for length in (70, 1, 37):
         k, v = (mx.array(rng.standard_normal((2, HEADS, length, DIM)).astype(np.float32)) for _ in range(2))
