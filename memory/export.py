@@ -82,13 +82,11 @@ def _column(value: Any) -> Any:
 
 
 def _records(store: Store, campaign_id: int | None) -> Iterator[Any]:
-    last = 0
-    while True:
-        ids = store.trials.ids(campaign_id, after=last, limit=_CHUNK // 10)
-        if not ids:
-            return
-        yield from sorted(store.trials.list(ids=ids), key=lambda record: record.id)
-        last = ids[-1]
+    for campaign in [c.id for c in store.campaigns.list()] if campaign_id is None else [campaign_id]:
+        last = -1
+        while found := store.trials.list(campaign, after=last, limit=_CHUNK // 10):
+            yield from found
+            last = found[-1].number
 
 
 def _csv_file(path: Path, columns: Sequence[str], rows: Rows) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy import text as sql
@@ -19,23 +19,21 @@ from swarm.memory.rows import matching, read
 from swarm.memory.tables import evidence, findings, trials
 from swarm.memory.types import utc_now
 
-_SQLITE_SEARCH = "SELECT rowid FROM findings_fts WHERE findings_fts MATCH :words ORDER BY rank LIMIT :limit"
-
-_POSTGRESQL_SEARCH = """
+# The query, a term and what joins terms. Quoted and restricted to letters and digits, a term cannot be an operator.
+_SEARCH = {
+    "sqlite": (
+        "SELECT rowid FROM findings_fts WHERE findings_fts MATCH :words ORDER BY rank LIMIT :limit",
+        '"{}"*',
+        " AND ",
+    ),
+    "postgresql": (
+        """
 SELECT id FROM findings WHERE findings_text(statement, key, models, author) @@ to_tsquery('english', :words)
 ORDER BY ts_rank(findings_text(statement, key, models, author), to_tsquery('english', :words)) DESC, id LIMIT :limit
-"""
-
-
-class _Search(NamedTuple):
-    query: str
-    phrase: Callable[[list[str]], str]
-
-
-# Quoted and restricted to letters and digits, a term cannot be an operator of either query language.
-_SEARCH = {
-    "sqlite": _Search(_SQLITE_SEARCH, lambda terms: " AND ".join(f'"{term}"*' for term in terms)),
-    "postgresql": _Search(_POSTGRESQL_SEARCH, lambda terms: " & ".join(f"'{term}':*" for term in terms)),
+""",
+        "'{}':*",
+        " & ",
+    ),
 }
 
 
@@ -182,6 +180,6 @@ def _found(connection: Connection, words: str, limit: int) -> list[int]:
     terms = re.findall(r"[^\W_]+", text.clean(words, 500))[:20]
     if not terms:
         return []
-    dialect = _SEARCH[connection.dialect.name]
-    found = connection.execute(sql(dialect.query), {"words": dialect.phrase(terms), "limit": limit})
-    return [int(row[0]) for row in found]
+    query, quoted, join = _SEARCH[connection.dialect.name]
+    words = join.join(map(quoted.format, terms))
+    return list(connection.execute(sql(query), {"words": words, "limit": limit}).scalars())

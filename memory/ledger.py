@@ -23,13 +23,14 @@ from swarm.memory.types import MICRO, Amount, epoch_now, to_micro, utc_now
 KINDS = ("trials", "seconds", "worker_seconds", "tokens", "usd")
 """`seconds` is the campaign's wall time; `worker_seconds` what its trials took, summed over workers, never capped."""
 
+WORKER = "worker_seconds"
+
+_OF_CAMPAIGN = budgets.c.campaign_id == bindparam("b_campaign")
 _OF_ACCOUNTS = (
-    budgets.c.campaign_id == bindparam("b_campaign"),
+    _OF_CAMPAIGN,
     budgets.c.kind == bindparam("b_kind"),
     budgets.c.role.in_([bindparam("b_root"), bindparam("b_role")]),
 )
-WORKER = "worker_seconds"
-
 _AMOUNT = bindparam("b_amount", type_=Amount)
 _SPENT = bindparam("b_spent", type_=Amount)
 _HOLD = (
@@ -41,11 +42,7 @@ _CLOSE = (
     update(budgets).where(*_OF_ACCOUNTS).values(reserved=budgets.c.reserved - _AMOUNT, spent=budgets.c.spent + _SPENT)
 )
 
-_HAS_ROLE = (
-    select(budgets.c.kind)
-    .where(budgets.c.campaign_id == bindparam("b_campaign"), budgets.c.role == bindparam("b_role"))
-    .limit(1)
-)
+_HAS_ROLE = select(budgets.c.kind).where(_OF_CAMPAIGN, budgets.c.role == bindparam("b_role")).limit(1)
 _END = (
     update(reservations)
     .where(reservations.c.id == bindparam("b_id"))
@@ -55,16 +52,7 @@ _HELD_FOR_TRIALS = select(reservations).where(
     reservations.c.trial_id.in_(bindparam("b_trials", expanding=True)), reservations.c.state == "held"
 )
 _RESERVE = (
-    insert(reservations)
-    .values(
-        campaign_id=bindparam("b_campaign"),
-        kind=bindparam("b_kind"),
-        role=bindparam("b_role"),
-        amount=_AMOUNT,
-        trial_id=bindparam("b_trial"),
-        expires=epoch_now() + bindparam("b_ttl", type_=Double),
-    )
-    .returning(reservations.c.id)
+    insert(reservations).values(expires=epoch_now() + bindparam("b_ttl", type_=Double)).returning(reservations.c.id)
 )
 
 
@@ -101,14 +89,19 @@ def hold(
         BudgetError: the campaign's or the role's cap does not cover it.
     """
     _check(kind, amount)
-    asked = {"b_campaign": campaign_id, "b_kind": kind, "b_root": "", "b_role": role, "b_amount": amount}
+    asked = {**_account(campaign_id, kind, role), "b_amount": amount}
     done = connection.execute(_HOLD, asked).rowcount
     if done == 1 and role and _open_role(connection, campaign_id, role):
         done += connection.execute(_HOLD, {**asked, "b_root": role}).rowcount
     if done < (2 if role else 1):
         _refuse(connection, campaign_id, kind, amount, role)
-    row = {"b_campaign": campaign_id, "b_kind": kind, "b_role": role, "b_amount": amount, "b_trial": trial_id}
+    row = {"campaign_id": campaign_id, "kind": kind, "role": role, "amount": amount, "trial_id": trial_id}
     return int(connection.execute(_RESERVE, {**row, "b_ttl": ttl}).scalar_one())
+
+
+def _account(campaign_id: int, kind: str, role: str) -> dict[str, Any]:
+    """The parameters of `_OF_ACCOUNTS`: the campaign's account and the role's."""
+    return {"b_campaign": campaign_id, "b_kind": kind, "b_root": "", "b_role": role}
 
 
 def _open_role(connection: Connection, campaign_id: int, role: str) -> bool:
@@ -129,10 +122,8 @@ def _check(kind: str, amount: float) -> float:
 
 
 def _refuse(connection: Connection, campaign_id: int, kind: str, amount: float, role: str) -> None:
-    query = select(budgets).where(
-        budgets.c.campaign_id == campaign_id, budgets.c.kind == kind, budgets.c.role.in_(["", role])
-    )
-    for row in connection.execute(query).all():
+    accounts = _account(campaign_id, kind, role)
+    for row in connection.execute(select(budgets).where(*_OF_ACCOUNTS), accounts).all():
         if row.cap is not None and row.spent + row.reserved + amount > row.cap:
             whose = f"role {row.role!r}" if row.role else "the campaign"
             raise BudgetError(
@@ -163,7 +154,18 @@ def close(
     if rows:
         connection.execute(_END, [{"b_id": row.id, "b_state": state, "b_spent": costs[row.id]} for row in rows])
     entries = [_Entry(row.campaign_id, row.kind, row.role, row.amount, costs[row.id]) for row in rows]
-    _enter(connection, [*entries, *unreserved])
+    # One statement for all, with one row per account, whatever the number of entries.
+    sums: dict[tuple[int, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for entry in (*entries, *unreserved):
+        total = sums[entry.campaign_id, entry.kind, entry.role]
+        total[0] += to_micro(entry.amount)
+        total[1] += to_micro(entry.spent)
+    if sums:
+        changes = [
+            {**_account(*account), "b_amount": amount / MICRO, "b_spent": spent / MICRO}
+            for account, (amount, spent) in sums.items()
+        ]
+        connection.execute(_CLOSE, changes)
     for row in rows:
         if costs[row.id] > row.amount:
             message = f"{row.kind}: {costs[row.id]:g} were spent on a reservation of {row.amount:g}"
@@ -178,28 +180,6 @@ class _Entry(NamedTuple):
     role: str
     amount: float
     spent: float
-
-
-def _enter(connection: Connection, entries: Sequence[_Entry]) -> None:
-    """Change the accounts: one statement for all, with one row per account, whatever the number of entries."""
-    sums: dict[tuple[int, str, str], list[int]] = defaultdict(lambda: [0, 0])
-    for entry in entries:
-        total = sums[entry.campaign_id, entry.kind, entry.role]
-        total[0] += to_micro(entry.amount)
-        total[1] += to_micro(entry.spent)
-    rows = [
-        {
-            "b_campaign": campaign_id,
-            "b_kind": kind,
-            "b_root": "",
-            "b_role": role,
-            "b_amount": amount / MICRO,
-            "b_spent": spent / MICRO,
-        }
-        for (campaign_id, kind, role), (amount, spent) in sums.items()
-    ]
-    if rows:
-        connection.execute(_CLOSE, rows)
 
 
 class TrialCost(NamedTuple):
@@ -244,22 +224,14 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def reserve(
-        self,
-        campaign_id: int,
-        kind: str,
-        amount: float,
-        role: str = "",
-        *,
-        ttl: float = 3600.0,
-    ) -> Reservation:
+    def reserve(self, campaign_id: int, kind: str, amount: float, role: str = "", *, ttl: float = 3600) -> Reservation:
         """Set an amount aside before it is spent.
 
         Args:
             campaign_id: whose budget.
-            kind: trials, seconds, worker_seconds, tokens or usd.
+            kind: one of `KINDS`.
             amount: the most that may be spent.
-            role: which role spends it; its own account is kept beside the campaign's.
+            role: who spends it; its own account is kept beside the campaign's.
             ttl: seconds after which nobody is expected to settle it any more.
 
         Raises:
@@ -297,11 +269,8 @@ class Ledger:
         Returns:
             How many there were.
         """
-        query = select(reservations).where(
-            reservations.c.campaign_id == campaign_id,
-            reservations.c.state == "held",
-            reservations.c.expires <= epoch_now(),
-        )
+        late = (reservations.c.campaign_id == campaign_id, reservations.c.expires <= epoch_now())
+        query = select(reservations).where(reservations.c.state == "held", *late)
         with self._database.write() as connection:
             lock(connection, campaign_id)
             rows = connection.execute(query).all()

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Column,
-    Double,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-)
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, MetaData, Table, UniqueConstraint
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.types import BigInteger, Double, Integer, String, Text
 
-from swarm.memory.types import Amount, Document, Key, UtcTime, utc_now
+from swarm.memory.types import (
+    Amount,
+    Document,
+    Key,
+    UtcTime,
+    created_at,
+    identity,
+    optional,
+    reference,
+    required,
+    utc_now,
+)
 
 metadata = MetaData(
     naming_convention={
@@ -35,31 +35,13 @@ metadata = MetaData(
 )
 
 
-def _id() -> Column[Any]:
-    return Column("id", Key, primary_key=True, autoincrement=True)
+def _table(name: str, *parts: SchemaItem, **options: Any) -> Table:
+    return Table(name, metadata, *parts, **options)
 
 
-def _required(kind: Any, *names: str) -> list[Column[Any]]:
-    return [Column(name, kind, nullable=False) for name in names]
-
-
-def _optional(kind: Any, *names: str) -> list[Column[Any]]:
-    return [Column(name, kind) for name in names]
-
-
-def _created() -> Column[Any]:
-    return Column("created_at", UtcTime, nullable=False, default=utc_now())
-
-
-def _to(target: str, *, nullable: bool = False, primary: bool = False) -> Column[Any]:
-    column = target.split(".")[0].removesuffix("s") + "_id"
-    return Column(column, Key, ForeignKey(target), nullable=nullable, primary_key=primary)
-
-
-campaigns = Table(
+campaigns = _table(
     "campaigns",
-    metadata,
-    _id(),
+    identity(),
     Column("name", String(200), nullable=False, unique=True),
     Column("settings", Document, nullable=False),
     Column("seed", BigInteger, nullable=False),
@@ -68,14 +50,13 @@ campaigns = Table(
     Column("next_number", Integer, nullable=False, default=0),
     Column("turn_owner", String(200)),
     Column("turn_token", BigInteger, nullable=False, default=0),
-    *_optional(Double, "turn_at", "turn_expires"),
-    _created(),
+    *optional(Double, "turn_at", "turn_expires"),
+    created_at(),
     Column("finished_at", UtcTime),
 )
 
-models = Table(
+models = _table(
     "models",
-    metadata,
     Column("name", String(200), primary_key=True),
     Column("family", String(64), nullable=False),
     Column("digest", String(128), nullable=False),
@@ -84,49 +65,45 @@ models = Table(
     Column("updated_at", UtcTime, nullable=False, default=utc_now(), onupdate=utc_now()),
 )
 
-environments = Table(
+environments = _table(
     "environments",
-    metadata,
-    _id(),
+    identity(),
     Column("digest", String(64), nullable=False, unique=True),
     Column("data", Document, nullable=False),
 )
 
-trials = Table(
+trials = _table(
     "trials",
-    metadata,
-    _id(),
-    _to("campaigns.id"),
+    identity(),
+    reference("campaigns.id"),
     Column("number", Integer, nullable=False),
     Column("fingerprint", String(64), nullable=False),
-    *_required(Document, "spec", "versions"),
+    *required(Document, "spec", "versions"),
     Column("state", String(16), nullable=False),
     Column("outcome", String(32), nullable=False, default=""),
-    Column("message", Text, nullable=False, default=""),
-    Column("notes", Text, nullable=False, default=""),
+    *required(Text, "message", "notes", default=""),
     Column("proposer", String(64), nullable=False),
     Column("arm", String(16), nullable=False),
     # Copied out of `spec`, so that questions need no JSON functions.
-    *_required(String(200), "model", "key_label", "value_label", "configuration"),
-    *_required(String(64), "protocol", "key_method", "value_method"),
-    *_required(Integer, "protocol_version", "rung", "context", "replicate"),
-    *_optional(Integer, "key_bits", "value_bits", "first_layer", "last_layer", "n_quantized"),
+    *required(String(200), "model", "key_label", "value_label", "configuration"),
+    *required(String(64), "protocol", "key_method", "value_method"),
+    *required(Integer, "protocol_version", "rung", "context", "replicate"),
+    *optional(Integer, "key_bits", "value_bits", "first_layer", "last_layer", "n_quantized"),
     Column("logit_gain", Double, nullable=False),
     Column("device", String(16), nullable=False),
     Column("configuration_id", String(32), nullable=False),
     # Copied out of `measurements` (triggers keep them equal), so that rankings read one index.
-    *_optional(Double, "kld", "bits_per_value"),
-    _to("environments.id", nullable=True),
+    *optional(Double, "kld", "bits_per_value"),
+    reference("environments.id", nullable=True),
     Column("seconds", Double, nullable=False, default=0.0),
     Column("timings", Document),
-    Column("attempts", Integer, nullable=False, default=0),
-    Column("crashes", Integer, nullable=False, default=0),
+    *required(Integer, "attempts", "crashes", default=0),
     # The lease. `lease_token` only grows: a write under an older token is refused.
     Column("lease_owner", String(200)),
     Column("lease_token", BigInteger, nullable=False, default=0),
-    *_optional(Double, "lease_at", "lease_expires"),
-    _created(),
-    *_optional(UtcTime, "started_at", "finished_at"),
+    *optional(Double, "lease_at", "lease_expires"),
+    created_at(),
+    *optional(UtcTime, "started_at", "finished_at"),
     UniqueConstraint("campaign_id", "number"),
     UniqueConstraint("campaign_id", "fingerprint"),
     Index("ix_trials_campaign_id_state_number", "campaign_id", "state", "number"),
@@ -137,10 +114,9 @@ trials = Table(
     Index("ix_trials_configuration_id", "configuration_id", "model"),
 )
 
-measurements = Table(
+measurements = _table(
     "measurements",
-    metadata,
-    _to("trials.id", primary=True),
+    reference("trials.id", primary=True),
     Column("metric", String(64), primary_key=True),
     Column("value", Double, nullable=False),
     Column("unit", String(32), nullable=False, default=""),
@@ -149,10 +125,9 @@ measurements = Table(
     sqlite_with_rowid=False,
 )
 
-arrays = Table(
+arrays = _table(
     "arrays",
-    metadata,
-    _to("trials.id", primary=True),
+    reference("trials.id", primary=True),
     Column("name", String(64), primary_key=True),
     Column("series", Document, nullable=False),
 )
@@ -160,55 +135,50 @@ arrays = Table(
 GROUP = ("campaign_id", "model", "protocol", "protocol_version", "rung", "context")
 """What trials have in common whose results stand on one front."""
 
-front = Table(
+front = _table(
     "front",
-    metadata,
-    _to("trials.id", primary=True),
-    _to("campaigns.id"),
+    reference("trials.id", primary=True),
+    reference("campaigns.id"),
     Column("model", String(200), nullable=False),
     Column("protocol", String(64), nullable=False),
-    *_required(Integer, "protocol_version", "rung", "context"),
-    *_required(Double, "bits_per_value", "kld"),
+    *required(Integer, "protocol_version", "rung", "context"),
+    *required(Double, "bits_per_value", "kld"),
     Index("ix_front_group", *GROUP, "bits_per_value", "kld"),
 )
 
-proposals = Table(
+proposals = _table(
     "proposals",
-    metadata,
-    _id(),
-    _to("campaigns.id"),
-    _to("trials.id", nullable=True),
+    identity(),
+    reference("campaigns.id"),
+    reference("trials.id", nullable=True),
     Column("number", Integer, nullable=False),
     Column("proposer", String(64), nullable=False),
     Column("arm", String(16), nullable=False),
-    Column("rationale", Text, nullable=False, default=""),
-    Column("refused", Text, nullable=False, default=""),
-    _created(),
+    *required(Text, "rationale", "refused", default=""),
+    created_at(),
     UniqueConstraint("trial_id"),
     Index("ix_proposals_campaign_id_number", "campaign_id", "number"),
 )
 
-predictions = Table(
+predictions = _table(
     "predictions",
-    metadata,
-    _to("trials.id", primary=True),
+    reference("trials.id", primary=True),
     Column("metric", String(64), nullable=False),
     Column("comparator", String(2), nullable=False),
     Column("threshold", Double, nullable=False),
     Column("reference_id", Key, ForeignKey("trials.id")),
     Column("verdict", String(16), nullable=False, default="open"),
-    *_optional(Double, "observed", "low", "high"),
+    *optional(Double, "observed", "low", "high"),
     Column("scored_by", String(64)),
     Column("scored_at", UtcTime),
-    _created(),
+    created_at(),
     Index("ix_predictions_verdict", "verdict"),
 )
 
-findings = Table(
+findings = _table(
     "findings",
-    metadata,
-    _id(),
-    _to("campaigns.id"),
+    identity(),
+    reference("campaigns.id"),
     Column("key", String(200), nullable=False),
     Column("revision", Integer, nullable=False, default=1),
     Column("kind", String(32), nullable=False),
@@ -216,123 +186,112 @@ findings = Table(
     Column("statement", Text, nullable=False),
     Column("models", Document, nullable=False),
     Column("effect_name", String(200)),
-    *_optional(Double, "effect_value", "effect_low", "effect_high"),
+    *optional(Double, "effect_value", "effect_low", "effect_high"),
     Column("effect_unit", String(32)),
     Column("author", String(64), nullable=False),
-    _created(),
+    created_at(),
     Column("updated_at", UtcTime, nullable=False, default=utc_now()),
     UniqueConstraint("campaign_id", "key"),
 )
 
 # A finding's evidence grows after proposals have built on it. `since` and `until` are revisions of the finding:
 # so lineage goes from an earlier revision to a later one and never in a circle.
-evidence = Table(
+evidence = _table(
     "evidence",
-    metadata,
-    _to("findings.id", primary=True),
-    _to("trials.id", primary=True),
+    reference("findings.id", primary=True),
+    reference("trials.id", primary=True),
     Column("since", Integer, primary_key=True),
     Column("until", Integer),
     Index("ix_evidence_trial_id", "trial_id"),
 )
 
-proposal_parents = Table(
+proposal_parents = _table(
     "proposal_parents",
-    metadata,
-    _to("proposals.id", primary=True),
-    _to("findings.id", primary=True),
+    reference("proposals.id", primary=True),
+    reference("findings.id", primary=True),
     Column("revision", Integer, nullable=False),
     Index("ix_proposal_parents_finding_id", "finding_id"),
 )
 
-summaries = Table(
+summaries = _table(
     "summaries",
-    metadata,
-    _id(),
-    _to("campaigns.id"),
+    identity(),
+    reference("campaigns.id"),
     Column("title", String(200), nullable=False),
     Column("text", Text, nullable=False),
     Column("author", String(64), nullable=False),
     Column("state", String(16), nullable=False),
-    _created(),
+    created_at(),
     Index("ix_summaries_state", "state"),
 )
 
-summary_evidence = Table(
+summary_evidence = _table(
     "summary_evidence",
-    metadata,
     Column("summary_id", Key, ForeignKey("summaries.id"), primary_key=True),
-    _to("trials.id", primary=True),
+    reference("trials.id", primary=True),
 )
 
-reviews = Table(
+reviews = _table(
     "reviews",
-    metadata,
-    _id(),
+    identity(),
     Column("summary_id", Key, ForeignKey("summaries.id"), nullable=False, index=True),
     Column("state", String(16), nullable=False),
     Column("reviewer", String(200), nullable=False),
     Column("note", Text, nullable=False, default=""),
-    _created(),
+    created_at(),
 )
 
-agent_calls = Table(
+agent_calls = _table(
     "agent_calls",
-    metadata,
-    _id(),
-    _to("campaigns.id"),
-    *_required(String(64), "role", "prompt_hash"),
+    identity(),
+    reference("campaigns.id"),
+    *required(String(64), "role", "prompt_hash"),
     Column("model", String(200), nullable=False),
-    *_required(Integer, "tokens_in", "tokens_out"),
+    *required(Integer, "tokens_in", "tokens_out"),
     Column("usd", Amount, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("outcome", String(64), nullable=False),
     Column("message", Text, nullable=False, default=""),
-    _created(),
+    created_at(),
     Index("ix_agent_calls_campaign_id", "campaign_id", "id"),
 )
 
-events = Table(
+events = _table(
     "events",
-    metadata,
-    _id(),
-    _to("campaigns.id", nullable=True),
-    _to("trials.id", nullable=True),
+    identity(),
+    reference("campaigns.id", nullable=True),
+    reference("trials.id", nullable=True),
     Column("kind", String(64), nullable=False),
     Column("message", Text, nullable=False, default=""),
     Column("data", Document, nullable=False),
-    _created(),
+    created_at(),
     Index("ix_events_campaign_id", "campaign_id", "id"),
     Index("ix_events_trial_id", "trial_id"),
 )
 
 # The ledger's accounts: one per campaign and kind (role ''), and one per role below it.
-budgets = Table(
+budgets = _table(
     "budgets",
-    metadata,
-    _to("campaigns.id", primary=True),
+    reference("campaigns.id", primary=True),
     Column("kind", String(16), primary_key=True),
     Column("role", String(64), primary_key=True, default=""),
     Column("cap", Amount),
-    Column("reserved", Amount, nullable=False, default=0.0),
-    Column("spent", Amount, nullable=False, default=0.0),
-    CheckConstraint("reserved >= 0", name="reserved"),
-    CheckConstraint("spent >= 0", name="spent"),
+    *required(Amount, "reserved", "spent", default=0.0),
+    *(CheckConstraint(f"{name} >= 0", name=name) for name in ("reserved", "spent")),
 )
 
-reservations = Table(
+reservations = _table(
     "reservations",
-    metadata,
-    _id(),
-    _to("campaigns.id"),
+    identity(),
+    reference("campaigns.id"),
     Column("kind", String(16), nullable=False),
     Column("role", String(64), nullable=False, default=""),
     Column("amount", Amount, nullable=False),
     Column("spent", Amount, nullable=False, default=0.0),
     Column("state", String(16), nullable=False, default="held"),
-    _to("trials.id", nullable=True),
+    reference("trials.id", nullable=True),
     Column("expires", Double),
-    _created(),
+    created_at(),
     Column("closed_at", UtcTime),
     Index("ix_reservations_trial_id", "trial_id"),
     Index("ix_reservations_campaign_id_state", "campaign_id", "state"),

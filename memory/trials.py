@@ -81,12 +81,6 @@ class Trials:
         with self._database.read() as connection:
             return _records(connection, query.limit(limit), arrays=arrays)
 
-    def ids(self, campaign_id: int | None = None, *, after: int = 0, limit: int | None = None) -> Sequence[int]:
-        """Ids of trials above `after`, ascending: to walk through a store of any size."""
-        query = select(trials.c.id).where(trials.c.id > after).order_by(trials.c.id).limit(limit)
-        with self._database.read() as connection:
-            return connection.execute(matching(query, {trials.c.campaign_id: campaign_id})).scalars().all()
-
     def count(self, campaign_id: int) -> dict[TrialState, int]:
         """How many trials of a campaign are in each state."""
         query = select(trials.c.state, func.count()).where(trials.c.campaign_id == campaign_id).group_by(trials.c.state)

@@ -1,4 +1,4 @@
-"""SQL types and clock expressions that mean the same on SQLite and on PostgreSQL."""
+"""SQL types, columns and clock expressions that mean the same on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Double, Integer
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Double, ForeignKey, Integer
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
@@ -93,3 +93,29 @@ def _epoch_now_sqlite(_element: epoch_now, _compiler: SQLCompiler, **_: Any) -> 
 @compiles(epoch_now, "postgresql")
 def _epoch_now_postgresql(_element: epoch_now, _compiler: SQLCompiler, **_: Any) -> str:
     return "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+
+
+def identity() -> Column[Any]:
+    """The primary key of a table whose rows are numbered."""
+    return Column("id", Key, primary_key=True, autoincrement=True)
+
+
+def required(kind: Any, *names: str, **options: Any) -> list[Column[Any]]:
+    """Columns of one type that are never null."""
+    return [Column(name, kind, nullable=False, **options) for name in names]
+
+
+def optional(kind: Any, *names: str) -> list[Column[Any]]:
+    """Columns of one type that may be null."""
+    return [Column(name, kind) for name in names]
+
+
+def created_at() -> Column[Any]:
+    """When a row was made, by the database's clock."""
+    return Column("created_at", UtcTime, nullable=False, default=utc_now())
+
+
+def reference(target: str, *, nullable: bool = False, primary: bool = False) -> Column[Any]:
+    """A column such as `trial_id` that refers to `trials.id`."""
+    column = target.split(".")[0].removesuffix("s") + "_id"
+    return Column(column, Key, ForeignKey(target), nullable=nullable, primary_key=primary)
