@@ -8,7 +8,7 @@ from sqlalchemy import insert, select
 
 from swarm.memory import ledger, text
 from swarm.memory.database import Database
-from swarm.memory.records import AgentCall, AgentCallRecord, Reservation
+from swarm.memory.records import AgentCall, Reservation
 from swarm.memory.rows import matching, read
 from swarm.memory.tables import agent_calls
 
@@ -35,9 +35,8 @@ class AgentCalls:
                 ledger.settle_one(connection, reservation, spent)
             return int(connection.execute(insert(agent_calls).values(row).returning(agent_calls.c.id)).scalar_one())
 
-    def list(self, campaign_id: int | None = None, *, role: str | None = None) -> list[AgentCallRecord]:
+    def list(self, campaign_id: int | None = None) -> list[AgentCall]:
         """Calls, oldest first."""
-        wanted = {agent_calls.c.campaign_id: campaign_id, agent_calls.c.role: role}
+        query = matching(select(agent_calls), {agent_calls.c.campaign_id: campaign_id}).order_by(agent_calls.c.id)
         with self._database.read() as connection:
-            rows = connection.execute(matching(select(agent_calls), wanted).order_by(agent_calls.c.id)).all()
-        return [read(AgentCallRecord, row, call=read(AgentCall, row)) for row in rows]
+            return [read(AgentCall, row) for row in connection.execute(query)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
@@ -10,7 +10,7 @@ from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.memory import text
 from swarm.memory.database import Database
 from swarm.memory.events import record
-from swarm.memory.records import Prediction, PredictionRecord, Proposal, ProposalRecord, Verdict
+from swarm.memory.records import Prediction, PredictionRecord, Proposal, ProposalRecord, Score
 from swarm.memory.rows import matching, read
 from swarm.memory.tables import findings, predictions, proposal_parents, proposals, trials
 from swarm.memory.types import utc_now
@@ -102,54 +102,29 @@ class Predictions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def score(
-        self,
-        trial_id: int,
-        verdict: Verdict,
-        *,
-        observed: float | None = None,
-        low: float | None = None,
-        high: float | None = None,
-        by: str = "referee",
-    ) -> None:
-        """Record how the prediction about a trial came out.
-
-        Args:
-            trial_id: the trial it was registered for.
-            verdict: confirmed, refuted, inconclusive; open takes a score back.
-            observed: the measured value, or ratio to the reference trial.
-            low: lower end of its confidence interval.
-            high: upper end.
-            by: who scored it.
+    def score(self, trial_id: int, score: Score) -> None:
+        """Record how the prediction about a trial came out; the verdict `open` takes a score back.
 
         Raises:
             UnknownNameError: that trial has no prediction.
         """
-        if verdict not in get_args(Verdict):
-            raise UsageError(f"unknown verdict {verdict!r}.", f"Known: {', '.join(get_args(Verdict))}.")
-        values = {"verdict": verdict, "observed": observed, "low": low, "high": high, "scored_by": text.name(by, 64)}
+        values = {**score.model_dump(), "scored_by": "referee", "scored_at": utc_now()}
         with self._database.write() as connection:
             statement = update(predictions).where(predictions.c.trial_id == trial_id)
-            done = connection.execute(statement.values(**values, scored_at=utc_now())).rowcount
+            done = connection.execute(statement.values(values)).rowcount
             if done:
                 row = connection.execute(_SCORED.where(trials.c.id == trial_id)).one()
-                what = {"observed": observed, "low": low, "high": high}
-                record(
-                    connection,
-                    f"prediction.{verdict}",
-                    _told(row),
-                    campaign_id=row.campaign_id,
-                    trial_id=trial_id,
-                    data=what,
-                )
+                place = {"campaign_id": row.campaign_id, "trial_id": trial_id}
+                data = score.model_dump(exclude={"verdict"})
+                record(connection, f"prediction.{score.verdict}", _told(row), **place, data=data)
         if not done:
             raise UnknownNameError("prediction of trial", str(trial_id))
 
-    def list(self, campaign_id: int | None = None, *, verdict: Verdict | None = None) -> list[PredictionRecord]:
-        """Predictions in order of their trials; verdict `open` are those not scored yet."""
-        query = matching(_SCORED, {trials.c.campaign_id: campaign_id, predictions.c.verdict: verdict})
+    def list(self, campaign_id: int | None = None) -> list[PredictionRecord]:
+        """Predictions in order of their trials; the verdict of those not scored yet is `open`."""
+        query = matching(_SCORED, {trials.c.campaign_id: campaign_id}).order_by(predictions.c.trial_id)
         with self._database.read() as connection:
-            rows = connection.execute(query.order_by(predictions.c.trial_id)).all()
+            rows = connection.execute(query).all()
         return [read(PredictionRecord, row, prediction=predicted(row), scored_by=row.scored_by or "") for row in rows]
 
 

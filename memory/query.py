@@ -62,13 +62,7 @@ class Result:
 
 
 def run(database: Database, sql: str, *, limit: int = 1_000, seconds: float = 10.0) -> Result:
-    """Answer one SELECT.
-
-    Args:
-        database: the store's database.
-        sql: the statement.
-        limit: at most so many rows.
-        seconds: at most so long.
+    """Answer one SELECT with at most `limit` rows in at most `seconds`.
 
     Raises:
         UsageError: the statement is wrong, writes, is more than one, or takes too long.

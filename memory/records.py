@@ -225,27 +225,23 @@ class ProposalRecord(FrozenModel):
     created_at: datetime
 
 
-class PredictionRecord(FrozenModel):
-    """A registered prediction and how it was scored: `observed` with its interval."""
+class Score(FrozenModel):
+    """How a registered prediction came out: `observed` is what the threshold bounds, with its interval."""
+
+    verdict: Verdict
+    observed: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class PredictionRecord(Score):
+    """A registered prediction and how it was scored."""
 
     trial_id: int
     campaign_id: int
     proposer: str
     prediction: Prediction
-    verdict: Verdict
-    observed: float | None = None
-    low: float | None = None
-    high: float | None = None
     scored_by: str = ""
-
-
-class AgentCallRecord(FrozenModel):
-    """A stored call of an LLM."""
-
-    id: int
-    campaign_id: int
-    call: AgentCall
-    created_at: datetime
 
 
 class ExternalProposal(FrozenModel):

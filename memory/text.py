@@ -44,30 +44,29 @@ def _name(text: str, limit: int) -> str:
     return " ".join(clean(text, limit).split())
 
 
-def document(value: Any, limit: int = DOCUMENT) -> Any:
+def document(value: Any) -> Any:
     """A JSON document with clean strings and without NaN or infinities (they become null).
 
     Raises:
-        StoreError: the document is larger than `limit` characters.
+        StoreError: the document is larger than `DOCUMENT` characters.
     """
-    left = [limit]
-    return _document(value, left, limit)
+    return _document(value, [DOCUMENT])
 
 
-def _document(value: Any, left: list[int], limit: int) -> Any:
+def _document(value: Any, left: list[int]) -> Any:
     left[0] -= 8
     if isinstance(value, str):
         left[0] -= len(value)
     if left[0] < 0:
-        raise StoreError(f"a document of more than {limit} characters was refused.", "Store less, or a file's name.")
+        raise StoreError(f"a document of more than {DOCUMENT} characters was refused.", "Store less, or a file's name.")
     if isinstance(value, str):
         return clean(value, LONG)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {name(str(key)): _document(item, left, limit) for key, item in value.items()}
+        return {name(str(key)): _document(item, left) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_document(item, left, limit) for item in value]
+        return [_document(item, left) for item in value]
     if value is None or isinstance(value, bool | int):
         return value
     return clean(str(value), LONG)

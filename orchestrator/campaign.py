@@ -25,8 +25,7 @@ from swarm.orchestrator.results import Rows, StoreReader
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from swarm.agents.analysis.judge import Score
-    from swarm.memory.records import CampaignRecord, Lease
+    from swarm.memory.records import CampaignRecord, Lease, Score
     from swarm.memory.store import Store
     from swarm.orchestrator.leases import HeldLeases
     from swarm.orchestrator.pool import Ending, Pool
@@ -288,9 +287,7 @@ class Campaign:
         found = self._engine.analyse(number, history)
         with self.store.batch():
             for trial_id, score in scores.items():
-                self.store.predictions.score(
-                    trial_id, score.verdict, observed=score.observed, low=score.low, high=score.high
-                )
+                self.store.predictions.score(trial_id, score)
             stored = [self.store.findings.upsert(self.record.id, finding) for finding in found]
         self._view.score({trial_id: score.verdict for trial_id, score in scores.items()})
         self._view.findings |= {record.id: record for record in stored}

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 from swarm.experiments.protocols.simulated import Fault, instruct
 from swarm.kernels.errors import UsageError
-from swarm.memory.records import Finding, Proposal, Summary
+from swarm.memory.records import Finding, Proposal, Score, Summary
 
 if TYPE_CHECKING:
-    from swarm.agents.analysis.judge import Score
     from swarm.agents.history import History
     from swarm.experiments.spec import Device
 

@@ -9,7 +9,7 @@ import samples
 from conftest import model_info
 
 from swarm.experiments.spec import Measurement, Metric
-from swarm.memory.records import AgentCall, Budget, Effect, Prediction, Summary
+from swarm.memory.records import AgentCall, Budget, Effect, Prediction, Score, Summary
 from swarm.memory.store import Store
 
 MODELS = ("alpha", "beta<img src=x onerror=window.pwned=1>")
@@ -65,7 +65,7 @@ def fill(store: Store, *, finish: bool = True) -> Filled:
         prediction = Prediction(metric="kld", comparator="<=", threshold=0.9, reference=1)
         proposal = samples.proposal(number, MODELS[1], 5, prediction=prediction, rationale=HOSTILE)
         predicted = _complete(store, campaign.id, number, proposal, samples.measurement(0.002, 5.5))
-        store.predictions.score(predicted, "confirmed", observed=0.5, low=0.3, high=0.8)
+        store.predictions.score(predicted, Score(verdict="confirmed", observed=0.5, low=0.3, high=0.8))
         failing = store.propose(campaign.id, number + 1, samples.proposal(number + 1, bits=2))
         samples.fail(store, store.queue.claim(failing.id, "worker"), "oom", HOSTILE)
         effect = Effect(name="ratio of <i>KLD</i> ratios", value=0.3, low=0.2, high=0.5, unit="ratio")

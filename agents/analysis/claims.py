@@ -134,14 +134,7 @@ class Claim:
         return results.ratio(f"ratio of the {self.metric} ratios" if contrast else f"{self.metric} ratio", estimate)
 
     def finding(self, found: Results, statement: str, effect: Effect, author: str) -> Finding:
-        """The finding that states it; what was measured of it on all its models is the evidence.
-
-        Args:
-            found: measurements of the metric, keyed by model token and configuration key.
-            statement: what it says, for people.
-            effect: how large it is.
-            author: who found it.
-        """
+        """The finding that states it; what was `found` (as for `estimate`) on all its models is the evidence."""
         places = [*self.needs, *((model, key) for model in self.models for key in self.configurations)]
         used = [found[place] for place in dict.fromkeys(places)]
         names = {token(result.model): result.model for result in used}

@@ -9,13 +9,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from swarm.agents.analysis import base, judge
-from swarm.agents.analysis.judge import Score
 from swarm.agents.history import History
 from swarm.agents.published_claims.plan import PREFIX, AgendaPlan
 from swarm.agents.settings import AgentSettings
 from swarm.agents.writing import summary
 from swarm.experiments.models.base import ModelInfo
-from swarm.memory.records import Finding, Summary
+from swarm.memory.records import Finding, Score, Summary
 
 OUTSIDERS = ("llm:", "mcp:")
 """How those sign whose claims the analysts would not find by themselves."""
@@ -48,20 +47,13 @@ class AnalysisEngine:
 
     def is_milestone(self, number: int) -> tuple[bool, bool]:
         """Whether the driver should analyse, and summarise, before it proposes trial `number`."""
-        settings = self.settings
-        return (
-            number > 0 and number % settings.analyse_every == 0,
-            number > 0 and number % settings.summarise_every == 0,
-        )
+        analyse, summarise = (number % n == 0 for n in (self.settings.analyse_every, self.settings.summarise_every))
+        return number > 0 and analyse, number > 0 and summarise
 
     def analyse(self, number: int, history: History) -> list[Finding]:
         """What the analysts find in the history before trial `number`, judged, one per key.
 
         Findings that are stored but have lost their support come back as refuted.
-
-        Args:
-            number: number of the next trial; later records are left out.
-            history: what is known.
         """
         seen = history.at(number)
         found = self._analysed(seen)
@@ -74,11 +66,7 @@ class AnalysisEngine:
         """The judged findings that proposal `number` may build on: those of the last milestone before it.
 
         They follow from the trials alone, so that it does not matter when a driver analysed, or whether it was
-        interrupted.
-
-        Args:
-            number: number of the proposal.
-            history: `History.before(number, ...)`.
+        interrupted. `history` is `History.before(number, ...)`.
         """
         every = self.settings.analyse_every
         ahead: list[tuple[str, History]] = []
@@ -103,9 +91,7 @@ class AnalysisEngine:
     def summarise(self, history: History, words: str = "") -> Summary:
         """A summary of the history and of the findings stored so far; every number in it is a reference.
 
-        Args:
-            history: trials and findings.
-            words: what an LLM says about them; left out where its references do not hold.
+        `words` are what an LLM says about them; they are left out where their references do not hold.
         """
         remarks = self.plan.remarks() if self.plan else ()
         return summary.summarise(history, self.infos, self.settings, words, remarks)

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import log
 
 from swarm.agents.analysis import results
 from swarm.agents.analysis.base import analyse
 from swarm.agents.analysis.claims import Claim, by_token
 from swarm.agents.analysis.results import ConfigResult, Results, config_key
-from swarm.agents.analysis.statistics import CONFIDENCE
+from swarm.agents.analysis.statistics import ALPHA
 from swarm.agents.history import History
 from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.spec import TrialSpec
-from swarm.memory.records import Effect, Finding, FindingRecord, FindingStatus, Prediction, TrialRecord, Verdict
+from swarm.memory.records import Effect, Finding, FindingRecord, FindingStatus, Prediction, Score, TrialRecord, Verdict
 
-ALPHA = 1 - CONFIDENCE
 MAX_REPLICATES = 3
 """Replications after which a claim that still is not confirmed counts as refuted."""
 
@@ -31,16 +30,11 @@ NOT_REPLICATED = ("plateau", "failure")
 def judge(
     found: Iterable[Finding], known: Iterable[Finding], history: History, infos: Mapping[str, ModelInfo]
 ) -> list[Finding]:
-    """Findings with the status that the data gives them, those that have lost their support included.
+    """Findings with the status that the data gives them: what is `found` now, and what is `known` from before.
 
-    Discovery and confirmation are kept apart: a finding is confirmed by replications alone, that is by trials on
-    text windows and seeds that nobody had looked at when the claim was made.
-
-    Args:
-        found: what the analysts find in the history now.
-        known: what was found before.
-        history: the trials.
-        infos: facts about the models by name.
+    Those that have lost their support come back as refuted. Discovery and confirmation are kept apart: a finding is
+    confirmed by replications alone, that is by trials on text windows and seeds that nobody had looked at when the
+    claim was made.
     """
     current = {finding.key: finding for finding in found}
     before = {finding.key: finding for finding in known}
@@ -138,16 +132,6 @@ def _status(finding: Finding, supported: bool, again: Finding | None) -> Finding
     return "confirmed" if same_side else "refuted"
 
 
-@dataclass(frozen=True)
-class Score:
-    """How a registered prediction came out: `observed` is what the threshold bounds, with its interval."""
-
-    verdict: Verdict
-    observed: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-
 def score(record: TrialRecord, history: History) -> Score | None:
     """The score of a trial's registered prediction; None when it has none, `open` while it cannot be scored.
 
@@ -157,16 +141,17 @@ def score(record: TrialRecord, history: History) -> Score | None:
     if prediction is None:
         return None
     if record.state in ("waiting", "running"):
-        return Score("open")
+        return Score(verdict="open")
     found = _observed(record, prediction, history) if record.state == "complete" else None
     if found is None:
-        return Score("inconclusive")
+        return Score(verdict="inconclusive")
     observed, low, high = found
     if prediction.comparator == "<=":
         right, wrong = high <= prediction.threshold, low > prediction.threshold
     else:
         right, wrong = low >= prediction.threshold, high < prediction.threshold
-    return Score("confirmed" if right else "refuted" if wrong else "inconclusive", observed, low, high)
+    verdict: Verdict = "confirmed" if right else "refuted" if wrong else "inconclusive"
+    return Score(verdict=verdict, observed=observed, low=low, high=high)
 
 
 def _observed(record: TrialRecord, prediction: Prediction, history: History) -> tuple[float, float, float] | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 T = TypeVar("T")
 
 CONFIDENCE = 0.95
+ALPHA = 1 - CONFIDENCE
 
 MIN_TO_SHRINK = 5
 MAX_BORROWED_DF = 20.0
@@ -117,11 +118,11 @@ def _inverse_trigamma(y: float) -> float:
     return float(x)
 
 
-def holm(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[bool]:
-    """Which hypotheses fall at a family-wise error rate of `alpha` (Holm 1979)."""
+def holm(p_values: Sequence[float]) -> list[bool]:
+    """Which hypotheses fall at a family-wise error rate of `ALPHA` (Holm 1979)."""
     rejected = [False] * len(p_values)
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        if p_values[index] > alpha / (len(p_values) - rank):
+        if p_values[index] > ALPHA / (len(p_values) - rank):
             break
         rejected[index] = True
     return rejected
@@ -151,18 +152,14 @@ def residuals(x: Sequence[float], y: Sequence[float]) -> NDArray[np.float64]:
 
 
 def bootstrap(
-    statistic: Callable[[np.random.Generator], float],
-    *,
-    seed: int,
-    rounds: int = 1_000,
-    confidence: float = CONFIDENCE,
+    statistic: Callable[[np.random.Generator], float], *, seed: int, rounds: int = 1_000
 ) -> tuple[float, float]:
     """Percentile interval of a statistic that draws its own resample; not finite draws are left out."""
     rng = np.random.default_rng([seed, rounds])
     draws = [value for value in (statistic(rng) for _ in range(rounds)) if isfinite(value)]
     if not draws:
         return -inf, inf
-    tail = (1 - confidence) / 2
+    tail = ALPHA / 2
     low, high = np.quantile(np.asarray(draws), [tail, 1 - tail])
     return float(low), float(high)
 
@@ -187,11 +184,11 @@ def fisher(hits: int, size: int, all_hits: int, total: int) -> float:
     return ways / comb(total, size)
 
 
-def proportion(hits: int, size: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def proportion(hits: int, size: int) -> tuple[float, float]:
     """Exact interval of a rate (Clopper and Pearson 1934)."""
     from scipy.special import betaincinv
 
-    tail = (1 - confidence) / 2
+    tail = ALPHA / 2
     low = float(betaincinv(hits, size - hits + 1, tail)) if hits else 0.0
     high = float(betaincinv(hits + 1, size - hits, 1 - tail)) if hits < size else 1.0
     return low, high

@@ -37,13 +37,7 @@ NOTICE = (
 
 
 def brief(context: ProposalContext, task: Mapping[str, Any], room: int) -> str:
-    """The state of the campaign as JSON text of at most about `room` characters.
-
-    Args:
-        context: what is known.
-        task: what this reader is asked, always kept.
-        room: characters.
-    """
+    """The state of the campaign as JSON text of at most about `room` characters; the reader's task is always kept."""
     sections: list[tuple[str, Any]] = [
         ("models", [_model(context, name) for name in context.infos]),
         ("methods", _methods()),

@@ -49,16 +49,10 @@ FREE = Price(0.0, 0.0)
 
 
 def price(model: str, settings: LlmSettings, *, loopback: bool, capped: bool) -> Price:
-    """The price of a model: from the settings, else from the table; servers on this machine are free.
-
-    Args:
-        model: the model's name.
-        settings: may give prices.
-        loopback: whether the server runs on this machine.
-        capped: whether the campaign has a limit in USD, which an unknown price could not keep.
+    """The price of a model: from the settings, else from the table; `loopback`, a server on this machine, is free.
 
     Raises:
-        UsageError: the price is unknown and a limit depends on it.
+        UsageError: the price is unknown and the campaign's limit in USD (`capped`) depends on it.
     """
     if settings.llm_price_in is not None and settings.llm_price_out is not None:
         return Price(settings.llm_price_in, settings.llm_price_out)
@@ -87,28 +81,16 @@ class CallReservation:
 
 @dataclass(frozen=True)
 class CallBudget:
-    """The accounts that a campaign's calls are paid from.
-
-    Args:
-        store: where ledger and calls are.
-        campaign_id: whose budget.
-        price: what tokens cost.
-    """
+    """The accounts that a campaign's calls are paid from."""
 
     store: Store
     campaign_id: int
     price: Price
 
     def reserve(self, role: str, messages: Sequence[dict[str, Any]], extra: object, max_output: int) -> CallReservation:
-        """Set aside the most that a call can cost.
+        """Set aside the most that a call can cost: `extra` is what else is sent, `max_output` counts tokens.
 
         No tokenizer makes more tokens than a text has bytes: the bound holds for every model.
-
-        Args:
-            role: who calls.
-            messages: the prompt.
-            extra: what else is sent (schema, tools).
-            max_output: tokens of the answer, at most.
 
         Raises:
             BudgetError: the budget does not cover it.
@@ -129,7 +111,3 @@ class CallBudget:
         spent = call.model_copy(update={"usd": self.price.usd(call.tokens_in, call.tokens_out)})
         used = {hold.tokens: spent.tokens_in + spent.tokens_out, hold.usd: spent.usd}
         self.store.agent_calls.add(self.campaign_id, spent, used)
-
-    def refused(self, call: AgentCall) -> None:
-        """Record a call that was not made."""
-        self.store.agent_calls.add(self.campaign_id, call)

@@ -175,7 +175,8 @@ class Dialogue:
             extra = [question.answer.model_json_schema(), tools]
             hold = budget.reserve(prompt.role, question.messages, extra, self.settings.output_tokens)
         except BudgetError as error:
-            budget.refused(call.model_copy(update={"message": error.problem[:MAX_TEXT]}))
+            refused = call.model_copy(update={"message": error.problem[:MAX_TEXT]})
+            budget.store.agent_calls.add(budget.campaign_id, refused)
             raise
 
         def record(reply: ChatReply | None, seconds: float, outcome: str, message: str, billed: bool) -> None:

@@ -47,10 +47,6 @@ def create(settings: LlmSettings, store: Store, campaign_id: int, *, every: int 
 def check(settings: LlmSettings, *, capped: bool) -> None:
     """Refuse settings that no LLM could be asked with, before anything is made; connects to nothing.
 
-    Args:
-        settings: which LLM and how.
-        capped: whether the campaign has a limit in USD.
-
     Raises:
         UsageError: an endpoint that makes no sense, a missing key, or a price that a limit in USD needs.
     """

@@ -76,7 +76,7 @@ class CircuitBreaker:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._failures = 0
         self._openings = 0
         self._until = 0.0
@@ -87,14 +87,11 @@ class CircuitBreaker:
     def state(self) -> Literal["closed", "open", "half-open", "dead"]:
         """What a call would meet now."""
         with self._lock:
-            return self._state()
-
-    def _state(self) -> Literal["closed", "open", "half-open", "dead"]:
-        if self._dead:
-            return "dead"
-        if self._failures < FAILURES_TO_OPEN and self._clock() >= self._until:
-            return "closed" if not self._openings else "half-open"
-        return "half-open" if self._clock() >= self._until else "open"
+            if self._dead:
+                return "dead"
+            if self._clock() < self._until:
+                return "open"
+            return "half-open" if self._openings else "closed"
 
     def enter(self) -> None:
         """Ask to make a call.
@@ -103,7 +100,7 @@ class CircuitBreaker:
             BreakerOpenError: it is not made.
         """
         with self._lock:
-            state = self._state()
+            state = self.state
             if state == "dead":
                 raise BreakerOpenError(self._dead, outcome="dead", fatal=True)
             if state == "open" or (state == "half-open" and self._trying):

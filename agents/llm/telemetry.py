@@ -23,12 +23,7 @@ UNTOUCHED = "closed"
 
 @dataclass
 class Telemetry:
-    """Writes down when a role's built-in code had to do without the LLM, and how the circuit breaker moves.
-
-    Args:
-        store: where.
-        campaign_id: whose.
-    """
+    """Writes down when a role's built-in code had to do without the LLM, and how the circuit breaker moves."""
 
     store: Store
     campaign_id: int
@@ -61,12 +56,12 @@ def report(store: Store, campaign_id: int) -> dict[str, Any] | None:
         return None
     moves = store.events.list(campaign_id, kind=BREAKER)
     alone = Counter(str(event.data.get("role")) for event in falls)
-    roles = sorted({row.call.role for row in calls} | set(alone))
-    each = {role: _counts([row.call for row in calls if row.call.role == role], alone[role]) for role in roles}
+    roles = sorted({call.role for call in calls} | set(alone))
+    each = {role: _counts([call for call in calls if call.role == role], alone[role]) for role in roles}
     return {
-        "model": calls[-1].call.model if calls else None,
+        "model": calls[-1].model if calls else None,
         "breaker": str(moves[-1].data.get("state")) if moves else UNTOUCHED,
-        **_counts([row.call for row in calls], len(falls)),
+        **_counts(calls, len(falls)),
         "trouble": falls[-1].message if falls else "",
         "roles": each,
     }

@@ -19,6 +19,7 @@ from swarm.memory.records import FindingRecord, Summary
 T = TypeVar("T")
 
 AUTHOR = "scribe"
+TITLE = "What the swarm found"
 MAX_POINTS = 4
 """Configurations shown per model."""
 
@@ -32,7 +33,6 @@ def summarise(
     settings: AgentSettings,
     words: str = "",
     remarks: Sequence[str] = (),
-    title: str = "What the swarm found",
 ) -> Summary:
     """A markdown summary of the trials and the stored findings of a history.
 
@@ -42,7 +42,6 @@ def summarise(
         settings: what counts as a useful result.
         words: sentences of an LLM; left out when they do not pass `checks` any more.
         remarks: what else people must know about the published claims.
-        title: the heading.
     """
     resolver = Resolver(history, settings)
     sections = [
@@ -56,8 +55,8 @@ def summarise(
         _predictions(resolver),
         _control(resolver),
     ]
-    text = f"# {title}\n\n" + "\n\n".join(section for section in sections if section) + "\n"
-    return Summary(title=title, text=text, evidence=evidence_of(text, history), author=AUTHOR)
+    text = f"# {TITLE}\n\n" + "\n\n".join(section for section in sections if section) + "\n"
+    return Summary(title=TITLE, text=text, evidence=evidence_of(text, history), author=AUTHOR)
 
 
 def _section(head: str, lines: Sequence[str]) -> str:

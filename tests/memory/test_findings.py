@@ -6,7 +6,7 @@ import pytest
 from samples import finding, proposal
 
 from swarm.kernels.errors import UnknownNameError, UsageError
-from swarm.memory.records import Effect, Prediction, Summary
+from swarm.memory.records import Effect, Prediction, Score, Summary
 
 
 def test_upsert_updates_by_key(store, campaign, run):
@@ -111,13 +111,13 @@ def test_predictions_are_registered_before_and_scored_after(store, campaign, run
     prediction = Prediction(metric="kld", comparator="<=", threshold=0.8, reference=reference.id)
     trial = run(prediction=prediction)
     assert (trial.prediction, trial.verdict) == (prediction, "open")
-    assert [record.trial_id for record in store.predictions.list(verdict="open")] == [trial.id]
-    store.predictions.score(trial.id, "confirmed", observed=0.7, low=0.6, high=0.79)
+    assert [(record.trial_id, record.verdict) for record in store.predictions.list()] == [(trial.id, "open")]
+    store.predictions.score(trial.id, Score(verdict="confirmed", observed=0.7, low=0.6, high=0.79))
     assert store.trials.get(trial.id).verdict == "confirmed"
     (scored,) = store.predictions.list(campaign.id)
     assert (scored.observed, scored.low, scored.high, scored.proposer) == (0.7, 0.6, 0.79, "tpe")
     with pytest.raises(UnknownNameError):
-        store.predictions.score(reference.id, "refuted")
+        store.predictions.score(reference.id, Score(verdict="refuted"))
 
 
 def test_prediction_about_an_invented_trial_is_refused(store, campaign):

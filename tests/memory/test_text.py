@@ -73,7 +73,7 @@ def test_hostile_text_goes_in_and_comes_out_harmless(store, campaign, run):
         store.summaries.get(summary).summary.text,
         store.summaries.get(summary).note,
         store.events.list(newest=True, limit=1)[0].message,
-        store.agent_calls.list()[0].call.message,
+        store.agent_calls.list()[0].message,
         store.proposals.get(trial.proposal_id).rationale,
     ]
     for value in stored:

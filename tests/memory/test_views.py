@@ -9,7 +9,7 @@ from samples import complete, measurement, proposal
 from sqlalchemy import text
 
 from swarm.memory import triggers, views
-from swarm.memory.records import Prediction
+from swarm.memory.records import Prediction, Score
 
 
 @pytest.mark.parametrize("name", views.VIEWS)
@@ -139,8 +139,8 @@ def test_agent_credit(store, run):
     hit = run(0.05, 4.0, proposer="llm", prediction=prediction, model="beta")
     miss = run(0.5, 5.0, proposer="llm", prediction=prediction)
     run(0.6, 6.0, proposer="llm")
-    store.predictions.score(hit.id, "confirmed")
-    store.predictions.score(miss.id, "refuted")
+    store.predictions.score(hit.id, Score(verdict="confirmed"))
+    store.predictions.score(miss.id, Score(verdict="refuted"))
     question = (
         "SELECT proposer, arm, trials, completed, on_front, predictions, confirmed, refuted, transfers, transfer_hits "
         "FROM agent_credit ORDER BY proposer"
@@ -160,7 +160,7 @@ def test_what_another_model_taught_counts_as_a_transfer(store, run):
     carried = run(bits=5, model="beta", proposer="a", prediction=told)
     untaught = run(bits=6, model="beta", proposer="b", prediction=told)
     for trial in (carried, untaught):
-        store.predictions.score(trial.id, "confirmed", observed=0.5, low=0.4, high=0.6)
+        store.predictions.score(trial.id, Score(verdict="confirmed", observed=0.5, low=0.4, high=0.6))
     question = "SELECT proposer, confirmed, transfers, transfer_hits FROM agent_credit WHERE proposer IN ('a', 'b')"
     assert sorted(store.query(question).rows) == [("a", 1, 1, 1), ("b", 1, 0, 0)]
     told = [event.message for event in store.events.list(kind="prediction.confirmed")]

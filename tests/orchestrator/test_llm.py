@@ -52,7 +52,7 @@ def test_a_campaign_in_bad_weather_ends_with_its_budget(tmp_path, swarm, tiny_mo
         records = store.trials.list(1)
         assert len(records) == len({r.fingerprint for r in records}) == 40
         assert {r.state for r in records} == {"complete"}
-        calls = [row.call for row in store.agent_calls.list()]
+        calls = store.agent_calls.list()
         assert {call.outcome for call in calls} & {"http_429", "garbled", "invalid", "connection"}
         account = store.ledger.totals(1)["tokens"]
         assert 0 < account.spent <= 400_000

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 from samples import complete, fail, finding, measurement, proposal
 
-from swarm.memory.records import Budget, Prediction
+from swarm.memory.records import Budget, Prediction, Score
 from swarm.memory.store import Store
 from swarm.orchestrator.monitor import panel
 from swarm.orchestrator.monitor.events import CampaignOpened, EventReader
@@ -82,8 +82,8 @@ def test_what_was_there_before_is_no_news_and_what_comes_is(store, watched):
     assert not progress.lines
     store.findings.upsert(campaign.id, finding(1, 2, key="plateau:kld:4.6:alpha"))
     run_trials(store, campaign, 4, 4)
-    store.predictions.score(4, "confirmed", observed=0.3, low=0.2, high=0.4)
-    store.predictions.score(8, "refuted", observed=0.7)
+    store.predictions.score(4, Score(verdict="confirmed", observed=0.3, low=0.2, high=0.4))
+    store.predictions.score(8, Score(verdict="refuted", observed=0.7))
     progress_of(reader.read(), progress)
     kinds = [line.kind for line in progress.lines]
     assert kinds.count("finding") == 1

@@ -66,20 +66,9 @@ class CrossReferencerRole(Role[Questions]):
         if model == better.spec.model:
             raise SwarmError("the other model is the same model.")
         missing = [r for r in (worse, better) if (model, config_key(r.spec)) not in context.results]
-        if missing:
-            return self._proposal(question, missing, worse, better, context)
-        return self._finding(question, better, worse, context)
-
-    def _proposal(
-        self,
-        question: Question,
-        missing: list[TrialRecord],
-        worse: TrialRecord,
-        better: TrialRecord,
-        context: ProposalContext,
-    ) -> Proposal:
-        """The trial that is missing on the other model, the worse one first: the prediction refers to it."""
-        model = question.other_model
+        if not missing:
+            return self._finding(question, better, worse, context)
+        # The worse one first: the prediction refers to it.
         spec = context.trial(missing[0].spec.kv, model) if missing[0].spec.layers is None else None
         if spec is None:
             raise SwarmError(f"{model} cannot run this configuration.")

@@ -44,7 +44,7 @@ def many(dialogue, times: int) -> None:
 
 
 def calls(store):
-    return [row.call for row in store.agent_calls.list()]
+    return store.agent_calls.list()
 
 
 def totals(store, dialogue) -> dict[str, tuple[float, float]]:

@@ -38,7 +38,7 @@ def ask(dialogue):
 
 
 def calls(store):
-    return [row.call for row in store.agent_calls.list()]
+    return store.agent_calls.list()
 
 
 def reserved(store, dialogue) -> float:

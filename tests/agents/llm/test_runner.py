@@ -173,7 +173,7 @@ def test_a_good_llm_takes_part(server, store, make_lab, infos, converse, acts) -
     assert signed["llm:proposer"] >= 1
     mine = [r for r in records if r.proposer == "llm:proposer"]
     assert all(r.arm == "agents" and r.prediction and r.rationale == "because" for r in mine)
-    outcomes = Counter(row.call.role for row in store.agent_calls.list() if row.call.outcome == "ok")
+    outcomes = Counter(call.role for call in store.agent_calls.list() if call.outcome == "ok")
     assert {"proposer", "scout", "scribe"} <= set(outcomes)
     shown = Resolver(done, AgentSettings()).render(summary.text)
     assert "## In words" in shown
@@ -236,9 +236,9 @@ def test_useless_answers_cost_little_and_harm_nothing(server, store, make_lab, i
     assert not [r for r in records if r.proposer.startswith("llm:")]
     assert not [f for f in findings if f.finding.author.startswith("llm:")]
     assert "## In words" not in summary.text
-    outcomes = Counter(row.call.outcome for row in store.agent_calls.list())
+    outcomes = Counter(call.outcome for call in store.agent_calls.list())
     assert set(outcomes) <= {"invalid", "invalid_again"}
-    assert all(row.call.message for row in store.agent_calls.list())
+    assert all(call.message for call in store.agent_calls.list())
     assert len(server.bodies) < 60
 
 
@@ -266,7 +266,7 @@ def test_a_pair_that_cannot_be_compared_is_answered_with_those_that_can(
     server.plan = [acts.says(wrong)]
     drive(make_lab(law=law), infos, make_runner(converse), 30)
     for role in ("scout", "cross_referencer"):
-        messages = [row.call.message for row in store.agent_calls.list(role=role)]
+        messages = [call.message for call in store.agent_calls.list() if call.role == role]
         assert messages
         assert all(
             "is of alpha and trial" in m and "there is no finished trial 99999; there are" in m for m in messages
@@ -283,7 +283,7 @@ def test_endless_repetition_of_one_proposal(server, store, make_lab, infos, conv
     records, *_ = drive(make_lab(law=law), infos, make_runner(converse), 60)
     check(records, infos, 60)
     assert sum(r.proposer == "llm:proposer" for r in records) == 1
-    messages = [row.call.message for row in store.agent_calls.list(role="proposer")]
+    messages = [call.message for call in store.agent_calls.list() if call.role == "proposer"]
     assert any("in the list twice" in m for m in messages)
     assert any("proposed before" in m for m in messages)
 
