@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import ClassVar
 
+from swarm.agents.analysis.claims import token
 from swarm.agents.history import History
 from swarm.experiments.models.base import ModelInfo
 from swarm.kernels import plugins
-from swarm.memory.records import Finding
+from swarm.memory.records import Effect, Finding, FindingKind
 
 PACKAGE = "swarm.agents.analysis.analysts"
 
@@ -32,6 +33,26 @@ class Analyst(ABC):
             history: what is known; trials without a result are to be left out.
             infos: facts about the models by name.
         """
+
+    def finding(
+        self,
+        kind: FindingKind,
+        key: str,
+        models: tuple[str, ...],
+        statement: str,
+        effect: Effect,
+        evidence: Iterable[int],
+    ) -> Finding:
+        """A hypothesis as a finding of this analyst; `key` says what is claimed, the models are added to it."""
+        return Finding(
+            kind=kind,
+            key=":".join((key, *map(token, models)))[:200],
+            statement=statement,
+            models=models,
+            effect=effect,
+            evidence=tuple(evidence),
+            author=self.name,
+        )
 
 
 @cache

@@ -16,6 +16,10 @@ Answer = TypeVar("Answer", bound=BaseModel)
 
 _THOUGHT = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"```(?:json|JSON)?\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_OPENING = re.compile(r"[{[]")
+_TOKEN = re.compile(r'[][{}]|"(?:[^"\\]|\\.)*\\?(?P<end>"?)', re.DOTALL)
+"""Brackets, and strings with what is in them."""
+
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 MAX_CANDIDATES = 12
 MAX_CUTS = 60
@@ -71,22 +75,15 @@ def _decoded(text: str) -> Any:
 
 def _braced(text: str) -> Iterator[str]:
     """From each opening bracket at the outermost level to where it closes, or to the end."""
-    depth, start, quoted, escaped = 0, 0, False, False
-    for place, mark in enumerate(text):
-        if quoted:
-            quoted = escaped or mark != '"'
-            escaped = mark == "\\" and not escaped
-        elif mark == '"' and depth:
-            quoted = True
-        elif mark in "{[":
-            start = place if depth == 0 else start
-            depth += 1
-        elif mark in "}]" and depth:
-            depth -= 1
+    place = 0
+    while opening := _OPENING.search(text, place):
+        depth, start, place = 0, opening.start(), len(text)
+        for token in _TOKEN.finditer(text, start):
+            depth += (token.group() in "{[") - (token.group() in "}]")
             if depth == 0:
-                yield text[start : place + 1]
-    if depth:
-        yield text[start:]
+                place = token.end()
+                break
+        yield text[start:place]
 
 
 def _closed(text: str) -> Any:
@@ -108,15 +105,13 @@ def _closed(text: str) -> Any:
 def _missing(text: str) -> str | None:
     """The brackets that would close a text; None when they do not match or it ends inside a string."""
     stack: list[str] = []
-    quoted = escaped = False
-    for mark in text:
-        if quoted:
-            quoted = escaped or mark != '"'
-            escaped = mark == "\\" and not escaped
-        elif mark == '"':
-            quoted = True
-        elif mark in "{[":
+    for token in _TOKEN.finditer(text):
+        mark = token.group()
+        if mark in "{[":
             stack.append("}" if mark == "{" else "]")
-        elif mark in "}]" and (not stack or stack.pop() != mark):
+        elif mark in "}]":
+            if not stack or stack.pop() != mark:
+                return None
+        elif not token.group("end"):
             return None
-    return None if quoted else "".join(reversed(stack))
+    return "".join(reversed(stack))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from swarm.agents.analysis.results import ConfigResult, compare, is_consistent
 from swarm.agents.writing.references import PATTERN, Resolver, UnresolvedError
@@ -33,31 +32,20 @@ _MEASURED = re.compile(r"\b(kld|kl|bits?|errors?|perplexity|ppl|top-?1|loss(es)?
 _NEGATION = re.compile(r"\b(not|never|no|neither|nor|hardly|without|cannot)\b|n't\b", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A sentence that is refused, and why."""
-
-    sentence: str
-    reason: str
-
-
 def sentences(text: str) -> list[str]:
     """The sentences, list items, table cells and headings of a markdown text."""
     parts = (part for line in text.splitlines() for part in _SENTENCE.split(_LIST_NUMBER.sub("", line)))
     return [part.strip() for part in parts if part.strip(" |-#*_")]
 
 
-def problems(text: str, resolver: Resolver) -> list[Problem]:
-    """What is wrong with a text, sentence by sentence; empty when everything in it is carried by evidence."""
+def problems(text: str, resolver: Resolver) -> list[str]:
+    """What is wrong with the sentences of a text; empty when everything in it is carried by evidence."""
     names = _names(resolver)
-    found = []
-    for sentence in sentences(text):
-        reason = (
-            _unresolved(sentence, resolver) or _bare_number(sentence, names) or _wrong_direction(sentence, resolver)
-        )
-        if reason:
-            found.append(Problem(sentence, reason))
-    return found
+    reasons = (
+        _unresolved(sentence, resolver) or _bare_number(sentence, names) or _wrong_direction(sentence, resolver)
+        for sentence in sentences(text)
+    )
+    return [reason for reason in reasons if reason]
 
 
 def is_guess(text: str, resolver: Resolver) -> bool:

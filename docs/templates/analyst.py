@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from swarm.agents.analysis.base import Analyst
-from swarm.agents.analysis.claims import token
 from swarm.agents.history import History
 from swarm.experiments.models.base import ModelInfo
 from swarm.memory.records import Effect, Finding
@@ -28,15 +27,7 @@ class WorstDefault(Analyst):
             worst = max(trials, key=lambda r: r.metrics["kld"].value)
             kld = worst.metrics["kld"]
             spread = 2 * (kld.stderr or 0.0)
-            found.append(
-                Finding(
-                    kind="sensitivity",
-                    key=f"worst_default:{token(model)}",
-                    statement=f"Of the defaults {worst.spec.kv.label} harms {model} most.",
-                    models=(model,),
-                    effect=Effect(name="kld", value=kld.value, low=kld.value - spread, high=kld.value + spread),
-                    evidence=(worst.id,),
-                    author=self.name,
-                )
-            )
+            effect = Effect(name="kld", value=kld.value, low=kld.value - spread, high=kld.value + spread)
+            text = f"Of the defaults {worst.spec.kv.label} harms {model} most."
+            found.append(self.finding("sensitivity", "worst_default", (model,), text, effect, (worst.id,)))
         return found

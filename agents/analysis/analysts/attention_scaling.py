@@ -9,7 +9,6 @@ from math import log
 
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.base import Analyst
-from swarm.agents.analysis.claims import token
 from swarm.agents.analysis.results import FLOOR
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
@@ -56,15 +55,9 @@ class AttentionScalingAnalyst(Analyst):
         if low <= 0 <= high:
             return
         fits = "as theory has it" if low <= 2 <= high else "not with the exponent that theory has for small errors"
-        yield Finding(
-            kind="sensitivity",
-            key=f"law:attention_kl:{token(model)}",
-            statement=f"On {model} the attention's KL {'grows' if low > 0 else 'falls'} as a power of G, {fits}.",
-            models=(model,),
-            effect=results.effect("exponent of G", estimate, "exponent"),
-            evidence=_ids(points),
-            author=self.name,
-        )
+        text = f"On {model} the attention's KL {'grows' if low > 0 else 'falls'} as a power of G, {fits}."
+        effect = results.effect("exponent of G", estimate, "exponent")
+        yield self.finding("sensitivity", "law:attention_kl", (model,), text, effect, _ids(points))
 
     def _shared(self, first: str, second: str, points: Mapping[str, Points]) -> Iterator[Finding]:
         slope = _common_slope(points[first], points[second])
@@ -79,16 +72,11 @@ class AttentionScalingAnalyst(Analyst):
         if not is_shared and low <= 0 <= high:
             return
         kind: FindingKind = "transfer" if is_shared else "contrast"
-        text = "follows" if is_shared else "does not follow"
-        yield Finding(
-            kind=kind,
-            key=f"law:{kind}:attention_kl:{token(first)}:{token(second)}",
-            statement=f"The attention's KL {text} from G in the same way on {first} and {second}.",
-            models=(first, second),
-            effect=results.ratio(f"KL at equal G, {first} / {second}", difference),
-            evidence=_ids([*points[first], *points[second]]),
-            author=self.name,
-        )
+        follows = "follows" if is_shared else "does not follow"
+        text = f"The attention's KL {follows} from G in the same way on {first} and {second}."
+        effect = results.ratio(f"KL at equal G, {first} / {second}", difference)
+        ids = _ids([*points[first], *points[second]])
+        yield self.finding(kind, f"law:{kind}:attention_kl", (first, second), text, effect, ids)
 
 
 def _point(record: TrialRecord) -> tuple[float, float, TrialRecord] | None:

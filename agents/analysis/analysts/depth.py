@@ -8,7 +8,7 @@ from math import log
 
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.base import Analyst
-from swarm.agents.analysis.claims import NEGLIGIBLE, token
+from swarm.agents.analysis.claims import NEGLIGIBLE
 from swarm.agents.analysis.results import ConfigResult, config_key, config_label
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
@@ -51,36 +51,22 @@ class DepthAnalyst(Analyst):
         pattern = "faster than" if low > 1 else "slower than" if high < 1 else "about"
         example = _whole(next(iter(by_depth.values())).spec)
         direction = "grows" if low > 0 else "shrinks"
-        yield Finding(
-            kind="sensitivity",
-            key=f"depth:kld:{config_key(example)}:{token(model)}",
-            statement=(
-                f"On {model} the KLD of [{config_label(example)}] {direction} with the number of quantized layers, "
-                f"{pattern} in proportion to it."
-            ),
-            models=(model,),
-            effect=results.effect("exponent of depth", estimate, "exponent"),
-            evidence=tuple(i for _, result in sorted(by_depth.items()) for i in result.ids),
-            author=self.name,
-        )
+        text = f"On {model} the KLD of [{config_label(example)}] {direction} with the number of quantized layers, "
+        text += f"{pattern} in proportion to it."
+        effect = results.effect("exponent of depth", estimate, "exponent")
+        ids = (i for _, result in sorted(by_depth.items()) for i in result.ids)
+        yield self.finding("sensitivity", f"depth:kld:{config_key(example)}", (model,), text, effect, ids)
 
     def _sensitive(
         self, model: str, worst: ConfigResult, estimate: Estimate, others: Sequence[ConfigResult]
     ) -> Finding:
         whole = _whole(worst.spec)
         layer = (worst.spec.layers or (0,))[0]
-        return Finding(
-            kind="sensitivity",
-            key=f"layer:kld:{config_key(whole)}:{token(model)}",
-            statement=(
-                f"On {model} layer {layer} alone costs [{config_label(whole)}] more KLD than the other "
-                f"{len(others)} layers that were measured alone."
-            ),
-            models=(model,),
-            effect=results.ratio("layer / mean of the others", estimate),
-            evidence=tuple(i for result in (worst, *others) for i in result.ids),
-            author=self.name,
-        )
+        text = f"On {model} layer {layer} alone costs [{config_label(whole)}] more KLD than the other "
+        text += f"{len(others)} layers that were measured alone."
+        effect = results.ratio("layer / mean of the others", estimate)
+        ids = (i for result in (worst, *others) for i in result.ids)
+        return self.finding("sensitivity", f"layer:kld:{config_key(whole)}", (model,), text, effect, ids)
 
 
 def _whole(spec: TrialSpec) -> TrialSpec:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 
 from swarm.agents.analysis import statistics
 from swarm.agents.analysis.base import Analyst
-from swarm.agents.analysis.claims import token
 from swarm.agents.history import OWN_FAULT, History
 from swarm.experiments.models.base import ModelInfo
 from swarm.memory.records import Effect, Finding, TrialRecord
@@ -52,15 +51,10 @@ class FailureAnalyst(Analyst):
     def _finding(self, model: str, group: str, members: list[TrialRecord], bad: set[int]) -> Finding:
         hits = sum(r.id in bad for r in members)
         low, high = statistics.proportion(hits, len(members))
-        return Finding(
-            kind="failure",
-            key=f"failure:{group.replace(' ', '-')}:{token(model)}",
-            statement=f"On {model} {group} fail or collapse (KLD above {COLLAPSE_KLD:g} nat) more often than the rest.",
-            models=(model,),
-            effect=Effect(name="failure rate", value=hits / len(members), low=low, high=high, unit="share"),
-            evidence=tuple(r.id for r in members[:MAX_EVIDENCE]),
-            author=self.name,
-        )
+        text = f"On {model} {group} fail or collapse (KLD above {COLLAPSE_KLD:g} nat) more often than the rest."
+        effect = Effect(name="failure rate", value=hits / len(members), low=low, high=high, unit="share")
+        ids = (r.id for r in members[:MAX_EVIDENCE])
+        return self.finding("failure", f"failure:{group.replace(' ', '-')}", (model,), text, effect, ids)
 
 
 def _has_failed(record: TrialRecord) -> bool:

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.base import Analyst
-from swarm.agents.analysis.claims import NEGLIGIBLE, token
+from swarm.agents.analysis.claims import NEGLIGIBLE
 from swarm.agents.analysis.pairs import ControlledPair, controlled
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
@@ -78,15 +78,9 @@ class InteractionAnalyst(Analyst):
             text += f"does more good (or less harm) on {first} than on {second}."
         used = [pair for pairs, _ in (here, there) for pair in _clearest(pairs)]
         ids = dict.fromkeys(record.id for pair in used for result in (pair.a, pair.b) for record in result.records)
-        return Finding(
-            kind="contrast",
-            key=f"interaction:kld:{_word(factor)}:{_word(low)}:{_word(high)}:{token(first)}:{token(second)}"[:200],
-            statement=text,
-            models=(first, second),
-            effect=results.ratio("ratio of the KLD ratios", difference),
-            evidence=tuple(ids),
-            author=self.name,
-        )
+        key = f"interaction:kld:{_word(factor)}:{_word(low)}:{_word(high)}"
+        ratio = results.ratio("ratio of the KLD ratios", difference)
+        return self.finding("contrast", key, (first, second), text, ratio, ids)
 
 
 def effect(pairs: Sequence[ControlledPair]) -> Estimate | None:

@@ -7,7 +7,6 @@ from math import log
 
 from swarm.agents.analysis import results
 from swarm.agents.analysis.base import Analyst
-from swarm.agents.analysis.claims import token
 from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.history import History
 from swarm.experiments.models.base import ModelInfo
@@ -61,18 +60,11 @@ class PlateauAnalyst(Analyst):
         difference = results.compare(latest, best)
         if difference is None or difference.interval()[0] <= -MIN_GAIN:
             return
-        yield Finding(
-            kind="plateau",
-            key=f"plateau:kld:{bits:g}:{token(model)}",
-            statement=(
-                f"On {model} the best KLD at no more than {bits:g} bits/value stands still: "
-                f"{best.label} is not beaten by the latest {len(later)} of {len(tried)} attempts."
-            ),
-            models=(model,),
-            effect=results.ratio("best of the latest / best before", difference),
-            evidence=(best.records[0].id, latest.records[0].id),
-            author=self.name,
-        )
+        text = f"On {model} the best KLD at no more than {bits:g} bits/value stands still: "
+        text += f"{best.label} is not beaten by the latest {len(later)} of {len(tried)} attempts."
+        effect = results.ratio("best of the latest / best before", difference)
+        ids = (best.records[0].id, latest.records[0].id)
+        yield self.finding("plateau", f"plateau:kld:{bits:g}", (model,), text, effect, ids)
 
     def _fewest_bits(self, model: str, level: float, tried: Sequence[ConfigResult]) -> Iterator[Finding]:
         earlier, later = _split(tried)
@@ -85,19 +77,12 @@ class PlateauAnalyst(Analyst):
         low, high = _bits(cheapest) - _bits(best), min(map(_bits, certain)) - _bits(best)
         if low < -MIN_BITS_SAVED:
             return
+        text = f"On {model} the fewest bits/value at a KLD of no more than {level:g} stand still: "
+        text += f"{best.label} is not undercut by the latest {len(later)} of {len(tried)} attempts."
         name = "fewest of the latest - fewest before"
-        yield Finding(
-            kind="plateau",
-            key=f"plateau:bits:{level:g}:{token(model)}",
-            statement=(
-                f"On {model} the fewest bits/value at a KLD of no more than {level:g} stand still: "
-                f"{best.label} is not undercut by the latest {len(later)} of {len(tried)} attempts."
-            ),
-            models=(model,),
-            effect=Effect(name=name, value=(low + high) / 2, low=low, high=high, unit="bits/value"),
-            evidence=(best.records[0].id, cheapest.records[0].id),
-            author=self.name,
-        )
+        effect = Effect(name=name, value=(low + high) / 2, low=low, high=high, unit="bits/value")
+        ids = (best.records[0].id, cheapest.records[0].id)
+        yield self.finding("plateau", f"plateau:bits:{level:g}", (model,), text, effect, ids)
 
 
 def _bits(result: ConfigResult) -> float:

@@ -64,18 +64,11 @@ class TransferAnalyst(Analyst):
             rho, low, high = statistics.rank_correlation(*(_residuals(side) for side in zip(*pairs, strict=True)))
             if low <= 0 <= high:
                 continue
-            yield Finding(
-                kind="transfer",
-                key=f"ranks:kld:{token(first)}:{token(second)}",
-                statement=(
-                    f"Beyond their cost in bits, configurations rank {'alike' if rho > 0 else 'in opposite order'} "
-                    f"on {first} and {second}."
-                ),
-                models=(first, second),
-                effect=Effect(name="rank correlation", value=rho, low=low, high=high, unit="rho"),
-                evidence=tuple(result.records[0].id for pair in pairs for result in pair),
-                author=self.name,
-            )
+            alike = "alike" if rho > 0 else "in opposite order"
+            text = f"Beyond their cost in bits, configurations rank {alike} on {first} and {second}."
+            effect = Effect(name="rank correlation", value=rho, low=low, high=high, unit="rho")
+            ids = (result.records[0].id for pair in pairs for result in pair)
+            yield self.finding("transfer", "ranks:kld", (first, second), text, effect, ids)
 
 
 def predicted(record: TrialRecord, by_id: Mapping[int, TrialRecord], source: str, target: str) -> Claim | None:

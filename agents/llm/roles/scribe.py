@@ -47,7 +47,7 @@ class ScribeRole(Role[Sentences]):
         ):
             found = problems(sentence, resolver) if sentence else []
             if found:
-                reasons.append(f"{found[0].reason} ({sentence[:120]})")
+                reasons.append(f"{found[0]} ({sentence[:120]})")
             elif sentence:
                 kept.append(sentence)
         if not answer.sentences:
