@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
 
 import numpy as np
 
 from swarm.kernels.codec import Codec
 from swarm.kernels.errors import NonFiniteError, SpecError, SwarmError
 from swarm.kernels.quantizers import base
-from swarm.kernels.spec import QuantSpec
+from swarm.kernels.spec import QuantSpec, variants
 
 HEAD_SIZES = (64, 80, 96, 128, 256)
 LARGEST = 12
@@ -29,7 +28,7 @@ def check_method(name: str, head_sizes: Sequence[int] = HEAD_SIZES) -> None:
         ContractError: with the specification and the promise that it breaks.
     """
     check_declaration(name)
-    for spec in offered(name):
+    for spec in variants(name):
         fitting = list(codecs(spec, head_sizes))
         _require(spec, bool(fitting), f"fits none of the head sizes {tuple(head_sizes)}")
         for codec in fitting:
@@ -38,13 +37,6 @@ def check_method(name: str, head_sizes: Sequence[int] = HEAD_SIZES) -> None:
             check_refusals(codec)
             check_sizes(codec)
             check_scores(codec)
-
-
-def offered(name: str) -> Iterator[QuantSpec]:
-    """Every specification of a method, rotation and scaling left at the default."""
-    choices = base.method(name).choices
-    for bits, group, axis in product(choices.bits, choices.group_sizes, choices.axes):
-        yield QuantSpec(method=name, bits=bits, group_size=group, axis=axis)
 
 
 def codecs(spec: QuantSpec, head_sizes: Sequence[int] = HEAD_SIZES, seed: int = 0) -> Iterator[Codec]:
@@ -68,7 +60,7 @@ def check_declaration(name: str) -> None:
     for field in ("source", "summary", "formula", "__doc__"):
         _require(name, bool(getattr(kind, field, "")), f"has no {field}")
     _require(name, kind.name == name, f"calls itself {kind.name}")
-    for spec in offered(name):
+    for spec in variants(name):
         found = QuantSpec.parse(spec.label)
         _require(spec, found.model_copy(update={"axis": spec.axis}) == spec, f"has the label {spec.label} of {found!r}")
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import product
 from typing import Any, NoReturn, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
@@ -73,6 +74,15 @@ class QuantSpec(FrozenModel):
         fields = named_fields(piece)
         with piece.located():
             return cls(**fields)
+
+
+def variants(method: str) -> tuple[QuantSpec, ...]:
+    """Every choice of bits, group size and axis of a method, its default first; the rest is left at its default."""
+    offered = base.method(method).choices
+    return tuple(
+        QuantSpec(method=method, bits=bits, group_size=group, axis=axis)
+        for bits, group, axis in product(offered.bits, offered.group_sizes, offered.axes)
+    )
 
 
 def specs(method: str, head_dim: int) -> tuple[QuantSpec, ...]:

@@ -8,33 +8,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, Self
+from functools import partial
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from swarm.kernels.errors import SpecError
-from swarm.kernels.quant_spec import Piece, QuantSpec, named_fields, specs
+from swarm.kernels.quant_spec import Piece, QuantSpec, named_fields, specs, variants
 from swarm.kernels.quantizers import base
 from swarm.kernels.values import FrozenModel
 
-__all__ = ["FrozenModel", "KVSpec", "LayerOverride", "QuantSpec", "layers_in_kv", "ranges", "specs"]
+__all__ = ["FrozenModel", "KVSpec", "LayerOverride", "QuantSpec", "layers_in_kv", "ranges", "specs", "variants"]
 
-
-def _for_side(spec: QuantSpec, side: str | None) -> QuantSpec:
-    return base.for_side(spec, "key" if side == "key" else "value")
+# A specification with the axis that its method takes on that side.
+KeySpec = Annotated[QuantSpec, AfterValidator(partial(base.for_side, side="key"))]
+ValueSpec = Annotated[QuantSpec, AfterValidator(partial(base.for_side, side="value"))]
 
 
 class LayerOverride(FrozenModel):
     """Other methods or bits for some layers: what is None stays as the KVSpec says."""
 
     layers: tuple[int, ...] = Field(min_length=1)
-    key: QuantSpec | None = None
-    value: QuantSpec | None = None
-
-    @field_validator("key", "value", mode="after")
-    @classmethod
-    def _complete_axis(cls, spec: QuantSpec | None, info: ValidationInfo) -> QuantSpec | None:
-        return spec and _for_side(spec, info.field_name)
+    key: KeySpec | None = None
+    value: ValueSpec | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -64,8 +60,8 @@ class KVSpec(FrozenModel):
     None means all), the others stay in 16 bit. Wherever data holds a KVSpec, the text that `parse` reads will do.
     """
 
-    key: QuantSpec = Field(default_factory=QuantSpec)
-    value: QuantSpec = Field(default_factory=QuantSpec)
+    key: KeySpec = Field(default_factory=QuantSpec)
+    value: ValueSpec = Field(default_factory=QuantSpec)
     sink_tokens: int = Field(default=0, ge=0)
     residual_window: int = Field(default=0, ge=0)
     key_bias: Literal["keep", "subtract"] = "keep"
@@ -76,11 +72,6 @@ class KVSpec(FrozenModel):
     @classmethod
     def _read_text(cls, data: object) -> object:
         return _kv_fields(data) if isinstance(data, str) else data
-
-    @field_validator("key", "value", mode="after")
-    @classmethod
-    def _complete_axis(cls, spec: QuantSpec, info: ValidationInfo) -> QuantSpec:
-        return _for_side(spec, info.field_name)
 
     @model_validator(mode="after")
     def _check_sense(self) -> Self:
@@ -109,32 +100,29 @@ class KVSpec(FrozenModel):
 
     def _check_overrides(self) -> None:
         """Refuse an override that leaves every one of its layers as it was: the same cache under another name."""
-        now: dict[tuple[int, str], QuantSpec] = {}
-        for override in self.overrides:
-            changed = False
-            for name in ("key", "value"):
-                spec = getattr(override, name)
-                for layer in override.layers if spec is not None else ():
-                    changed |= now.get((layer, name), getattr(self, name)) != spec
-                    now[layer, name] = spec
-            if not changed:
+        for count, override in enumerate(self.overrides):
+            before, after = self.overrides[:count], self.overrides[: count + 1]
+            if all(self._sides(layer, before) == self._sides(layer, after) for layer in override.layers):
                 raise SpecError(
                     f"The override of {override.label} gives these layers what they have without it.", "Leave it out."
                 )
+
+    def _sides(self, layer: int, overrides: Iterable[LayerOverride]) -> tuple[QuantSpec, QuantSpec]:
+        key, value = self.key, self.value
+        for override in overrides:
+            if layer in override.layers:
+                key, value = override.key or key, override.value or value
+        return key, value
 
     def at(self, layer: int) -> KVSpec:
         """The specification of one layer, its overrides applied."""
         if self.layers is not None and layer not in self.layers:
             return KVSpec()
-        fields = {name: getattr(self, name) for name in ("key", "value", "sink_tokens", "residual_window", "key_bias")}
-        for override in self.overrides:
-            if layer in override.layers:
-                fields |= {name: spec for name in ("key", "value") if (spec := getattr(override, name)) is not None}
-        if fields["key"].method == "none":
-            fields["key_bias"] = "keep"
-            if fields["value"].method == "none":
-                fields["sink_tokens"] = fields["residual_window"] = 0
-        return KVSpec(**fields)
+        key, value = self._sides(layer, self.overrides)
+        kept: dict[str, Any] = {} if key.method == "none" else {"key_bias": self.key_bias}
+        if (key.method, value.method) != ("none", "none"):
+            kept |= {"sink_tokens": self.sink_tokens, "residual_window": self.residual_window}
+        return KVSpec(key=key, value=value, **kept)
 
     def on(self, layers: Iterable[int] | None) -> KVSpec:
         """The same specification on these layers (sorted); None means all layers."""
@@ -233,19 +221,19 @@ def _read_sides(pieces: Iterator[Piece], piece: Piece, fields: dict[str, Any]) -
     if quant is None:
         raise piece.error("a method is missing after it.", f"Write it as in {piece.part} affine4/g64.")
     for letter in piece.part:
-        side = "key" if letter == "K" else "value"
+        side: base.Side = "key" if letter == "K" else "value"
         if side in fields:
             raise piece.error(f"the {side}s are given twice.", "Give them once.")
         fields[side] = _read_side(quant, side, literal=True)
 
 
-def _read_side(piece: Piece, side: str, *, literal: bool) -> QuantSpec:
+def _read_side(piece: Piece, side: base.Side, *, literal: bool) -> QuantSpec:
     """The specification of keys or values; `literal` reads an axis left out as labels mean it."""
     fields = named_fields(piece)
     if literal and "token" in base.method(fields["method"]).choices.axes:
         fields.setdefault("axis", "token")
     with piece.located():
-        return _for_side(QuantSpec(**fields), side)
+        return base.for_side(QuantSpec(**fields), side)
 
 
 def _read_both(piece: Piece) -> dict[str, QuantSpec]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from swarm.experiments.sizing import config
 from swarm.experiments.sizing.fields import optional, positive
 from swarm.experiments.sizing.shape import ModelShape
@@ -95,9 +97,9 @@ def as_config(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
     fields["rope_scaling"] = {"type": stored.get("rope.scaling.type"), "factor": stored.get("rope.scaling.factor")}
     if family == "llama4_text":
         fields.setdefault("attention_chunk_size", LLAMA4_CHUNK)
-    if _most(fields.get("num_key_value_heads")) != 1:
+    if np.max(fields.get("num_key_value_heads", 0)) != 1:
         fields.pop("kv_lora_rank", None)  # files older than latent caches: llama.cpp keeps all their heads
-    if not _most(fields.get("num_attention_heads")):
+    if not np.any(fields.get("num_attention_heads")):
         fields["num_attention_heads"] = 1
     fields |= _states(stored, architecture, name)
     kinds = [_kind(stored, architecture, fields, i) for i in range(fields["num_hidden_layers"])]
@@ -105,10 +107,6 @@ def as_config(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
     if isinstance(fields.get("sliding_window_pattern"), list) or set(kinds) != {"full_attention"} or not familiar:
         fields["layer_types"] = kinds
     return fields
-
-
-def _most(value: Any) -> int:
-    return max(value, default=0) if isinstance(value, list) else int(value or 0)
 
 
 def _states(stored: Mapping[str, Any], architecture: str, name: str) -> dict[str, int]:
@@ -137,7 +135,8 @@ def _kind(stored: Mapping[str, Any], architecture: str, fields: Mapping[str, Any
     if architecture == "falcon-h1":
         return "hybrid"
     if has_state and _is_recurrent(stored, architecture, layer, attends=attends):
-        if _is_feed_forward(stored, layer):
+        widths = stored.get("feed_forward_length")
+        if isinstance(widths, list) and 0 in widths and widths[layer]:  # Nemotron-H: a width of 0 for all but these
             return "mlp"
         return "conv" if "shortconv.l_cache" in stored else "mamba"
     if not attends:
@@ -158,16 +157,8 @@ def _of_layer(stored: Mapping[str, Any], key: str, layer: int) -> Any:
 
 def _is_recurrent(stored: Mapping[str, Any], architecture: str, layer: int, *, attends: bool) -> bool:
     listed = stored.get("attention.recurrent_layers")
-    each = stored.get("full_attention_interval")
+    each = stored.get("full_attention_interval") or (RECURRENT_PERIOD if architecture in GATED_DELTA_NETS else 0)
     if isinstance(listed, list):
-        flags = len(listed) > layer and all(isinstance(entry, bool) for entry in listed)
+        flags = any(isinstance(entry, bool) for entry in listed)
         return bool(listed[layer]) if flags else layer in listed
-    if each or architecture in GATED_DELTA_NETS:
-        return (layer + 1) % int(each or RECURRENT_PERIOD) != 0
-    return not attends
-
-
-def _is_feed_forward(stored: Mapping[str, Any], layer: int) -> bool:
-    """Whether a layer is nothing but a feed-forward network (Nemotron-H lists a width of 0 for all the others)."""
-    widths = stored.get("feed_forward_length")
-    return isinstance(widths, list) and 0 in widths and layer < len(widths) and widths[layer] > 0
+    return (layer + 1) % int(each) != 0 if each else not attends

@@ -18,7 +18,7 @@ from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.kernels.spec import FrozenModel
 
 GIB = 1 << 30
-Kind = Literal["apple", "gpu", "memory"]
+Kind = Literal["apple", "gpu"]
 # What Metal recommends as a working set: two thirds of the memory up to 32 GB, three quarters above.
 SMALL_APPLE_SHARE, LARGE_APPLE_SHARE, LARGE_APPLE = 2 / 3, 3 / 4, 36
 APPLE_NOTE = "Metal leaves part of it to the system; `sudo sysctl iogpu.wired_limit_mb=N` changes that"
@@ -26,13 +26,6 @@ UNKNOWN_NOTE = "memory bandwidth unknown: --bandwidth says it"
 # Drivers report a few percent less than what is sold.
 SAME_MEMORY = 0.1
 SEVERAL = re.compile(r"^(\d{1,3})\s*x\s*(?=\S)", re.IGNORECASE)
-
-
-class Variant(FrozenModel):
-    """Sizes of memory (GB) that come with one bandwidth (GB/s)."""
-
-    memory: tuple[float, ...] = Field(min_length=1)
-    bandwidth: float = Field(gt=0)
 
 
 class Machine(FrozenModel):
@@ -46,13 +39,12 @@ class Machine(FrozenModel):
 
 
 @cache
-def table() -> dict[str, tuple[Kind, tuple[Variant, ...]]]:
-    """The known machines: their kind and their variants, by name."""
-    text = resources.files(__package__).joinpath("machines.toml").read_text(encoding="utf-8")
-    rows = tomllib.loads(text)
+def table() -> dict[str, tuple[Kind, dict[float, float]]]:
+    """The known machines by name: their kind, and the bandwidth (GB/s) that comes with each size of memory (GB)."""
+    rows = tomllib.loads(resources.files(__package__).joinpath("machines.toml").read_text(encoding="utf-8"))
     kinds: tuple[Kind, ...] = ("apple", "gpu")
     return {
-        name: (kind, tuple(Variant.model_validate(variant) for variant in variants))
+        name: (kind, {size: row["bandwidth"] for row in variants for size in row["memory"]})
         for kind in kinds
         for name, variants in rows[kind].items()
     }
@@ -93,14 +85,14 @@ def find(name: str, gigabytes: float | None = None, bandwidth: float | None = No
     if len(found) != 1:
         near = ", ".join(found or naming.nearest(name, table()))
         raise UnknownNameError("machine", name, f"{near}, ... or give --memory and --bandwidth")
-    key, (kind, variants) = next(iter(found.items()))
-    size, variant = _variant(key, variants, gigabytes)
+    key, (kind, offered) = next(iter(found.items()))
+    size = _size(key, offered, gigabytes)
     memory = round(count * size * GIB)
     return Machine(
         name=f"{key}, {size:g} GB" if count == 1 else f"{count} x {key}, {size * count:g} GB",
         memory=memory,
         usable=_usable(kind, memory // count) * count,
-        bandwidth=_rate(bandwidth) or count * variant.bandwidth * 1e9,
+        bandwidth=_rate(bandwidth) or count * offered[size] * 1e9,
         note=APPLE_NOTE if kind == "apple" else "",
     )
 
@@ -111,18 +103,16 @@ def _usable(kind: Kind, memory: int) -> int:
     return round(memory * (SMALL_APPLE_SHARE if memory < LARGE_APPLE * GIB else LARGE_APPLE_SHARE))
 
 
-def _variant(name: str, variants: tuple[Variant, ...], gigabytes: float | None) -> tuple[float, Variant]:
-    offered = {size: variant for variant in variants for size in variant.memory}
+def _size(name: str, offered: dict[float, float], gigabytes: float | None) -> float:
+    sizes = ", ".join(f"{size:g}" for size in sorted(offered))
     if gigabytes is None:
         if len(offered) == 1:
-            return next(iter(offered.items()))
-        sizes = ", ".join(f"{size:g}" for size in sorted(offered))
+            return next(iter(offered))
         raise UsageError(f"{name} is sold with {sizes} GB of memory.", "Say which with --memory.")
     _check("--memory", gigabytes)
     if gigabytes not in offered:
-        sizes = ", ".join(f"{size:g}" for size in sorted(offered))
         raise UsageError(f"{name} is not sold with {gigabytes:g} GB but with {sizes} GB.", "Correct --memory.")
-    return gigabytes, offered[gigabytes]
+    return gigabytes
 
 
 def _check(option: str, value: float) -> None:
@@ -164,17 +154,14 @@ def introduced(name: str, memory: int) -> Machine:
     A name that is not in the table gives the memory without a bandwidth.
     """
     found = naming.matches(re.sub(r"-?\d+ ?gb\b|sxm\d?|hbm\d?e?", "", name.lower()), table())
+    kind: Kind = "apple" if name.startswith("Apple ") else "gpu"
+    rate, note = None, UNKNOWN_NOTE
     if len(found) == 1:
-        kind, variants = next(iter(found.values()))
-        offered = {size * GIB: variant for variant in variants for size in variant.memory}
-        nearest = min(offered, key=lambda size: abs(size - memory))
-        if abs(nearest - memory) < SAME_MEMORY * memory:
-            note = APPLE_NOTE if kind == "apple" else ""
-            rate = offered[nearest].bandwidth * 1e9
-            return Machine(name=name.strip(), memory=memory, usable=_usable(kind, memory), bandwidth=rate, note=note)
-    apple = name.startswith("Apple ")
-    usable = _usable("apple" if apple else "gpu", memory)
-    return Machine(name=name.strip(), memory=memory, usable=usable, note=UNKNOWN_NOTE)
+        known, offered = next(iter(found.values()))
+        nearest = min(offered, key=lambda size: abs(size * GIB - memory))
+        if abs(nearest * GIB - memory) < SAME_MEMORY * memory:
+            kind, rate, note = known, offered[nearest] * 1e9, APPLE_NOTE if known == "apple" else ""
+    return Machine(name=name.strip(), memory=memory, usable=_usable(kind, memory), bandwidth=rate, note=note)
 
 
 def _ask(*command: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 
 from pydantic import Field
@@ -11,7 +12,7 @@ from pydantic import Field
 from swarm.experiments.sizing.shape import LayerShape, ModelShape
 from swarm.kernels.errors import SpecError
 from swarm.kernels.quantizers import base
-from swarm.kernels.spec import FrozenModel, KVSpec, QuantSpec
+from swarm.kernels.spec import FrozenModel, KVSpec, QuantSpec, variants
 
 UNPACKED_BITS = 16
 
@@ -87,8 +88,8 @@ def parse(text: str, *, sink_tokens: int = 0, residual_window: int = 0) -> KVMet
     Raises:
         SpecError: no such method, or it does not take these parameters.
     """
-    number = _number(text)
-    if number is not None:
+    with suppress(ValueError):
+        number = float(text)
         if not 0 < number <= 32:
             raise SpecError(f"{text} is no number of bits per value.", "Give a number between 0 and 32, or a method.")
         return KVMethod(label=f"{number:g} bits/value", flat_bits=number)
@@ -96,13 +97,6 @@ def parse(text: str, *, sink_tokens: int = 0, residual_window: int = 0) -> KVMet
     if kv.overrides or kv.layers is not None:
         raise SpecError(f"{text!r} treats layers differently.", "Plans are for caches that are alike in all layers.")
     return _of(kv, sink_tokens, residual_window)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def both(spec: QuantSpec, *, sink_tokens: int = 0, residual_window: int = 0) -> KVMethod:
@@ -124,18 +118,6 @@ def _of(kv: KVSpec, sink_tokens: int, residual_window: int) -> KVMethod:
     return KVMethod(label=kv.key.label if alone else kv.label, kv=kv)
 
 
-def variants(name: str) -> list[QuantSpec]:
-    """Every choice of bits, group size and axis of a method, its default first."""
-    offered = base.method(name).choices
-    return [
-        QuantSpec(method=name, bits=bits, group_size=group, axis=axis)
-        for bits in offered.bits
-        for group in offered.group_sizes
-        for axis in offered.axes
-        if _allowed(name, bits, group, axis)
-    ]
-
-
 def default(name: str, dims: Iterable[int]) -> QuantSpec:
     """The first choice of a method that fits all head sizes; its plain default when none does."""
     sizes = set(dims)
@@ -145,14 +127,6 @@ def default(name: str, dims: Iterable[int]) -> QuantSpec:
 def _fits(spec: QuantSpec, dim: int) -> bool:
     try:
         _cost(spec, dim)
-    except SpecError:
-        return False
-    return True
-
-
-def _allowed(name: str, bits: int, group: int | None, axis: str) -> bool:
-    try:
-        QuantSpec.model_validate({"method": name, "bits": bits, "group_size": group, "axis": axis})
     except SpecError:
         return False
     return True

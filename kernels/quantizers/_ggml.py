@@ -56,6 +56,41 @@ class GgmlBlock(Quantizer):
         return self.block_bytes * 8 / BLOCK
 
 
+class ExtremeBlock(GgmlBlock):
+    """x ~ d (q - h), d = (the value of largest magnitude, with its sign) / -h and h half of the 2^bits codes."""
+
+    def pack_blocks(self, xp: Namespace, x: Array) -> tuple[Array, ...]:
+        """Scale and codes."""
+        half = 1 << (self.bits - 1)
+        d = _groups.extremes(xp, x) / -half
+        codes = xp.minimum(x * inverse(xp, d) + (half + 0.5), 2 * half - 1).astype(xp.uint8)
+        return half_field(xp, d), *pack_codes(codes, self.bits)
+
+    def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:
+        """Decode: d (q - h)."""
+        codes = unpack_codes(xp, blocks[:, 2:], self.bits).astype(xp.float32)
+        codes -= 1 << (self.bits - 1)
+        return codes * read_half(xp, blocks[:, :2])
+
+
+class MinimumBlock(GgmlBlock):
+    """x ~ min + q d with d = (max - min) / (2^bits - 1)."""
+
+    def pack_blocks(self, xp: Namespace, x: Array) -> tuple[Array, ...]:
+        """Scale, minimum and codes."""
+        low, levels = xp.min(x, axis=0), (1 << self.bits) - 1
+        d = (xp.max(x, axis=0) - low) / levels
+        codes = xp.minimum((x - low) * inverse(xp, d) + 0.5, levels).astype(xp.uint8)
+        return half_field(xp, d), half_field(xp, low), *pack_codes(codes, self.bits)
+
+    def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:
+        """Decode: min + q d."""
+        codes = unpack_codes(xp, blocks[:, 4:], self.bits).astype(xp.float32)
+        codes *= read_half(xp, blocks[:, :2])
+        codes += read_half(xp, blocks[:, 2:4])
+        return codes
+
+
 def half_field(xp: Namespace, x: Array) -> Array:
     """Float32 [n] as the two bytes [2, n] of a float16."""
     return x.astype(xp.float16).view(xp.uint8).reshape(-1, 2).T
@@ -83,16 +118,10 @@ def unpack_nibbles(xp: Namespace, data: Array) -> Array:
     return xp.concatenate([data & 0x0F, data >> 4], axis=-1)
 
 
-def from_minimum(xp: Namespace, x: Array, levels: int) -> tuple[Array, Array, Array]:
-    """Scale (max - min) / levels [n], minimum [n], and codes uint8 [32, n] of columns [32, n]."""
-    low = xp.min(x, axis=0)
-    d = (xp.max(x, axis=0) - low) / levels
-    codes = (x - low) * inverse(xp, d) + 0.5
-    return d, low, xp.minimum(codes, levels).astype(xp.uint8)
-
-
-def pack_five(q: Array) -> tuple[Array, Array]:
-    """Codes uint8 [32, n] below 32 to their fifth bits [4, n] and nibbles [16, n]."""
+def pack_codes(q: Array, n_bits: int) -> tuple[Array, ...]:
+    """Codes uint8 [32, n] of 4 bits to nibbles [16, n]; of 5 bits to their fifth bits [4, n] and nibbles."""
+    if n_bits == 4:
+        return (pack_nibbles(q),)
     high = (q >> 4).reshape(4, 8, q.shape[1])
     fifth = high[:, 0]
     for bit in range(1, 8):
@@ -100,6 +129,8 @@ def pack_five(q: Array) -> tuple[Array, Array]:
     return fifth, pack_nibbles(q)
 
 
-def unpack_five(xp: Namespace, data: Array) -> Array:
-    """The reverse of `pack_five`: bytes [n, 20] to codes [n, 32]."""
+def unpack_codes(xp: Namespace, data: Array, n_bits: int) -> Array:
+    """The reverse of `pack_codes`, by rows: bytes [n, 16 or 20] to codes [n, 32]."""
+    if n_bits == 4:
+        return unpack_nibbles(xp, data)
     return unpack_nibbles(xp, data[:, 4:]) | (bits.unpack(xp, data[:, :4], 1) << 4)

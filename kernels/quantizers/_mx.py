@@ -59,9 +59,9 @@ class Microscaled(Quantizer):
     [B, H, T, D / group_size].
     """
 
-    @abstractmethod
     def scale_table(self) -> np.ndarray:
-        """The values of the 256 scale codes, float32."""
+        """The values of the 256 scale codes, float32: powers of two, unless a format says otherwise."""
+        return e8m0()
 
     @abstractmethod
     def values(self, xp: Namespace, codes: Array) -> Array:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from swarm.kernels import arrays
 from swarm.kernels.arrays import Array, Namespace
 from swarm.kernels.quantizers import _mx
@@ -21,10 +19,6 @@ class Mxfp4(_mx.Microscaled4):
     summary = "4-bit floats under a shared power of two"
     formula = "4 + 8/32 = 4.25"
     choices = Choices(bits=(4,), group_sizes=(32,), scalings=("fixed", "learned"))
-
-    def scale_table(self) -> np.ndarray:
-        """Powers of two."""
-        return _mx.e8m0()
 
     def encode_scales(self, xp: Namespace, peak: Array) -> tuple[Array, Array]:
         """The smallest power of two under which nothing is cut off."""

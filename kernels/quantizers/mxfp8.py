@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from swarm.kernels import arrays
 from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.quantizers import _mx
@@ -21,10 +19,6 @@ class Mxfp8(_mx.Microscaled):
     summary = "8-bit floats under a shared power of two"
     formula = "8 + 8/32 = 8.25"
     choices = Choices(bits=(8,), group_sizes=(32,), scalings=("fixed", "learned"))
-
-    def scale_table(self) -> np.ndarray:
-        """Powers of two."""
-        return _mx.e8m0()
 
     def pack(self, xp: Namespace, x: Array) -> Packed:
         """MLX's own encoder."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from swarm.kernels.arrays import Array, Namespace
 from swarm.kernels.fused.form import PackedForm
-from swarm.kernels.quantizers import _ggml, _groups
+from swarm.kernels.quantizers import _ggml
 from swarm.kernels.quantizers.base import Choices
 
 
-class GgmlQ40(_ggml.GgmlBlock):
+class GgmlQ40(_ggml.ExtremeBlock):
     """x ~ d (q - 8), d = (the value of largest magnitude, with its sign) / -8; 18 bytes: d, then 16 bytes of nibbles.
 
     Byte i holds code i in its low and code i + 16 in its high half.
@@ -20,18 +19,6 @@ class GgmlQ40(_ggml.GgmlBlock):
     formula = "4 + 16/32 = 4.5"
     choices = Choices(bits=(4,), group_sizes=(32,), scalings=("fixed", "learned"))
     block_bytes = 18
-
-    def pack_blocks(self, xp: Namespace, x: Array) -> tuple[Array, Array]:
-        """Scale and nibbles."""
-        d = _groups.extremes(xp, x) / -8
-        codes = xp.minimum(x * _ggml.inverse(xp, d) + 8.5, 15).astype(xp.uint8)
-        return _ggml.half_field(xp, d), _ggml.pack_nibbles(codes)
-
-    def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:
-        """Decode: d (q - 8)."""
-        codes = _ggml.unpack_nibbles(xp, blocks[:, 2:]).astype(xp.float32)
-        codes -= 8
-        return codes * _ggml.read_half(xp, blocks[:, :2])
 
     def form(self) -> PackedForm:
         """The layout above."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from swarm.kernels.arrays import Array, Namespace
 from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers import _ggml
 from swarm.kernels.quantizers.base import Choices
 
 
-class GgmlQ41(_ggml.GgmlBlock):
+class GgmlQ41(_ggml.MinimumBlock):
     """x ~ min + q d with d = (max - min) / 15; 20 bytes: d, min, then 16 bytes of nibbles as in q4_0."""
 
     name = "q4_1"
@@ -17,18 +16,6 @@ class GgmlQ41(_ggml.GgmlBlock):
     formula = "4 + 32/32 = 5"
     choices = Choices(bits=(4,), group_sizes=(32,), scalings=("fixed", "learned"))
     block_bytes = 20
-
-    def pack_blocks(self, xp: Namespace, x: Array) -> tuple[Array, ...]:
-        """Scale, minimum and nibbles."""
-        d, low, codes = _ggml.from_minimum(xp, x, 15)
-        return _ggml.half_field(xp, d), _ggml.half_field(xp, low), _ggml.pack_nibbles(codes)
-
-    def unpack_blocks(self, xp: Namespace, blocks: Array) -> Array:
-        """Decode: min + q d."""
-        codes = _ggml.unpack_nibbles(xp, blocks[:, 4:]).astype(xp.float32)
-        codes *= _ggml.read_half(xp, blocks[:, :2])
-        codes += _ggml.read_half(xp, blocks[:, 2:4])
-        return codes
 
     def form(self) -> PackedForm:
         """The layout above."""

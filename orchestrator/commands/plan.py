@@ -90,12 +90,13 @@ def _methods(shape: ModelShape, wanted: list[str], sinks: int, recent: int) -> l
     from swarm.experiments.sizing import method
     from swarm.kernels import plugins
     from swarm.kernels.quantizers import base
+    from swarm.kernels.spec import variants
 
     known = plugins.names(base.PACKAGE)
     found = {"none": method.parse("none")}
     for text in wanted or base.methods():
         if text in known:
-            specs = method.variants(text) if wanted else [method.default(text, shape.dims)]
+            specs = variants(text) if wanted else (method.default(text, shape.dims),)
             entries = [method.both(spec, sink_tokens=sinks, residual_window=recent) for spec in specs]
         else:
             entries = [method.parse(text, sink_tokens=sinks, residual_window=recent)]

@@ -108,7 +108,7 @@ def test_a_class_of_the_wrong_kind_is_refused(site, python, entry, text, said):
         ("methods", "affine", "from swarm.kernels.quantizers import base\nbase.method('q8_0')"),
         ("protocols", "quality", "from swarm.experiments.protocols import base\nbase.protocol('depth')"),
         ("analysts", "contrast", "from swarm.agents.analysis import base\nbase.analysts()"),
-        ("commands", "plan", "from swarm.orchestrator import cli\nlist(cli._Commands())"),
+        ("commands", "plan", "from swarm.orchestrator import cli\ncli.main(['--help'])"),
     ],
 )
 def test_a_name_that_is_taken_is_refused_by_its_distribution(site, python, group, name, listing):

@@ -10,12 +10,12 @@ from swarm.kernels import contract, plugins
 from swarm.kernels.codec import Codec, Factors
 from swarm.kernels.errors import NonFiniteError, SpecError, UnknownNameError
 from swarm.kernels.quantizers import base
-from swarm.kernels.spec import QuantSpec
+from swarm.kernels.spec import QuantSpec, variants
 
 METHODS = plugins.names(base.PACKAGE)
 
 
-SPECS = [spec for name in METHODS for spec in contract.offered(name)]
+SPECS = [spec for name in METHODS for spec in variants(name)]
 DEFAULTS = [QuantSpec(method=name) for name in METHODS]
 # These estimate inner products without bias and pay with variance: test_theory.py holds them to their own formula.
 SKETCHES = {"qjl", "turboquant_prod"}
