@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from swarm.kernels.attention import StoredView
     from swarm.kernels.side import SideView
 
-MAX_UNPACKED_BYTES = 1 << 29  # of unpacked keys and values on the device, what unpacking needs on the way included
+MAX_UNPACKED_BYTES = 1 << 30  # of unpacked keys and values on the device, what unpacking needs on the way included
 MAX_STEPS_AHEAD = 4  # that the device is given before the first of them is waited for
 MAX_MASK_ELEMENTS = 1 << 28  # of an array that says which columns each query reads
 MAX_SCORES = 1 << 27  # held at a time where MLX has no fused kernel and writes them out

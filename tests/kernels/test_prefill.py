@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from collections import deque
 
 import mlx.core as mx
 import numpy as np
@@ -143,3 +144,22 @@ def test_learned_factors_and_a_subtracted_key_bias_are_put_back(tiny):
         model(tokens[:, :25], cache=caches)
         outputs.append(np.array(model(tokens[:, 25:], cache=caches)))
     assert np.abs(outputs[0] - outputs[1]).max() < 2e-3 * np.abs(outputs[0]).max()
+
+
+def test_the_device_is_given_no_more_than_memory_allows(monkeypatch):
+    """Waits are for what was started before, and only where all of it together would not fit."""
+    cache = PackedKVCache(SPECS["affine"], backend=MlxOperations())
+    rng, waited = np.random.default_rng(0), []
+    wait = mx.eval
+    monkeypatch.setattr(mx, "eval", lambda *arrays: waited.append(arrays) or wait(*arrays))
+    k, v, q = chunk(rng)
+    views = [cache.append(k, v) for _ in range(3)]
+    expected = [np.array(_mlx_operations.attend(view, q, 0.1, "causal")) for view in views]
+    waited.clear()
+    for bound, waits in ((2**30, 0), (2**20, 2)):
+        monkeypatch.setattr(_mlx_unpacked, "_in_flight", deque())
+        monkeypatch.setattr(_mlx_unpacked, "MAX_UNPACKED_BYTES", bound)
+        outputs = [_mlx_unpacked.attend(view, q, 0.1, "causal") for view in views]
+        assert len(waited) >= waits if waits else not waited
+        for out, exact in zip(outputs, expected, strict=True):
+            np.testing.assert_allclose(np.array(out), exact, atol=2e-3)
