@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.experiments.protocols.noop import instruct
+from swarm.experiments.protocols.simulated import instruct
 from swarm.orchestrator.affinity import AffinityQueue
 
 
