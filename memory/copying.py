@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import insert, select
 
 from swarm.memory import database, schema, sqlite
 from swarm.memory.database import Database
@@ -31,17 +31,13 @@ def backup(source: Database, target: str) -> Path:
         copy = database.connect(str(partial), mode="rwc")
         schema.upgrade(copy)
         with source.read() as reader, copy.write() as writer:
-            _copy_rows(reader, writer)
+            for table in metadata.sorted_tables:
+                rows = reader.execution_options(yield_per=_CHUNK).execute(select(table))
+                for chunk in rows.mappings().partitions(_CHUNK):
+                    writer.execute(insert(table), [dict(row) for row in chunk])
         copy.dispose()
         sqlite.backup(partial, path)
     finally:
         for name in (partial.name, f"{partial.name}-wal", f"{partial.name}-shm"):
             partial.with_name(name).unlink(missing_ok=True)
     return path
-
-
-def _copy_rows(reader: Connection, writer: Connection) -> None:
-    for table in metadata.sorted_tables:
-        rows = reader.execution_options(yield_per=_CHUNK).execute(select(table))
-        for chunk in rows.mappings().partitions(_CHUNK):
-            writer.execute(insert(table), [dict(row) for row in chunk])

@@ -15,19 +15,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, select
 
 from swarm.kernels.errors import UnknownNameError
+from swarm.memory import tables as t
 from swarm.memory.errors import StoreError
 from swarm.memory.store import Store
-from swarm.memory.tables import (
-    evidence,
-    findings,
-    predictions,
-    proposal_parents,
-    proposals,
-    reviews,
-    summaries,
-    summary_evidence,
-    trials,
-)
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -64,7 +54,7 @@ def graph(store: Store, campaign_id: int | None = None) -> nx.DiGraph[str]:
         for source, target, relation in _edges(connection):
             if target in made:
                 if source not in made:  # evidence or a reference from another campaign
-                    made.add_node(source, kind=source.split(":")[0], id=_number(source), label=source, campaign=0)
+                    made.add_node(source, kind=source.split(":")[0], id=_order(source)[1], label=source, campaign=0)
                 made.add_edge(source, target, relation=relation)
     if not nx.is_directed_acyclic_graph(made):
         circle = " -> ".join(edge[0] for edge in nx.find_cycle(made)[:6])
@@ -146,28 +136,28 @@ def _nodes(connection: Connection, campaign_id: int | None) -> Iterator[tuple[st
         attributes = {"kind": kind, "id": row.id, "label": label, "campaign": row.campaign_id, **others}
         return f"{kind}:{row.id}{suffix}", attributes
 
-    columns = (trials.c.id, trials.c.campaign_id, trials.c.model, trials.c.configuration, trials.c.state)
-    for row in rows(select(*columns), trials.c.campaign_id):
+    columns = (t.trials.c.id, t.trials.c.campaign_id, t.trials.c.model, t.trials.c.configuration, t.trials.c.state)
+    for row in rows(select(*columns), t.trials.c.campaign_id):
         yield node("trial", row, f"{row.model}: {row.configuration}", state=row.state)
-    for row in rows(select(proposals), proposals.c.campaign_id):
+    for row in rows(select(t.proposals), t.proposals.c.campaign_id):
         yield node("proposal", row, f"{row.proposer}: {row.rationale}".removesuffix(": "))
     revisions = _revisions(connection)
-    for row in rows(select(findings), findings.c.campaign_id):
+    for row in rows(select(t.findings), t.findings.c.campaign_id):
         for revision in sorted(revisions[row.id] | {row.revision}):
             yield node("finding", row, row.statement, f"@{revision}", revision=revision, status=row.status)
-    for row in rows(select(summaries), summaries.c.campaign_id):
+    for row in rows(select(t.summaries), t.summaries.c.campaign_id):
         yield node("summary", row, row.title)
-    reviewed = select(reviews, summaries.c.campaign_id).join(summaries, summaries.c.id == reviews.c.summary_id)
-    for row in rows(reviewed, summaries.c.campaign_id):
+    reviewed = select(t.reviews, t.summaries.c.campaign_id).join(t.summaries)
+    for row in rows(reviewed, t.summaries.c.campaign_id):
         yield node("review", row, f"{row.state} by {row.reviewer}")
 
 
 def _revisions(connection: Connection) -> dict[int, set[int]]:
     """The revisions of every finding that evidence or a proposal refers to."""
     found: dict[int, set[int]] = defaultdict(set)
-    for finding, revision in connection.execute(select(evidence.c.finding_id, evidence.c.since).distinct()):
+    for finding, revision in connection.execute(select(t.evidence.c.finding_id, t.evidence.c.since).distinct()):
         found[finding].add(revision)
-    pairs = select(proposal_parents.c.finding_id, proposal_parents.c.revision).distinct()
+    pairs = select(t.proposal_parents.c.finding_id, t.proposal_parents.c.revision).distinct()
     for finding, revision in connection.execute(pairs):
         found[finding].add(revision)
     return found
@@ -175,26 +165,26 @@ def _revisions(connection: Connection) -> dict[int, set[int]]:
 
 def _edges(connection: Connection) -> Iterator[tuple[str, str, str]]:
     for row in connection.execute(
-        select(proposals.c.id, proposals.c.trial_id).where(proposals.c.trial_id.is_not(None))
+        select(t.proposals.c.id, t.proposals.c.trial_id).where(t.proposals.c.trial_id.is_not(None))
     ):
         yield f"proposal:{row.id}", f"trial:{row.trial_id}", "ran as"
-    for row in connection.execute(select(evidence)):
+    for row in connection.execute(select(t.evidence)):
         yield f"trial:{row.trial_id}", f"finding:{row.finding_id}@{row.since}", "is evidence of"
-    for row in connection.execute(select(proposal_parents)):
+    for row in connection.execute(select(t.proposal_parents)):
         yield f"finding:{row.finding_id}@{row.revision}", f"proposal:{row.proposal_id}", "led to"
-    referred = select(predictions.c.reference_id, proposals.c.id).join(
-        proposals, proposals.c.trial_id == predictions.c.trial_id
+    referred = select(t.predictions.c.reference_id, t.proposals.c.id).join(
+        t.proposals, t.proposals.c.trial_id == t.predictions.c.trial_id
     )
-    for reference, proposal in connection.execute(referred.where(predictions.c.reference_id.is_not(None))):
+    for reference, proposal in connection.execute(referred.where(t.predictions.c.reference_id.is_not(None))):
         yield f"trial:{reference}", f"proposal:{proposal}", "is the measure of"
-    current = {row.id: row.revision for row in connection.execute(select(findings.c.id, findings.c.revision))}
+    current = {row.id: row.revision for row in connection.execute(select(t.findings.c.id, t.findings.c.revision))}
     for finding, revisions in _revisions(connection).items():
         chain = sorted(revisions | {current[finding]})
         for earlier, later in pairwise(chain):
             yield f"finding:{finding}@{earlier}", f"finding:{finding}@{later}", "became"
-    for row in connection.execute(select(summary_evidence)):
+    for row in connection.execute(select(t.summary_evidence)):
         yield f"trial:{row.trial_id}", f"summary:{row.summary_id}", "is cited in"
-    for row in connection.execute(select(reviews.c.id, reviews.c.summary_id)):
+    for row in connection.execute(select(t.reviews.c.id, t.reviews.c.summary_id)):
         yield f"summary:{row.summary_id}", f"review:{row.id}", "was reviewed in"
 
 
@@ -208,10 +198,6 @@ def _order(node: str) -> tuple[str, int, int]:
     kind, _, rest = node.partition(":")
     number, _, revision = rest.partition("@")
     return kind, int(number), int(revision or 0)
-
-
-def _number(node: str) -> int:
-    return _order(node)[1]
 
 
 def _quote(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -122,16 +121,7 @@ def _distributions(flat: list[dict[str, Any]]) -> dict[str, BaseDistribution]:
 
 
 def _attributes(record: TrialRecord) -> dict[str, Any]:
-    prediction = None if record.prediction is None else json.loads(record.prediction.model_dump_json())
-    return {
-        "trial": record.id,
-        "number": record.number,
-        "proposer": record.proposer,
-        "arm": record.arm,
-        "rationale": record.rationale,
-        "outcome": record.outcome,
-        "configuration": record.spec.kv.label,
-        "prediction": prediction,
-        "verdict": record.verdict,
-        **{name: metric.value for name, metric in record.metrics.items()},
-    }
+    told = {"number", "proposer", "arm", "rationale", "outcome", "prediction", "verdict"}
+    metrics = {name: metric.value for name, metric in record.metrics.items()}
+    about = {"trial": record.id, "configuration": record.spec.kv.label}
+    return about | record.model_dump(mode="json", include=told) | metrics

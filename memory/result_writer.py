@@ -53,6 +53,8 @@ _OURS = (
     )
     .with_for_update()
 )
+"""Those of the trials that run under a lease which is good, whoever has it."""
+
 _INSERT_MEASUREMENTS = insert(measurements)
 _INSERT_ARRAYS = insert(arrays)
 
@@ -71,7 +73,9 @@ class ResultWriter:
         with self._database.write() as connection:
             for campaign_id in sorted({lease.campaign_id for lease, _, _ in done}):
                 ledger.lock(connection, campaign_id)
-            ours = _ours(connection, [lease.trial_id for lease, _, _ in done])
+            ours: dict[int, Row[Any]] = {}
+            for portion in portions([lease.trial_id for lease, _, _ in done]):
+                ours.update((row.id, row) for row in connection.execute(_OURS, {"b_trials": portion}))
             completed: list[tuple[Row[Any], Measurement]] = []
             values, costs = [], []
             for (lease, trial, result), place in zip(done, places, strict=True):
@@ -109,14 +113,6 @@ class ResultWriter:
                     known = int(connection.execute(_KNOWN, {"b_digest": digest}).scalar_one())
             self._environments[self._database.losses, digest] = known
         return known
-
-
-def _ours(connection: Connection, ids: Sequence[int]) -> dict[int, Row[Any]]:
-    """The trials among these that run under a lease which is good, whoever has it."""
-    found: dict[int, Row[Any]] = {}
-    for portion in portions(ids):
-        found.update((row.id, row) for row in connection.execute(_OURS, {"b_trials": portion}))
-    return found
 
 
 def _took(result: Measurement | Failure) -> float:

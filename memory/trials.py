@@ -159,7 +159,9 @@ def _chunk(connection: Connection, rows: Sequence[Row[Any]], *, arrays: bool) ->
         parents[by_proposal[row.proposal_id]].append(row.finding_id)
     of_trials = connection.execute(select(tables.predictions).where(tables.predictions.c.trial_id.in_(ids)))
     predictions_of = {row.trial_id: row for row in of_trials}
-    where = _environments(connection, {row.environment_id for row in rows if row.environment_id is not None})
+    places = {row.environment_id for row in rows if row.environment_id is not None}
+    query = select(tables.environments).where(tables.environments.c.id.in_(places))
+    where = {row.id: Environment.model_validate(row.data) for row in connection.execute(query)}
     return [
         read(
             TrialRecord,
@@ -178,8 +180,3 @@ def _chunk(connection: Connection, rows: Sequence[Row[Any]], *, arrays: bool) ->
         )
         for row in rows
     ]
-
-
-def _environments(connection: Connection, ids: set[int]) -> dict[int, Environment]:
-    query = select(tables.environments).where(tables.environments.c.id.in_(ids))
-    return {row.id: Environment.model_validate(row.data) for row in connection.execute(query)}

@@ -161,6 +161,11 @@ def compare(a: ConfigResult, b: ConfigResult, replicates: Iterable[int] | None =
     return statistics.mean([left[window] - right[window] for window in sorted(left.keys() & right.keys())])
 
 
+def residuals(found: Sequence[ConfigResult]) -> list[float]:
+    """Levels less what a straight line over the bits explains of them."""
+    return list(statistics.residuals([result.bits or 0.0 for result in found], [result.level for result in found]))
+
+
 def exponent(curve: Sequence[tuple[Mapping[Window, float], Mapping[Window, float]]]) -> Estimate | None:
     """The exponent of a power law: the mean of one slope per text window.
 

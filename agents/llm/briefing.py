@@ -7,14 +7,13 @@ values of this data and nothing more.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from swarm.agents.analysis.judge import STATUS_ORDER, weight
-from swarm.agents.analysis.results import ConfigResult
-from swarm.agents.analysis.statistics import residuals
+from swarm.agents.analysis.results import ConfigResult, residuals
 from swarm.agents.generation import bandit
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy
@@ -38,16 +37,17 @@ NOTICE = (
 
 def brief(context: ProposalContext, task: Mapping[str, Any], room: int) -> str:
     """The state of the campaign as JSON text of at most about `room` characters; the reader's task is always kept."""
+    rates = bandit.hit_rates(context.history.records, context.settings)
     sections: list[tuple[str, Any]] = [
         ("models", [_model(context, name) for name in context.infos]),
         ("methods", _methods()),
-        ("best", {name: [_row(r) for r in _front(context, name)] for name in context.infos}),
+        ("best", {name: _best(context, name) for name in context.infos}),
         ("findings", _findings(context)),
         ("reviews", _reviews(context)),
-        ("recent", {name: [_row(r) for r in _recent(context, name)] for name in context.infos}),
+        ("recent", {name: _recent(context, name) for name in context.infos}),
         ("importances", {name: importances(context, name) for name in context.infos}),
         ("densities", {name: densities(context, name) for name in context.infos}),
-        ("credit", _credit(context)),
+        ("credit", {name: [rate.hits, rate.trials] for name, rate in rates.items()}),
     ]
     kept: dict[str, Any] = {"task": task}
     text = json.dumps(kept)
@@ -97,16 +97,17 @@ def _row(result: ConfigResult) -> list[Any]:
     return [record.id, result.label, *(float(shown(x)) for x in (result.bits or 0.0, kld, *result.interval))]
 
 
-def _front(context: ProposalContext, model: str) -> Sequence[ConfigResult]:
-    return spread(sorted(context.front(model), key=lambda result: result.bits or 0.0), MAX_ROWS)
+def _best(context: ProposalContext, model: str) -> list[Any]:
+    return [_row(r) for r in spread(sorted(context.front(model), key=lambda result: result.bits or 0.0), MAX_ROWS)]
 
 
 def _cheap_rung(context: ProposalContext, model: str) -> list[ConfigResult]:
     return [result for (name, _), result in context.results.items() if name == model and not result.spec.rung]
 
 
-def _recent(context: ProposalContext, model: str) -> list[ConfigResult]:
-    return sorted(_cheap_rung(context, model), key=lambda result: result.records[0].number)[-MAX_ROWS:]
+def _recent(context: ProposalContext, model: str) -> list[Any]:
+    found = sorted(_cheap_rung(context, model), key=lambda result: result.records[0].number)
+    return [_row(result) for result in found[-MAX_ROWS:]]
 
 
 def _findings(context: ProposalContext) -> list[dict[str, Any]]:
@@ -130,11 +131,6 @@ def _reviews(context: ProposalContext) -> list[dict[str, str]]:
     ]
 
 
-def _credit(context: ProposalContext) -> dict[str, list[int]]:
-    """Per proposer: trials that moved the front, trials."""
-    return {name: [r.hits, r.trials] for name, r in bandit.hit_rates(context.history.records, context.settings).items()}
-
-
 def importances(context: ProposalContext, model: str) -> dict[str, float]:
     """Optuna's importances of the search parameters for ln KLD, beyond the cost in bits; the largest first."""
     # A study of its own: this runs beside the campaign, whose studies are not to be shared between threads.
@@ -150,7 +146,7 @@ def densities(context: ProposalContext, model: str) -> dict[str, dict[str, float
     if len(measured) < MIN_TRIALS:
         return {}
     params = [context.space.params(result.spec) for result in measured]
-    rest = residuals([result.bits or 0.0 for result in measured], [result.level for result in measured])
+    rest = residuals(measured)
     best = set(np.argsort(rest)[: max(2, len(rest) // 4)].tolist())
     found: dict[str, dict[str, float]] = {}
     for name in sorted({key for p in params for key in p}):

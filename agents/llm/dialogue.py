@@ -62,7 +62,7 @@ class Dialogue:
 
     Args:
         client: the endpoint.
-        budget: what pays; None pays nothing and records nothing (`swarm probe`).
+        budget: what pays.
         tools: what may be looked up; None for nothing.
         settings: time, attempts and sizes.
         breaker: shared by all roles.
@@ -70,7 +70,7 @@ class Dialogue:
     """
 
     client: Client
-    budget: CallBudget | None
+    budget: CallBudget
     tools: Tools | None
     settings: LlmSettings
     breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
@@ -168,8 +168,6 @@ class Dialogue:
         """Reserve the most that a call can cost; returns what settles and records it."""
         prompt = question.prompt
         call = AgentCall(role=prompt.role, prompt_hash=prompt.digest, model=self.client.label[:200], outcome="budget")
-        if self.budget is None:
-            return lambda *_: None
         budget = self.budget
         try:
             extra = [question.answer.model_json_schema(), tools]

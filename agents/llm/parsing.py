@@ -35,20 +35,16 @@ def read(text: str, model: type[Answer]) -> Answer:
     """
     complaint = "it holds no JSON object"
     for value in _values(_THOUGHT.sub("", text)):
+        if isinstance(value, list) and len(model.model_fields) == 1:
+            value = {next(iter(model.model_fields)): value}
         try:
-            return model.model_validate(_wrapped(value, model))
+            return model.model_validate(value)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             complaint = f"{'.'.join(map(str, first['loc'])) or 'the object'}: {first['msg']}"
         except SwarmError as error:
             complaint = error.problem
     raise AnswerError(f"the answer cannot be used: {complaint}.", "Answer with JSON of the given schema only.")
-
-
-def _wrapped(value: Any, model: type[BaseModel]) -> Any:
-    if isinstance(value, list) and len(model.model_fields) == 1:
-        return {next(iter(model.model_fields)): value}
-    return value
 
 
 def _values(text: str) -> Iterator[Any]:

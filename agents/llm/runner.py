@@ -8,14 +8,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.briefing import brief
-from swarm.agents.llm.dialogue import Dialogue, Used
+from swarm.agents.llm.dialogue import Dialogue
 from swarm.agents.llm.prompts import prompt
 from swarm.agents.llm.retry import CallError
-from swarm.agents.llm.roles.base import Contribution, Role, author, roles
+from swarm.agents.llm.roles.base import Contribution, roles
 from swarm.agents.llm.telemetry import Telemetry
 from swarm.memory.errors import BudgetError, StoreError
 from swarm.memory.records import Finding, Proposal
@@ -101,7 +100,7 @@ class RoleRunner:
         state = self._states[name]
         if self._over or state.busy or context.number < state.due:
             return False
-        mine = [len(proposals) for (role, _), proposals in self._waiting.items() if role == author(name)]
+        mine = [len(proposals) for (role, _), proposals in self._waiting.items() if role == self._roles[name].author]
         return sum(mine) < MAX_WAITING * len(context.infos)
 
     def _start(self, name: str, context: ProposalContext) -> None:
@@ -117,7 +116,9 @@ class RoleRunner:
         found: Contribution | None = None
         trouble = ""
         try:
-            used = self._ask(self._roles[name], context)
+            role = self._roles[name]
+            text = brief(context, role.task(context), self._dialogue.settings.prompt_chars)
+            used = self._dialogue.ask(prompt(name), text, role.answer, lambda answer: role.use(answer, context))
             found, trouble = used.kept, "; ".join(used.reasons) if used.kept is None else ""
         except (BudgetError, StoreError) as error:
             # A store that went away: the campaign itself will meet it and say so.
@@ -139,10 +140,6 @@ class RoleRunner:
                 self._changed.notify_all()
             if self._telemetry is not None and not self._dialogue.closed.is_set():
                 self._telemetry.turn(name, self._dialogue.breaker.state, None if found is not None else trouble)
-
-    def _ask(self, role: Role[Any], context: ProposalContext) -> Used[Contribution]:
-        text = brief(context, role.task(context), self._dialogue.settings.prompt_chars)
-        return self._dialogue.ask(prompt(role.name), text, role.answer, lambda answer: role.use(answer, context))
 
     def _keep(self, found: Contribution) -> None:
         for proposal in found.proposals:

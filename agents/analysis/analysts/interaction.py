@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from swarm.agents.analysis import results, statistics
@@ -76,7 +76,12 @@ class InteractionAnalyst(Analyst):
             text += f"lowers the KLD on {first} and raises it on {second}."
         else:
             text += f"does more good (or less harm) on {first} than on {second}."
-        used = [pair for pairs, _ in (here, there) for pair in _clearest(pairs)]
+        # With the fewest bits errors are largest, and cost the least to measure again.
+        used = [
+            pair
+            for pairs, _ in (here, there)
+            for pair in sorted(pairs, key=lambda p: (p.a.bits or 0.0, p.a.key))[:MAX_SHOWN]
+        ]
         ids = dict.fromkeys(record.id for pair in used for result in (pair.a, pair.b) for record in result.records)
         key = f"interaction:kld:{_word(factor)}:{_word(low)}:{_word(high)}"
         ratio = results.ratio("ratio of the KLD ratios", difference)
@@ -97,11 +102,6 @@ def effect(pairs: Sequence[ControlledPair]) -> Estimate | None:
     candidates = [statistics.mean(over_pairs), statistics.mean([sum(v) / len(v) for v in by_window.values()])]
     found = [estimate for estimate in candidates if estimate is not None]
     return max(found, key=lambda e: e.width) if len(found) == len(candidates) else None
-
-
-def _clearest(pairs: Sequence[ControlledPair]) -> Iterator[ControlledPair]:
-    """The pairs with the fewest bits: errors are largest there and cost the least to measure again."""
-    yield from sorted(pairs, key=lambda pair: (pair.a.bits or 0.0, pair.a.key))[:MAX_SHOWN]
 
 
 def _word(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import combinations, permutations
 
 from swarm.agents.analysis import results, statistics
@@ -61,7 +61,9 @@ class TransferAnalyst(Analyst):
             ]
             if len(pairs) < MIN_SHARED:
                 continue
-            rho, low, high = statistics.rank_correlation(*(_residuals(side) for side in zip(*pairs, strict=True)))
+            rho, low, high = statistics.rank_correlation(
+                *(results.residuals(side) for side in zip(*pairs, strict=True))
+            )
             if low <= 0 <= high:
                 continue
             alike = "alike" if rho > 0 else "in opposite order"
@@ -94,8 +96,3 @@ def _was_learned(claim: Claim, found: Results) -> bool:
 
 def _is_comparable(result: ConfigResult) -> bool:
     return result.is_quantized and result.spec.layers is None and not result.spec.rung and result.bits is not None
-
-
-def _residuals(found: Sequence[ConfigResult]) -> list[float]:
-    """Levels less what the number of bits explains linearly."""
-    return list(statistics.residuals([result.bits or 0.0 for result in found], [result.level for result in found]))

@@ -52,6 +52,11 @@ class Role(ABC, Generic[Answer]):
     urgency: ClassVar[int] = 0
     """Who is asked first of those that were asked equally often: the highest. A slow LLM gets to few of them."""
 
+    @property
+    def author(self) -> str:
+        """How the role signs."""
+        return f"llm:{self.name}"
+
     @abstractmethod
     def task(self, context: ProposalContext) -> Mapping[str, Any]:
         """What this role is asked now, as data."""
@@ -65,11 +70,6 @@ def roles() -> dict[str, Role[Any]]:
     """One of each role by name."""
     found = plugins.load_all(PACKAGE, Role)  # type: ignore[type-abstract]
     return {name: kind() for name, kind in found.items()}
-
-
-def author(role: str) -> str:
-    """How a role of the LLM signs."""
-    return f"llm:{role}"
 
 
 def collect(items: Sequence[Item], limit: int, noun: str, accept: Callable[[Item], Finding | Proposal]) -> Used[Any]:

@@ -10,17 +10,7 @@ from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
 from swarm.agents.analysis.results import config_key
 from swarm.agents.generation.context import CARRIED, ProposalContext
 from swarm.agents.llm.dialogue import Used
-from swarm.agents.llm.roles.base import (
-    MAX_REASON_CHARS,
-    Contribution,
-    Role,
-    Shape,
-    author,
-    collect,
-    comparable,
-    pair,
-    reason,
-)
+from swarm.agents.llm.roles.base import MAX_REASON_CHARS, Contribution, Role, Shape, collect, comparable, pair, reason
 from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Finding, Prediction, Proposal, TrialRecord
 
@@ -84,7 +74,7 @@ class CrossReferencerRole(Role[Questions]):
             elif question.expectation == "opposite":
                 prediction = Prediction(metric="kld", comparator=">=", threshold=1.0, reference=anchor)
         why = question.because[:MAX_REASON_CHARS]
-        return Proposal(spec=spec, proposer=author(self.name), rationale=why, prediction=prediction)
+        return Proposal(spec=spec, proposer=self.author, rationale=why, prediction=prediction)
 
     def _finding(
         self, question: Question, better: TrialRecord, worse: TrialRecord, context: ProposalContext
@@ -101,4 +91,4 @@ class CrossReferencerRole(Role[Questions]):
             raise SwarmError("the data does not bear it out: the models do not differ beyond the noise.")
         finding = contrast.state(claim, estimate, here, there, context.results)
         text = finding.statement + reason(question.because, context)
-        return finding.model_copy(update={"statement": text, "author": author(self.name)})
+        return finding.model_copy(update={"statement": text, "author": self.author})

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.dialogue import Used
-from swarm.agents.llm.roles.base import MAX_REASON_CHARS, Contribution, Role, Shape, author, collect
+from swarm.agents.llm.roles.base import MAX_REASON_CHARS, Contribution, Role, Shape, collect
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.kernels.spec import KVSpec
@@ -80,7 +80,7 @@ class ProposerRole(Role[Ideas]):
                 raise SwarmError("this experiment has been proposed before.")
             return Proposal(
                 spec=spec,
-                proposer=author(self.name),
+                proposer=self.author,
                 rationale=idea.rationale[:MAX_REASON_CHARS],
                 prediction=registered(idea.prediction, spec, context),
             )

@@ -10,7 +10,7 @@ from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
 from swarm.agents.analysis.results import config_key
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.dialogue import Used
-from swarm.agents.llm.roles.base import Contribution, Role, Shape, author, collect, comparable, pair, reason
+from swarm.agents.llm.roles.base import Contribution, Role, Shape, collect, comparable, pair, reason
 from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Finding
 
@@ -57,6 +57,6 @@ class ScoutRole(Role[Observations]):
                 raise SwarmError("the data does not bear it out: the interval of the ratio includes no effect.")
             labels = [found[place].label for place in claim.needs]
             text = f"On {model} [{labels[0]}] beats [{labels[1]}]." + reason(seen.because, context)
-            return claim.finding(found, text, results.ratio("KLD ratio", estimate), author(self.name))
+            return claim.finding(found, text, results.ratio("KLD ratio", estimate), self.author)
 
         return collect(answer.observations, 2 * MAX_OBSERVATIONS, "observation", finding)
