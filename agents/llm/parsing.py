@@ -35,10 +35,9 @@ def read(text: str, model: type[Answer]) -> Answer:
     """
     complaint = "it holds no JSON object"
     for value in _values(_THOUGHT.sub("", text)):
-        if isinstance(value, list) and len(model.model_fields) == 1:
-            value = {next(iter(model.model_fields)): value}
+        fields = list(model.model_fields)
         try:
-            return model.model_validate(value)
+            return model.model_validate({fields[0]: value} if isinstance(value, list) and len(fields) == 1 else value)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             complaint = f"{'.'.join(map(str, first['loc'])) or 'the object'}: {first['msg']}"

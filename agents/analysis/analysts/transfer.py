@@ -61,9 +61,7 @@ class TransferAnalyst(Analyst):
             ]
             if len(pairs) < MIN_SHARED:
                 continue
-            rho, low, high = statistics.rank_correlation(
-                *(results.residuals(side) for side in zip(*pairs, strict=True))
-            )
+            rho, low, high = statistics.rank_correlation(*map(results.residuals, zip(*pairs, strict=True)))
             if low <= 0 <= high:
                 continue
             alike = "alike" if rho > 0 else "in opposite order"
