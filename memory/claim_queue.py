@@ -96,10 +96,7 @@ class ClaimQueue:
     def claim(self, trial_id: int, owner: str, ttl: float = 120.0) -> Lease | None:
         """Take a trial that waits, or whose lease has expired; None when it is taken or finished.
 
-        Args:
-            trial_id: the trial.
-            owner: who takes it, for people to read.
-            ttl: seconds until the lease expires unless `heartbeat` renews it.
+        `owner` is for people to read; after `ttl` seconds the lease expires unless `heartbeat` renews it.
         """
         _check_ttl(ttl)
         trial = {"b_trial": trial_id}

@@ -141,14 +141,9 @@ def close(
     state: str = "settled",
     unreserved: Sequence[_Entry] = (),
 ) -> None:
-    """Close held reservations with what each of them really cost (0 when it is not in `spent`).
+    """Close held reservations (`rows`) with what each of them cost, by its id; what is not in `spent` cost nothing.
 
-    Args:
-        connection: a running transaction.
-        rows: the reservations.
-        spent: cost by reservation id.
-        state: settled, released or forfeited.
-        unreserved: further entries for the accounts: they are made together.
+    `state` is settled, released or forfeited; `unreserved` are further entries, made together with theirs.
     """
     costs = {row.id: _check(row.kind, spent.get(row.id, 0.0)) for row in rows}
     if rows:

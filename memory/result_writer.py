@@ -96,7 +96,10 @@ class ResultWriter:
             if completed:
                 connection.execute(_COMPLETE, values)
                 _insert_results(connection, completed)
-                front.enter(connection, [(row, *point) for row, result in completed if (point := _point(row, result))])
+                points = zip((row for row, _ in completed), values, strict=True)
+                # Interventions on the logits stand on no front.
+                ranked = [(row, v["b_bits"], v["b_kld"]) for row, v in points if row.logit_gain == 1.0]
+                front.enter(connection, [entry for entry in ranked if None not in entry[1:]])
             ledger.settle_trials(connection, costs)
         return found
 
@@ -167,14 +170,6 @@ def _completed(row: Row[Any], measured: Measurement, environment: int) -> dict[s
         "b_kld": values.get("kld"),
         "b_bits": values.get("bits_per_value"),
     }
-
-
-def _point(row: Row[Any], measured: Measurement) -> tuple[float, float] | None:
-    """Bits and KLD of a trial that may stand on a front; interventions on the logits may not."""
-    values = {metric.name: metric.value for metric in measured.metrics}
-    if row.logit_gain != 1.0 or "kld" not in values or "bits_per_value" not in values:
-        return None
-    return values["bits_per_value"], values["kld"]
 
 
 def _insert_results(connection: Connection, completed: Sequence[tuple[Row[Any], Measurement]]) -> None:

@@ -15,12 +15,11 @@ from swarm.memory.claim_queue import ClaimQueue
 from swarm.memory.database import Database
 from swarm.memory.errors import OlderStoreError, StoreError
 from swarm.memory.events import Events
-from swarm.memory.external_proposals import ExternalProposals
 from swarm.memory.findings import Findings
 from swarm.memory.ledger import Ledger
 from swarm.memory.models import Models
 from swarm.memory.proposal_lock import ProposalLock
-from swarm.memory.proposals import Predictions, Proposals
+from swarm.memory.proposals import ExternalProposals, Predictions, Proposals
 from swarm.memory.records import Lease, Proposal, TrialRecord
 from swarm.memory.result_writer import Done, ResultWriter
 from swarm.memory.summaries import Summaries

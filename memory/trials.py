@@ -53,19 +53,10 @@ class Trials:
         limit: int | None = None,
         arrays: bool = True,
     ) -> list[TrialRecord]:
-        """Trials that pass all filters, by campaign and number.
+        """At most `limit` trials that pass all filters, by campaign and number.
 
-        Args:
-            campaign_id: of one campaign.
-            model: of one model.
-            protocol: of one protocol.
-            state: in one state, or in one of several.
-            after: with a number above this one.
-            upto: with a number up to this one, inclusive.
-            ids: these ones.
-            best: `kld` or `bits_per_value`: completed trials, smallest first, instead of by number.
-            limit: at most so many.
-            arrays: also read the arrays; without them `arrays` is empty.
+        Numbers are above `after` and up to `upto`, inclusive. With `best` (`kld` or `bits_per_value`) they are
+        completed trials, smallest first. Without `arrays` their arrays are left empty.
         """
         equal = {trials.c.campaign_id: campaign_id, trials.c.model: model, trials.c.protocol: protocol}
         query = matching(select(trials), equal)
