@@ -96,7 +96,7 @@ def of_fields(fields: Config, name: str, *, strict: bool = True) -> ModelShape:
         for i, kind in enumerate((kinds or ["full_attention"] * n_layers)[: max(0, n_layers - shared)])
     )
     max_context = trained_window(fields, name)
-    layers, ignored = used_windows(own, family, max_context, listed=bool(fields.get("layer_types")))
+    layers, ignored = _used_windows(own, family, max_context, listed=bool(fields.get("layer_types")))
     return ModelShape(
         name=name,
         family=family,
@@ -224,20 +224,14 @@ def _recurrent(fields: Config, name: str, kind: str) -> LayerShape:
         dim = _heads(fields, name, 0, None).key_dim
         return state_space(conv=1, inner=positive(fields, "num_attention_heads", name) * dim, state=dim)
     inner = optional(fields, "mamba_d_ssm", name)
-    for count, size in (
-        ("mamba_n_heads", "mamba_d_head"),
-        ("mamba_num_heads", "mamba_head_dim"),
-        ("num_heads", "head_dim"),
-    ):
-        if fields.get(count) and isinstance(fields.get(size), int):
-            inner = inner or positive(fields, count, name) * positive(fields, size, name)
-    expand = optional(fields, "mamba_expand", name) or optional(fields, "expand", name) or 2
-    states = ("mamba_d_state", "ssm_state_size", "state_size", "mamba_state_dim")
+    if fields.get("mamba_n_heads") and isinstance(fields.get("mamba_d_head"), int):
+        inner = positive(fields, "mamba_n_heads", name) * positive(fields, "mamba_d_head", name)
+    expand = optional(fields, "mamba_expand", name) or 2
     return state_space(
-        conv=next((n for key in ("mamba_d_conv", "conv_kernel") if (n := optional(fields, key, name))), 4),
+        conv=optional(fields, "mamba_d_conv", name) or 4,
         inner=inner or expand * positive(fields, "hidden_size", name),
-        state=next((n for key in states if (n := optional(fields, key, name))), 16),
-        groups=next((n for key in ("mamba_n_groups", "n_groups") if (n := optional(fields, key, name))), 0),
+        state=optional(fields, "mamba_d_state", name) or 16,
+        groups=optional(fields, "mamba_n_groups", name) or 0,
     )
 
 
@@ -268,26 +262,20 @@ def _heads(fields: Config, name: str, layer: int, window: int | None) -> LayerSh
     )
 
 
-def used_windows(
+def _used_windows(
     layers: tuple[LayerShape, ...], family: str, max_context: int | None, *, listed: bool
 ) -> tuple[tuple[LayerShape, ...], tuple[str, ...]]:
     """The layers with the windows that free memory, and a note where mlx-lm ignores some.
 
     A window as long as the trained context is none. Windows that mlx-lm does not use are not counted on: the plan errs
-    towards more memory.
-
-    Args:
-        layers: as the file describes them.
-        family: the `model_type`.
-        max_context: the trained window, None when unknown.
-        listed: whether the file says layer by layer which have a window.
+    towards more memory. `listed` says whether the file tells layer by layer which have a window.
     """
     real = {layer.window for layer in layers if layer.window is not None and layer.window < (max_context or 1 << 62)}
     used = real if _mlx_lm_uses_windows(family, listed) else set()
     kept = tuple(layer if layer.window in used else layer.model_copy(update={"window": None}) for layer in layers)
     if used == real:
         return kept, ()
-    sizes = " or ".join(str(window) for window in sorted(window for window in real if window))
+    sizes = " or ".join(map(str, sorted(real)))
     note = (
         f"a window of {sizes} tokens is declared, but mlx-lm keeps every token of {family} models: all are counted, "
         "and an engine that uses the window holds less"

@@ -40,6 +40,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
     "moe_intermediate_size": ("expert_ffn_hidden_size", "moe_ffn_hidden_size"),
     "vocab_size": ("padded_vocab_size",),
+    "mamba_n_heads": ("mamba_num_heads",),
+    "mamba_d_head": ("mamba_head_dim",),
+    "mamba_d_state": ("ssm_state_size", "state_size", "mamba_state_dim"),
+    "mamba_d_conv": ("conv_kernel",),
+    "mamba_n_groups": ("n_groups",),
+    "mamba_expand": ("expand",),
 }
 # What is never filled in from defaults: a file that says its context length without them has none.
 NOT_DEFAULTED = frozenset({"rope_scaling", "rope_parameters", "original_max_position_embeddings"})
