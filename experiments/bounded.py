@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from swarm.kernels.errors import ModelError
@@ -32,21 +33,27 @@ def call(function: str, *arguments: Any, what: str) -> Any:
         what: what is being looked at, for the error.
 
     Raises:
-        ModelError: the function raised one, or went beyond the limits.
+        ModelError: the function raised one, went beyond the limits, or failed.
     """
-    command = [sys.executable, "-c", f"from {__name__} import main; main()", function]
+    command = [sys.executable, "-c", f"from {__name__} import main; main()", function, str(MAX_BYTES)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
         done = subprocess.run(
             command, input=json.dumps(arguments), capture_output=True, text=True, env=environment,
             timeout=MAX_SECONDS, check=False,
         )  # fmt: skip
-        kind, answer = json.loads((done.stdout.splitlines() or [""])[-1])
-    except (subprocess.TimeoutExpired, ValueError) as error:
+        exceeded = done.returncode == EXCEEDED_STATUS
+    except subprocess.TimeoutExpired:
+        exceeded = True
+    if exceeded:
         limits = f"{MAX_BYTES >> 30} GiB or {MAX_SECONDS:g} s"
         raise ModelError(
             f"mlx-lm needs more than {limits} to run {what} without weights.", "Give a GGUF file or the weights of it."
-        ) from error
+        )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise ModelError(f"mlx-lm cannot run {what} without weights: {reason}.", "Give the weights of it.")
+    kind, answer = json.loads(done.stdout.splitlines()[-1])
     if kind == "error":
         raise ModelError(*answer)
     return answer
@@ -54,7 +61,7 @@ def call(function: str, *arguments: Any, what: str) -> Any:
 
 def main() -> None:
     """The other process: arguments as JSON from standard input, the answer as JSON."""
-    threading.Thread(target=_watch_memory, daemon=True).start()
+    threading.Thread(target=_watch_memory, args=(int(sys.argv[2]),), daemon=True).start()
     import mlx.core as mx
 
     mx.set_default_device(mx.cpu)
@@ -69,11 +76,18 @@ def main() -> None:
     os._exit(0)  # nothing here is worth the time of an orderly end
 
 
-def _watch_memory() -> None:
-    """End this process as soon as it held more than its limit."""
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    while resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit < MAX_BYTES:
+def _watch_memory(limit: int) -> None:
+    """End this process as soon as it held more bytes than its limit."""
+    while _most_held() < limit:
         time.sleep(CHECK_SECONDS)
     os._exit(EXCEEDED_STATUS)
+
+
+def _most_held() -> int:
+    """The most bytes of memory that this process held."""
+    if sys.platform == "linux":  # where `ru_maxrss` starts at what the parent held
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) << 10
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

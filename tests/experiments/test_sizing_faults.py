@@ -371,3 +371,16 @@ def test_one_model_has_one_plan_by_config_and_by_gguf(architecture):
     assert by_gguf.layers == by_config.layers
     assert by_gguf.max_context == by_config.max_context
     assert by_gguf.shared_layers == by_config.shared_layers
+
+
+def test_what_fails_in_another_process_is_said():
+    with pytest.raises(ModelError, match=r"cannot run tiny without weights: json\.decoder\.JSONDecodeError: Expecting"):
+        bounded.call("json:loads", "{", what="tiny")
+
+
+def test_memory_of_the_caller_does_not_count(monkeypatch):
+    """As it did: a process starts with the peak of the one that started it."""
+    held = bytearray(b"1" * (1 << 20)) * 600
+    monkeypatch.setattr(bounded, "MAX_BYTES", 400 << 20)
+    assert bounded.call("json:loads", "[1]", what="tiny") == [1]
+    assert held
