@@ -122,7 +122,7 @@ def estimated_weights(config: Config, name: str) -> tuple[int, int]:
     """
     fields = complete(config)
     hidden, n_layers = positive(fields, "hidden_size", name), positive(fields, "num_hidden_layers", name)
-    heads = positive(fields, "num_attention_heads", name)
+    heads = optional(fields, "num_attention_heads", name) or 1
     kv_heads = optional(fields, "num_key_value_heads", name) or heads
     head_dim = optional(fields, "head_dim", name) or hidden // heads
     inner = optional(fields, "intermediate_size", name) or 4 * hidden
@@ -131,6 +131,8 @@ def estimated_weights(config: Config, name: str) -> tuple[int, int]:
     routed = optional(fields, "num_experts_per_tok", name) or experts
     attention = 2 * hidden * head_dim * (heads + kv_heads)
     feed_forward = matrices * hidden * (optional(fields, "moe_intermediate_size", name) or inner)
+    if fields.get("model_type") in STATE_SPACE:  # two projections into the inner channels and one out of them
+        attention, feed_forward = 3 * hidden * hidden * (optional(fields, "mamba_expand", name) or 2), 0
     embedding = hidden * (optional(fields, "vocab_size", name) or 0)
     tables = 1 if fields.get("tie_word_embeddings") else 2
     total = n_layers * (attention + experts * feed_forward) + tables * embedding
@@ -156,10 +158,8 @@ def layer_kinds(fields: Config, family: str, n_layers: int) -> list[str] | None:
     if isinstance(listed, Sequence) and listed:
         pattern = [str(kind) for kind in listed]
         found = [pattern[i % len(pattern)] for i in range(n_layers)]
-        known = (
-            FULL | WINDOWED | CACHELESS | (RECURRENT if LINEAR & fields.keys() else RECURRENT - {"linear_attention"})
-        )
-        return found if set(found) <= known else None
+        told = LINEAR & fields.keys() or "linear_attention" not in found
+        return found if told and set(found) <= FULL | WINDOWED | RECURRENT | CACHELESS else None
     if fields.get("attn_layer_period"):
         period, offset = int(fields["attn_layer_period"]), int(fields.get("attn_layer_offset") or 0)
         return ["attention" if i % period == offset else "mamba" for i in range(n_layers)]

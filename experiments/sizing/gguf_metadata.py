@@ -13,6 +13,7 @@ from swarm.experiments.sizing.shape import ModelShape
 
 # Architectures of GGUF whose name is not the model_type of config.json, but for `-` in the place of `_`.
 FAMILIES = {
+    "gptoss": "gpt_oss",  # Ollama's own
     "gemma3": "gemma3_text",
     "gemma3n": "gemma3n_text",
     "gemma4": "gemma4_text",

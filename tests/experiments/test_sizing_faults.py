@@ -124,8 +124,8 @@ def test_gguf_of_kimi_linear():
 @pytest.mark.parametrize(
     ("architecture", "kib"),
     [
-        # 12 layers x 2 x 8 heads x 64 x 2 B where every layer sees everything; every 4th: a quarter.
-        ("olmo2", 6), ("smallthinker", 6), ("exaone4", 6), ("orion", 24), ("mistral3", 24),
+        # 12 layers x 2 x 8 heads x 64 x 2 B where every layer sees everything; every 4th: a quarter; every 2nd: half.
+        ("olmo2", 6), ("smallthinker", 6), ("exaone4", 6), ("gptoss", 12), ("orion", 24), ("mistral3", 24),
     ],
 )  # fmt: skip
 def test_gguf_with_a_window_in_no_list(architecture, kib):
@@ -371,6 +371,13 @@ def test_one_model_has_one_plan_by_config_and_by_gguf(architecture):
     assert by_gguf.layers == by_config.layers
     assert by_gguf.max_context == by_config.max_context
     assert by_gguf.shared_layers == by_config.shared_layers
+
+
+def test_weights_of_a_state_space_model_that_mlx_lm_does_not_build():
+    # Mamba Codestral 7B: 64 layers x 3 x 2 x 4096^2, and two tables of 32768 x 4096.
+    fields = {"model_type": "mamba2", "hidden_size": 4096, "num_hidden_layers": 64, "vocab_size": 32768,
+              "tie_word_embeddings": False}  # fmt: skip
+    assert config.estimated_weights(fields, "mamba")[0] == 64 * 6 * 4096**2 + 2 * 32768 * 4096
 
 
 def test_what_fails_in_another_process_is_said():
