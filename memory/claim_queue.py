@@ -106,8 +106,9 @@ class ClaimQueue:
             if seen is None:
                 return None
         with self._database.write() as connection:
-            if self._database.in_batch:
-                self._lock_campaign_of(connection, trial_id)
+            if self._database.in_batch and connection.dialect.name == "postgresql":
+                of_trial = select(trials.c.campaign_id).where(trials.c.id == trial_id)
+                ledger.lock(connection, connection.execute(of_trial).scalar_one_or_none() or 0)
             return _take(connection, _CLAIMABLE.with_for_update(), trial, owner, ttl)
 
     def claim_next(self, campaign_id: int, owner: str, ttl: float = 120.0) -> Lease | None:
@@ -148,11 +149,6 @@ class ClaimQueue:
         with self._database.write() as connection:
             self._lock(connection, lease.campaign_id)
             connection.execute(_GIVE_BACK, _fence(lease))
-
-    def _lock_campaign_of(self, connection: Connection, trial_id: int) -> None:
-        query = select(trials.c.campaign_id).where(trials.c.id == trial_id)
-        if connection.dialect.name == "postgresql":
-            ledger.lock(connection, connection.execute(query).scalar_one_or_none() or 0)
 
     def _lock(self, connection: Connection, campaign_id: int) -> None:
         # Whoever takes more than one row's lock takes the campaign's first (see `ledger.lock`).

@@ -74,11 +74,9 @@ def trials(store: Store, path: Path, campaign_id: int | None = None) -> int:
         parameters = {} if campaign_id is None else {"campaign": campaign_id}
         found = connection.execution_options(yield_per=_CHUNK).execute(sql(query), parameters)
         columns = list(found.keys())
-        return write(columns, (tuple(map(_column, row)) for row in found), path)
-
-
-def _column(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, dict | list) else plain(value)
+        return write(
+            columns, ([json.dumps(v) if isinstance(v, dict | list) else plain(v) for v in row] for row in found), path
+        )
 
 
 def _records(store: Store, campaign_id: int | None) -> Iterator[Any]:

@@ -128,23 +128,19 @@ def engine(path: Path, *, mode: str) -> Engine:
 
     @event.listens_for(made, "begin")
     def _begin(connection: Connection) -> None:
-        begin(connection, write=bool(connection.get_execution_options().get("swarm_write")))
+        # A writing transaction takes the write lock at once, so that it never has to be undone.
+        immediate = connection.get_execution_options().get("swarm_write")
+        raw: Any = connection.connection.dbapi_connection
+        when_unlocked(lambda: raw.execute("BEGIN IMMEDIATE" if immediate else "BEGIN"))
 
     return made
 
 
-def begin(connection: Connection, *, write: bool) -> None:
-    """Start a transaction; a writing one takes the write lock at once, so that it never has to be undone.
+def when_unlocked(action: Callable[[], object]) -> None:
+    """Do something that needs a lock, again and again until it is free.
 
     SQLite's own busy handler backs off to 100 ms steps and starves whoever waits longest: short random steps are
     fairer between many processes.
-    """
-    raw: Any = connection.connection.dbapi_connection
-    when_unlocked(lambda: raw.execute("BEGIN IMMEDIATE" if write else "BEGIN"))
-
-
-def when_unlocked(action: Callable[[], object]) -> None:
-    """Do something that needs a lock, again and again until it is free.
 
     Raises:
         sqlite3.OperationalError: it was not free within `LOCK_TIMEOUT`, or something else failed.

@@ -68,7 +68,13 @@ class Trials:
             query = query.where(trials.c.number > after)
         if upto is not None:
             query = query.where(trials.c.number <= upto)
-        query = query.order_by(trials.c.campaign_id, trials.c.number) if best is None else _ranked(query, best)
+        if best is None:
+            query = query.order_by(trials.c.campaign_id, trials.c.number)
+        elif best not in ("kld", "bits_per_value"):
+            raise UsageError(f"trials are not ranked by {best!r}.", "Rank by kld or bits_per_value.")
+        else:
+            column = trials.c[best]
+            query = query.where(trials.c.state == "complete", column.is_not(None)).order_by(column, trials.c.id)
         with self._database.read() as connection:
             return _records(connection, query.limit(limit), arrays=arrays)
 
@@ -77,13 +83,6 @@ class Trials:
         query = select(trials.c.state, func.count()).where(trials.c.campaign_id == campaign_id).group_by(trials.c.state)
         with self._database.read() as connection:
             return {row[0]: int(row[1]) for row in connection.execute(query)}
-
-
-def _ranked(query: Select[Any], best: str) -> Select[Any]:
-    if best not in ("kld", "bits_per_value"):
-        raise UsageError(f"trials are not ranked by {best!r}.", "Rank by kld or bits_per_value.")
-    column = trials.c[best]
-    return query.where(trials.c.state == "complete", column.is_not(None)).order_by(column, trials.c.id)
 
 
 def columns(spec: TrialSpec, versions: Mapping[str, int] | None = None) -> dict[str, Any]:

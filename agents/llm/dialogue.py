@@ -136,7 +136,8 @@ class Dialogue:
                 return self._attempt(question, tools)
             except CallError as error:
                 self.breaker.failed(error)
-                wait = error.retry_after if error.retry_after is not None else retry.delay(attempt, self._rng)
+                jitter = self._rng.uniform(0, min(retry.MAX_DELAY, retry.BASE_DELAY * 2**attempt))
+                wait = error.retry_after if error.retry_after is not None else jitter
                 last = attempt == attempts or not error.retry or wait > retry.MAX_DELAY
                 if last or self.closed.wait(wait):
                     raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -127,11 +126,6 @@ class CircuitBreaker:
                 wait = max(wait, min(MAX_COOL_DOWN, COOL_DOWN * 2**self._openings))
                 self._openings += 1
             self._until = max(self._until, self._clock() + wait)
-
-
-def delay(attempt: int, rng: random.Random) -> float:
-    """Seconds before try number `attempt` + 1: uniform up to a doubling bound (full jitter)."""
-    return rng.uniform(0, min(MAX_DELAY, BASE_DELAY * 2**attempt))
 
 
 def retry_after(header: str | None, now: datetime | None = None) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,24 +54,20 @@ class Tools:
 
     def use(self, name: str, arguments: str) -> str:
         """The answer to a tool call as text; mistakes are answers too, so that the model can correct itself."""
-        known: dict[str, Callable[[str], Any]] = {"query": self._query, "search_findings": self._search}
-        if name not in known:
-            return f"error: there is no tool {name!r}; there are {', '.join(known)}."
+        if name not in ("query", "search_findings"):
+            return f"error: there is no tool {name!r}; there are query, search_findings."
+        answer: Any
         try:
-            given = json.loads(arguments)
-            (value,) = given.values()
-            answer = known[name](str(value))
+            (value,) = json.loads(arguments).values()
+            if name == "query":
+                result = self.store.query(str(value), limit=MAX_ROWS, seconds=MAX_SECONDS)
+                answer = {"rows": result.records(), "more": result.truncated}
+            else:
+                found = self.store.findings.search(str(value), self.campaign_id, limit=10)
+                answer = [{"id": f.id, "status": f.finding.status, "statement": f.finding.statement} for f in found]
         except (ValueError, AttributeError, RecursionError) as error:
             return f"error: the arguments cannot be read ({str(error)[:100]})."
         except SwarmError as error:
             return f"error: {error}"
         text = json.dumps(answer, ensure_ascii=False, default=str)
         return text if len(text) <= MAX_CHARS else text[:MAX_CHARS] + " ... (cut)"
-
-    def _query(self, sql: str) -> Any:
-        result = self.store.query(sql, limit=MAX_ROWS, seconds=MAX_SECONDS)
-        return {"rows": result.records(), "more": result.truncated}
-
-    def _search(self, words: str) -> Any:
-        found = self.store.findings.search(words, self.campaign_id, limit=10)
-        return [{"id": f.id, "status": f.finding.status, "statement": f.finding.statement} for f in found]
