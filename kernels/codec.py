@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from swarm.kernels import arrays
 from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.errors import SpecError
+from swarm.kernels.quant_spec import QuantSpec
 from swarm.kernels.quantizers import base
+from swarm.kernels.quantizers.base import Side
 from swarm.kernels.rotation import Rotation
 
-if TYPE_CHECKING:
-    from swarm.kernels.quantizers.base import Side
-    from swarm.kernels.spec import QuantSpec
-
-
-Packer = Callable[["base.Quantizer", "Array"], "Packed"]
+Packer = Callable[[base.Quantizer, Array], Packed]
 
 _TILE = 1 << 17  # values encoded at a time in numpy, so that intermediate arrays stay in the processor's cache
 

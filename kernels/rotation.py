@@ -6,15 +6,11 @@ Sources: 2404.00456 (QuaRot) for Hadamard times signs; 2604.19157 (SAW-INT4) for
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from swarm.kernels import arrays
 from swarm.kernels.arrays import Array, Namespace
-
-if TYPE_CHECKING:
-    from swarm.kernels.values import RotationKind
+from swarm.kernels.values import RotationKind
 
 
 def hadamard(order: int) -> np.ndarray:

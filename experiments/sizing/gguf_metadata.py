@@ -1,4 +1,4 @@
-"""Reads the shape of a model's cache from the metadata of its GGUF file, as llama.cpp's converters write it."""
+"""Reads the metadata of GGUF files, as llama.cpp's converters write it, as the fields of a config.json."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from swarm.experiments.sizing import config
 from swarm.experiments.sizing.fields import optional, positive
-from swarm.experiments.sizing.shape import ModelShape
 
 # Architectures of GGUF whose name is not the model_type of config.json, but for `-` in the place of `_`.
 FAMILIES = {
@@ -65,15 +64,6 @@ KEYS = {
 GATED_DELTA_NETS = frozenset({"qwen3next", "qwen35", "qwen35moe"})
 RECURRENT_PERIOD = 4
 LLAMA4_CHUNK = 8192
-
-
-def read(metadata: Mapping[str, Any], name: str) -> ModelShape:
-    """The shape of the model that the key-value pairs of a GGUF file describe; weights are not counted.
-
-    Raises:
-        ModelError: fields that are needed are missing or make no sense.
-    """
-    return config.of_fields(as_config(metadata, name), name)
 
 
 def as_config(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:

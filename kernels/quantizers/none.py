@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from swarm.kernels import arrays
 from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.fused.form import PackedForm
+from swarm.kernels.quant_spec import QuantSpec
 from swarm.kernels.quantizers.base import Choices, Quantizer
-
-if TYPE_CHECKING:
-    from swarm.kernels.spec import QuantSpec
 
 
 class Unquantized(Quantizer):

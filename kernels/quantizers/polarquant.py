@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from swarm.kernels import arrays, bits, codebooks
 from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.errors import SpecError
+from swarm.kernels.quant_spec import QuantSpec
 from swarm.kernels.quantizers.base import Choices, Quantizer
-
-if TYPE_CHECKING:
-    from swarm.kernels.spec import QuantSpec
 
 LEVELS = 4
 BLOCK = 1 << LEVELS

@@ -24,7 +24,8 @@ def token_bytes(shape: ModelShape) -> float:
 
 def of_gguf(architecture: str, **fields: Any) -> ModelShape:
     named = {f"{architecture}.{key.replace('__', '.')}": value for key, value in fields.items()}
-    return gguf_metadata.read({"general.architecture": architecture, **named}, architecture)
+    fields = gguf_metadata.as_config({"general.architecture": architecture, **named}, architecture)
+    return config.of_fields(fields, architecture)
 
 
 KIMI_LINEAR = {
