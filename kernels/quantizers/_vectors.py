@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from swarm.kernels import bits
 from swarm.kernels.arrays import Array, Namespace
 from swarm.kernels.codebooks import Codebook
 from swarm.kernels.rotation import Linear
@@ -31,6 +32,14 @@ def encode(xp: Namespace, x: Array, codebook: Codebook) -> Array:
     # Cells mirror about 0: m above it is half + m, m below it half - 1 - m, which is the complement of that.
     flip = (x < 0).view(xp.uint8) * (2 * half - 1)
     return (above + half) ^ flip
+
+
+def signs(xp: Namespace, packed: Array) -> Array:
+    """Packed bits uint8 [..., n / 8] as -1 and 1 in float32 [..., n]."""
+    values = bits.unpack(xp, packed, 1).astype(xp.float32)
+    values *= 2
+    values -= 1
+    return values
 
 
 def sketch(rows: int, head_dim: int, seed: int) -> tuple[Linear, Linear]:

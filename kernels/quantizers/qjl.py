@@ -43,10 +43,7 @@ class Qjl(Quantizer):
 
     def unpack(self, xp: Namespace, packed: Packed) -> Array:
         """Decode to m channels: |k| times the signs."""
-        signs = bits.unpack(xp, packed["signs"], 1).astype(xp.float32)
-        signs *= 2
-        signs -= 1
-        return signs * arrays.single(xp, packed["norms"])
+        return _vectors.signs(xp, packed["signs"]) * arrays.single(xp, packed["norms"])
 
     def query(self, q: Array) -> Array:
         """Scaled sketch sqrt(pi / 2) / m S q, [..., m]."""

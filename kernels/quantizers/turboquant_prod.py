@@ -59,9 +59,7 @@ class TurboquantProd(Quantizer):
     def unpack(self, xp: Namespace, packed: Packed) -> Array:
         """Decode to 2 D channels: |x| c[q], and |r| times the signs."""
         norms = packed["norms"]
-        signs = bits.unpack(xp, packed["signs"], 1).astype(xp.float32)
-        signs *= 2
-        signs -= 1
+        signs = _vectors.signs(xp, packed["signs"])
         signs *= arrays.single(xp, norms[..., 1:])
         return xp.concatenate([self._coarse(xp, packed["codes"], norms[..., :1]), signs], axis=-1)
 

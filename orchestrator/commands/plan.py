@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from swarm.experiments.sizing.units import parse_gigabytes, parse_tokens, size, tokens
 from swarm.orchestrator.console import Column, emit_json, listing, rate, say
 from swarm.orchestrator.options import Json
 
@@ -58,7 +59,6 @@ def command(
     `swarm plan --model ./config.json --memory 24 --kv affine --context 128K`
     """
     from swarm.experiments.sizing import models, plan
-    from swarm.experiments.sizing.units import parse_tokens
 
     shape = models.find(model)
     report = plan.make(
@@ -77,12 +77,11 @@ def command(
 
 def _machine(name: str | None, memory: str | None, bandwidth: float | None) -> Machine:
     from swarm.experiments.sizing import machines
-    from swarm.experiments.sizing.units import parse_gigabytes
 
-    size = None if memory is None else parse_gigabytes(memory)
+    gigabytes = None if memory is None else parse_gigabytes(memory)
     if name is not None:
-        return machines.find(name, size, bandwidth)
-    return machines.this(bandwidth) if size is None else machines.of_memory(size, bandwidth)
+        return machines.find(name, gigabytes, bandwidth)
+    return machines.this(bandwidth) if gigabytes is None else machines.of_memory(gigabytes, bandwidth)
 
 
 def _methods(shape: ModelShape, wanted: list[str], sinks: int, recent: int) -> list[KVMethod]:
@@ -105,8 +104,6 @@ def _methods(shape: ModelShape, wanted: list[str], sinks: int, recent: int) -> l
 
 
 def _show(report: Plan) -> None:
-    from swarm.experiments.sizing.units import size, tokens
-
     model, weights = report.model, report.weights
     count = f"{model.parameters / 1e9:.3g}B weights, " if model.parameters else ""
     trained = f", trained to {tokens(model.max_context)} tokens" if model.max_context else ""
@@ -144,8 +141,6 @@ def _show(report: Plan) -> None:
 
 def _size(n_bytes: float) -> str:
     """A size without its space, where a narrow table would break it."""
-    from swarm.experiments.sizing.units import size
-
     return size(n_bytes).replace(" ", "")
 
 
@@ -163,8 +158,6 @@ def _kv(cost: Cost) -> str:
 
 
 def _largest(row: MethodPlan) -> str:
-    from swarm.experiments.sizing.units import tokens
-
     if row.unlimited:
         return "any"
     if row.largest_context is None:
@@ -173,8 +166,6 @@ def _largest(row: MethodPlan) -> str:
 
 
 def _legend(report: Plan) -> None:
-    from swarm.experiments.sizing.units import tokens
-
     costs = [cost for row in report.methods for cost in row.costs]
     if any(cost.fits is False for cost in costs):
         say(f"{TOO_LARGE} does not fit beside the weights")
