@@ -20,13 +20,7 @@ class AgentCalls:
         self._database = database
 
     def add(self, campaign_id: int, call: AgentCall, settle: Mapping[Reservation, float] | None = None) -> int:
-        """Record a call and settle what was reserved for it, in one transaction; returns the call's id.
-
-        Args:
-            campaign_id: whose budget paid.
-            call: the call.
-            settle: reservations and what was really spent of each.
-        """
+        """Record a call and `settle` reservations with what was spent of each, in one transaction; returns its id."""
         names = {name: text.name(getattr(call, name)) for name in ("role", "prompt_hash", "model", "outcome")}
         row = {"campaign_id": campaign_id, **call.model_dump(), **names, "message": text.clean(call.message)}
         with self._database.write() as connection:

@@ -18,12 +18,9 @@ OBJECTIVES = ("kld", "bits_per_value")
 
 
 def export(store: Store, url: str, campaign_id: int | None = None) -> list[str]:
-    """Make one study per model and protocol that has both objectives; returns their names.
+    """Make one study per model and protocol of a campaign (the latest by default); returns their names.
 
-    Args:
-        store: where the trials are.
-        url: an Optuna storage URL such as `sqlite:///optuna.db`.
-        campaign_id: the campaign; the latest by default.
+    `url` is an Optuna storage URL such as `sqlite:///optuna.db`.
 
     Raises:
         UsageError: the target is a store of ours, has a study of that name, or there is nothing to export.

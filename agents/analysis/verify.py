@@ -45,12 +45,8 @@ def recheck(
 ) -> tuple[list[Change], list[FindingRecord]]:
     """The stored findings whose status or effect is not what the trials of now give.
 
-    Claims of an agenda that is not known are left out.
-
-    Args:
-        history: all trials of a campaign with its stored findings; nothing hidden.
-        infos: facts about its models by name.
-        agenda: the agenda that it ran with.
+    The history holds all trials of a campaign with its stored findings. Published claims are left out without the
+    agenda that it ran with.
 
     Returns:
         The changes, and the findings that were not judged because they rest on results of an older version.

@@ -60,13 +60,7 @@ class _Question:
 class Dialogue:
     """Talks to one endpoint on behalf of one campaign. Safe between threads.
 
-    Args:
-        client: the endpoint.
-        budget: what pays.
-        tools: what may be looked up; None for nothing.
-        settings: time, attempts and sizes.
-        breaker: shared by all roles.
-        closed: set when the campaign ends: no wait goes on.
+    Without `tools` nothing may be looked up; once `closed` is set, no wait goes on.
     """
 
     client: Client
@@ -80,11 +74,8 @@ class Dialogue:
     def ask(self, prompt: Prompt, brief: str, answer: type[Answer], use: Callable[[Answer], Used[Kept]]) -> Used[Kept]:
         """Ask until something of the answer can be used; one repair round when nothing of it can be.
 
-        Args:
-            prompt: the role's system prompt.
-            brief: what the role is to know; data, never instructions.
-            answer: the shape.
-            use: keeps what stands up to the data.
+        `brief` is what the role is to know: data, never instructions. `use` keeps of an answer what stands up to the
+        data.
 
         Raises:
             CallError: the endpoint gave no answer.

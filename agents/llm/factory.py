@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 def create(settings: LlmSettings, store: Store, campaign_id: int, *, every: int = 10) -> RoleRunner | None:
     """The LLM roles of a campaign; None without `--llm`. Calls nothing yet; a local server is being started.
 
-    Args:
-        settings: which LLM and how.
-        store: where budget and calls are recorded, and what the tools read.
-        campaign_id: whose budget pays.
-        every: trials between two turns of a role.
+    The campaign's budget pays; its store is what the tools read. Each role is asked once in `every` trials.
 
     Raises:
         UsageError: an endpoint that makes no sense, a missing key, or a price that a limit in USD needs.

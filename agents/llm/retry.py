@@ -68,9 +68,6 @@ class CircuitBreaker:
     """Circuit breaker: closed, open for a growing time after three failures in a row, then half open for one call.
 
     A fatal failure (a refused key, an unknown model) leaves it dead. Safe between threads.
-
-    Args:
-        clock: monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -48,13 +48,7 @@ class RoleState:
 
 
 class RoleRunner:
-    """Runs the roles in daemon threads; everything that it hands over was checked against the data.
-
-    Args:
-        dialogue: how to ask.
-        every: trials between two turns of a role.
-        telemetry: is told how the turns end.
-    """
+    """Asks each role once in `every` trials, in daemon threads; what it hands over was checked against the data."""
 
     def __init__(self, dialogue: Dialogue, every: int = 10, telemetry: Telemetry | None = None) -> None:
         self._dialogue = dialogue

@@ -59,13 +59,7 @@ class Case:
 
 
 class AgendaPlan:
-    """The cases of an agenda on the models of a campaign.
-
-    Args:
-        agenda: the claims.
-        infos: the models.
-        templates: the 16-bit run of each model.
-    """
+    """The cases of an agenda on the models of a campaign; `templates` are the 16-bit runs of the models."""
 
     def __init__(self, agenda: Agenda, infos: Mapping[str, ModelInfo], templates: Mapping[str, TrialSpec]) -> None:
         self.agenda = agenda

@@ -34,14 +34,10 @@ def summarise(
     words: str = "",
     remarks: Sequence[str] = (),
 ) -> Summary:
-    """A markdown summary of the trials and the stored findings of a history.
+    """A markdown summary of the trials and the stored findings of a history, model by model in that order.
 
-    Args:
-        history: trials and findings.
-        models: the models of the campaign, in order.
-        settings: what counts as a useful result.
-        words: sentences of an LLM; left out when they do not pass `checks` any more.
-        remarks: what else people must know about the published claims.
+    `words` are sentences of an LLM, left out when they do not pass `checks` any more; `remarks` what else people must
+    know about the published claims.
     """
     resolver = Resolver(history, settings)
     sections = [

@@ -73,13 +73,9 @@ def roles() -> dict[str, Role[Any]]:
 
 
 def collect(items: Sequence[Item], limit: int, noun: str, accept: Callable[[Item], Finding | Proposal]) -> Used[Any]:
-    """What becomes of the first `limit` items of an answer.
+    """What becomes of the first `limit` items of an answer; each is called `noun` in the reasons.
 
-    Args:
-        items: what the LLM listed.
-        limit: how many are looked at.
-        noun: what an item is called in the reasons.
-        accept: the finding or proposal of an item; a SwarmError or ValidationError says why there is none.
+    `accept` makes the finding or proposal of an item; a SwarmError or ValidationError says why there is none.
     """
     findings: dict[str, Finding] = {}
     proposals: dict[str, Proposal] = {}
