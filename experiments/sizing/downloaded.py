@@ -121,7 +121,7 @@ def hub_snapshot(reference: Reference) -> Path | None:
     files = sorted((folder / "snapshots").glob("*/**/*.gguf"))
     wanted = [file for file in files if reference.tag.lower() in file.name.lower() and not is_projector(file)]
     if wanted:
-        return wanted[0]
+        return wanted[0] if reference.tag else wanted[0].parent  # which asks for one where there are several
     return Path(found).parent if isinstance(found, str) else None
 
 

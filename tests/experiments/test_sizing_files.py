@@ -395,3 +395,7 @@ def test_a_quantization_in_the_local_hub_cache(tmp_path, monkeypatch):
     gguf_file(snapshot / "repo-Q8_0.gguf", **{**PLAIN, "block_count": 5})
     assert len(models.find("hf.co/user/repo-GGUF:Q8_0").layers) == 5
     assert len(models.find("hf.co/user/repo-GGUF:q4_k_m").layers) == 3
+    with pytest.raises(ModelError, match=r"2 models: repo-Q4_K_M\.gguf, repo-Q8_0\.gguf"):
+        models.find("user/repo-GGUF")
+    (snapshot / "repo-Q8_0.gguf").unlink()
+    assert len(models.find("user/repo-GGUF").layers) == 3
