@@ -37,14 +37,12 @@ POLL_SECONDS = 0.1
 
 @dataclass
 class RoleState:
-    """One role's state: the trial number from which it may be asked again, and how it did."""
+    """One role's state: the trial number from which it may be asked again, and how often it was useless in a row."""
 
     due: int = 0
     misses: int = 0
     busy: bool = False
     asked: int = 0
-    useful: int = 0
-    trouble: str = ""
 
 
 class RoleRunner:
@@ -125,8 +123,6 @@ class RoleRunner:
             with self._changed:
                 state.busy = False
                 state.asked += 1
-                state.trouble = trouble
-                state.useful += found is not None
                 state.misses = 0 if found is not None else state.misses + 1
                 state.due = context.number + min(MAX_PAUSE, self._every * 2**state.misses // 2)
                 if found is not None:
@@ -189,15 +185,6 @@ class RoleRunner:
     def hurry(self) -> None:
         """Wait for nothing from now on. May be called in a signal handler."""
         self._hurried = True
-
-    def status(self) -> dict[str, dict[str, int | str]]:
-        """Per role: whether it is being asked, how often it was, how often usefully, and its last trouble."""
-        with self._changed:
-            found: dict[str, dict[str, int | str]] = {
-                name: {"busy": state.busy, "asked": state.asked, "useful": state.useful, "trouble": state.trouble}
-                for name, state in self._states.items()
-            }
-        return found | {"endpoint": {"breaker": self._dialogue.breaker.state}}
 
     def close(self) -> None:
         """Start nothing more, end all waits and drop the connections."""

@@ -172,7 +172,7 @@ def test_closing_a_local_server_ends_its_process() -> None:
 def test_the_llm_is_put_together_from_settings(server, store, new_campaign) -> None:
     runner = factory.create(settings(server.url), store, new_campaign(usd=1.0))
     assert runner is not None
-    assert runner.status()["endpoint"]["breaker"] == "closed"
+    assert (runner.samplers(), runner.findings()) == ({}, ())
     runner.close()
     with pytest.raises(UsageError, match="cannot be kept"):
         factory.create(settings("https://example.org/v1", llm_model="m"), store, new_campaign(usd=1.0))
