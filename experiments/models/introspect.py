@@ -67,7 +67,7 @@ def inspect(model: nn.Module, config: dict[str, Any], name: str, *, bos: bool, d
             "Choose a model with ordinary (grouped-query) attention in all layers.",
         )
     n_kv_heads, head_dim = shapes.pop()
-    attention = [_attention_modules(layer) for layer in model.layers]
+    attention = [dict(layer.named_modules()) for layer in model.layers]  # by path, e.g. `self_attn.k_proj`
     return ModelInfo(
         name=name,
         family=str(config.get("model_type", "")),
@@ -111,11 +111,6 @@ def _trace(model: nn.Module, name: str) -> tuple[list[_Probe], list[tuple[int, f
     finally:
         base.quantized_scaled_dot_product_attention = original
     return probes, queries
-
-
-def _attention_modules(layer: nn.Module) -> dict[str, nn.Module]:
-    """Submodules of a block by their path, e.g. `self_attn.k_proj`."""
-    return dict(layer.named_modules())
 
 
 def _has_qk_norm(modules: dict[str, nn.Module]) -> bool:
