@@ -32,21 +32,15 @@ class KVMethod(FrozenModel):
     kv: KVSpec | None = None
     flat_bits: float = Field(default=UNPACKED_BITS, gt=0, le=32)
 
-    def key(self, dim: int) -> SideCost:
-        """Cost of keys of that size.
+    def cost(self, side: base.Side, dim: int) -> SideCost:
+        """Cost of keys or values of that size.
 
         Raises:
             SpecError: the method does not fit the size.
         """
-        return SideCost(bits=self.flat_bits) if self.kv is None else _cost(self.kv.key, dim)
-
-    def value(self, dim: int) -> SideCost:
-        """Cost of values of that size.
-
-        Raises:
-            SpecError: the method does not fit the size.
-        """
-        return SideCost(bits=self.flat_bits) if self.kv is None else _cost(self.kv.value, dim)
+        if self.kv is None:
+            return SideCost(bits=self.flat_bits)
+        return _cost(self.kv.key if side == "key" else self.kv.value, dim)
 
     def layer_bytes(self, layer: LayerShape, context: int) -> float:
         """Most bytes that a layer holds while a context grows to that many tokens.
@@ -57,8 +51,8 @@ class KVMethod(FrozenModel):
         if not layer.kv_heads:
             return float(layer.state_bytes)
         tokens = layer.tokens(context)
-        key = self._side_bytes(self.key(layer.key_dim), layer.key_dim * layer.kv_heads, tokens)
-        value = self._side_bytes(self.value(layer.value_dim), layer.value_dim * layer.kv_heads, tokens)
+        key = self._side_bytes(self.cost("key", layer.key_dim), layer.key_dim * layer.kv_heads, tokens)
+        value = self._side_bytes(self.cost("value", layer.value_dim), layer.value_dim * layer.kv_heads, tokens)
         return key + value + layer.state_bytes
 
     def _side_bytes(self, cost: SideCost, width: int, tokens: int) -> float:
@@ -146,6 +140,6 @@ def per_token(model: ModelShape, method: KVMethod, *, windows_full: bool) -> flo
     total = 0.0
     for layer, count in model.groups.items():
         if layer.kv_heads and not (windows_full and layer.window is not None):
-            key, value = method.key(layer.key_dim), method.value(layer.value_dim)
+            key, value = method.cost("key", layer.key_dim), method.cost("value", layer.value_dim)
             total += count * layer.kv_heads * (layer.key_dim * key.bits + layer.value_dim * value.bits) / 8
     return total

@@ -178,7 +178,7 @@ def _method(
     model: ModelShape, method: KVMethod, machine: Machine | None, held: Weights, rest: int, contexts: Sequence[int]
 ) -> MethodPlan:
     stored = [
-        (count * layer.kv_heads, layer, method.key(layer.key_dim), method.value(layer.value_dim))
+        (count * layer.kv_heads, layer, method.cost("key", layer.key_dim), method.cost("value", layer.value_dim))
         for layer, count in model.groups.items()
         if layer.kv_heads
     ]

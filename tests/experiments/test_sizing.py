@@ -182,7 +182,7 @@ def test_agrees_with_the_cache_that_users_run(name, window, seed):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_exact_bits(name):
     kv = entry(name, 128)
-    bits = [side.bits for side in (kv.key(128), kv.value(128))]
+    bits = [side.bits for side in (kv.cost("key", 128), kv.cost("value", 128))]
     assert all(1 <= value <= 16 for value in bits)
     model = models.find("llama 3.1 8b")
     row = plan.make(model, [kv]).methods[0]
