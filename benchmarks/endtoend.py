@@ -283,7 +283,8 @@ def page(record: _frame.Results) -> str:
     text += (
         "\nMilliseconds, median of the rounds; the ratio is 16 bit over the path (above 1 is faster than 16 bit) with "
         "its extremes over all pairs of rounds. Caches are filled with random vectors. `roofline` is what weights and "
-        "cache take at the bandwidth of a copy measured in the same run.\n"
+        "cache take at the bandwidth of a copy measured in the same run. Why one sequence decodes slower than over 16 "
+        "bit on a GPU, and where the time goes, is in [Kernels](../kernels.md#decoding-a-whole-model).\n"
     )
     for model in dict.fromkeys(row["model"] for row in results["rows"]):
         text += f"\n## {model}\n"
