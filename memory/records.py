@@ -98,7 +98,10 @@ class Lease(FrozenModel):
 
 
 class Effect(FrozenModel):
-    """A measured effect with its confidence interval."""
+    """A measured effect with its confidence interval.
+
+    In the unit `ratio` no effect is 1, in all others it is 0: the judge reads from it which side an effect lies on.
+    """
 
     name: str
     value: FiniteFloat

@@ -26,7 +26,7 @@ def check(file: Path, name: str, versions: dict[str, int], numbers: dict[str, fl
     """
     records = json.loads(file.read_text()) if file.exists() else {}
     record = records.get(name)
-    command = f"RECORD_GOLDEN=1 pytest {os.environ.get('PYTEST_CURRENT_TEST', '').partition('::')[0]}"
+    command = f"RECORD_GOLDEN=1 uv run pytest -n 0 {os.environ.get('PYTEST_CURRENT_TEST', '').partition('::')[0]}"
     if record is not None and record["versions"] == versions:
         known = record["numbers"]
         changed = [key for key in known.keys() | numbers.keys() if not _same(known.get(key), numbers.get(key), rel)]

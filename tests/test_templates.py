@@ -37,11 +37,11 @@ USES = {
         """,
     ),
     "analyst": (
-        "kv_swarm.analysts", "worst_default", "WorstDefault",
+        "kv_swarm.analysts", "rotated_keys", "RotatedKeys",
         """
         from swarm.agents.analysis.base import analysts
         from swarm.agents.history import History
-        assert analysts()["worst_default"]().analyse(History(()), {}) == []
+        assert analysts()["rotated_keys"]().analyse(History(()), {}) == []
         """,
     ),
     "sampler": (

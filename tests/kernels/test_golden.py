@@ -84,7 +84,7 @@ def test_versions_are_those_of_all_methods_in_use():
 def test_a_record_holds_until_the_version_is_raised(tmp_path, monkeypatch):
     file = tmp_path / "golden.json"
     monkeypatch.delenv("RECORD_GOLDEN", raising=False)
-    with pytest.raises(pytest.fail.Exception, match=r"RECORD_GOLDEN=1 pytest tests/kernels/test_golden\.py"):
+    with pytest.raises(pytest.fail.Exception, match=r"uv run pytest -n 0 tests/kernels/test_golden\.py"):
         golden.check(file, "new", {"new": 1}, {"error": 0.5})
     monkeypatch.setenv("RECORD_GOLDEN", "1")
     golden.check(file, "new", {"new": 1}, {"error": 0.5})

@@ -34,6 +34,9 @@ LINES = [
     ("status", "--json"),
     ("trials", "--json"),
 ]
+NEED_A_MODEL = {"generate", "probe", "reproduce"}
+# A new command is run as it is, until a line above says more.
+LINES += [(name, "--json") for name in PRINTING if name not in NEED_A_MODEL | {line[0] for line in LINES}]
 
 
 @pytest.fixture(scope="module")
