@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import pytest
@@ -277,16 +276,15 @@ def test_rope_factors_that_lengthen_the_trained_window(family, stated, rope, tra
 
 def test_a_model_that_computes_while_it_is_looked_at_has_limits(monkeypatch):
     """DBRX counts its experts' tokens in numpy, which computes the model: 132 billion random weights."""
+    monkeypatch.setattr(bounded, "MAX_BYTES", 1 << 30)
     monkeypatch.setattr(bounded, "MAX_SECONDS", 120.0)
     fields = {
         "model_type": "dbrx", "vocab_size": 100352, "d_model": 6144, "n_layers": 40, "n_heads": 48,
         "attn_config": {"kv_n_heads": 8, "clip_qkv": 8, "rope_theta": 500000},
         "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4},
     }  # fmt: skip
-    before = os.times()
-    with pytest.raises(ModelError, match=r"needs more than 4 GiB or .* to run dbrx without weights"):
+    with pytest.raises(ModelError, match=r"needs more than 1 GiB or .* to run dbrx without weights"):
         built.read(fields, "dbrx")
-    assert os.times().children_user >= before.children_user  # it ran, in a process that is gone
 
 
 HEADS = {"attention__head_count": 16, "attention__head_count_kv": 4}

@@ -49,6 +49,7 @@ def resumed(tmp_path, start, tiny_models, copy):
     return run
 
 
+@pytest.mark.cluster  # two real campaigns
 def test_a_campaign_goes_on_under_other_code_and_runs_nothing_twice(copy, resumed):
     with (copy / "kernels" / "codec.py").open("a") as file:
         file.write("\n# Another remark.\n")
@@ -63,6 +64,7 @@ def test_a_campaign_goes_on_under_other_code_and_runs_nothing_twice(copy, resume
     assert [records[record.number] for record in kept] == kept
 
 
+@pytest.mark.cluster  # two real campaigns
 def test_a_campaign_goes_on_under_a_raised_version_and_keeps_its_results_apart(copy, resumed):
     protocol = copy / "experiments" / "protocols" / "quality.py"
     protocol.write_text(protocol.read_text().replace("    references = (", "    version = 2\n    references = ("))
