@@ -117,12 +117,12 @@ def _settings(work: Work, place: str) -> Any:
 
 
 def _workload(work: Work, chosen: Any) -> Any:
-    from swarm.orchestrator import launching
+    from swarm.orchestrator import workload
     from swarm.orchestrator.rehearsal import MODELS
 
     if not work.sampled:
-        return launching.make_workload(chosen)
-    return launching.Workload(MODELS, {"rehearsal": "six parameters"})
+        return workload.make_workload(chosen)
+    return workload.Workload(MODELS, {"rehearsal": "six parameters"})
 
 
 def in_memory(trials: int, seed: int, patience: float) -> Done:

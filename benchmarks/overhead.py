@@ -69,10 +69,11 @@ def swarm(count: int, seed: int, folder: Path, clock: Clock) -> None:
     from swarm.memory.store import Store
     from swarm.orchestrator import launching, settings
     from swarm.orchestrator.rehearsal import MODELS
+    from swarm.orchestrator.workload import Workload
 
     chosen = settings.load(budget=count, workers=WORKERS, rehearsal="2", seed=seed, store=str(folder / "swarm.db"))
     agents = _six.Sampling(2, {}, seed)
-    workload = launching.Workload(MODELS, {"rehearsal": "six parameters"})
+    workload = Workload(MODELS, {"rehearsal": "six parameters"})
     with (
         Store.open(chosen.store, create=True) as store,
         ExitStack() as workers,

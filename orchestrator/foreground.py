@@ -70,14 +70,14 @@ def prepare(settings: Settings) -> None:
     from swarm.agents.llm import endpoint
     from swarm.experiments.models import registry
     from swarm.kernels import blas
-    from swarm.orchestrator import launching
+    from swarm.orchestrator import workload
 
     hint = endpoint.hint(settings.for_llm())
     if hint:
         note(hint)
     if settings.rehearsal is None:
         blas.use_openblas(1)  # before MLX is imported
-        for name in launching.model_names(settings):
+        for name in workload.model_names(settings):
             with Conversion(name) as progress:
                 registry.ensure(name, progress)
 

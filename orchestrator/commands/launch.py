@@ -57,10 +57,10 @@ def command(
 
 
 def _launch(**flags: Any) -> None:
-    from swarm.orchestrator import foreground, launching, settings
+    from swarm.orchestrator import foreground, launching, settings, workload
 
     chosen = settings.load(**flags)
-    launching.check(chosen)
+    workload.check(chosen)
     with foreground.StopSignals() as signals:
         foreground.prepare(chosen)
         with launching.start(chosen, signals.arm) as campaign:

@@ -194,8 +194,9 @@ class Contributor:
 
     def _strategy(self, source: Source) -> GenerationStrategy:
         """The campaign's agents as they were told what there is; no model has to be on this machine."""
-        from swarm.orchestrator.launching import Workload, make_strategy
+        from swarm.orchestrator.launching import make_strategy
         from swarm.orchestrator.settings import restore
+        from swarm.orchestrator.workload import Workload
 
         campaign = source.campaign
         told = campaign.settings
