@@ -34,6 +34,9 @@ MAX_TOOL_CALLS = 4
 MAX_ARGUMENT_CHARS = 8_000
 """Characters of a tool call's arguments; longer ones count as none."""
 
+MAX_REASON_CHARS = 120
+"""Characters of a server's reason that an error shows."""
+
 MAX_TOKENS = 1_000_000_000
 """What a server may say that one call has cost."""
 
@@ -179,7 +182,7 @@ def _reply(found: Any, seconds: float, endpoint: LlmEndpoint) -> ChatReply:
     """Read a completion whatever the server left out."""
     choices = getattr(found, "choices", None)
     if not choices:
-        raise _not_ours(endpoint, "no choices")
+        raise _not_ours(endpoint, _reason(getattr(found, "model_extra", None)) or "no choices")
     message = getattr(choices[0], "message", None)
     usage = getattr(found, "usage", None)
     content = getattr(message, "content", None)
@@ -216,9 +219,17 @@ def _count(value: object, least: int) -> int | None:
     return min(value, MAX_TOKENS)
 
 
+def _reason(extra: object) -> str:
+    """What a server says went wrong in an answer that it sent as a success; empty when it says nothing."""
+    error = extra.get("error") if isinstance(extra, dict) else None
+    said = error.get("message") if isinstance(error, dict) else error
+    return clean(said, MAX_REASON_CHARS) if isinstance(said, str) else ""
+
+
 def _not_ours(endpoint: LlmEndpoint, reason: object) -> CallError:
+    said = endpoint.without_key(str(reason))[:MAX_REASON_CHARS]
     return CallError(
-        f"{endpoint.url} did not answer like an OpenAI-compatible server ({endpoint.without_key(str(reason))[:120]}).",
+        f"{endpoint.url} did not answer like an OpenAI-compatible server ({said}).",
         "Check the URL; it usually ends in /v1.",
         outcome="garbled",
         retry=True,

@@ -88,6 +88,13 @@ def test_a_key_that_the_server_repeats_is_stored_and_shown_nowhere(server, store
     assert KEY not in f"{caught.value} {calls(store)}"
 
 
+@pytest.mark.parametrize("error", ["still loading", {"message": "still loading", "code": 503}])
+def test_an_error_that_is_sent_as_a_success_shows_its_reason(server, store, converse, error) -> None:
+    server.plan = [lambda handler, body: handler.send_bytes(json.dumps({"error": error}).encode())]
+    with pytest.raises(CallError, match="still loading"):
+        ask(converse(llm_attempts=1))
+
+
 def test_a_key_in_an_answer_is_not_kept(server, store, converse, acts) -> None:
     server.plan = [acts.says(json.dumps({"name": KEY, "size": 3}))]
     assert ask(converse(key=KEY)).kept == Thing(name="[key]", size=3)
