@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from swarm.kernels.values import HALF_MAX
+
 Array = Any  # numpy.ndarray or mlx.core.array
 Namespace = Any  # the module numpy or mlx.core
 Packed = dict[str, Array]
 
-HALF_MAX = 65504.0  # the largest finite float16
 BFLOAT_MAX = 3.4e38  # about the largest finite bfloat16
 
 

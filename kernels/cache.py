@@ -65,6 +65,19 @@ class PackedKVCache:
         self._keep_at: int | None = None  # tokens of the state to keep
         self._kept: tuple[CacheSide, ...] = ()
 
+    def fresh(self) -> Self:
+        """A cache for the same layer with nothing in it."""
+        return type(self)(
+            self.kv,
+            window=self.window,
+            layer=self.layer,
+            seed=self.seed,
+            factors=self.factors,
+            key_bias=self.key_bias,
+            family=self.family,
+            head_dim=self.head_dim,
+        )
+
     def update_and_fetch(self, keys: Array, values: Array) -> tuple[StoredView, StoredView]:
         """Take in the keys and values [B, H, T, D] of new tokens; the returned views are for attention only."""
         view = self.append(keys, values)

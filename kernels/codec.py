@@ -15,6 +15,7 @@ from swarm.kernels.quant_spec import QuantSpec
 from swarm.kernels.quantizers import base
 from swarm.kernels.quantizers.base import Side
 from swarm.kernels.rotation import Rotation
+from swarm.kernels.values import HALF_MAX
 
 Packer = Callable[[base.Quantizer, Array], Packed]
 
@@ -132,7 +133,7 @@ class Codec:
         """
         if not peak <= arrays.largest(xp, x):
             raise self.quantizer.out_of_range(base.NOT_HELD)
-        return peak * self._growth <= min(self.quantizer.largest, base.HALF_MAX)
+        return peak * self._growth <= min(self.quantizer.largest, HALF_MAX)
 
     @cached_property
     def _growth(self) -> float:

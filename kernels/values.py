@@ -10,6 +10,9 @@ Axis = Literal["token", "channel"]
 RotationKind = Literal["none", "hadamard", "random"]
 Scaling = Literal["fixed", "learned"]
 
+HALF_MAX = 65504.0
+"""The largest finite float16, in which most formats hold scales and norms."""
+
 
 class FrozenModel(BaseModel):
     """Base of all value types: immutable, hashable, no unknown fields."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from swarm.agents.llm.endpoint import OPENAI, Dialect, LlmEndpoint
 from swarm.agents.llm.retry import CallError, retry_after
+from swarm.experiments.engines.base import reason_in
 from swarm.memory.text import clean
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ def _reply(found: Any, seconds: float, endpoint: LlmEndpoint) -> ChatReply:
     """Read a completion whatever the server left out."""
     choices = getattr(found, "choices", None)
     if not choices:
-        raise _not_ours(endpoint, _reason(getattr(found, "model_extra", None)) or "no choices")
+        said = reason_in((getattr(found, "model_extra", None) or {}).get("error"))
+        raise _not_ours(endpoint, clean(said, MAX_REASON_CHARS) or "no choices")
     message = getattr(choices[0], "message", None)
     usage = getattr(found, "usage", None)
     content = getattr(message, "content", None)
@@ -217,13 +219,6 @@ def _count(value: object, least: int) -> int | None:
     if not isinstance(value, int) or value < least:
         return None
     return min(value, MAX_TOKENS)
-
-
-def _reason(extra: object) -> str:
-    """What a server says went wrong in an answer that it sent as a success; empty when it says nothing."""
-    error = extra.get("error") if isinstance(extra, dict) else None
-    said = error.get("message") if isinstance(error, dict) else error
-    return clean(said, MAX_REASON_CHARS) if isinstance(said, str) else ""
 
 
 def _not_ours(endpoint: LlmEndpoint, reason: object) -> CallError:

@@ -27,20 +27,7 @@ class ServingError(SwarmError):
 
 def plug_in(model: Any, template: Sequence[PackedKVCache]) -> None:
     """Let an mlx-lm model make caches like these ones whenever somebody asks it for its caches."""
-    model.make_cache = lambda: [_empty(cache) for cache in template]
-
-
-def _empty(cache: PackedKVCache) -> PackedKVCache:
-    """A cache like the given one, with nothing in it."""
-    return type(cache)(
-        cache.kv,
-        window=cache.window,
-        layer=cache.layer,
-        seed=cache.seed,
-        factors=cache.factors,
-        key_bias=cache.key_bias,
-        family=cache.family,
-    )
+    model.make_cache = lambda: [cache.fresh() for cache in template]
 
 
 def prompt_caches(model: Any, size: int = MAX_PROMPT_CACHES) -> Any:

@@ -49,6 +49,13 @@ class Reply:
         )
 
 
+def reason_in(answer: object) -> str:
+    """What a server says went wrong, in one line, from its answer as JSON; empty where it says nothing."""
+    while isinstance(answer, dict):
+        answer = next((answer[key] for key in ("message", "error", "detail") if answer.get(key)), "")
+    return " ".join(str(answer or "").split())
+
+
 class Host(ABC):
     """Where the engine runs: answers plain GET requests on paths beside the OpenAI protocol."""
 

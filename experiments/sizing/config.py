@@ -111,7 +111,7 @@ def of_fields(fields: Config, name: str, *, strict: bool = True) -> ModelShape:
     )
 
 
-def estimated_weights(config: Config, name: str) -> tuple[int, int]:
+def estimated_weights(fields: Config, name: str) -> tuple[int, int]:
     """Weights of a transformer of these sizes, and those that one token reads, where the model cannot be built.
 
     Counted are embeddings, attention and feed-forward matrices (three where the family gates them, else two) with
@@ -120,7 +120,6 @@ def estimated_weights(config: Config, name: str) -> tuple[int, int]:
     Raises:
         ModelError: fields that are needed are missing or make no sense.
     """
-    fields = complete(config)
     hidden, n_layers = positive(fields, "hidden_size", name), positive(fields, "num_hidden_layers", name)
     heads = optional(fields, "num_attention_heads", name) or 1
     kv_heads = optional(fields, "num_key_value_heads", name) or heads

@@ -11,6 +11,7 @@ from typing import Any
 
 from swarm.experiments.sizing import built, config, gguf_metadata
 from swarm.experiments.sizing.downloaded import is_projector
+from swarm.experiments.sizing.fields import complete
 from swarm.experiments.sizing.shape import ModelShape
 from swarm.kernels.errors import ModelError
 
@@ -33,20 +34,21 @@ def read(path: Path) -> ModelShape:
     return of_config(_json(path), path.parent.name or path.stem)
 
 
-def of_config(fields: dict[str, Any], name: str) -> ModelShape:
+def of_config(given: dict[str, Any], name: str) -> ModelShape:
     """The shape of a config.json.
 
     Read from its fields where the family is known here; otherwise off the model that mlx-lm builds from it; otherwise
     as attention over everything in every layer, with a note. Weights are counted by building the model.
     """
+    fields = complete(given)
     try:
-        shape = config.read(fields, name)
+        shape = config.of_fields(fields, name)
     except config.UnknownFamilyError:
         with suppress(ModelError, ImportError):
-            return built.read(fields, name)
-        shape = config.read(fields, name, strict=False)
+            return built.read(given, name)
+        shape = config.of_fields(fields, name, strict=False)
     try:
-        parameters, active = built.count(fields)
+        parameters, active = built.count(given)
     except (ModelError, ImportError):
         parameters, active = config.estimated_weights(fields, name)
         note = "the weights are estimated from the sizes of the layers, as mlx-lm does not know the family"

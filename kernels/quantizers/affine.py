@@ -7,7 +7,8 @@ from typing import Any
 from swarm.kernels import arrays, bits
 from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.fused.form import PackedForm
-from swarm.kernels.quantizers.base import HALF_MAX, Choices, Quantizer
+from swarm.kernels.quantizers.base import Choices, Quantizer
+from swarm.kernels.values import HALF_MAX
 
 _MAX_HALF_BITS = 4  # of codes beside which the rounding of a 16-bit sum does not count
 

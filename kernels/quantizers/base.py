@@ -15,7 +15,7 @@ from pydantic import Field
 
 from swarm.kernels import plugins
 from swarm.kernels.errors import NonFiniteError, SpecError
-from swarm.kernels.values import Axis, FrozenModel, RotationKind, Scaling
+from swarm.kernels.values import HALF_MAX, Axis, FrozenModel, RotationKind, Scaling
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array, Namespace, Packed
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from swarm.kernels.spec import KVSpec, QuantSpec
 
 PACKAGE = "swarm.kernels.quantizers"
-HALF_MAX = 65504.0  # the largest finite float16, in which most formats hold scales and norms
 NOT_HELD = "NaN, Inf or magnitudes beyond the 16-bit type"
 Side = Literal["key", "value"]
 

@@ -16,6 +16,7 @@ from swarm.experiments.engines.base import (
     Engine,
     Host,
     Reply,
+    reason_in,
     recognise,
 )
 from swarm.kernels.errors import SwarmError, UsageError
@@ -278,17 +279,13 @@ def _text(choice: Any) -> bool:
 def _said(body: str) -> str:
     """The reason in a JSON body, else its beginning, in one line."""
     try:
-        found = json.loads(body)
+        said = reason_in(json.loads(body))
     except ValueError:
-        found = body
-    while isinstance(found, dict) and (inner := found.get("error", found.get("message", found.get("detail")))):
-        found = inner
-    return " ".join(str(found).split())[:MAX_REASON_CHARS].rstrip(".")
+        said = ""
+    return (said or " ".join(body.split()))[:MAX_REASON_CHARS].rstrip(".")
 
 
 def _brief(error: BaseException) -> str:
     """What the server said, else what the error says, in one line."""
-    body = getattr(error, "body", None)
-    said = body.get("message", body.get("error")) if isinstance(body, dict) else body
-    text = " ".join(str(said or error).split())
+    text = reason_in(getattr(error, "body", None)) or " ".join(str(error).split())
     return (text[:MAX_REASON_CHARS] or type(error).__name__).rstrip(".")
