@@ -30,11 +30,14 @@ class LayerCache(Protocol):
     layer: int
     family: str
     window: int | None
+    logit_cap: float | None
 
     def mask_columns(self, offset: int) -> int:
         """Old columns that a mask covers when `offset` tokens are stored."""
 
-    def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
+    def attend(
+        self, view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
+    ) -> Array:
         """Attention output [B, Hq, L, D] over the columns of a view of this cache."""
 
 
@@ -189,12 +192,14 @@ def record(callback: Callback) -> Iterator[None]:
         _listeners.reset(token)
 
 
-def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
+def attend(
+    view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
+) -> Array:
     """Attention output [B, Hq, L, D] over the columns of the view, by the cache's back-end."""
     keys, values = view.fresh
     for listener in _listeners.get():
         listener(Recorded(view.cache, view.start, queries, keys, values, scale))
-    return view.cache.attend(view, queries, scale, mask)
+    return view.cache.attend(view, queries, scale, mask, sinks)
 
 
 def install(cache_class: type) -> None:

@@ -57,6 +57,7 @@ class PackedKVCache:
         self.factors = dict(factors or {})
         self.key_bias = key_bias
         self.logit_gain = 1.0
+        self.logit_cap: float | None = None  # logits are cap * tanh(logits / cap) before they are masked
         self.head_dim = head_dim  # of keys and values; known from the first token on if not before
         self.offset = 0
         self.backend = backend or backends.current()
@@ -99,9 +100,11 @@ class PackedKVCache:
         self._keep_state()
         return StoredView(self, key_view, value_view, (keys, values))
 
-    def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
+    def attend(
+        self, view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
+    ) -> Array:
         """Attention output [B, Hq, L, D] over the columns of a view of this cache, by its back-end."""
-        return self.backend.attend(view, queries, scale * self.logit_gain, mask)
+        return self.backend.attend(view, queries, scale * self.logit_gain, mask, sinks)
 
     def _sides(self, key_dim: int, value_dim: int) -> tuple[CacheSide, CacheSide]:
         if self._key is None or self._value is None:

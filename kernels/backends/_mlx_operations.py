@@ -20,8 +20,13 @@ CHUNK_COLUMNS = 4096  # columns unpacked at a time, at most
 MAX_SCORES = 1 << 25  # scores held at a time
 
 
-def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
-    """Attention output [B, Hq, L, D] in the queries' type, accumulated in float32."""
+def attend(
+    view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
+) -> Array:
+    """Attention output [B, Hq, L, D of the values] in the queries' type, accumulated in float32.
+
+    `sinks` [Hq] are learned logits that take part in every softmax without a value.
+    """
     import mlx.core as mx
 
     batch, q_heads, length, dim = queries.shape
@@ -34,11 +39,17 @@ def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | N
     grid = (batch, heads, repeats, length)
     peak = mx.full((batch, heads, repeats * length, 1), MASKED)
     weight = mx.zeros_like(peak)
+    if sinks is not None:
+        learned = mx.repeat(sinks.astype(mx.float32).reshape(heads, repeats), length, axis=1)
+        peak, weight = mx.broadcast_to(learned[..., None], peak.shape), weight + 1
+    cap = view.cache.logit_cap
     sums: dict[str, Array] = {}
     step = max(128, min(CHUNK_COLUMNS, MAX_SCORES // (batch * q_heads * length)))
     for low in range(view.lowest(), view.offset, step):
         columns = low, min(low + step, view.offset)
         scores = _scores(view.key, columns, (plain, framed, known), repeats)
+        if cap is not None:
+            scores = cap * mx.tanh(scores / cap)
         allowed = visible.block((0, length), columns)
         if allowed is not None:
             cells = scores.reshape(*grid, -1)

@@ -7,10 +7,13 @@ the context. The device always has work ahead: what is waited for, where memory 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from swarm.kernels.attention import MASKED
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
@@ -21,16 +24,19 @@ MAX_UNPACKED_BYTES = 1 << 30  # of unpacked keys and values on the device, what 
 MAX_STEPS_AHEAD = 4  # that the device is given before the first of them is waited for
 MAX_MASK_ELEMENTS = 1 << 28  # of an array that says which columns each query reads
 MAX_SCORES = 1 << 27  # held at a time where MLX has no fused kernel and writes them out
-FUSED_HEAD_DIMS = (64, 80, 128)  # that MLX's fused attention takes for several queries, on CUDA and on Metal
+# Of keys and of values alike, that MLX's fused attention takes for several queries, on CUDA and on Metal.
+FUSED_HEAD_DIMS = (64, 80, 128)
 
 Columns = list[tuple[int, int, str, str]]  # runs of columns: first, last + 1, form of the keys, form of the values
 
 
-def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array | None:
-    """Attention output [B, Hq, L, D] in the queries' type, or None where columns do not fit the bounds.
+def attend(
+    view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
+) -> Array | None:
+    """Attention output [B, Hq, L, D of the values] in the queries' type, or None where columns do not fit the bounds.
 
-    None as well for methods that estimate products without decoding vectors of the head's size, for masks that a model
-    made itself over many columns, and on devices of its own for one query, which other paths compute.
+    `sinks` [Hq] are learned logits that take part in every softmax without a value. None as well for methods that
+    estimate products without decoding vectors of the head's size, and for masks that a model made itself.
     """
     import mlx.core as mx
 
@@ -46,16 +52,20 @@ def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | N
         return None
     grouped = queries.reshape(batch, heads, repeats * length, dim)
     framed = view.key.codec.query(grouped).astype(queries.dtype).reshape(batch, heads * repeats, length, dim)
-    fused = dim in FUSED_HEAD_DIMS and queries.dtype != mx.float32 and mx.default_device() == mx.Device(mx.gpu)
+    cap = view.cache.logit_cap
+    fused = cap is None and _fused(view, queries)
     outputs: list[Array] = []
     for first in range(0, heads, together):
         some = slice(first, first + together)
-        q = framed[:, some.start * repeats : some.stop * repeats]
+        q = framed[:, first * repeats : some.stop * repeats]
         # Heads are unpacked one after another, not all at once at the start of the step.
         after = outputs[-1] if outputs else q
         k, v = (_unpacked(side, forms, some, after) for side, forms in zip(sides, _forms(columns), strict=True))
         rows = length if fused else max(1, MAX_SCORES // (batch * q.shape[1] * k.shape[2]))
-        parts = [_attend(q, k, v, scale, seen, (start, min(start + rows, length))) for start in range(0, length, rows)]
+        learned = None if sinks is None else sinks[first * repeats : some.stop * repeats]
+        scoring = _Scoring(scale, cap, learned)
+        edges = [(start, min(start + rows, length)) for start in range(0, length, rows)]
+        parts = [_attend(q, k, v, scoring, seen, edge) for edge in edges]
         outputs.append(parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2))
         _bounded(outputs[-1], (k.nbytes + v.nbytes) * _with_transients(view, queries.dtype.size))
     out = outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=1)
@@ -143,7 +153,25 @@ def _unpacked(side: SideView, forms: list[tuple[int, int, str]], heads: slice, a
     return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2)
 
 
-def _attend(q: Array, k: Array, v: Array, scale: float, seen: Array | str, rows: tuple[int, int]) -> Array:
+def _fused(view: StoredView, queries: Array) -> bool:
+    """Whether MLX computes this attention in one kernel, without writing scores out."""
+    import mlx.core as mx
+
+    dims = [view.key.codec.head_dim, view.value.codec.head_dim]
+    known = dims[0] == dims[1] and dims[0] in FUSED_HEAD_DIMS
+    return known and queries.dtype != mx.float32 and mx.default_device() == mx.Device(mx.gpu)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scoring:
+    """How logits come from products, and the learned sinks [h Hq / H] of the heads at hand."""
+
+    scale: float
+    cap: float | None
+    sinks: Array | None
+
+
+def _attend(q: Array, k: Array, v: Array, scoring: _Scoring, seen: Array | str, rows: tuple[int, int]) -> Array:
     """Attention of some of the queries; in causal order without the columns behind the last of them."""
     import mlx.core as mx
 
@@ -152,4 +180,28 @@ def _attend(q: Array, k: Array, v: Array, scale: float, seen: Array | str, rows:
     hidden = q.shape[2] - stop if named and seen else 0
     mask = (seen or None) if named else seen[start:stop]
     k, v = (x[:, :, : x.shape[2] - hidden] for x in (k, v))
-    return mx.fast.scaled_dot_product_attention(q[:, :, start:stop], k, v, scale=scale, mask=mask)
+    q = q[:, :, start:stop]
+    if scoring.cap is not None:
+        return _capped(q, k, v, scoring, scoring.cap, mask)
+    sinks = None if scoring.sinks is None else scoring.sinks.astype(q.dtype)
+    return mx.fast.scaled_dot_product_attention(q, k, v, scale=scoring.scale, mask=mask, sinks=sinks)
+
+
+def _capped(q: Array, k: Array, v: Array, scoring: _Scoring, cap: float, mask: Array | str | None) -> Array:
+    """Attention whose logits are cap * tanh(logit / cap), in operations: MLX's fused attention has no cap."""
+    import mlx.core as mx
+
+    batch, q_heads, length, _ = q.shape
+    heads, columns = k.shape[1:3]
+    grouped = (batch, heads, q_heads // heads, length)
+    scores = (q * scoring.scale).reshape(*grouped, -1) @ k[:, :, None].swapaxes(-1, -2)
+    scores = cap * mx.tanh(scores.astype(mx.float32) / cap)
+    if isinstance(mask, str):
+        mask = mx.arange(columns)[None] <= mx.arange(columns - length, columns)[:, None]
+    if mask is not None:
+        scores = mx.where(mask, scores, MASKED)
+    if scoring.sinks is not None:
+        learned = scoring.sinks.astype(mx.float32).reshape(1, heads, -1, 1, 1)
+        scores = mx.concatenate([mx.broadcast_to(learned, (*grouped, 1)), scores], axis=-1)
+    shares = mx.softmax(scores, axis=-1)[..., scores.shape[-1] - columns :]
+    return (shares.astype(v.dtype) @ v[:, :, None]).reshape(batch, q_heads, length, -1)

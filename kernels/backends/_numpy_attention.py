@@ -25,7 +25,7 @@ MAX_SCORES = 1 << 20  # scores of one tile of queries and one head group: what s
 class _Tile:
     """A run of queries [B, H, R, l, D] (R query heads share a KV head) and its running softmax."""
 
-    def __init__(self, view: StoredView, queries: np.ndarray, rows: tuple[int, int]) -> None:
+    def __init__(self, view: StoredView, queries: np.ndarray, rows: tuple[int, int], sinks: np.ndarray | None) -> None:
         batch, heads, repeats, length, dim = queries.shape
         self.rows = rows
         self.shape = (batch, heads, repeats, length)
@@ -36,6 +36,9 @@ class _Tile:
         self.positions = np.tile(np.arange(*rows) + view.start, repeats)[:, None]
         self.peak = np.full((batch, heads, repeats * length, 1), MASKED, np.float32)
         self.weight = np.zeros_like(self.peak)
+        if sinks is not None:
+            self.peak[:] = np.repeat(sinks.reshape(heads, repeats), length, axis=1)[..., None]
+            self.weight += 1
         self.sums: dict[str, np.ndarray] = {}
 
     def step(self, scores: np.ndarray, values: list[tuple[str, slice, np.ndarray, np.ndarray | None]]) -> None:
@@ -62,8 +65,10 @@ class _Tile:
         return (total / self.weight).reshape(*self.shape, -1)
 
 
-def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
-    """Attention output [B, Hq, L, D] in the queries' type."""
+def attend(
+    view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
+) -> Array:
+    """Attention output [B, Hq, L, D of the values] in the queries' type; `sinks` [Hq] are learned logits."""
     q = arrays.single(np, arrays.to_numpy(queries))
     batch, q_heads, length, dim = q.shape
     heads = view.fresh[0].shape[1]
@@ -72,7 +77,8 @@ def attend(view: StoredView, queries: Array, scale: float, mask: Array | str | N
     visible = Visibility(view, mask, (heads, repeats))
     size = max(1, MAX_SCORES // (CHUNK_COLUMNS * repeats))
     edges = [(low, min(low + size, length)) for low in range(0, length, size)]
-    tiles = [_Tile(view, grouped[:, :, :, low:high], (low, high)) for low, high in edges]
+    learned = None if sinks is None else arrays.single(np, arrays.to_numpy(sinks))
+    tiles = [_Tile(view, grouped[:, :, :, low:high], (low, high), learned) for low, high in edges]
     for low in range(view.lowest(), view.offset, CHUNK_COLUMNS):
         columns = low, min(low + CHUNK_COLUMNS, view.offset)
         seeing = [tile for tile in tiles if not visible.hidden(tile.rows, columns)]
@@ -89,6 +95,9 @@ def _chunk(view: StoredView, visible: Visibility, columns: tuple[int, int], tile
     plain = view.value.codec.identity
     for tile in tiles:
         scores = _scores(view.key, keys, tile, columns)
+        if view.cache.logit_cap is not None:
+            cap = np.float32(view.cache.logit_cap)
+            scores = cap * np.tanh(scores / cap)
         allowed = visible.block(tile.rows, columns)
         if allowed is not None:
             grid = scores.reshape(*tile.shape, scores.shape[-1])

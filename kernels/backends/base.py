@@ -56,8 +56,12 @@ class Backend(ABC):
         """Fused attention over packed caches, where the back-end has it."""
         return None
 
-    def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
-        """Attention output [B, Hq, L, D] of MLX queries [B, Hq, L, D] over the stored keys and values.
+    def attend(
+        self, view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
+    ) -> Array:
+        """Attention output [B, Hq, L, Dv] of MLX queries [B, Hq, L, Dk] over the stored keys and values.
+
+        `sinks` [Hq] are learned logits, one per query head, that take part in its softmax without a value.
 
         The fused kernels for one query token in a format that they know; MLX's fused attention over an unpacked layer
         for several; MLX operations on chunks of columns for all else.
@@ -65,10 +69,10 @@ class Backend(ABC):
         from swarm.kernels.backends import _mlx_operations, _mlx_unpacked
 
         if queries.shape[2] > 1:
-            out = _mlx_unpacked.attend(view, queries, scale, mask)
+            out = _mlx_unpacked.attend(view, queries, scale, mask, sinks)
         else:
-            out = None if self.fused is None else self.fused.attend(view, queries, scale, mask)
-        return _mlx_operations.attend(view, queries, scale, mask) if out is None else out
+            out = None if self.fused is None else self.fused.attend(view, queries, scale, mask, sinks)
+        return _mlx_operations.attend(view, queries, scale, mask, sinks) if out is None else out
 
 
 def backend(name: str) -> Backend:

@@ -34,8 +34,10 @@ class Cpu(Backend):
         """The cache is numpy's: MLX's CPU operations are several times slower on the same memory."""
         return np
 
-    def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
+    def attend(
+        self, view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
+    ) -> Array:
         """Online softmax over chunks of columns, in numpy."""
         from swarm.kernels.backends import _numpy_attention
 
-        return _numpy_attention.attend(view, queries, scale, mask)
+        return _numpy_attention.attend(view, queries, scale, mask, sinks)

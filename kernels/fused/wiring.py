@@ -38,9 +38,11 @@ class FusedDecode:
         self.device_of = device_of
         self._attentions: dict[tuple[int, int, int], DecodeAttention] = {}
 
-    def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array | None:
+    def attend(
+        self, view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
+    ) -> Array | None:
         """Attention output [B, Hq, 1, D] in the queries' type, or None where the kernels do not take the call."""
-        spans = self._spans(view, queries, mask)
+        spans = None if sinks is not None or view.cache.logit_cap is not None else self._spans(view, queries, mask)
         if spans is None:
             return None
         runs = [_run(view, span) for span in spans]
