@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 _NEEDED = "A model directory has config.json, model*.safetensors and tokenizer.json; download it again."
+_INSTALL = "Install the package that the line above asks for."
 
 
 def load_folder(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -52,6 +53,8 @@ def read_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise WeightsError(f"the weights in {folder} cannot be read: {_first_line(error)}.", _NEEDED) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder} cannot be loaded: {_first_line(error)}.", _NEEDED) from error
+    except SystemExit as error:
+        raise ModelError(f"{folder} cannot be loaded: mlx-lm's code for it gave up.", _INSTALL) from error
 
 
 def read_tokenizer(folder: Path, config: dict[str, Any]) -> TokenizerWrapper:
@@ -78,9 +81,11 @@ def skeleton(config: dict[str, Any]) -> nn.Module:
         module = importlib.import_module(f"mlx_lm.models.{MODEL_REMAPPING.get(kind, kind)}")
     except ImportError as error:
         raise ModelError(f"model type {kind!r} is not supported by mlx-lm.", "Choose another model.") from error
+    except SystemExit as error:  # of mlx-lm's olmo, without a package that it asks for
+        raise ModelError(f"mlx-lm's code for {kind} models gave up.", _INSTALL) from error
     try:
         model: nn.Module = module.Model(module.ModelArgs.from_dict(config))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
         raise ModelError(f"the configuration of this {kind} model is incomplete: {error}.", "Repair it.") from error
     return model
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from swarm.experiments.models import registry
+from swarm.experiments.models import loading, registry
 from swarm.experiments.models.base import WeightsError
 from swarm.kernels.errors import ModelError, UnknownNameError
 
@@ -253,3 +253,12 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_line(tmp_path) -> None:
     for line in lines:
         assert line.startswith("someone/some-model cannot be fetched")
         assert "local directory" in line
+
+
+def test_a_family_whose_code_ends_the_process_is_refused(monkeypatch, capsys) -> None:
+    for module in ("hf_olmo", "mlx_lm.models.olmo"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(ModelError, match="olmo models gave up") as raised:
+        loading.skeleton({"model_type": "olmo"})
+    assert "the line above" in raised.value.remedy
+    assert "ai2-olmo" in capsys.readouterr().out
