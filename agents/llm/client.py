@@ -5,18 +5,17 @@ Servers are not trusted: answers are bounded, and neither prompts nor the key go
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
-from swarm.agents.llm.endpoint import OPENAI, Dialect, LlmEndpoint
-from swarm.agents.llm.retry import CallError, retry_after
-from swarm.experiments.engines.base import reason_in
-from swarm.memory.text import clean
+from swarm.agents.llm import failures, reply
+from swarm.agents.llm.dialect import Dialect, Schema
+from swarm.agents.llm.endpoint import OPENAI, LlmEndpoint
+from swarm.agents.llm.reply import ChatReply
+from swarm.agents.llm.retry import CallError, ContextError
 
 if TYPE_CHECKING:
     import openai
@@ -25,44 +24,8 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 
-RETRIED_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-MAX_ANSWER_CHARS = 200_000
-"""Characters of an answer that are looked at."""
-
-MAX_TOOL_CALLS = 4
-"""Tool calls of one answer that are looked at; the rest is dropped."""
-
-MAX_ARGUMENT_CHARS = 8_000
-"""Characters of a tool call's arguments; longer ones count as none."""
-
-MAX_REASON_CHARS = 120
-"""Characters of a server's reason that an error shows."""
-
-MAX_TOKENS = 1_000_000_000
-"""What a server may say that one call has cost."""
-
 # What reading JSON of any shape can raise.
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """A tool that the model wants to use, with its arguments as it wrote them."""
-
-    identity: str
-    name: str
-    arguments: str
-
-
-@dataclass(frozen=True)
-class ChatReply:
-    """An answer. Token counts are None when the server does not tell."""
-
-    text: str
-    tools: tuple[ToolCall, ...]
-    tokens_in: int | None
-    tokens_out: int | None
-    seconds: float
 
 
 class Client:
@@ -135,41 +98,66 @@ class Client:
         try:
             return [model.id for model in self._openai.models.list().data]
         except openai.OpenAIError as error:
-            raise _explain(error, self.endpoint) from error
+            raise failures.explain(error, self.endpoint) from error
         except _UNREADABLE as error:
-            raise _not_ours(self.endpoint, error) from error
+            raise failures.not_ours(self.endpoint, error) from error
 
     def complete(
         self,
         messages: Sequence[Message],
         *,
-        schema: type[BaseModel] | None = None,
+        schema: Schema | None = None,
         tools: Sequence[dict[str, Any]] = (),
         max_output: int,
         temperature: float | None = None,
     ) -> ChatReply:
         """Ask once; only requests that the server does not understand are sent again, in a simpler dialect.
 
+        `schema` is the JSON schema of the answer.
+
         Raises:
             CallError: no answer, with what it means.
         """
         import openai
 
+        prompt: Any = list(messages)
+        dialect = self.dialect
         while True:
             started = time.monotonic()
-            arguments = self.dialect.arguments(schema, list(tools), max_output, temperature)
+            arguments = dialect.arguments(schema, list(tools), max_output, temperature)
             try:
-                prompt: Any = list(messages)
-                found = self._openai.chat.completions.create(model=self.model, messages=prompt, **arguments)
-                return _reply(found, time.monotonic() - started, self.endpoint)
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                if not self.dialect.degrade(str(error)):
-                    raise _explain(error, self.endpoint) from error
-                continue
+                found = self._openai.chat.completions.with_raw_response.create(
+                    model=self.model, messages=prompt, **arguments
+                )
+                answer = self._read(found.text, time.monotonic() - started)
             except openai.OpenAIError as error:
-                raise _explain(error, self.endpoint) from error
+                explained = failures.explain(error, self.endpoint)
+                refused = isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError)
+                simpler = dialect.simpler(str(error)) if refused and not isinstance(explained, ContextError) else None
+                if simpler is None:
+                    raise explained from error
+                dialect = simpler
+                continue
             except _UNREADABLE as error:
-                raise _not_ours(self.endpoint, error) from error
+                raise failures.not_ours(self.endpoint, error) from error
+            # Only what made the difference is given up for good.
+            self.dialect = dialect
+            return answer
+
+    def _read(self, text: str, seconds: float) -> ChatReply:
+        """The answer in a body that came with status 200.
+
+        Raises:
+            CallError: the body is an error, or no completion.
+            ValueError, RecursionError: it is no JSON.
+        """
+        body = json.loads(text)
+        if not isinstance(body, dict):
+            raise failures.not_ours(self.endpoint, "no object")
+        found = reply.read(body, seconds, self.endpoint.without_key)
+        if found is None or failures.error_in(body) is not None:
+            raise failures.of_body(body, self.endpoint)
+        return found
 
     def close(self) -> None:
         """Drop the connections, so that a call in flight fails, and end a server of ours."""
@@ -177,104 +165,3 @@ class Client:
             self._openai.close()
         if self._server is not None:
             self._server.close()
-
-
-def _reply(found: Any, seconds: float, endpoint: LlmEndpoint) -> ChatReply:
-    """Read a completion whatever the server left out."""
-    choices = getattr(found, "choices", None)
-    if not choices:
-        said = reason_in((getattr(found, "model_extra", None) or {}).get("error"))
-        raise _not_ours(endpoint, clean(said, MAX_REASON_CHARS) or "no choices")
-    message = getattr(choices[0], "message", None)
-    usage = getattr(found, "usage", None)
-    content = getattr(message, "content", None)
-    text = clean(endpoint.without_key(content), MAX_ANSWER_CHARS) if isinstance(content, str) else ""
-    tools = _tools(getattr(message, "tool_calls", None) or (), endpoint)
-    silent = not content and not tools
-    return ChatReply(
-        text=text,
-        tools=tools,
-        # No prompt is of no tokens, and no words are: a zero is a server that does not count.
-        tokens_in=_count(getattr(usage, "prompt_tokens", None), 1),
-        tokens_out=_count(getattr(usage, "completion_tokens", None), 0 if silent else 1),
-        seconds=seconds,
-    )
-
-
-def _tools(calls: Any, endpoint: LlmEndpoint) -> tuple[ToolCall, ...]:
-    """The first tool calls, fit to be answered and to be sent back."""
-    found = []
-    for call in list(calls)[:MAX_TOOL_CALLS]:
-        function = getattr(call, "function", None)
-        if function is not None:
-            parts = (call.id, function.name, function.arguments)
-            identity, name, arguments = (clean(endpoint.without_key(str(part)), MAX_ANSWER_CHARS) for part in parts)
-            found.append(
-                ToolCall(identity[:64], name[:64], arguments if len(arguments) <= MAX_ARGUMENT_CHARS else "{}")
-            )
-    return tuple(found)
-
-
-def _count(value: object, least: int) -> int | None:
-    if not isinstance(value, int) or value < least:
-        return None
-    return min(value, MAX_TOKENS)
-
-
-def _not_ours(endpoint: LlmEndpoint, reason: object) -> CallError:
-    said = endpoint.without_key(str(reason))[:MAX_REASON_CHARS]
-    return CallError(
-        f"{endpoint.url} did not answer like an OpenAI-compatible server ({said}).",
-        "Check the URL; it usually ends in /v1.",
-        outcome="garbled",
-        retry=True,
-        billed=True,
-    )
-
-
-def _explain(error: openai.OpenAIError, endpoint: LlmEndpoint) -> CallError:
-    import openai
-
-    where = endpoint.url
-    if isinstance(error, openai.APITimeoutError):
-        return CallError(f"{where} did not answer in time.", outcome="timeout", retry=True, billed=True)
-    if isinstance(error, openai.APIConnectionError):
-        cause = error.__cause__ or error
-        # Refused before anything was sent: nothing can have been counted.
-        refused = type(cause).__name__ == "ConnectError"
-        return CallError(
-            f"no connection to {where} ({endpoint.without_key(str(cause))[:120]}).",
-            "Is the server running?",
-            outcome="connection",
-            retry=True,
-            billed=not refused,
-        )
-    if isinstance(error, openai.APIResponseValidationError):
-        return _not_ours(endpoint, error)
-    if isinstance(error, openai.APIStatusError):
-        return _of_status(error, endpoint)
-    return CallError(f"{where}: {endpoint.without_key(str(error))[:200]}", outcome="garbled", retry=True, billed=True)
-
-
-def _of_status(error: openai.APIStatusError, endpoint: LlmEndpoint) -> CallError:
-    where, status = endpoint.url, error.status_code
-    problem, remedy, outcome = "", "", f"http_{status}"
-    if 300 <= status < 400:
-        target = clean(endpoint.without_key(error.response.headers.get("location", "elsewhere")), 160)
-        problem = f"{where} redirects to {target} ({status}), where nothing is sent unasked."
-        remedy = "Give --llm the address that answers."
-    elif status in (401, 403):
-        problem, remedy = f"{where} refuses the key ({status}).", "Check the key."
-    elif status == 404:
-        problem = f"{where} knows no such address or model {endpoint.model!r} (404)."
-        remedy = "Check the URL (it usually ends in /v1) and --llm-model."
-    elif "insufficient_quota" in str(error.body):
-        problem, outcome = f"the account at {where} has no credit left.", "quota"
-    if problem:
-        return CallError(problem, remedy, outcome=outcome, fatal=True)
-    return CallError(
-        f"{where} answers {status}: {endpoint.without_key(str(error.message))[:160]}",
-        outcome=outcome,
-        retry=status in RETRIED_STATUSES or status >= 500,
-        retry_after=retry_after(error.response.headers.get("retry-after")),
-    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,10 +18,12 @@ from pydantic import BaseModel
 
 from swarm.agents.llm import parsing, retry
 from swarm.agents.llm.budget import CallBudget
-from swarm.agents.llm.client import ChatReply, Client, Message
+from swarm.agents.llm.client import Client, Message
+from swarm.agents.llm.dialect import Schema, strict_schema
 from swarm.agents.llm.endpoint import LlmSettings
 from swarm.agents.llm.prompts import Prompt
-from swarm.agents.llm.retry import AnswerError, CallError, CircuitBreaker
+from swarm.agents.llm.reply import ChatReply
+from swarm.agents.llm.retry import AnswerError, CallError, CircuitBreaker, ContextError
 from swarm.agents.llm.tools import Tools, declared
 from swarm.memory.errors import BudgetError
 from swarm.memory.records import MAX_TEXT, AgentCall
@@ -32,6 +35,9 @@ Finish = Callable[[str, str], None]
 """Records how an answered call ended: its outcome and a message."""
 
 MAX_TOOL_ROUNDS = 3
+MIN_ROOM = 1_000
+"""Characters that a question's data may have at least, however short a model's context is."""
+
 MAX_ECHO_CHARS = 4_000
 """Characters of a rejected answer that the model is shown again."""
 
@@ -49,7 +55,7 @@ class _Question:
     """What every call of one question has in common, with the messages so far."""
 
     prompt: Prompt
-    answer: type[BaseModel]
+    schema: Schema
     messages: list[Message]
 
     def add(self, role: str, content: str, **fields: Any) -> None:
@@ -70,25 +76,39 @@ class Dialogue:
     breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     closed: threading.Event = field(default_factory=threading.Event)
     _rng: random.Random = field(default_factory=random.Random)
+    _room: int = sys.maxsize
 
-    def ask(self, prompt: Prompt, brief: str, answer: type[Answer], use: Callable[[Answer], Used[Kept]]) -> Used[Kept]:
+    @property
+    def room(self) -> int:
+        """Characters that a question's data may have: as the settings say, less where the model's context is short."""
+        return min(self.settings.prompt_chars, self._room)
+
+    def ask(
+        self,
+        prompt: Prompt,
+        brief: str,
+        answer: type[Answer],
+        use: Callable[[Answer], Used[Kept]],
+        schema: Schema | None = None,
+    ) -> Used[Kept]:
         """Ask until something of the answer can be used; one repair round when nothing of it can be.
 
         `brief` is what the role is to know: data, never instructions. `use` keeps of an answer what stands up to the
-        data.
+        data. `schema` is a narrower one than that of `answer`, for what makes sense at this moment.
 
         Raises:
+            ContextError: the model's context is too short for the question; `room` is smaller now.
             CallError: the endpoint gave no answer.
             BudgetError: the budget does not cover another call.
         """
-        question = _Question(prompt, answer, [])
+        question = _Question(prompt, strict_schema(answer) if schema is None else schema, [])
         question.add("system", prompt.text)
         question.add("user", brief)
         used: Used[Kept] = Used(None, ("no answer",))
         for failed in ("invalid", "invalid_again"):
             reply, finish = self._answer(question)
             try:
-                used = use(parsing.read(reply.text, answer))
+                used = use(_read(reply, answer))
             except AnswerError as error:
                 used = Used(None, (error.problem,))
             except BaseException as error:
@@ -98,7 +118,7 @@ class Dialogue:
             if used.kept is not None:
                 break
             question.add("assistant", reply.text[:MAX_ECHO_CHARS] or "(nothing)")
-            question.add("user", _complaint(used.reasons, answer))
+            question.add("user", _complaint(used.reasons, question.schema))
         return used
 
     def _answer(self, question: _Question) -> tuple[ChatReply, Finish]:
@@ -125,6 +145,11 @@ class Dialogue:
             self.breaker.enter()
             try:
                 return self._attempt(question, tools)
+            except ContextError:
+                # It answered, and the next question may be shorter.
+                self.breaker.succeeded()
+                self._room = max(MIN_ROOM, self.room // 2)
+                raise
             except CallError as error:
                 self.breaker.failed(error)
                 jitter = self._rng.uniform(0, min(retry.MAX_DELAY, retry.BASE_DELAY * 2**attempt))
@@ -140,7 +165,7 @@ class Dialogue:
         try:
             reply = self.client.complete(
                 question.messages,
-                schema=question.answer,
+                schema=question.schema,
                 tools=tools,
                 max_output=self.settings.output_tokens,
                 temperature=self.settings.llm_temperature,
@@ -162,7 +187,7 @@ class Dialogue:
         call = AgentCall(role=prompt.role, prompt_hash=prompt.digest, model=self.client.label[:200], outcome="budget")
         budget = self.budget
         try:
-            extra = [question.answer.model_json_schema(), tools]
+            extra = [question.schema, tools]
             hold = budget.reserve(prompt.role, question.messages, extra, self.settings.output_tokens)
         except BudgetError as error:
             refused = call.model_copy(update={"message": error.problem[:MAX_TEXT]})
@@ -191,9 +216,13 @@ class Dialogue:
         self.client.close()
 
 
-def _complaint(reasons: tuple[str, ...], answer: type[BaseModel]) -> str:
-    schema = json.dumps(answer.model_json_schema(), ensure_ascii=False)
+def _read(reply: ChatReply, answer: type[Answer]) -> Answer:
+    """The answer in the text of a reply; where there is no text, in its thoughts."""
+    return parsing.read(reply.text or reply.thoughts, answer)
+
+
+def _complaint(reasons: tuple[str, ...], schema: Schema) -> str:
     return (
         f"Nothing of that can be used: {'; '.join(reasons)[:1_500]}\n"
-        f"Answer once more, with JSON of this schema and nothing else:\n{schema}"
+        f"Answer once more, with JSON of this schema and nothing else:\n{json.dumps(schema, ensure_ascii=False)}"
     )

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from swarm.agents.llm.retry import AnswerError
+from swarm.agents.llm.thoughts import without_thoughts
 from swarm.kernels.errors import SwarmError
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
-_THOUGHT = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"```(?:json|JSON)?\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _OPENING = re.compile(r"[{[]")
 _TOKEN = re.compile(r'[][{}]|"(?:[^"\\]|\\.)*\\?(?P<end>"?)', re.DOTALL)
@@ -28,13 +28,15 @@ MAX_CUTS = 60
 def read(text: str, model: type[Answer]) -> Answer:
     """The first JSON object or list in a text that has the shape asked for.
 
-    A list where an object with a single list field was asked for is taken as that field.
+    A list where an object with a single list field was asked for is taken as that field. What a model marks as its
+    thoughts is no answer.
 
     Raises:
         AnswerError: there is none, with the first complaint.
     """
     complaint = "it holds no JSON object"
-    for value in _values(_THOUGHT.sub("", text)):
+    whole = _decoded(text)  # marks inside an answer's own words close no thought
+    for value in _values(text if isinstance(whole, dict | list) else without_thoughts(text)):
         fields = list(model.model_fields)
         try:
             return model.model_validate({fields[0]: value} if isinstance(value, list) and len(fields) == 1 else value)

@@ -56,6 +56,13 @@ class CallError(SwarmError):
         self.billed = billed
 
 
+class ContextError(CallError):
+    """The prompt is longer than the model's context: a shorter one may be answered."""
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy, outcome="context")
+
+
 class BreakerOpenError(CallError):
     """No call is made: the endpoint failed too often and is left alone for a while."""
 

@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.briefing import brief
-from swarm.agents.llm.dialogue import Dialogue
+from swarm.agents.llm.dialogue import Dialogue, Used
 from swarm.agents.llm.prompts import prompt
-from swarm.agents.llm.retry import CallError
-from swarm.agents.llm.roles.base import Contribution, roles
+from swarm.agents.llm.retry import CallError, ContextError
+from swarm.agents.llm.roles.base import Contribution, Role, roles
 from swarm.agents.llm.telemetry import Telemetry
 from swarm.memory.errors import BudgetError, StoreError
 from swarm.memory.records import Finding, Proposal
@@ -108,9 +109,7 @@ class RoleRunner:
         found: Contribution | None = None
         trouble = ""
         try:
-            role = self._roles[name]
-            text = brief(context, role.task(context), self._dialogue.settings.prompt_chars)
-            used = self._dialogue.ask(prompt(name), text, role.answer, lambda answer: role.use(answer, context))
+            used = self._ask(self._roles[name], context)
             found, trouble = used.kept, "; ".join(used.reasons) if used.kept is None else ""
         except (BudgetError, StoreError) as error:
             # A store that went away: the campaign itself will meet it and say so.
@@ -130,6 +129,19 @@ class RoleRunner:
                 self._changed.notify_all()
             if self._telemetry is not None and not self._dialogue.closed.is_set():
                 self._telemetry.turn(name, self._dialogue.breaker.state, None if found is not None else trouble)
+
+    def _ask(self, role: Role[Any], context: ProposalContext) -> Used[Contribution]:
+        """A role's answer; where the model's context is too short for the question, to a shorter one."""
+        while True:
+            room = self._dialogue.room
+            text = brief(context, role.task(context), room)
+            try:
+                return self._dialogue.ask(
+                    prompt(role.name), text, role.answer, lambda answer: role.use(answer, context)
+                )
+            except ContextError:
+                if self._dialogue.room == room:
+                    raise
 
     def _keep(self, found: Contribution) -> None:
         for proposal in found.proposals:

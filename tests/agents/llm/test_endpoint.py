@@ -10,15 +10,8 @@ import pytest
 from swarm.agents.llm import factory
 from swarm.agents.llm.budget import FREE, Price, price
 from swarm.agents.llm.client import Client
-from swarm.agents.llm.endpoint import (
-    Dialect,
-    LlmEndpoint,
-    LlmSettings,
-    endpoint,
-    hint,
-    local_model,
-    strict_schema,
-)
+from swarm.agents.llm.dialect import Dialect, strict_schema
+from swarm.agents.llm.endpoint import LlmEndpoint, LlmSettings, endpoint, hint, local_model
 from swarm.agents.llm.prompts import prompt
 from swarm.agents.llm.retry import CallError
 from swarm.agents.llm.roles.base import roles
@@ -123,7 +116,8 @@ def test_dialects_end_somewhere() -> None:
     for complaint in ("max_tokens", "temperature", "tools", "response_format", "?"):
         dialect = Dialect()
         steps = 0
-        while dialect.degrade(complaint):
+        while (simpler := dialect.simpler(complaint)) is not None:
+            dialect = simpler
             steps += 1
             assert steps < 10
 

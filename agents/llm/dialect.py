@@ -1,0 +1,101 @@
+"""Which features of chat completions a server takes, found out by what it refuses, and the schemas that it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel
+
+Schema = dict[str, Any]
+
+_BOUNDS = ("maxLength", "minLength", "maxItems", "minItems", "minimum", "maximum")
+"""What bounds texts, lists and numbers; some servers refuse schemas with it."""
+
+
+def _json_schema(schema: Schema) -> Schema:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+
+
+# How a schema may be sent, the form that holds an answer most tightly first.
+STRUCTURED: Mapping[str, Callable[[Schema], Schema | None]] = {
+    "json_schema": _json_schema,  # OpenAI, vLLM, LM Studio, Ollama, llama.cpp
+    "unbounded": lambda schema: _json_schema(_unbounded(schema)),
+    "json_object": lambda schema: {"type": "json_object", "schema": schema},  # older llama.cpp, Together, Fireworks
+    "object": lambda _: {"type": "json_object"},
+    "none": lambda _: None,
+}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The features of chat completions that a server takes. Starts with all of them."""
+
+    structured: str = next(iter(STRUCTURED))
+    tools: bool = True
+    temperature: bool = True
+    limit: str = "max_tokens"
+
+    def arguments(
+        self, schema: Schema | None, tools: list[dict[str, Any]], max_output: int, temperature: float | None
+    ) -> dict[str, Any]:
+        """Keyword arguments of a call in this dialect."""
+        arguments: dict[str, Any] = {self.limit: max_output}
+        if temperature is not None and self.temperature:
+            arguments["temperature"] = temperature
+        if tools and self.tools:
+            arguments["tools"] = tools
+        shape = STRUCTURED[self.structured](schema) if schema is not None else None
+        if shape is not None:
+            arguments["response_format"] = shape
+        return arguments
+
+    def simpler(self, complaint: str) -> Dialect | None:
+        """The dialect without the feature that a refused request complains about; None: there is none to give up."""
+        text = complaint.lower()
+        if ("max_tokens" in text or "max_completion_tokens" in text) and self.limit == "max_tokens":
+            return replace(self, limit="max_completion_tokens")
+        if "temperature" in text and self.temperature:
+            return replace(self, temperature=False)
+        if "tool" in text and self.tools:
+            return replace(self, tools=False)
+        if self.structured != "none":
+            forms = list(STRUCTURED)
+            return replace(self, structured=forms[forms.index(self.structured) + 1])
+        if self.tools:
+            return replace(self, tools=False)
+        return replace(self, temperature=False) if self.temperature else None
+
+
+def strict_schema(model: type[BaseModel]) -> Schema:
+    """The JSON schema of an answer as strict servers want it: every property required, nothing else allowed."""
+    schema: Schema = _tightened(model.model_json_schema())
+    return schema
+
+
+def _tightened(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_tightened(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    # The name of a property is no keyword of a schema.
+    kept = {
+        name: _tightened(value)
+        for name, value in node.items()
+        if name not in ("default", "title", "description") or isinstance(value, dict)
+    }
+    if kept.get("type") == "object" and "properties" in kept:
+        kept |= {"required": list(kept["properties"]), "additionalProperties": False}
+    return kept
+
+
+def _unbounded(node: Any) -> Any:
+    """A schema without bounds."""
+    if isinstance(node, list):
+        return [_unbounded(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    # The name of a property is no keyword of a schema.
+    kept = {name: value for name, value in node.items() if name not in _BOUNDS or isinstance(value, dict)}
+    return {name: _unbounded(value) for name, value in kept.items()}

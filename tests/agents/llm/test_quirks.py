@@ -1,0 +1,260 @@
+"""What servers and models do in ways of their own, over a real HTTP server: none of it costs a usable answer."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from llm_server import completion
+from pydantic import BaseModel
+
+from swarm.agents.llm import retry
+from swarm.agents.llm.dialogue import Used
+from swarm.agents.llm.prompts import Prompt
+from swarm.agents.llm.retry import CallError, ContextError
+from swarm.agents.llm.thoughts import without_thoughts
+
+PROMPT = Prompt("proposer", 1, "You are a test.")
+
+
+class Thing(BaseModel):
+    name: str
+    size: int
+
+
+GOOD = json.dumps({"name": "x", "size": 3})
+DRAFT = json.dumps({"name": "draft", "size": 9})
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch) -> None:
+    monkeypatch.setattr(retry, "BASE_DELAY", 0.01)
+
+
+def ask(dialogue):
+    return dialogue.ask(PROMPT, "data", Thing, Used)
+
+
+def outcomes(store) -> list[str]:
+    return [call.outcome for call in store.agent_calls.list()]
+
+
+def sends(**message: object):
+    """A server whose message has these fields."""
+    return lambda handler, body: handler.send_json(completion("", **message))
+
+
+PAIRS = [
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>\n<|begin_of_solution|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<unused94>thought", "<unused95>"),
+    ("<|channel>thought\n", "<channel|>"),
+    ("Here is my thought process:", "Here is my response:"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    (
+        "<|channel|>analysis<|message|>",
+        "<|end|><|start|>assistant<|channel|>final <|constrain|>json<|message|>",
+    ),
+]
+
+
+@pytest.mark.parametrize(("opening", "closing"), PAIRS)
+@pytest.mark.parametrize("form", ["whole", "not opened", "twice"])
+def test_thoughts_of_every_family_are_no_answer(server, store, converse, acts, opening, closing, form) -> None:
+    thought = f"Perhaps {DRAFT}?"
+    begin = {"whole": opening, "not opened": "", "twice": f"{opening}{thought}{closing}{opening}"}[form]
+    server.plan = [acts.says(f"{begin}{thought}{closing}{GOOD}")]
+    assert ask(converse()).kept == Thing(name="x", size=3)
+    assert outcomes(store) == ["ok"]
+
+
+@pytest.mark.parametrize(("opening", "closing"), PAIRS)
+def test_a_thought_that_is_cut_off_holds_no_answer(opening, closing) -> None:
+    assert DRAFT not in without_thoughts(f"{opening}Perhaps {DRAFT}")
+    assert without_thoughts(f"{GOOD} {opening}so").strip() == GOOD
+
+
+@pytest.mark.parametrize("mark", [closing for _, closing in PAIRS])
+def test_marks_in_an_answers_own_words_close_nothing(server, converse, acts, mark) -> None:
+    thing = Thing(name=f"a {mark} b", size=3)
+    server.plan = [acts.says(thing.model_dump_json())]
+    assert ask(converse()).kept == thing
+
+
+@pytest.mark.parametrize("text", ["", "plain", GOOD, "a < b [x] <|end", "<answer>1</answer>"])
+def test_what_has_no_marks_stays(text) -> None:
+    assert without_thoughts(text) == text.replace("<answer>", "").replace("</answer>", "")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"reasoning_content": GOOD},
+        {"reasoning": f"Let me see.\n{GOOD}"},
+        {"thinking": [{"type": "text", "text": GOOD}]},
+        {"content": None, "reasoning_content": f"<think>hm</think>{GOOD}"},
+        {"content": [{"type": "text", "text": GOOD[:5]}, {"type": "text", "text": GOOD[5:]}]},
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": DRAFT}]},
+                {"type": "text", "text": GOOD},
+            ]
+        },
+        {"content": [GOOD]},
+        {"content": {"type": "text", "text": GOOD}},
+        {"content": [{"type": "output_text", "text": {"value": GOOD}}]},
+        {"content": GOOD, "reasoning_content": DRAFT},
+    ],
+)
+def test_answers_in_other_fields_and_shapes_are_found(server, store, converse, message) -> None:
+    server.plan = [sends(**message)]
+    assert ask(converse()).kept == Thing(name="x", size=3)
+    assert outcomes(store) == ["ok"]
+
+
+def test_words_beside_the_message_are_found(server, converse) -> None:
+    server.plan = [lambda handler, body: handler.send_json({"choices": [{"text": GOOD}]})]
+    assert ask(converse()).kept == Thing(name="x", size=3)
+
+
+SELECT = {"sql": "SELECT 1 AS one"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [SELECT, json.dumps(SELECT), json.dumps(json.dumps(SELECT)), f" {json.dumps(SELECT)} ", f"{json.dumps(SELECT)}}}"],
+    ids=["object", "text", "text of text", "blanks", "one brace too many"],
+)
+@pytest.mark.parametrize("identity", [{"id": "c1"}, {"id": None}, {"id": ""}, {}], ids=str)
+def test_tool_arguments_in_any_form_are_read(server, store, converse, acts, arguments, identity) -> None:
+    call = {"type": "function", "function": {"name": "query", "arguments": arguments}, **identity}
+    server.plan = [acts.says("", tool_calls=[call]), acts.says(GOOD)]
+    assert ask(converse(tools=True)).kept is not None
+    *_, asked, told = server.bodies[1]["messages"]
+    assert "one" in told["content"]
+    assert "error" not in told["content"]
+    assert told["tool_call_id"] == asked["tool_calls"][0]["id"] != ""
+    assert json.loads(asked["tool_calls"][0]["function"]["arguments"]) == SELECT
+
+
+@pytest.mark.parametrize("separator", ["", "\n", ", "])
+def test_several_arguments_in_a_row_are_several_calls(server, converse, acts, separator) -> None:
+    both = separator.join(json.dumps({"sql": f"SELECT {n} AS n"}) for n in (41, 42))
+    server.plan = [
+        acts.says("", tool_calls=[{"id": "c", "type": "function", "function": {"name": "query", "arguments": both}}]),
+        acts.says(GOOD),
+    ]
+    assert ask(converse(tools=True)).kept is not None
+    told = [message for message in server.bodies[1]["messages"] if message["role"] == "tool"]
+    assert ["41" in told[0]["content"], "42" in told[1]["content"]] == [True, True]
+    assert len({message["tool_call_id"] for message in told}) == 2
+
+
+def test_equal_and_missing_identities_are_told_apart(server, converse, acts) -> None:
+    function = {"name": "query", "arguments": SELECT}
+    calls = [{"id": "same", "function": function}, {"id": "same", "function": function}, {"function": function}]
+    server.plan = [acts.says("", tool_calls=calls), acts.says(GOOD)]
+    assert ask(converse(tools=True)).kept is not None
+    asked = next(message for message in server.bodies[1]["messages"] if message.get("tool_calls"))
+    told = [message["tool_call_id"] for message in server.bodies[1]["messages"] if message["role"] == "tool"]
+    assert [call["id"] for call in asked["tool_calls"]] == told
+    assert len(set(told)) == 3
+    assert told[0] == "same"
+
+
+def test_the_function_of_old_is_a_tool(server, converse) -> None:
+    server.plan = [sends(function_call={"name": "query", "arguments": json.dumps(SELECT)}), sends(content=GOOD)]
+    assert ask(converse(tools=True)).kept is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "fatal"),
+    [
+        ({"message": "overloaded", "code": 503}, "http_503", False),
+        ({"message": "slow down", "code": "429"}, "http_429", False),
+        ({"message": "no such key", "code": 401}, "http_401", True),
+        ({"message": "the prompt exceeds the context length", "code": 400}, "context", False),
+        ("maximum context length is 4096 tokens", "context", False),
+        ({"message": "what?"}, "garbled", False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("place", ["body", "choice"])
+def test_an_error_in_a_success_means_what_it_says(server, converse, error, outcome, fatal, place) -> None:
+    choice = {"index": 0, "finish_reason": "error", "message": {"role": "assistant", "content": ""}, "error": error}
+    body = {"error": error} if place == "body" else {"choices": [choice]}
+    server.plan = [lambda handler, _: handler.send_json(body)]
+    with pytest.raises(CallError) as caught:
+        ask(converse(llm_attempts=1))
+    assert (caught.value.outcome, caught.value.fatal) == (outcome, fatal)
+
+
+TOO_LONG = [
+    "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens.",
+    "request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it",
+    "The decoder prompt (length 5000) is longer than the maximum model length of 4096.",
+    "prompt is too long: 213462 tokens > 200000 maximum",
+    "`inputs` tokens + `max_new_tokens` must be <= 4096",
+    "Please reduce the length of the messages or completion.",
+    "The input token count (40000) exceeds the maximum number of tokens allowed (32768).",
+]
+
+
+@pytest.mark.parametrize("message", TOO_LONG)
+def test_a_prompt_beyond_the_context_costs_later_calls_nothing(server, store, converse, acts, message) -> None:
+    server.plan = [acts.status(400, message=message), acts.says(GOOD)]
+    dialogue = converse(tools=True, llm_temperature=0.3)
+    before, room = dialogue.client.dialect, dialogue.room
+    with pytest.raises(ContextError):
+        ask(dialogue)
+    assert len(server.bodies) == 1
+    assert dialogue.room == room // 2
+    assert dialogue.breaker.state == "closed"
+    assert dialogue.client.dialect == before
+    assert ask(dialogue).kept is not None
+    assert server.bodies[1].keys() == server.bodies[0].keys()
+    assert outcomes(store) == ["context", "ok"]
+
+
+def test_a_refusal_that_nothing_cures_costs_later_calls_nothing(server, store, converse, acts) -> None:
+    server.plan = [acts.status(400, message="no"), *[acts.status(400, message="no")] * 6, acts.says(GOOD)]
+    dialogue = converse(tools=True, llm_temperature=0.3)
+    before = dialogue.client.dialect
+    with pytest.raises(CallError):
+        ask(dialogue)
+    assert dialogue.client.dialect == before
+    assert ask(dialogue).kept is not None
+    assert server.bodies[-1].keys() == server.bodies[0].keys()
+
+
+@pytest.mark.parametrize(
+    ("refused", "form"),
+    [
+        (lambda shape: "maxItems" in json.dumps(shape), "json_schema"),
+        (lambda shape: shape["type"] == "json_schema", "json_object"),
+        (lambda shape: shape["type"] == "json_schema" or "schema" in shape, "json_object"),
+        (lambda shape: True, None),
+    ],
+)
+def test_the_schema_is_sent_in_the_form_that_the_server_takes(server, converse, refused, form) -> None:
+    def picky(handler, body):
+        shape = body.get("response_format")
+        if shape is not None and refused(shape):
+            handler.send_json({"error": {"message": "unsupported response_format"}}, 400)
+        else:
+            handler.send_json(completion(GOOD))
+
+    server.plan = [picky]
+    dialogue = converse()
+    schema = {"type": "object", "properties": {"name": {"type": "string"}, "x": {"type": "array", "maxItems": 2}}}
+    for _ in range(2):
+        assert dialogue.ask(PROMPT, "data", Thing, Used, schema).kept is not None
+    shape = server.bodies[-1].get("response_format")
+    assert (shape and shape["type"]) == form
+    assert server.bodies[-2].get("response_format") == shape  # found out once
