@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from swarm.experiments.deploy.recipe import load_recipe as load_recipe
+    from swarm.experiments.measurement.decision import decide as decide
     from swarm.experiments.measurement.runner import measure as measure
     from swarm.experiments.spec import Measurement as Measurement
     from swarm.kernels.cache import make_cache as make_cache
@@ -28,6 +29,7 @@ _MODULES = {
     "Measurement": "swarm.experiments.spec",
     "StoreReader": "swarm.orchestrator.results",
     "SwarmError": "swarm.kernels.errors",
+    "decide": "swarm.experiments.measurement.decision",
     "launch": "swarm.orchestrator.launching",
     "load_recipe": "swarm.experiments.deploy.recipe",
     "make_cache": "swarm.kernels.cache",
@@ -43,6 +45,7 @@ __all__ = [
     "StoreReader",
     "SwarmError",
     "__version__",
+    "decide",
     "launch",
     "load_recipe",
     "make_cache",
