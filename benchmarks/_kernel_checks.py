@@ -13,7 +13,8 @@ import numpy as np
 
 from swarm.kernels.errors import SwarmError
 from swarm.kernels.fused import peers
-from swarm.kernels.fused.decode import HEAD_DIMS, DecodeAttention, DenseSide, PackedSide, TokenRun
+from swarm.kernels.fused.decode import DecodeAttention
+from swarm.kernels.fused.operands import DenseSide, PackedSide, TokenRun
 from swarm.kernels.quantizers import base
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ CASES: tuple[Case, ...] = (
     ("float16", 1, 16, 260, 2, 130),
     ("float32", 1, 8, 203, 0, 0),
 )
+HEAD_DIMS = (64, 80, 96, 128, 192, 256, 512)
 LIMITS = {"float16": 2e-3, "float32": 1e-5}  # relative errors
 
 

@@ -8,18 +8,23 @@ from importlib import resources
 
 _ATTENTION = ("formats", "attention")
 _LAYOUTS = ("affine", "blocks", "norms")  # what a packed vector consists of
-_DECODE = (*_ATTENTION, "publish", "matrix_query", "matrix", "scalar", "decode")
+_DECODE = (*_ATTENTION, "scoring", "publish", "matrix_query", "matrix", "scalar", "decode")
+# What a decode reads, and where its result goes. With nothing in 16 bit there are fewer arguments and a body less to
+# compile; in one part there is nothing to merge.
+_DECODES = {
+    "decode": ("decode_partials", "decode_packed", "decode_dense"),
+    "decode_packed": ("decode_partials", "decode_packed"),
+    "decode_whole": ("decode_whole", "decode_packed"),
+}
+SCORED = "_scored"  # ends the name of a decode whose scores are capped, have something added, or meet sinks
 BODIES = {
-    "decode": _DECODE,
-    "decode_packed": _DECODE,  # nothing in 16 bit: fewer arguments, and a body less to compile
-    "decode_whole": _DECODE,  # the same in one part: nothing to merge
+    **{f"{entry}{scored}": _DECODE for entry in _DECODES for scored in ("", SCORED)},
     "merge": (*_ATTENTION, "merge"),
     **{f"encode_{layout}": ("formats", "encode") for layout in _LAYOUTS},
 }
 STATEMENTS = {
-    "decode": ("decode_begin", "decode_partials", "decode_packed", "decode_dense"),
-    "decode_packed": ("decode_begin", "decode_partials", "decode_packed"),
-    "decode_whole": ("decode_begin", "decode_whole", "decode_packed"),
+    **{entry: ("decode_begin", "decode_plain", *rest) for entry, rest in _DECODES.items()},
+    **{f"{entry}{SCORED}": ("decode_begin", "decode_scored", *rest) for entry, rest in _DECODES.items()},
     "merge": ("merge",),
     **{f"encode_{layout}": ("encode_begin", f"encode_{layout}") for layout in _LAYOUTS},
 }

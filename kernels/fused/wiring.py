@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from swarm.kernels.attention import MASKED
 from swarm.kernels.fused import decode
-from swarm.kernels.fused.decode import DecodeAttention, DenseSide, PackedSide, TokenRun
+from swarm.kernels.fused.decode import DecodeAttention
+from swarm.kernels.fused.operands import DenseSide, PackedSide, Scoring, TokenRun
 from swarm.kernels.fused.plan import Device
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from swarm.kernels.fused.launch import Launcher
     from swarm.kernels.side import SideView
 
-DeviceOf = Callable[[int, int, int], Device]  # of head size, scales per head, query heads per KV head
+DeviceOf = Callable[[int, int, int], Device]  # of head size, scales per head, query heads of a threadgroup
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,10 @@ class FusedDecode:
     def attend(
         self, view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
     ) -> Array | None:
-        """Attention output [B, Hq, 1, D] in the queries' type, or None where the kernels do not take the call."""
-        spans = None if sinks is not None or view.cache.logit_cap is not None else self._spans(view, queries, mask)
-        if spans is None:
+        """Attention output [B, Hq, 1, Dv] in the queries' type, or None where the kernels do not take the call."""
+        read = _columns(view, queries, mask)
+        spans = None if read is None else self._spans(view, queries, read[0])
+        if read is None or spans is None:
             return None
         runs = [_run(view, span) for span in spans]
         at = next((i for i, span in enumerate(spans) if span.packed), None)
@@ -51,8 +54,8 @@ class FusedDecode:
             head, packed, tail = runs[:-1], None, runs[-1:]
         else:
             head, packed, tail = runs[:at], runs[at], runs[at + 1 :]
-        batch, heads, _, dim = view.fresh[0].shape
-        grouped = (batch, heads, queries.shape[1] // heads, dim)
+        batch, heads = view.fresh[0].shape[:2]
+        grouped = (batch, heads, queries.shape[1] // heads, queries.shape[-1])
         framed = None
         if packed is not None and not view.key.codec.identity:
             framed = view.key.codec.query(queries.reshape(grouped)).reshape(queries.shape)
@@ -65,48 +68,65 @@ class FusedDecode:
             head=head[0] if head else None,
             tail=tail[0] if tail else None,
             apart=apart,
+            scoring=Scoring(view.cache.logit_cap, read[1], sinks),
         )
         if not apart:
             return first
-        mapped = view.value.codec.output(first.reshape(grouped)).reshape(queries.shape)
+        mapped = view.value.codec.output(first.reshape(*grouped[:3], first.shape[-1])).reshape(first.shape)
         return (mapped if second is None else mapped + second).astype(queries.dtype)
 
     def _attention(self, view: StoredView, grouped: tuple[int, int, int, int]) -> DecodeAttention:
-        """The kernels for a head size, scales per head and query heads per KV head; made once each."""
-        _, _, group, dim = grouped
-        key = (dim, dim // min(_form_group(side, dim) for side in (view.key, view.value)), group)
+        """The kernels for the larger head size, scales per head and query heads of a threadgroup; made once each."""
+        sides = (view.key, view.value)
+        scales = max(side.codec.head_dim // _form_group(side, side.codec.head_dim) for side in sides)
+        key = (max(side.codec.head_dim for side in sides), scales, min(grouped[2], decode.MAX_SET_HEADS))
         if key not in self._attentions:
             self._attentions[key] = DecodeAttention(self.launcher, self.device_of(*key))
         return self._attentions[key]
 
-    def _spans(self, view: StoredView, queries: Array, mask: Array | str | None) -> list[_Span] | None:
+    def _spans(self, view: StoredView, queries: Array, lowest: int) -> list[_Span] | None:
         """The runs of columns in one form each, or None: at most one packed one, with one run before and one behind."""
-        batch, q_heads, length, dim = queries.shape
-        keys, values = view.fresh
+        batch, _, length, dim = queries.shape
         sides = (view.key, view.value)
         fits = (
             length == 1
-            and (mask is None or isinstance(mask, str))
-            and dim in decode.HEAD_DIMS
-            and values.shape[-1] == dim
-            and q_heads <= decode.MAX_GROUP * keys.shape[1]
-            and view.offset - view.lowest() <= decode.MAX_TOKENS
+            and dim == view.key.codec.head_dim
+            and all(decode.takes(side.codec.head_dim) for side in sides)
+            and 0 < view.offset - lowest <= decode.MAX_TOKENS
             and all(side.part is None and side.codec.block_tokens == 1 for side in sides)
             and all(side.codec.form is not None for side in sides)
         )
         if not fits or batch == 0:
             return None
         if all(side.all_packed for side in sides) and any(_is_packed_form(side) for side in sides):
-            return [_Span(view.lowest(), view.offset, True)]
-        edges = {view.lowest(), view.offset}
+            return [_Span(lowest, view.offset, True)]
+        edges = {lowest, view.offset}
         for side in sides:
-            edges |= {edge for low, high, _ in side.spans(view.lowest(), view.offset) for edge in (low, high)}
+            edges |= {edge for low, high, _ in side.spans(lowest, view.offset) for edge in (low, high)}
         ordered = sorted(edges)
         spans = [
             _Span(low, high, any(_is_packed(side, low, high) for side in sides)) for low, high in pairwise(ordered)
         ]
         kinds = "".join("p" if span.packed else "d" for span in spans)
         return spans if kinds in ("p", "d", "dp", "pd", "dd", "dpd") else None
+
+
+def _columns(view: StoredView, queries: Array, mask: Array | str | None) -> tuple[int, Array | None] | None:
+    """The first column that is read and what is added to logits, None for a mask that the kernels do not take.
+
+    Columns before those of a mask are hidden. One query token sees all others: order hides nothing from it.
+    """
+    import mlx.core as mx
+
+    if mask is None or isinstance(mask, str):
+        return view.lowest(), None
+    batch, q_heads = queries.shape[:2]
+    bias: Array = mask[None, None] if mask.ndim == 2 else mask
+    if bias.ndim != 4 or bias.shape[0] not in (1, batch) or bias.shape[1] not in (1, q_heads) or bias.shape[2] != 1:
+        return None
+    if bias.dtype == mx.bool_:
+        bias = mx.where(bias, 0.0, MASKED)
+    return max(view.lowest(), view.offset - bias.shape[-1]), bias
 
 
 def _is_packed(side: SideView, low: int, high: int) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _NAMES = {"float32": "float", "float16": "kv::half_t", "bfloat16": "kv::bfloat_t", "uint32": "kv::uint"}
 _NAMES |= {"int32": "int", "uint8": "kv::uchar", "uint16": "kv::ushort"}
 
-NUMBERS = ("counts", "dense")  # whose strides alone are read
+NUMBERS = ("counts", "dense", "score")  # whose strides alone are read
 
 
 class _Buffer(ctypes.Structure):

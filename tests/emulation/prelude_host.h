@@ -96,6 +96,7 @@ inline float round_even(float x) { return rintf(x); }
 inline float product(float a, float b) { return a * b; }
 inline float quotient(float a, float b) { return a / b; }
 inline float root(float x) { return sqrtf(x); }
+inline float hyperbolic_tangent(float x) { return tanhf(x); }
 
 template <typename T>
 KV_DEVICE(const uchar) bytes_of(KV_DEVICE(const T) p) {

@@ -8,10 +8,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from emulation.host import Host
-from fused_cases import FORMATS, LIMITS, Case, error_of, packed, vectors
+from fused_cases import FORMATS, LIMITS, Case, error_of, packed, vectors, wide
 
 from swarm.kernels.errors import SpecError
-from swarm.kernels.fused.decode import DecodeAttention, DenseSide, TokenRun
+from swarm.kernels.fused.decode import DecodeAttention
+from swarm.kernels.fused.operands import DenseSide, Scoring, TokenRun
 from swarm.kernels.fused.plan import Device
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
@@ -46,11 +47,14 @@ def test_every_format_by_the_matrix_body(name):
 def test_any_combination_of_template_arguments(seed):
     """A sample of what `test_every_combination_of_formats` runs through, over all other arguments as well."""
     rng = np.random.default_rng([11, seed])
-    dim = int(rng.choice([64, 80, 96, 128, 256]))
+    dim, value_dim = (int(dim) for dim in rng.choice([64, 80, 96, 128, 192, 256], 2))
     matrix = bool(rng.random() < 0.6)
-    names = [name for name, spec in FORMATS.items() if fits(spec, dim) and not (matrix and name == "none")]
+    fitting = [
+        [name for name, spec in FORMATS.items() if fits(spec, size) and not (matrix and name == "none")]
+        for size in (dim, value_dim)
+    ]
     case = Case(
-        *(FORMATS[str(name)] for name in rng.choice(names, 2)), dim, int(rng.integers(1, 17)),
+        *(FORMATS[str(rng.choice(names))] for names in fitting), dim, int(rng.integers(1, 17)), value_dim=value_dim,
         heads=int(rng.integers(1, 3)), batch=int(rng.integers(1, 3)), packed=int(rng.integers(1, 90)),
         head=int(rng.choice([0, 4])), tail=int(rng.choice([0, 19])), first=int(rng.choice([0, 5])),
         dtype=[mx.float32, mx.float16, mx.bfloat16][rng.integers(3)], matrix=matrix,
@@ -65,7 +69,7 @@ def test_formats_by_the_scalar_body(name):
     check(Case(key=FORMATS[name], value=FORMATS[name], group=2, matrix=False))
 
 
-@pytest.mark.parametrize("dim", [64, 80, 96, 128, 256, 512])
+@pytest.mark.parametrize("dim", [32, 64, 80, 96, 128, 192, 256, 512])
 def test_head_sizes(dim):
     spec = FORMATS["turboquant4"] if dim == 80 else QuantSpec(method="affine", bits=4, group_size=32)
     check(Case(key=spec, value=spec, dim=dim, group=4, packed=37, layout="metal" if dim in (80, 256) else "cuda"))
@@ -83,8 +87,69 @@ def test_query_groups_by_the_scalar_body(group):
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.float32], ids=str)
 def test_sixteen_heads_of_512_channels_share_a_threadgroup(dtype):
-    """By the matrix body in 16 bit; two terms of each query would not leave room there, so float32 is scalar."""
+    """In 16 bit; two terms of each query would not leave room there, so in float32 two threadgroups share them."""
     check(Case(dim=512, group=16, packed=33, dtype=dtype))
+
+
+@pytest.mark.parametrize(("group", "matrix"), [(128, True), pytest.param(17, False, marks=pytest.mark.slow)])
+def test_large_query_groups_are_cut_into_sets(group, matrix):
+    check(Case(dim=64, group=group, heads=2, packed=20, tail=3, matrix=matrix, layout="metal"))
+
+
+DIFFERENT = [(192, 128, True, "cuda"), (64, 256, False, "metal")]
+REST = [(96, 64, True, "metal"), (96, 64, False, "cuda"), (192, 128, False, "metal"), (64, 256, True, "cuda"),
+        (256, 128, True, "metal"), (512, 64, True, "cuda"), (64, 512, True, "cuda")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key_dim", "value_dim", "matrix", "layout"),
+    [*DIFFERENT, *(pytest.param(*case, marks=pytest.mark.slow) for case in REST)],
+)
+def test_keys_and_values_of_different_sizes(key_dim, value_dim, matrix, layout):
+    spec = QuantSpec(method="affine", bits=4, group_size=32)
+    case = Case(key=spec, value=spec, dim=key_dim, value_dim=value_dim, group=5 if matrix else 2, matrix=matrix)
+    check(replace(case, layout=layout, packed=37, head=3, tail=18, batch=2))
+
+
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 30))])
+def test_caps_biases_and_sinks(seed):
+    """Any of them, over any runs of tokens; what the bias hides first may be whole parts."""
+    rng = np.random.default_rng([7, seed])
+    dtype = (mx.float16, mx.float32, mx.bfloat16)[seed % 3]
+    case = Case(
+        dim=64, group=int(rng.choice([1, 3, 9, 20])), heads=2, batch=2, packed=int(rng.integers(1, 90)),
+        head=int(rng.choice([0, 5])), tail=int(rng.choice([0, 19])), matrix=bool(seed % 2), dtype=dtype,
+        layout=("cuda", "metal")[seed % 2], threadgroups=int(rng.choice([1, 30])),
+        cap=(2.0, None, 50.0)[int(rng.integers(3))], sinks=(None, dtype, mx.float32)[int(rng.integers(3))], seed=seed,
+    )  # fmt: skip
+    hidden = int(rng.integers(case.head + case.packed + case.tail))
+    bias = (bool(rng.integers(2)), bool(rng.integers(2)), dtype) if rng.random() < 0.7 else None
+    check(replace(case, bias=bias, hidden=hidden if bias else 0))
+
+
+@pytest.mark.parametrize(("matrix", "launch"), [(True, 0.0), (False, 9.0)])
+def test_a_sink_may_outweigh_every_token_or_none(matrix, launch):
+    """Also where the tokens of the part that holds the sinks are hidden, and where one part is the output itself."""
+    case = Case(dim=64, group=3, packed=60, threadgroups=8, matrix=matrix, sinks=mx.float32, seed=2)
+    for hidden in (0, 50):
+        for spread in (1e-3, 1.0, 40.0):
+            shown = replace(case, hidden=hidden, bias=(False, False, mx.float32), spread=spread)
+            assert error_of(shown, launch=launch) < LIMITS[case.dtype]
+
+
+@pytest.mark.parametrize("name", ["affine4g64", *(pytest.param(n, marks=pytest.mark.slow) for n in ("q8_0", "iq4_nl"))])
+def test_latent_attention_reads_one_side_as_keys_and_as_values(name):
+    """Many heads over one latent of 512 channels, with the scores of the rotary part added."""
+    rng = np.random.default_rng(3)
+    side, latent = packed(FORMATS[name], 512, vectors(rng, (2, 1, 21, 512), mx.float16), 0)
+    q = vectors(rng, (2, 20, 1, 512), mx.float16)
+    bias = vectors(rng, (2, 20, 1, 21), mx.float16)
+    attention = DecodeAttention(Host("metal"), Device(2, 0, 4, 1))
+    out, _ = attention(q, 0.07, TokenRun(side, side, 21), scoring=Scoring(bias=bias))
+    scores = 0.07 * wide(q) @ latent.swapaxes(-1, -2) + wide(bias)
+    shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    expected = shares / shares.sum(axis=-1, keepdims=True) @ latent
+    assert np.linalg.norm(wide(out) - expected) / np.linalg.norm(expected) < LIMITS[mx.float16]
 
 
 @pytest.mark.parametrize(
@@ -199,11 +264,10 @@ def test_every_combination_of_formats(dim, layout, matrix):
     assert not failures
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 2, 128), (1, 8, 1, 72), (1, 17, 1, 128), (1, 7, 1, 128)])
+@pytest.mark.parametrize("shape", [(1, 8, 2, 128), (1, 8, 1, 72), (1, 8, 1, 528), (1, 7, 1, 128)])
 def test_shapes_it_does_not_take_are_refused(shape):
     rng = np.random.default_rng(0)
-    heads = 1 if shape[1] == 17 else 2
-    side = DenseSide(vectors(rng, (1, heads, 5, shape[-1]), mx.float16))
+    side = DenseSide(vectors(rng, (1, 2, 5, shape[-1]), mx.float16))
     with pytest.raises(SpecError):
         DecodeAttention(Host(), Device(2, 0, 4, 0))(mx.zeros(shape), 0.1, None, tail=TokenRun(side, side, 5))
 

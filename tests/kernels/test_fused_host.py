@@ -184,7 +184,8 @@ def test_a_machine_without_a_compiler_is_told_what_to_install(monkeypatch):
 @pytest.fixture
 def decode_call():
     """decode_call(): the launches of one decode attention, as a back-end would get them."""
-    from swarm.kernels.fused.decode import DecodeAttention, PackedSide, TokenRun
+    from swarm.kernels.fused.decode import DecodeAttention
+    from swarm.kernels.fused.operands import PackedSide, TokenRun
     from swarm.kernels.fused.plan import Device
     from swarm.kernels.quantizers import base
     from swarm.kernels.spec import QuantSpec

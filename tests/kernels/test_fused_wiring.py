@@ -14,23 +14,29 @@ from swarm.kernels.fused.plan import Device, plan
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 
-def outputs(backend, kv, *, dim=64, heads=2, group=4, window=None, steps=3, prompt=41, dtype=mx.float16, seed=0):
+def outputs(
+    backend, kv, *, dim=64, value_dim=None, batch=1, heads=2, group=4, window=None, steps=3, prompt=41,
+    dtype=mx.float16, seed=0, mask=None, sinks=None, cap=None,
+):  # fmt: skip
     """A prompt, then single tokens, through one cache: the outputs of the single tokens.
 
-    Arrays are laid out as models give them, token by token: heads are a transposed axis.
+    Arrays are laid out as models give them, token by token: heads are a transposed axis. `mask` makes one for the
+    columns of a single token.
     """
     rng = np.random.default_rng(seed)
 
-    def drawn(length, heads):
-        x = mx.array(rng.standard_normal((1, length, heads, dim)).astype(np.float32))
+    def drawn(length, heads, dim=dim):
+        x = mx.array(rng.standard_normal((batch, length, heads, dim)).astype(np.float32))
         return x.astype(dtype).transpose(0, 2, 1, 3)
 
     cache = PackedKVCache(kv, window=window, seed=3)
     cache.backend = backend
+    cache.logit_cap = cap
     found = []
     for length in [prompt] + [1] * steps:
-        view = cache.append(drawn(length, heads), drawn(length, heads))
-        out = attention.attend(view, drawn(length, heads * group), 0.2, None if length == 1 else "causal")
+        view = cache.append(drawn(length, heads), drawn(length, heads, value_dim or dim))
+        given = ("causal" if length > 1 else None) if mask is None or length > 1 else mask(rng, view.shape[2])
+        out = attention.attend(view, drawn(length, heads * group), 0.2, given, sinks)
         if length == 1:
             found.append(np.array(out.astype(mx.float32)))
     return np.stack(found)
@@ -76,7 +82,7 @@ def test_the_fused_path_agrees_with_the_reference_path(name, window):
     [
         (KVSpec(key=spec("kivi", bits=2), value=spec("kivi", bits=2)), 64),
         (KVSpec(key=spec("qjl"), value=spec("affine", bits=4)), 64),
-        (KVSpec(key=spec("affine", bits=4), value=spec("affine", bits=4)), 192),
+        (KVSpec(key=spec("affine", bits=4), value=spec("affine", bits=4)), 576),
     ],
 )
 def test_what_the_kernels_do_not_know_takes_the_other_path(kv, dim):
@@ -86,14 +92,37 @@ def test_what_the_kernels_do_not_know_takes_the_other_path(kv, dim):
     np.testing.assert_allclose(fused, outputs(Cpu(), kv, dim=dim), atol=2e-2)
 
 
-def test_a_mask_takes_the_other_path():
+def padded(rng, columns):
+    """The second sequence of a batch is shorter: its first columns are padding."""
+    return mx.array(np.stack([np.ones(columns, bool), np.arange(columns) >= 20]))[:, None, None]
+
+
+MASKS = {
+    "padding": padded,
+    "one row": lambda rng, columns: mx.array(rng.random((1, columns)) < 0.7),
+    "scores": lambda rng, columns: mx.array(rng.standard_normal((2, 8, 1, columns)).astype(np.float16)),
+    "short": lambda rng, columns: mx.array(rng.standard_normal((1, 1, 1, columns - 9)).astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("name", ["sinks and residual", "rotated"])
+def test_masks_of_one_query(name, mask):
+    seen = {"batch": 2, "mask": MASKS[mask], "window": 30 if mask == "one row" else None}
     backend = Emulated()
-    cache = PackedKVCache(CASES["affine4"])
-    cache.backend = backend
-    x = mx.random.normal((1, 2, 1, 64)).astype(mx.float16)
-    view = cache.append(x, x)
-    attention.attend(view, mx.concatenate([x, x], axis=1), 0.1, mx.array([[True]]))
-    assert backend.taken == 0
+    fused, reference = (outputs(path, CASES[name], **seen) for path in (backend, Cpu()))
+    assert backend.taken == 3
+    assert np.linalg.norm(fused - reference) / np.linalg.norm(reference) < 2e-3
+
+
+@pytest.mark.parametrize("name", ["sinks and residual", "rotated"])
+def test_sinks_caps_and_other_values_take_the_fused_path(name):
+    sinks = mx.array(np.random.default_rng(4).standard_normal(8).astype(np.float16) * 3)
+    other = {"value_dim": 128, "sinks": sinks, "cap": 5.0, "window": 24}
+    backend = Emulated()
+    fused, reference = (outputs(path, CASES[name], **other) for path in (backend, Cpu()))
+    assert backend.taken == 3
+    assert np.linalg.norm(fused - reference) / np.linalg.norm(reference) < 2e-3
 
 
 @pytest.mark.parametrize("tokens", [1, 15, 16, 17, 1000, 131_072, 1_000_000])

@@ -9,9 +9,10 @@ KV_FUNC constexpr float slack() { return 8.0f; }             // powers of two by
 
 // The place of this thread in the problem.
 struct Place {
-  int lane, simd;          // lane of the simdgroup, simdgroup of the threadgroup
-  int batch, kv_head, kv_heads;
-  int split, splits;       // the partial that this threadgroup computes, and the partials of a query head
+  int lane, simd;     // lane of the simdgroup, simdgroup of the threadgroup
+  i64 first_head;     // of the query heads that this threadgroup works on, counted over all batch entries
+  int heads;          // how many they are
+  int split, splits;  // the partial that this threadgroup computes, and the partials of a query head
 };
 
 // A run of `count` tokens that are held in one form; this threadgroup works on `part` of `parts`.

@@ -3,8 +3,9 @@
 
 namespace kv {
 
-// What counts_strides and dense_strides carry: numbers of tokens, of parts, and the first tokens of keys and values.
-enum Count { PACKED_COUNT, PACKED_PARTS, PACKED_KEY, PACKED_VALUE, HEAD_PARTS, TAIL_PARTS, SCALE_BITS, KV_HEADS };
+// What counts_strides and dense_strides carry: numbers of tokens, of parts, the first tokens of keys and values, and the
+// query heads of a KV head.
+enum Count { PACKED_COUNT, PACKED_PARTS, PACKED_KEY, PACKED_VALUE, HEAD_PARTS, TAIL_PARTS, SCALE_BITS, KV_HEADS, GROUP };
 enum Dense16 { HEAD_COUNT, HEAD_KEY, HEAD_VALUE, TAIL_COUNT, TAIL_KEY, TAIL_VALUE };
 
 // How CHUNKS sets of heads and stripes of tokens are dealt to SIMDS simdgroups.
@@ -15,19 +16,20 @@ struct Deal {
   KV_CONST int slots = SIMDS / stripes;
 };
 
-// Sizes that follow from the template arguments of a kernel. K and V are formats; MATRIX is 0 for the scalar body, or the
-// number of float16 terms by which the matrix body holds a query or a weight.
+// Sizes that follow from the template arguments of a kernel. K and V are formats; GQA is the most query heads that a
+// threadgroup works on; MATRIX is 0 for the scalar body, or the number of float16 terms by which the matrix body holds a
+// query or a weight.
 template <typename K, typename V, int GQA, int MATRIX, int SIMDS>
 struct Decode {
-  KV_CONST int dim = K::dim;
+  KV_CONST int dim = most(K::dim, V::dim);
   KV_CONST int tiles = GQA > 8 && dim <= 256 ? 2 : 1;  // 8-head tiles of a simdgroup
   KV_CONST int packed_heads = MATRIX ? 8 * tiles : least(least(GQA, 4), most(1, 512 / dim));
   KV_CONST int dense_heads = least(GQA, dim <= 64 ? 2 : 1);  // few registers: this body must not be the larger one
   typedef Deal<GQA, packed_heads, SIMDS> Dealt;
-  typedef MatrixQuery<K, GQA, tiles, most(1, MATRIX), Dealt::chunks, SIMDS> Query;
+  typedef MatrixQuery<K, tiles, most(1, MATRIX), Dealt::chunks, SIMDS> Query;
   KV_CONST int room = MATRIX && !Query::held ? 2048 : 4096;  // floats through which output passes
-  typedef Publish<packed_heads, dim / 16, SIMDS, room> PackedPublish;
-  typedef Publish<dense_heads, dim / 16, SIMDS, room> DensePublish;
+  typedef Publish<packed_heads, V::dim / 16, SIMDS, room> PackedPublish;
+  typedef Publish<dense_heads, V::dim / 16, SIMDS, room> DensePublish;
   KV_CONST int memory_floats = most(PackedPublish::floats, DensePublish::floats);
   KV_CONST int query_floats = MATRIX ? Query::floats : 4;
   KV_CONST int query_halves = MATRIX ? Query::halves : 4;
@@ -61,62 +63,68 @@ struct Heads {
 };
 
 // Queries, threadgroup memory, and where the result goes.
-template <typename Q, typename Sink>
+template <typename Q, typename Scoring, typename Sink>
 struct Work {
   Heads<Q> q;
   float scale;  // includes log2(e)
+  Scoring scoring;
   KV_SHARED(float) memory;
   KV_SHARED(float) query_floats;
   KV_SHARED(half_t) query_halves;
   Sink sink;
 };
 
-template <typename Plan, typename K, typename V, int GQA, int HEADS, int SIMDS, int AHEAD, typename Q, typename Sink>
+template <typename Plan, typename K, typename V, int GQA, int HEADS, int SIMDS, int AHEAD, typename Q, typename Scoring,
+          typename Sink>
 KV_FUNC void decode_scalar(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
-                           KV_THREAD const Place& place, KV_THREAD const Work<Q, Sink>& work) {
+                           KV_THREAD const Place& place, KV_THREAD const Work<Q, Scoring, Sink>& work) {
   typedef Deal<GQA, HEADS, SIMDS> Dealt;
-  typedef ScalarBody<K, V, HEADS> Body;
+  typedef ScalarBody<K, V, HEADS, Scoring> Body;
   for (int first = 0; first < Dealt::chunks; first += Dealt::slots) {
     if (first > 0) group_sync();
     const int chunk = first + place.simd / Dealt::stripes;
-    Stripe stripe = stripe_of(span, place.simd % Dealt::stripes, Dealt::stripes, AHEAD);
+    const int share = place.simd % Dealt::stripes;
+    Stripe stripe = stripe_of(span, share, Dealt::stripes, AHEAD);
     KV_UNROLL for (int i = 0; i < AHEAD; ++i) stripe.ask(stored, i, place.lane);
     Body body;
     // A simdgroup without heads works on none, but meets the others at the barriers.
-    const int present = least(most(GQA - chunk * HEADS, 0), HEADS);
-    body.begin(work.q, chunk * HEADS, present, work.scale, place.lane);
+    const int present = least(most(place.heads - chunk * HEADS, 0), HEADS);
+    const bool first_tokens = place.split == 0 && share == 0;
+    body.begin(work.q, chunk * HEADS, present, work.scale, work.scoring.where(first_tokens), place.lane);
     if (present > 0) sweep<AHEAD>(body, stored, stripe, place.lane);
-    publish<Body, V, Plan, GQA, HEADS, SIMDS, Dealt::stripes>(body, place, first, work.memory, work.sink);
+    publish<Body, V, Plan, HEADS, SIMDS, Dealt::stripes>(body, place, first, work.memory, work.sink);
   }
 }
 
 // Chooses the body at compile time; the other one is not instantiated.
 template <int MATRIX>
 struct DecodePacked {
-  template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Q, typename Sink>
+  template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Q, typename Scoring,
+          typename Sink>
   static KV_FUNC void run(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
-                          KV_THREAD const Place& place, KV_THREAD const Work<Q, Sink>& work) {
+                          KV_THREAD const Place& place, KV_THREAD const Work<Q, Scoring, Sink>& work) {
     typedef Decode<K, V, GQA, MATRIX, SIMDS> Sizes;
     typedef typename Sizes::Dealt Dealt;
-    typedef MatrixBody<K, V, typename Sizes::Query> Body;
+    typedef MatrixBody<K, V, typename Sizes::Query, Scoring> Body;
     static_assert(Dealt::chunks <= SIMDS, "every set of heads needs a simdgroup");
-    const int share = place.simd % Dealt::stripes;
+    const int share = place.simd % Dealt::stripes, chunk = place.simd / Dealt::stripes;
     Stripe stripe = stripe_of(span, share, Dealt::stripes, AHEAD);
     KV_UNROLL for (int i = 0; i < AHEAD; ++i) stripe.ask(stored, i, place.lane);
     Body body;
-    body.queries.prepare(work.q, work.scale, place, place.simd / Dealt::stripes, share, Dealt::stripes,
+    body.queries.prepare(work.q, work.scale, place, chunk, share, Dealt::stripes,
                          work.query_halves, work.query_floats);
-    body.begin(place.lane);
+    body.begin(chunk * Sizes::packed_heads, work.scoring.where(place.split == 0 && share == 0), place.lane);
     sweep<AHEAD>(body, stored, stripe, place.lane);
-    publish<Body, V, typename Sizes::PackedPublish, GQA, Sizes::packed_heads, SIMDS, Dealt::stripes>(
+    publish<Body, V, typename Sizes::PackedPublish, Sizes::packed_heads, SIMDS, Dealt::stripes>(
         body, place, 0, work.memory, work.sink);
   }
 };
 template <>
 struct DecodePacked<0> {
-  template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Q, typename Sink>
+  template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Q, typename Scoring,
+          typename Sink>
   static KV_FUNC void run(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
-                          KV_THREAD const Place& place, KV_THREAD const Work<Q, Sink>& work) {
+                          KV_THREAD const Place& place, KV_THREAD const Work<Q, Scoring, Sink>& work) {
     typedef Decode<K, V, GQA, 0, SIMDS> Sizes;
     decode_scalar<typename Sizes::PackedPublish, K, V, GQA, Sizes::packed_heads, SIMDS, AHEAD>(stored, span, place,
                                                                                              work);

@@ -3,8 +3,8 @@
 
 namespace kv {
 
-// Query is a MatrixQuery of K.
-template <typename K, typename V, typename Query>
+// Query is a MatrixQuery of K, Scoring one of scoring.h.
+template <typename K, typename V, typename Query, typename Scoring>
 struct MatrixBody {
   typedef Slices<K, 4> KeyCut;
   typedef Slices<V, 8> ValueCut;
@@ -22,16 +22,22 @@ struct MatrixBody {
   };
 
   Query queries;
+  Scoring scoring;
+  int first_head;  // of this simdgroup, among those of the threadgroup
   int lane, row, quad;
   TileC out[TILES][output_tiles];
-  float peak[TILES][2];  // of heads 2 quad and 2 quad + 1 of each tile, like the next three
+  float peak[TILES][2];  // of heads 2 quad and 2 quad + 1 of each tile, like the next four
   float weight[TILES][2];
+  float rest[TILES][2];  // the share of the learned sink
   float sum[TILES][2];
   float shift[TILES][2][V::groups];  // sum of probability times bias
   float bound;                       // a power of two that no value scale so far exceeds
   float lift;                        // probability times value scale times this fits float16
 
-  KV_FUNC void begin(int lane_index) {
+  // Works on the query heads from `first` on.
+  KV_FUNC void begin(int first, KV_THREAD const Scoring& scores, int lane_index) {
+    scoring = scores;
+    first_head = first;
     lane = lane_index;
     row = lane_row(lane);
     quad = lane_quad(lane);
@@ -68,8 +74,10 @@ struct MatrixBody {
     score(stored, cursor, at, codes, p);
     float widest = 0.0f;
     KV_UNROLL for (int r = 0; r < 2; ++r) {
-      if (!FULL && row + 8 * r >= left) {
-        KV_UNROLL for (int t = 0; t < TILES; ++t) p[t].v[2 * r] = p[t].v[2 * r + 1] = hidden_score();
+      KV_UNROLL for (int t = 0; t < TILES; ++t) {
+        KV_UNROLL for (int j = 0; j < 2; ++j)
+          p[t].v[2 * r + j] = scoring.score(p[t].v[2 * r + j], head_of(t, j), token + row + at.near[r]);
+        if (!FULL && row + 8 * r >= left) p[t].v[2 * r] = p[t].v[2 * r + 1] = hidden_score();
       }
       KV_UNROLL for (int g = 0; g < V::groups; ++g)
         widest = larger(widest, V::meta >= META_SCALE ? magnitude(scales[r].at(g)) : 1.0f);
@@ -217,6 +225,8 @@ struct MatrixBody {
     }
   }
 
+  // A head that the lane holds, among those of the threadgroup.
+  KV_FUNC int head_of(int t, int j) const { return first_head + 8 * t + 2 * quad + j; }
   KV_FUNC void load_keys(KV_THREAD const Cursor<K, V>& cursor, KV_THREAD const Tokens& at, int u,
                          KV_THREAD Codes& codes) const {
     KV_UNROLL for (int r = 0; r < 2; ++r)
@@ -245,13 +255,15 @@ struct MatrixBody {
   KV_FUNC void leave_peaks(KV_SHARED(float) peaks) const {
     if (row != 0) return;
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
-      KV_UNROLL for (int j = 0; j < 2; ++j) peaks[8 * t + 2 * quad + j] = peak[t][j];
+      KV_UNROLL for (int j = 0; j < 2; ++j)
+        peaks[8 * t + 2 * quad + j] = larger(peak[t][j], scoring.sink(head_of(t, j)));
     }
   }
   KV_FUNC void leave_sums(KV_SHARED(float) sums) const {
     if (row != 0) return;
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
-      KV_UNROLL for (int j = 0; j < 2; ++j) sums[8 * t + 2 * quad + j] = sum[t][j] * weight[t][j];
+      KV_UNROLL for (int j = 0; j < 2; ++j)
+        sums[8 * t + 2 * quad + j] = fast_fma(sum[t][j], weight[t][j], rest[t][j]);
     }
   }
   // Weights of this simdgroup among STRIPES with the same heads, whose maxima are [stripe][HEADS].
@@ -262,6 +274,7 @@ struct MatrixBody {
         float top = lowest_peak();
         KV_UNROLL for (int s = 0; s < STRIPES; ++s) top = larger(top, peaks[s * HEADS + 8 * t + 2 * quad + j]);
         weight[t][j] = fast_exp2(peak[t][j] - top);
+        rest[t][j] = scoring.share(head_of(t, j), top);
       }
     }
   }

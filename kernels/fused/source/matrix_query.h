@@ -23,9 +23,9 @@ struct KeyOrder {
 // What rounding x to float16 leaves.
 KV_FUNC float half_rest(float x) { return x - to_float(Convert<half_t>::from(x)); }
 
-// TILES times 8 query heads of one KV head, that one simdgroup works on; heads beyond GQA are zero. The tiles of all
+// TILES times 8 query heads of one KV head, that one simdgroup works on; heads that are not there are zero. The tiles of all
 // CHUNKS sets of heads lie in threadgroup memory; a few of one term are held in registers as well.
-template <typename K, int GQA, int TILES, int TERMS, int CHUNKS, int SIMDS>
+template <typename K, int TILES, int TERMS, int CHUNKS, int SIMDS>
 struct MatrixQuery {
   KV_CONST int steps = K::dim / 16;
   KV_CONST int tiles = TILES;
@@ -49,13 +49,13 @@ struct MatrixQuery {
     KV_UNROLL_1 for (int h = place.simd; h < heads; h += SIMDS) {
       float top = 0.0f;
       KV_UNROLL_4 for (int c = place.lane; c < K::dim; c += 32)
-        top = larger(top, h < GQA ? magnitude(q.at(h, c)) : 0.0f);
+        top = larger(top, h < place.heads ? magnitude(q.at(h, c)) : 0.0f);
       KV_UNROLL for (int i = 0; i < 5; ++i) top = larger(top, simd_swap(top, 1 << i));
       const uint exponent = float_bits(top) >> 23;
       const float raise = exponent == 0u ? 1.0f : bits_float((254u - exponent) << 23);
       if (place.lane == 0) float_memory[h] = scale * (exponent == 0u ? 1.0f : bits_float(exponent << 23));
       KV_UNROLL_4 for (int position = place.lane; position < K::dim; position += 32) {
-        float x = h < GQA ? q.at(h, K::channel(position)) * raise : 0.0f;
+        float x = h < place.heads ? q.at(h, K::channel(position)) * raise : 0.0f;
         const int k = KeyOrder<K>::row(position), column = h & 7;
         const int cell = ((h >> 3) * steps + KeyOrder<K>::step(position)) * 32 + tile_b_lane(k, column);
         const int at = 4 * cell + 2 * (k >> 3) + tile_b_half(k, column);

@@ -68,6 +68,7 @@ KV_FUNC float round_even(float x) { return rintf(x); }
 KV_FUNC float product(float a, float b) { return __fmul_rn(a, b); }
 KV_FUNC float quotient(float a, float b) { return __fdiv_rn(a, b); }
 KV_FUNC float root(float x) { return __fsqrt_rn(x); }
+KV_FUNC float hyperbolic_tangent(float x) { return tanhf(x); }
 
 // Memory: byte pointers into device memory, and loads of a known alignment.
 template <typename T>

@@ -55,6 +55,7 @@ KV_FUNC float product(float a, float b) {
 }
 KV_FUNC float quotient(float a, float b) { return a / b; }
 KV_FUNC float root(float x) { return precise::sqrt(x); }
+KV_FUNC float hyperbolic_tangent(float x) { return precise::tanh(x); }
 
 // Memory: byte pointers into device memory, and loads of a known alignment.
 template <typename T>

@@ -52,13 +52,12 @@ struct Whole {
 };
 
 // Simdgroup s holds tokens of stripe s % STRIPES for the heads of chunk first_chunk + s / STRIPES.
-template <typename Body, typename V, typename Plan, int GQA, int HEADS, int SIMDS, int STRIPES, typename Sink>
+template <typename Body, typename V, typename Plan, int HEADS, int SIMDS, int STRIPES, typename Sink>
 KV_FUNC void publish(KV_THREAD Body& body, KV_THREAD const Place& place, int first_chunk, KV_SHARED(float) memory,
                      KV_THREAD const Sink& sink) {
   KV_SHARED(float) peaks = memory + Plan::tile_floats;
   KV_SHARED(float) sums = peaks + SIMDS * HEADS;
   const int index = place.simd * 32 + place.lane;
-  const i64 first_head = ((i64)place.batch * place.kv_heads + place.kv_head) * GQA;
   body.finish();
   body.leave_peaks(peaks + place.simd * HEADS);
   group_sync();
@@ -74,7 +73,7 @@ KV_FUNC void publish(KV_THREAD Body& body, KV_THREAD const Place& place, int fir
     KV_UNROLL_1 for (int i = index; i < SIMDS / STRIPES * HEADS * count; i += SIMDS * 32) {
       const int at = i % count, head = i / count % HEADS, slot = i / (count * HEADS);
       const int group_head = (first_chunk + slot) * HEADS + head;
-      if (group_head < GQA) {
+      if (group_head < place.heads) {
         const int tile = whole ? Output<V>::tile_of(at) : at / 16;
         const int r = whole ? Output<V>::row_of(at) : at % 16;
         const int position = whole ? 16 * first + at : Output<V>::position(first + tile, r);
@@ -83,21 +82,21 @@ KV_FUNC void publish(KV_THREAD Body& body, KV_THREAD const Place& place, int fir
           total += memory[(((slot * STRIPES + s) * HEADS + head) * Plan::at_once + tile) * 16 + r];
           weight += sums[(slot * STRIPES + s) * HEADS + head];
         }
-        const i64 row = (first_head + group_head) * place.splits + place.split;
+        const i64 row = (place.first_head + group_head) * place.splits + place.split;
         sink.put(row * V::dim + V::channel(position), total, weight);
       }
     }
   }
   KV_UNROLL_1 for (int i = index; i < SIMDS / STRIPES * HEADS; i += SIMDS * 32) {
     const int slot = i / HEADS, group_head = first_chunk * HEADS + i;
-    if (group_head < GQA) {
+    if (group_head < place.heads) {
       float top = lowest_peak(), total = 0.0f;
       KV_UNROLL for (int s = 0; s < STRIPES; ++s) {
         const int at = (slot * STRIPES + s) * HEADS + i % HEADS;
         top = larger(top, peaks[at]);
         total += sums[at];
       }
-      const i64 row = (first_head + group_head) * place.splits + place.split;
+      const i64 row = (place.first_head + group_head) * place.splits + place.split;
       sink.lead(row, top, total);
     }
   }

@@ -3,25 +3,31 @@
 
 namespace kv {
 
-// HEADS is the number of query heads that one simdgroup works on.
-template <typename K, typename V, int HEADS>
+// HEADS is the number of query heads that one simdgroup works on, Scoring one of scoring.h.
+template <typename K, typename V, int HEADS, typename Scoring>
 struct ScalarBody {
   typedef Slices<K, 4> KeyCut;
   typedef Slices<V, 8> ValueCut;
   KV_CONST int output_tiles = V::dim / 16;
 
+  Scoring scoring;
+  int first_head;  // of this simdgroup, among those of the threadgroup
   int lane, row, quad;
   float query[HEADS][K::dim / 4];  // of this lane's channels, times the scale and log2(e)
   float query_sum[HEADS][K::groups];
   float out[HEADS][output_tiles][2];
   float peak[HEADS];
   float weight[HEADS];
+  float rest[HEADS];  // the share of the learned sink
   float sum[HEADS];
   float shift[HEADS][V::groups];  // sum of probability times bias
 
   // Works on the query heads from `first` on, of which `present` are there.
   template <typename Q>
-  KV_FUNC void begin(KV_THREAD const Q& q, int first, int present, float scale, int lane_index) {
+  KV_FUNC void begin(KV_THREAD const Q& q, int first, int present, float scale, KV_THREAD const Scoring& scores,
+                     int lane_index) {
+    scoring = scores;
+    first_head = first;
     lane = lane_index;
     row = lane_row(lane);
     quad = lane_quad(lane);
@@ -50,6 +56,8 @@ struct ScalarBody {
     float p[2][HEADS];
     KV_UNROLL for (int r = 0; r < 2; ++r) {
       score(stored, cursor, at.near[r], p[r]);
+      KV_UNROLL for (int h = 0; h < HEADS; ++h)
+        p[r][h] = scoring.score(p[r][h], first_head + h, token + row + at.near[r]);
       if (!FULL && row + 8 * r >= left) {
         KV_UNROLL for (int h = 0; h < HEADS; ++h) p[r][h] = hidden_score();
       }
@@ -177,11 +185,11 @@ struct ScalarBody {
   }
   KV_FUNC void leave_peaks(KV_SHARED(float) peaks) const {
     if (lane != 0) return;
-    KV_UNROLL for (int h = 0; h < HEADS; ++h) peaks[h] = peak[h];
+    KV_UNROLL for (int h = 0; h < HEADS; ++h) peaks[h] = larger(peak[h], scoring.sink(first_head + h));
   }
   KV_FUNC void leave_sums(KV_SHARED(float) sums) const {
     if (lane != 0) return;
-    KV_UNROLL for (int h = 0; h < HEADS; ++h) sums[h] = sum[h] * weight[h];
+    KV_UNROLL for (int h = 0; h < HEADS; ++h) sums[h] = fast_fma(sum[h], weight[h], rest[h]);
   }
   // Weights of this simdgroup among STRIPES with the same heads, whose maxima are [stripe][COUNT].
   template <int COUNT, int STRIPES>
@@ -190,6 +198,7 @@ struct ScalarBody {
       float top = lowest_peak();
       KV_UNROLL for (int s = 0; s < STRIPES; ++s) top = larger(top, peaks[s * COUNT + h]);
       weight[h] = fast_exp2(peak[h] - top);
+      rest[h] = scoring.share(first_head + h, top);
     }
   }
   // Output tiles [first, first + COUNT), weighted, as [head][tile][16 rows].
