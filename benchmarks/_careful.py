@@ -72,8 +72,8 @@ def _loop(
     configurations: Sequence[KVSpec],
     laps: Laps,
 ) -> list[Answer]:
-    from swarm.kernels.cache import make_cache
     from swarm.kernels.errors import SwarmError
+    from swarm.kernels.model_cache import make_cache
 
     reference = [Reference(logits) for logits in _read(model, windows, make_cache(model))]
     laps.ready()

@@ -23,8 +23,8 @@ from typing import Any
 
 from benchmarks import _frame
 
-from swarm.kernels.cache import make_cache
 from swarm.kernels.errors import SwarmError, UsageError
+from swarm.kernels.model_cache import make_cache
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 GROUP, BITS = 64, 4  # of the random weights

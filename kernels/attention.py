@@ -1,11 +1,13 @@
 """Attention of mlx-lm models over packed caches: what a model is handed, who sees what, and the call that computes it.
 
-mlx-lm sends caches with an attribute `bits` to one module global. `install` replaces that global once by a function
-that takes our views itself and passes everything else on; the back-end of a cache computes.
+Families import mlx-lm's attention function by name. `install` puts a function in its place that takes what packed
+caches hand out itself and passes everything else on; the back-end of a cache computes.
 """
 
 from __future__ import annotations
 
+import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 
-from swarm.kernels import arrays
+from swarm.kernels import arrays, gemma2
 from swarm.kernels.errors import ModelError
 
 if TYPE_CHECKING:
@@ -29,8 +31,14 @@ class LayerCache(Protocol):
 
     layer: int
     family: str
-    window: int | None
     logit_cap: float | None
+
+    @property
+    def reach(self) -> int | None:
+        """The most columns that a query sees, None for all."""
+
+    def first_seen(self, position: Any) -> Any:
+        """The first column that the query at a position sees: integers or integer arrays."""
 
     def mask_columns(self, offset: int) -> int:
         """Old columns that a mask covers when `offset` tokens are stored."""
@@ -39,6 +47,14 @@ class LayerCache(Protocol):
         self, view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
     ) -> Array:
         """Attention output [B, Hq, L, D] over the columns of a view of this cache."""
+
+
+class HandsOutArrays(ABC):
+    """A cache of a layer whose model reads keys and values as arrays, at least for several tokens at a time."""
+
+    @abstractmethod
+    def view_of(self, keys: Any, values: Any) -> StoredView | None:
+        """The view behind arrays that this cache handed out last, if these are they."""
 
 
 class StoredView:
@@ -65,8 +81,7 @@ class StoredView:
 
     def lowest(self) -> int:
         """The first column that any query of this call sees."""
-        window = self.cache.window
-        return 0 if window is None else max(0, self.start - window + 1)
+        return int(self.cache.first_seen(self.start))
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
@@ -88,12 +103,12 @@ def _bypassed(family: str) -> ModelError:
 
 
 class Visibility:
-    """Which columns each query sees: causal order, window, and the model's mask, right-aligned with the columns."""
+    """Which columns each query sees: causal order, window or chunk, and the model's mask, right-aligned."""
 
     def __init__(self, view: StoredView, mask: Array | str | None, groups: tuple[int, int]) -> None:
         self.view = view
         self.causal = isinstance(mask, str)
-        self.window = view.cache.window
+        self.limited = view.cache.reach is not None
         self.mask = None if mask is None or isinstance(mask, str) else _grouped(arrays.to_numpy(mask), groups)
 
     def block(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray | None:
@@ -113,18 +128,18 @@ class Visibility:
         """Whether order and window hide all these columns from all these queries."""
         first, last = self.view.start + rows[0], self.view.start + rows[1] - 1
         after = self.causal and columns[0] > last
-        return after or (self.window is not None and columns[1] - 1 <= first - self.window)
+        return after or (self.limited and columns[1] <= self.view.cache.first_seen(first))
 
     def _positions(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray | None:
         first, last = self.view.start + rows[0], self.view.start + rows[1] - 1
         later = self.causal and columns[1] - 1 > first
-        older = self.window is not None and columns[0] <= last - self.window
+        older = self.limited and columns[0] < self.view.cache.first_seen(last)
         if not later and not older:
             return None
         query = np.arange(first, last + 1)[:, None]
         column = np.arange(*columns)[None]
         seen = column <= query if later else np.ones((len(query), column.size), np.bool_)
-        return seen & (column > query - (self.window or 0)) if older else seen
+        return seen & (column >= self.view.cache.first_seen(query)) if older else seen
 
     def _slice(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
         mask = self.mask
@@ -195,30 +210,90 @@ def record(callback: Callback) -> Iterator[None]:
 def attend(
     view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
 ) -> Array:
-    """Attention output [B, Hq, L, D] over the columns of the view, by the cache's back-end."""
+    """Attention output [B, Hq, L, D] over the columns of the view, by the cache's back-end.
+
+    `sinks` [Hq] are learned logits that take part in every query's softmax and stand for no token.
+    """
     keys, values = view.fresh
     for listener in _listeners.get():
         listener(Recorded(view.cache, view.start, queries, keys, values, scale))
     return view.cache.attend(view, queries, scale, mask, sinks)
 
 
-def install(cache_class: type) -> None:
-    """Put our function in the place of mlx-lm's packed attention; further calls change nothing.
+@dataclass(frozen=True, eq=False)
+class CallOptions:
+    """What a call of attention says beside its arrays: scale, mask, learned sinks [Hq], and a cap on its logits."""
 
-    `cache_class` is made known to mlx-lm's `load_prompt_cache`, which looks classes up by name in its own module.
-    """
+    scale: float
+    mask: Array | str | None = None
+    sinks: Array | None = None
+    logit_cap: float | None = None
+
+
+Interceptor = Callable[["Array", "Array", "Array", CallOptions], None]
+_interceptor: ContextVar[Interceptor | None] = ContextVar("attention_interceptor", default=None)
+
+
+@contextmanager
+def intercepted(callback: Interceptor) -> Iterator[None]:
+    """While active, call back with queries, keys and values in the place of computing attention."""
+    token = _interceptor.set(callback)
+    try:
+        yield
+    finally:
+        _interceptor.reset(token)
+
+
+def install() -> None:
+    """Put our function in the place of mlx-lm's attention, in every family that is imported by now or later."""
     from mlx_lm.models import base
-    from mlx_lm.models import cache as mlx_caches
 
-    setattr(mlx_caches, cache_class.__name__, cache_class)
-    original = base.quantized_scaled_dot_product_attention
-    if getattr(original, "attends_packed_caches", False):
-        return
+    if getattr(base.scaled_dot_product_attention, "original", None) is None:
+        base.scaled_dot_product_attention = _replacement(base.scaled_dot_product_attention)
+    ours = base.scaled_dot_product_attention
+    for name, module in list(sys.modules.items()):
+        if name.startswith("mlx_lm.models.") and vars(module).get("scaled_dot_product_attention") is ours.original:
+            setattr(module, "scaled_dot_product_attention", ours)  # noqa: B010
+    gemma2.install()
 
-    def packed_attention(queries: Array, q_keys: Any, q_values: Any, scale: float, mask: Any, **options: Any) -> Array:
-        if isinstance(q_keys, StoredView):
-            return attend(q_keys, queries, scale, mask)
-        return original(queries, q_keys, q_values, scale=scale, mask=mask, **options)
 
-    packed_attention.attends_packed_caches = True  # type: ignore[attr-defined]
-    base.quantized_scaled_dot_product_attention = packed_attention
+def _replacement(original: Callable[..., Array]) -> Any:
+    import mlx.core as mx
+
+    def packed_attention(
+        queries: Array,
+        keys: Any,
+        values: Any,
+        cache: Any,
+        scale: float,
+        mask: Array | str | None,
+        sinks: Array | None = None,
+        logit_cap: float | None = None,
+    ) -> Array:
+        callback = _interceptor.get()
+        if callback is not None:
+            callback(queries, keys, values, CallOptions(float(scale), mask, sinks, logit_cap))
+            return mx.broadcast_to(values[:, :1, :1], (*queries.shape[:-1], values.shape[-1]))
+        view = keys if isinstance(keys, StoredView) else _view_behind(cache, keys, values)
+        if view is not None:
+            return attend(view, queries, scale, mask, sinks)
+        options = {} if sinks is None else {"sinks": sinks}
+        return original(queries, keys, values, cache=cache, scale=scale, mask=mask, **options)
+
+    packed_attention.original = original  # type: ignore[attr-defined]
+    return packed_attention
+
+
+def _view_behind(cache: Any, keys: Any, values: Any) -> StoredView | None:
+    """The view of a packed cache, or of one in a `CacheList`, that handed these arrays out."""
+    from mlx_lm.models.cache import CacheList
+
+    for part in cache.caches if isinstance(cache, CacheList) else (cache,):
+        if isinstance(part, HandsOutArrays) and (view := part.view_of(keys, values)) is not None:
+            return view
+    return None
+
+
+def family(model: Any) -> str:
+    """The family of an mlx-lm model, as its configuration or its module names it."""
+    return str(getattr(model, "model_type", type(model).__module__.rpartition(".")[2]))

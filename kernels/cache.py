@@ -1,4 +1,4 @@
-"""The cache that models run with, behind mlx-lm's cache interface: one class for every layer and every method."""
+"""The cache of one layer behind mlx-lm's cache interface: one class for every method."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import copy
 import json
 from typing import TYPE_CHECKING, Any, Self
 
-from swarm.kernels import arrays, attention, modules
+import numpy as np
+
+from swarm.kernels import arrays, attention
 from swarm.kernels.attention import StoredView
 from swarm.kernels.backends import base as backends
 from swarm.kernels.codec import Codec, Factors
-from swarm.kernels.errors import ModelError, SpecError, SwarmError, UsageError
+from swarm.kernels.errors import ModelError, UsageError
 from swarm.kernels.quantizers import base
 from swarm.kernels.side import CacheSide
 from swarm.kernels.spec import KVSpec
@@ -27,42 +29,42 @@ class PackedKVCache:
     """Keys and values of one layer, really stored in the bits that the specification says.
 
     Three segments by position: 16-bit sinks, packed codes, 16-bit tail (the residual window and, for methods that
-    encode blocks of tokens, the block that is not yet full). With a `window`, tokens that no query sees any more are
-    dropped. `logit_gain` multiplies the attention logits.
+    encode blocks of tokens, the block that is not yet full). With a `window` (of the most recent tokens) or a `chunk`
+    (attention stays within chunks of so many tokens), tokens that no query sees any more are dropped. `logit_gain`
+    multiplies the attention logits, which `logit_cap` bounds where the model does so.
     """
-
-    # mlx-lm sends a cache with these two to its packed attention, which `attention.install` replaces.
-    bits = 16
-    group_size = 0
 
     def __init__(
         self,
         kv: KVSpec | None = None,
         *,
         window: int | None = None,
+        chunk: int | None = None,
         layer: int = 0,
         seed: int = 0,
         factors: Mapping[str, Factors] | None = None,
         key_bias: KeyBias | None = None,
         family: str = "",
         backend: Backend | None = None,
-        head_dim: int | None = None,
+        dims: tuple[int, int] | None = None,
+        logit_cap: float | None = None,
     ) -> None:
-        attention.install(PackedKVCache)
         self.kv = kv or KVSpec()
         self.window = window
+        self.chunk = chunk
         self.layer = layer
         self.seed = seed
         self.family = family
         self.factors = dict(factors or {})
         self.key_bias = key_bias
         self.logit_gain = 1.0
-        self.logit_cap: float | None = None  # logits are cap * tanh(logits / cap) before they are masked
-        self.head_dim = head_dim  # of keys and values; known from the first token on if not before
+        self.logit_cap = logit_cap
+        self.dims = dims  # values per key and per value; known from the first token on if not before
         self.offset = 0
         self.backend = backend or backends.current()
         self._key: CacheSide | None = None
         self._value: CacheSide | None = None
+        self._view: StoredView | None = None  # of the last call
         self._keep_at: int | None = None  # tokens of the state to keep
         self._kept: tuple[CacheSide, ...] = ()
 
@@ -71,21 +73,31 @@ class PackedKVCache:
         return type(self)(
             self.kv,
             window=self.window,
+            chunk=self.chunk,
             layer=self.layer,
             seed=self.seed,
             factors=self.factors,
             key_bias=self.key_bias,
             family=self.family,
-            head_dim=self.head_dim,
+            dims=self.dims,
+            logit_cap=self.logit_cap,
         )
 
     def update_and_fetch(self, keys: Array, values: Array) -> tuple[StoredView, StoredView]:
         """Take in the keys and values [B, H, T, D] of new tokens; the returned views are for attention only."""
-        view = self.append(keys, values)
-        return view, view
+        self._view = self.append(keys, values)
+        return self._view, self._view
+
+    def keys_and_values(self) -> tuple[StoredView, StoredView]:
+        """What the last call of `update_and_fetch` returned, for layers that read the keys and values of this one."""
+        if self._view is None:
+            raise UsageError(f"Layer {self.layer} holds nothing that another layer could read.", "Run its layer first.")
+        return self._view, self._view
 
     def append(self, keys: Array, values: Array) -> StoredView:
         """Take in keys and values [B, H, T, D] (numpy or MLX, after RoPE) without computing attention.
+
+        Keys and values may differ in D.
 
         Raises:
             NonFiniteError: NaN, Inf, or magnitudes beyond the 16-bit type; on an accelerator one call later.
@@ -103,8 +115,24 @@ class PackedKVCache:
     def attend(
         self, view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
     ) -> Array:
-        """Attention output [B, Hq, L, D] over the columns of a view of this cache, by its back-end."""
+        """Attention output [B, Hq, L, D] over the columns of a view of this cache, by its back-end.
+
+        A mask [L, columns] of a layer with chunks says what the cache knows itself.
+        """
+        if self.chunk is not None and mask is not None and not isinstance(mask, str) and mask.ndim == 2:
+            mask = "causal" if queries.shape[2] > 1 else None
         return self.backend.attend(view, queries, scale * self.logit_gain, mask, sinks)
+
+    @property
+    def keys(self) -> Array:
+        """Keys of the last call, for models that make later work wait for a cache or a cache wait for other work."""
+        return self.keys_and_values()[0].fresh[0]
+
+    @keys.setter
+    def keys(self, after: Array) -> None:
+        import mlx.core as mx
+
+        mx.async_eval(after)  # type: ignore[no-untyped-call]
 
     def _sides(self, key_dim: int, value_dim: int) -> tuple[CacheSide, CacheSide]:
         if self._key is None or self._value is None:
@@ -125,9 +153,20 @@ class PackedKVCache:
 
     def release(self) -> None:
         """Forget tokens that no later query sees: what every further call begins with."""
-        if self.window is not None:
+        if self.reach is not None:
             for side in self.sides:
-                side.drop_before(self.offset - self.window + 1)
+                side.drop_before(self.first_seen(self.offset))
+
+    @property
+    def reach(self) -> int | None:
+        """The most tokens that a query sees, None for all."""
+        return self.window or self.chunk
+
+    def first_seen(self, position: Any) -> Any:
+        """The first token that the query at a position sees: integers or integer arrays."""
+        if self.chunk is not None:
+            return position // self.chunk * self.chunk
+        return position * 0 if self.window is None else np.maximum(position - self.window + 1, 0)
 
     @property
     def sides(self) -> tuple[CacheSide, ...]:
@@ -137,7 +176,7 @@ class PackedKVCache:
     @property
     def nbytes(self) -> int:
         """Bytes really held, room for growth, codebooks and a kept state included."""
-        kept = sum(side.half_nbytes + (side.store.nbytes if self.window else 0) for side in self._kept)
+        kept = sum(side.half_nbytes + (side.store.nbytes if self.reach else 0) for side in self._kept)
         return kept + sum(side.nbytes for side in self.sides)
 
     def bits_per_value(self) -> float:
@@ -153,8 +192,8 @@ class PackedKVCache:
         """
         if self.sides:
             sizes = [(side.codec.spec, side.codec.head_dim) for side in self.sides]
-        elif self.head_dim is not None:
-            sizes = [(self.kv.key, self.head_dim), (self.kv.value, self.head_dim)]
+        elif self.dims is not None:
+            sizes = list(zip((self.kv.key, self.kv.value), self.dims, strict=True))
         else:
             raise ModelError("The head size is not known yet.", "Ask again when a token has come in.")
         bits = sum(base.build(spec, dim).bits_per_value() * dim for spec, dim in sizes)
@@ -162,7 +201,17 @@ class PackedKVCache:
 
     def mask_columns(self, offset: int) -> int:
         """Old columns that a mask covers when `offset` tokens are stored."""
+        if self.chunk is not None:
+            return min(offset, self.chunk)
         return offset if self.window is None else min(offset, self.window - 1)
+
+    @property
+    def start_position(self) -> int:
+        """Position of the first column that a mask covers, for models with chunks, which make the mask themselves."""
+        return self.offset - self.mask_columns(self.offset)
+
+    def maybe_trim_front(self) -> None:
+        """Part of mlx-lm's interface for caches with chunks: tokens of earlier chunks are dropped anyway."""
 
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> Any:  # noqa: N803
         """mlx-lm's mask for N new tokens: None, "causal", or a bool array right-aligned with the columns.
@@ -196,7 +245,7 @@ class PackedKVCache:
 
     @property
     def _dropped_nothing(self) -> bool:
-        return self.window is None or self.offset < self.window
+        return int(self.first_seen(self.offset)) == 0
 
     def trim(self, n: int) -> int:
         """Take back the last n tokens (all, if there are fewer); returns how many were.
@@ -213,6 +262,7 @@ class PackedKVCache:
         for side in self.sides:
             side.trim(self.backend.xp, n)
         self.offset -= n
+        self._view = None
         if self._kept and self.offset < self._kept[0].offset:
             self._kept = ()
         return n
@@ -229,7 +279,7 @@ class PackedKVCache:
         if self.offset != self._keep_at:
             return
         self._kept = tuple(copy.copy(side) for side in self.sides)
-        if self.window is not None:  # drops packed tokens; without one they only grow
+        if self.reach is not None:  # drops packed tokens; without one they only grow
             for side in self._kept:
                 side.store = side.store.shared(side.store.blocks)
 
@@ -242,7 +292,7 @@ class PackedKVCache:
         older._key, older._value = kept = tuple(copy.copy(side) for side in self._kept)
         for side, now in zip(kept, self.sides, strict=True):
             packed = (side.encoded - side.sinks) // side.store.block_tokens
-            side.store = now.store.shared(packed) if self.window is None else side.store.shared(side.store.blocks)
+            side.store = now.store.shared(packed) if self.reach is None else side.store.shared(side.store.blocks)
         return older
 
     @property
@@ -251,6 +301,8 @@ class PackedKVCache:
         settings = {
             "kv": self.kv.model_dump(mode="json"),
             "window": self.window,
+            "chunk": self.chunk,
+            "logit_cap": self.logit_cap,
             "layer": self.layer,
             "seed": self.seed,
             "logit_gain": self.logit_gain,
@@ -273,12 +325,13 @@ class PackedKVCache:
                 "Make caches with make_cache(model, kv) and assign their state.",
             )
         self.kv, self.window, self.layer, self.seed = kv, settings["window"], settings["layer"], settings["seed"]
+        self.chunk, self.logit_cap = settings.get("chunk"), settings.get("logit_cap")
         self.logit_gain, self.offset = settings["logit_gain"], settings["offset"]
         self.factors = {
             side: Factors(arrays.to_numpy(entry["channel"]), float(entry["clip"]))
             for side, entry in state.get("factors", {}).items()
         }
-        self._key = self._value = None
+        self._key = self._value = self._view = None
         self._kept = ()
         if self.offset:
             dims = [int(state[name]["head_dim"]) for name in ("key", "value")]
@@ -288,64 +341,7 @@ class PackedKVCache:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """A cache from a saved state, as mlx-lm's `load_prompt_cache` makes it."""
+        attention.install()
         cache = cls()
         cache.state = state
         return cache
-
-
-def make_cache(
-    model: Any,
-    kv: KVSpec | str | None = None,
-    *,
-    seed: int = 0,
-    factors: Mapping[int, Mapping[str, Factors]] | None = None,
-) -> list[PackedKVCache]:
-    """One packed cache per layer of an mlx-lm model, to be passed as its `cache` or `prompt_cache`.
-
-    Args:
-        model: The model as `mlx_lm.load` gives it.
-        kv: What the layers store, or its label. Left out, everything stays in 16 bit.
-        seed: Decides random rotations and sketches; every layer derives its own.
-        factors: Learned scaling per layer: {"key": Factors, "value": Factors}.
-
-    Raises:
-        ModelError: the model's attention cannot work on packed caches; says why.
-        SpecError: the label cannot be read, or the specification does not fit the model; says which layer and why.
-    """
-    kv = KVSpec.parse(kv) if isinstance(kv, str) else kv or KVSpec()
-    family = str(getattr(model, "model_type", type(model).__module__.rpartition(".")[2]))
-    attentions = modules.attention_modules(model)
-    windows = modules.windows(model, family)
-    if len(attentions) != len(windows):
-        raise ModelError(
-            f"{family} has {len(attentions)} attention layers and {len(windows)} caches.",
-            "Only models with one attention per cache can use packed caches.",
-        )
-    named = {*(kv.layers or ()), *(layer for override in kv.overrides for layer in override.layers), *(factors or {})}
-    if unknown := sorted(layer for layer in named if not 0 <= layer < len(attentions)):
-        raise SpecError(f"Layer {unknown[0]} does not exist.", f"This model has layers 0 to {len(attentions) - 1}.")
-    caches = []
-    for layer, (module, window) in enumerate(zip(attentions, windows, strict=True)):
-        modules.check_attention(module, family)
-        spec = kv.at(layer)
-        learned = dict((factors or {}).get(layer, {}))
-        try:
-            modules.check_head_dim(module, model, spec)
-            bias = modules.key_bias(module) if spec.key_bias == "subtract" else None
-            modules.check_factors(module, model, spec, learned)
-        except SwarmError as error:
-            raise type(error)(f"Layer {layer}: {error.problem}", error.remedy) from error
-        size = modules.head_dim(module, model)
-        caches.append(
-            PackedKVCache(
-                spec,
-                window=window,
-                layer=layer,
-                seed=seed,
-                factors=learned,
-                key_bias=bias,
-                family=family,
-                head_dim=size,
-            )
-        )
-    return caches

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from swarm.experiments.measurement.decision import decide as decide
     from swarm.experiments.measurement.runner import measure as measure
     from swarm.experiments.spec import Measurement as Measurement
-    from swarm.kernels.cache import make_cache as make_cache
+    from swarm.kernels.model_cache import make_cache as make_cache
     from swarm.kernels.errors import SwarmError as SwarmError
     from swarm.kernels.spec import KVSpec as KVSpec
     from swarm.orchestrator.campaign import Campaign as Campaign

@@ -146,7 +146,7 @@ def sixteen_bit(model: Any) -> list[Any]:
     from mlx.utils import tree_flatten
     from mlx_lm.models.cache import make_prompt_cache
 
-    from swarm.kernels.cache import make_cache
+    from swarm.kernels.model_cache import make_cache
 
     wide = any(array.dtype == mx.float32 for _, array in tree_flatten(model.parameters()))
     return list(make_cache(model)) if wide else list(make_prompt_cache(model))

@@ -87,7 +87,7 @@ class Recipe(FrozenModel):
             SpecError: the configuration or its learned factors do not fit the model.
             ModelError: the model's cache cannot be packed.
         """
-        from swarm.kernels.cache import make_cache
+        from swarm.kernels.model_cache import make_cache
 
         return make_cache(model, self.kv, seed=self.seed, factors=restored(self.factors))
 

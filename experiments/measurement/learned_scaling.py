@@ -22,9 +22,9 @@ from pydantic import Field, field_validator
 from swarm.experiments.measurement.attention_error import attend
 from swarm.experiments.measurement.reference_run import AttentionRecorder, ReferenceRun, float32_from_file
 from swarm.kernels import attention
-from swarm.kernels.cache import make_cache
 from swarm.kernels.codec import Factors
 from swarm.kernels.errors import SpecError
+from swarm.kernels.model_cache import make_cache
 from swarm.kernels.quantizers.base import Side
 from swarm.kernels.spec import FrozenModel, KVSpec
 

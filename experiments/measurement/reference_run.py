@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from swarm.experiments.measurement import divergence
 from swarm.kernels import arrays
-from swarm.kernels.cache import make_cache
+from swarm.kernels.model_cache import make_cache
 from swarm.kernels.spec import KVSpec
 
 if TYPE_CHECKING:

@@ -94,8 +94,8 @@ def _seen(view: StoredView, columns: Columns, mask: Array | str | None, length: 
 
     total = sum(stop - start for start, stop, *_ in columns)
     single = total == view.offset - view.lowest()
-    window = view.cache.window
-    if single and (mask is None or isinstance(mask, str)) and (window is None or view.offset <= window):
+    limited = view.cache.first_seen(view.offset - 1) > 0  # the last query does not see the first column
+    if single and (mask is None or isinstance(mask, str)) and not limited:
         return mask or ""
     if length * total > MAX_MASK_ELEMENTS or (mask is not None and not isinstance(mask, str)):
         return None
@@ -104,8 +104,8 @@ def _seen(view: StoredView, columns: Columns, mask: Array | str | None, length: 
     for start, stop, *forms in columns:
         column = np.arange(start, stop)[None]
         allowed = column <= query if isinstance(mask, str) else np.ones((length, stop - start), np.bool_)
-        if window is not None:
-            allowed &= column > query - window
+        if limited:
+            allowed &= column >= view.cache.first_seen(query)
         for side, form in zip((view.key, view.value), forms, strict=True):
             if side.spans(start, stop)[0][2] == "both":
                 until = np.array([side.packed_until(int(position)) for position in query[:, 0]])[:, None]

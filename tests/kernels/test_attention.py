@@ -212,8 +212,8 @@ def test_mlx_lms_own_packed_caches_still_work():
     from mlx_lm.models import base as mlx_base
     from mlx_lm.models.cache import QuantizedKVCache
 
-    attention.install(PackedKVCache)
-    attention.install(PackedKVCache)
+    attention.install()
+    attention.install()
     q, k, v = (mx.array(x) for x in arrays(8, 1, 2, 2, 16, 64))
     own = QuantizedKVCache(group_size=64, bits=8)
     keys, values = own.update_and_fetch(k, v)

@@ -12,9 +12,10 @@ from emulated import Emulated, MlxOperations
 from swarm.experiments.models import registry
 from swarm.kernels import attention
 from swarm.kernels.backends.cpu import Cpu
-from swarm.kernels.cache import PackedKVCache, make_cache
+from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.errors import SwarmError
 from swarm.kernels.fused import peers
+from swarm.kernels.model_cache import make_cache
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 BUNDLED = ("smollm2-135m", "gemma3-270m")

@@ -6,11 +6,12 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 from swarm.kernels import attention, plugins
-from swarm.kernels.cache import PackedKVCache, make_cache
+from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.codec import Factors
 from swarm.kernels.errors import ModelError, SpecError
 from swarm.kernels.key_bias import KeyBias
-from swarm.kernels.modules import attention_modules, key_bias
+from swarm.kernels.layers import attention_modules, trace
+from swarm.kernels.model_cache import key_bias, make_cache
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec
 
@@ -86,7 +87,7 @@ def test_folding_the_scale_into_the_queries_changes_nothing(name, tiny, logits):
         outputs = []
         for fold in (1.0, 4.0):
             model = tiny(family, seed=3)
-            for module in attention_modules(model):
+            for module in attention_modules(model, trace(model)):
                 module.scale /= fold
                 if family == "gemma3_text":
                     module.q_norm.weight = (1 + module.q_norm.weight) * fold - 1
@@ -97,7 +98,7 @@ def test_folding_the_scale_into_the_queries_changes_nothing(name, tiny, logits):
             heard = []
             with attention.record(heard.append):
                 outputs.append(logits(model, make_cache(model, kv_of(name), seed=1), text, [30, 1, 9]))
-            assert {call.scale for call in heard} == {module.scale for module in attention_modules(model)}
+            assert {call.scale for call in heard} == {module.scale for module in attention_modules(model, trace(model))}
         np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-3 * np.abs(outputs[0]).max())
 
 
@@ -164,8 +165,10 @@ class TestKeyBias:
             make_cache(tiny("llama"), kv_of("q8_0", key_bias="subtract"))
 
     def test_it_is_read_from_the_model(self, tiny):
-        module = attention_modules(tiny("qwen2"))[1]
-        np.testing.assert_array_equal(key_bias(module).bias.ravel(), np.array(module.k_proj.bias))
+        model = tiny("qwen2")
+        layer = trace(model)[1]
+        module = attention_modules(model, (layer,))[0]
+        np.testing.assert_array_equal(key_bias(module, layer.shape).bias.ravel(), np.array(module.k_proj.bias))
 
     def test_a_state_needs_its_model_again(self, tiny):
         model = tiny("qwen2")
@@ -205,42 +208,17 @@ def test_learned_factors_are_asked_for_and_used(tiny, logits):
     assert np.abs(learned - exact).mean() < 0.1 * np.abs(exact).max()
 
 
-class TestFamiliesThatCannot:
-    def test_soft_capped_attention(self):
-        from mlx_lm.models import gemma2
+def test_a_model_that_keeps_no_keys_and_values_is_refused():
+    from mlx_lm.models import mamba
 
-        model = gemma2.Model(
-            gemma2.ModelArgs(
-                model_type="gemma2", hidden_size=64, num_hidden_layers=2, intermediate_size=64,
-                num_attention_heads=2, head_dim=32, rms_norm_eps=1e-5, vocab_size=50, num_key_value_heads=1,
-            )
-        )  # fmt: skip
-        with pytest.raises(ModelError, match="gemma2"):
-            make_cache(model)
-
-    def test_state_space_layers(self):
-        from mlx_lm.models import mamba
-
-        model = mamba.Model(
-            mamba.ModelArgs(
-                model_type="mamba", vocab_size=50, hidden_size=32, intermediate_size=64, state_size=8,
-                num_hidden_layers=2, conv_kernel=4, use_bias=False, use_conv_bias=True, time_step_rank=4,
-            )
-        )  # fmt: skip
-        with pytest.raises(ModelError, match="attention"):
-            make_cache(model)
-
-    def test_learned_sinks(self):
-        from mlx_lm.models import gpt_oss
-
-        model = gpt_oss.Model(
-            gpt_oss.ModelArgs(
-                num_hidden_layers=2, num_local_experts=2, num_experts_per_tok=1, vocab_size=50, hidden_size=64,
-                intermediate_size=64, head_dim=32, num_attention_heads=2, num_key_value_heads=1, sliding_window=8,
-            )
-        )  # fmt: skip
-        with pytest.raises(ModelError, match="sinks"):
-            make_cache(model)
+    model = mamba.Model(
+        mamba.ModelArgs(
+            model_type="mamba", vocab_size=50, hidden_size=32, intermediate_size=64, state_size=8,
+            num_hidden_layers=2, conv_kernel=4, use_bias=False, use_conv_bias=True, time_step_rank=4,
+        )
+    )  # fmt: skip
+    with pytest.raises(ModelError, match="mamba keeps no keys and values"):
+        make_cache(model)
 
 
 def test_bits_are_known_before_the_first_token(family, tiny):

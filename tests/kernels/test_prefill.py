@@ -15,8 +15,9 @@ from kv_specs import kv_of
 from swarm.kernels import attention, plugins
 from swarm.kernels.backends import _mlx_operations, _mlx_unpacked, _numpy_attention
 from swarm.kernels.backends.cpu import Cpu
-from swarm.kernels.cache import PackedKVCache, make_cache
+from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.codec import Factors
+from swarm.kernels.model_cache import make_cache
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec, QuantSpec
 

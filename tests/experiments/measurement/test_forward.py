@@ -5,8 +5,8 @@ from tiny_models import FAMILIES
 
 from swarm.experiments.measurement.forward import Entry, ForwardPass
 from swarm.experiments.models import registry
-from swarm.kernels.cache import make_cache
 from swarm.kernels.errors import ModelError
+from swarm.kernels.model_cache import make_cache
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from swarm.experiments.models import registry
 from swarm.experiments.protocols import base as protocols
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels import arrays, attention
-from swarm.kernels.cache import make_cache
 from swarm.kernels.codec import Codec
+from swarm.kernels.model_cache import make_cache
 from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec
 
 RUNS = (("quality", 0), ("quality", 1), ("attention", 0), ("depth", 0))

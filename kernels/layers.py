@@ -1,0 +1,318 @@
+"""What each layer of an mlx-lm model keeps between tokens, read from one unevaluated pass through the model.
+
+The pass costs little (MLX builds shapes without computing) and shows what every layer really does, whatever the
+family: the keys, values or latents that reach its cache, its window, learned sinks, and which layers read the keys and
+values of another one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from swarm.kernels import attention, elementwise
+from swarm.kernels.errors import ModelError
+from swarm.kernels.values import FrozenModel
+
+if TYPE_CHECKING:
+    from swarm.kernels.arrays import Array
+
+LayerKind = Literal["global", "windowed", "latent", "state", "shared", "none"]
+
+
+class LayerShape(FrozenModel):
+    """What one layer keeps: per token `kv_heads` keys of `key_dim` values and as many values of `value_dim`.
+
+    A layer with a `window` sees so many recent tokens, one with a `chunk` those of its own chunk of so many. `sinks`
+    says that its softmax has a learned extra logit per query head. Multi-head latent attention (2405.04434) is
+    `latent`: one head whose keys are the latent and whose values are the shared rotary part. A layer without heads
+    keeps nothing, or reads the keys and values of layer `shared_from`. `state_bytes` is a recurrent or convolution
+    state of one sequence, the same at every length; `plain_dim` counts values per token that no method touches (the
+    keys of a sparse indexer, DeepSeek-V3.2).
+    """
+
+    kv_heads: int = Field(default=0, ge=0)
+    key_dim: int = Field(default=0, ge=0)
+    value_dim: int = Field(default=0, ge=0)
+    window: int | None = Field(default=None, ge=1)
+    chunk: int | None = Field(default=None, ge=1)
+    sinks: bool = False
+    latent: bool = False
+    shared_from: int | None = Field(default=None, ge=0)
+    state_bytes: int = Field(default=0, ge=0)
+    plain_dim: int = Field(default=0, ge=0)
+
+    @property
+    def kind(self) -> LayerKind:
+        """The kind of layer, as searches and findings name it."""
+        if self.shared_from is not None:
+            return "shared"
+        if not self.kv_heads:
+            return "state" if self.state_bytes else "none"
+        if self.latent:
+            return "latent"
+        return "global" if self.reach is None else "windowed"
+
+    @property
+    def reach(self) -> int | None:
+        """The most tokens that a query sees, None for all."""
+        return self.window or self.chunk
+
+    @property
+    def token_values(self) -> int:
+        """Values of keys and values, or of latent and rotary part, per token."""
+        return self.kv_heads * (self.key_dim + self.value_dim)
+
+    def tokens(self, context: int) -> int:
+        """Tokens that the layer holds when `context` tokens have been read."""
+        return context if self.reach is None else min(context, self.reach)
+
+
+@dataclass(frozen=True)
+class TracedLayer:
+    """A layer of a model in memory: what it keeps, where, and how its attention is computed.
+
+    Attributes:
+        shape: what it keeps.
+        place: index in the model's own list of caches, and within a `CacheList` there; None where it keeps no keys
+            and values of its own.
+        query_heads: heads of its queries; 0 where the pass did not show them.
+        scale: factor on its attention logits; None where the pass did not show it.
+        logit_cap: the logits are cap * tanh(logits / cap), before they are masked; None for no cap.
+        reads_arrays: the model's own code reads what the cache returns, at least for several tokens at a time.
+    """
+
+    shape: LayerShape
+    place: tuple[int, int | None] | None = None
+    query_heads: int = 0
+    scale: float | None = None
+    logit_cap: float | None = None
+    reads_arrays: bool = False
+
+
+def trace(model: Any) -> tuple[TracedLayer, ...]:
+    """The layers of an mlx-lm model (weights may be unevaluated), in the order of its caches.
+
+    Every cache of keys and values is a layer, so that a block with two attentions counts twice and one that is run
+    twice too. Layers that read another one's keys and values come last.
+
+    Raises:
+        ModelError: the model keeps no keys and values, or its code cannot be run over other caches.
+    """
+    attention.install()
+    chunk, step = (_Pass.through(model, tokens) for tokens in (2, 1))
+    layers: list[TracedLayer] = []
+    numbers: dict[tuple[int, int | None], int] = {}
+    for entry, parts in enumerate(chunk.entries):
+        found = [
+            chunk.layer(place, step)
+            for place, part in parts
+            if isinstance(part, _Probe) and part.taken is not None and not part.indexes
+        ]
+        state = sum(_state_bytes(part) for _, part in parts if not isinstance(part, _Probe))
+        index = sum(part.width for _, part in parts if isinstance(part, _Probe) and part.indexes)
+        first = found[0] if found else TracedLayer(LayerShape())
+        kept = first.shape.model_copy(update={"state_bytes": state, "plain_dim": index})
+        found[:1] = [TracedLayer(**{**vars(first), "shape": kept})]
+        for layer in found:
+            if layer.place is not None:
+                numbers[layer.place] = len(layers)
+            layers.append(layer)
+        del entry
+    if not numbers:
+        raise _no_keys_and_values(model, [part for parts in chunk.entries for _, part in parts])
+    for call in chunk.repeated:
+        shape = LayerShape(shared_from=numbers[call.place], sinks=call.sinks)
+        layers.append(TracedLayer(shape, None, call.heads, call.scale, call.logit_cap))
+    return tuple(layers)
+
+
+def attention_modules(model: Any, layers: tuple[TracedLayer, ...]) -> list[Any]:
+    """The attention module of each layer, None where the layer has none or the model does not tell."""
+    blocks = list(model.layers)
+    entries = {layer.place[0] for layer in layers if layer.place is not None}
+    if len(blocks) < len(entries) or max(entries) >= len(blocks):
+        return [None] * len(layers)
+    return [None if layer.place is None else _attention_of(blocks[layer.place[0]]) for layer in layers]
+
+
+def _attention_of(block: Any) -> Any:
+    names = ("self_attn", "attention", "attn", "self_attention")
+    found = (getattr(block, name, None) for name in names)
+    return next((module for module in found if module is not None), None)
+
+
+@dataclass(eq=False)
+class _Probe:
+    """Stands in for a layer's cache during the pass: notes what reaches it, and returns that as arrays of its own."""
+
+    own: Any
+    offset: int = 0
+    start_position: int = 0
+    keys: Any = None
+    values: Any = None
+    taken: tuple[Array, Array] | None = None
+    handed: tuple[Array, Array] = field(default=())  # type: ignore[assignment]
+
+    def update_and_fetch(self, keys: Array, values: Array) -> tuple[Array, Array]:
+        import mlx.core as mx
+
+        self.taken = (keys, values)
+        self.handed = mx.stop_gradient(keys), mx.stop_gradient(values)
+        self.keys, self.values = self.handed
+        self.offset += keys.shape[2]
+        return self.handed
+
+    def keys_and_values(self) -> tuple[Array, Array]:
+        return self.handed
+
+    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> Any:  # noqa: N803
+        from mlx_lm.models.base import create_causal_mask
+
+        if N == 1:
+            return None
+        return create_causal_mask(N, self.offset, window_size=window_size) if return_array or window_size else "causal"
+
+    def maybe_trim_front(self) -> None:
+        """Part of the interface of mlx-lm's caches of chunks."""
+
+    def advance(self, _tokens: int) -> None:
+        """Part of the interface of mlx-lm's caches."""
+
+    @property
+    def indexes(self) -> bool:
+        """Whether keys alone are kept, which only choose what attention reads."""
+        return self.taken is not None and self.taken[0] is self.taken[1]
+
+    @property
+    def width(self) -> int:
+        """Values per token of an indexer's keys."""
+        return math.prod(self.taken[0].shape[1::2]) if self.taken else 0
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of mlx-lm's attention that read what a cache handed out."""
+
+    place: tuple[int, int | None]
+    heads: int
+    scale: float
+    sinks: bool
+    logit_cap: float | None
+    latent: bool
+
+
+class _Pass:
+    """One pass over a few tokens with probes in the place of the caches of keys and values."""
+
+    def __init__(self, own: list[Any]) -> None:
+        from mlx_lm.models.cache import CacheList
+
+        self.caches: list[Any] = []
+        self.entries: list[list[tuple[tuple[int, int | None], Any]]] = []
+        self.calls: dict[tuple[int, int | None], _Call] = {}
+        self.repeated: list[_Call] = []
+        for entry, cache in enumerate(own):
+            if isinstance(cache, CacheList):
+                parts = [_probed(part) for part in cache.caches]
+                self.caches.append(CacheList(*parts))
+                self.entries.append([((entry, at), part) for at, part in enumerate(parts)])
+            else:
+                self.caches.append(_probed(cache))
+                self.entries.append([((entry, None), self.caches[-1])])
+
+    @classmethod
+    def through(cls, model: Any, tokens: int) -> _Pass:
+        """A pass over so many tokens."""
+        import mlx.core as mx
+        from mlx_lm.models.cache import make_prompt_cache
+
+        run = cls(make_prompt_cache(model))
+        try:
+            with elementwise.suspended(), attention.intercepted(run.note):
+                model(mx.zeros((1, tokens), mx.int32), cache=run.caches)
+        except ModelError:
+            raise
+        except Exception as error:  # every family has its own code
+            raise ModelError(
+                f"The layers of {attention.family(model)} cannot be traced: {type(error).__name__}: {error}.",
+                "Packed caches need a model that runs over other caches than its own: choose another model.",
+            ) from error
+        return run
+
+    def note(self, queries: Array, keys: Array, values: Array, options: attention.CallOptions) -> None:
+        """Note a call of attention, where it reads what a cache handed out."""
+        for place, probe in (pair for parts in self.entries for pair in parts):
+            if not isinstance(probe, _Probe) or not probe.handed or keys is not probe.handed[0]:
+                continue
+            if values is not probe.handed[1] and values is not probe.handed[0]:
+                continue
+            call = _Call(
+                place,
+                heads=queries.shape[1],
+                scale=options.scale,
+                sinks=options.sinks is not None,
+                logit_cap=options.logit_cap,
+                latent=values is probe.handed[0],
+            )
+            if place in self.calls:
+                self.repeated.append(call)
+            else:
+                self.calls[place] = call
+            return
+
+    def layer(self, place: tuple[int, int | None], step: _Pass) -> TracedLayer:
+        """The layer whose keys and values are kept at a place, as this pass over a chunk and one over a step show."""
+        probe: _Probe = dict(self.entries[place[0]])[place]
+        keys, values = probe.taken  # type: ignore[misc]
+        handed, call = self.calls.get(place), step.calls.get(place) or self.calls.get(place)
+        shape = LayerShape(
+            kv_heads=keys.shape[1],
+            key_dim=keys.shape[3],
+            value_dim=values.shape[3],
+            window=_limit(probe.own, "max_size"),
+            chunk=_limit(probe.own, "chunk_size"),
+            sinks=call is not None and call.sinks,
+            latent=call is not None and call.latent,
+        )
+        if call is None:
+            return TracedLayer(shape, place, reads_arrays=True)
+        return TracedLayer(shape, place, call.heads, call.scale, call.logit_cap, reads_arrays=handed is None)
+
+
+def _probed(cache: Any) -> Any:
+    """A probe for a cache of keys and values that a packed one can replace; any other cache itself."""
+    from mlx_lm.models.cache import ChunkedKVCache, KVCache, RotatingKVCache
+
+    replaced = type(cache) in (KVCache, ChunkedKVCache) or (type(cache) is RotatingKVCache and cache.keep == 0)
+    return _Probe(cache) if replaced else cache
+
+
+def _limit(own: Any, name: str) -> int | None:
+    size = getattr(own, name, None)
+    return None if size is None else int(size)
+
+
+def _state_bytes(cache: Any) -> int:
+    return sum(array.nbytes for array in _arrays(cache.state))
+
+
+def _arrays(state: Any) -> Iterator[Array]:
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    for _, leaf in tree_flatten(state):
+        if isinstance(leaf, mx.array):
+            yield leaf
+
+
+def _no_keys_and_values(model: Any, parts: list[Any]) -> ModelError:
+    kinds = sorted({type(part.own if isinstance(part, _Probe) else part).__name__ for part in parts})
+    return ModelError(
+        f"{attention.family(model)} keeps no keys and values that could be packed: its layers keep {', '.join(kinds)}.",
+        "Choose a model with attention in at least one layer.",
+    )
