@@ -26,7 +26,7 @@ class ArrayKVCache(PackedKVCache, HandsOutArrays):
 
     _handed: tuple[Array, ...] = ()
 
-    def update_and_fetch(self, keys: Array, values: Array) -> tuple[Array, ...]:  # type: ignore[override]
+    def update_and_fetch(self, keys: Array, values: Array) -> tuple[Array, ...]:
         """Take in the keys and values [B, H, T, D] of new tokens; returns what a mask of `make_mask` covers."""
         super().update_and_fetch(keys, values)
         view: StoredView = self._view  # type: ignore[assignment]
@@ -34,7 +34,7 @@ class ArrayKVCache(PackedKVCache, HandsOutArrays):
         self._handed = tuple(_array(side, low, fresh) for side, fresh in ((view.key, keys), (view.value, values)))
         return self._handed
 
-    def keys_and_values(self) -> tuple[Array, ...]:  # type: ignore[override]
+    def keys_and_values(self) -> tuple[Array, ...]:
         """What the last call of `update_and_fetch` returned."""
         super().keys_and_values()
         return self._handed
