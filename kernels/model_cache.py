@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from swarm.kernels.codec import Factors
-    from swarm.kernels.layers import LayerShape, TracedLayer
+    from swarm.kernels.layer_shape import LayerShape
+    from swarm.kernels.layers import TracedLayer
 
 
 def make_cache(

@@ -32,7 +32,7 @@ _MODULES = {
     "decide": "swarm.experiments.measurement.decision",
     "launch": "swarm.orchestrator.launching",
     "load_recipe": "swarm.experiments.deploy.recipe",
-    "make_cache": "swarm.kernels.cache",
+    "make_cache": "swarm.kernels.model_cache",
     "measure": "swarm.experiments.measurement.runner",
     "open_store": "swarm.orchestrator.results",
 }

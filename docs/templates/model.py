@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from swarm.experiments.models.base import BundledModel, ModelInfo, Part
+from swarm.kernels.layer_shape import LayerShape
 
 
 class MyModel(BundledModel):
@@ -30,13 +31,10 @@ class MyModel(BundledModel):
             name=cls.name,
             family="llama",
             digest=cls.digest,
-            n_layers=n_layers,
+            layers=(LayerShape(kv_heads=2, key_dim=64, value_dim=64),) * n_layers,
             n_heads=8,
-            n_kv_heads=2,
-            head_dim=64,
             scales=(64**-0.5,) * n_layers,
             scale_kind="fixed",
-            windows=(None,) * n_layers,
             key_bias=False,
             vocab_size=32_000,
             max_context=4_096,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, computed_field, field_serializer, model_validator
 
 from swarm.kernels.errors import ModelError
+from swarm.kernels.layer_shape import LayerKind, LayerShape
 from swarm.kernels.spec import FrozenModel
 
 if TYPE_CHECKING:
@@ -31,29 +32,96 @@ class WeightsError(ModelError):
 class ModelInfo(FrozenModel):
     """Facts about a model, as far as its KV cache is concerned.
 
-    `scales` is the factor on the attention logits per layer. `scale_kind` is `learned` if queries and keys are
-    normalised with trained weights (QK-norm), so that the logits' magnitude does not follow from the head size.
-    `windows` are the sliding windows per layer in tokens, None for full attention. `digest` is a SHA-256 over
-    configuration and weights; empty while they are not on this machine. `bos` says that text must begin with the
-    tokenizer's beginning-of-sequence token.
+    `layers` says what each layer keeps, numbered as packed caches are. `n_heads` are the query heads. `scales` is the
+    factor on the attention logits per layer, None where a layer has none or the model computes it out of sight.
+    `scale_kind` is `learned` if queries and keys are normalised with trained weights (QK-norm), so that the logits'
+    magnitude does not follow from the head size. `digest` is a SHA-256 over configuration and weights; empty while
+    they are not on this machine. `bos` says that text must begin with the tokenizer's beginning-of-sequence token.
+
+    Release 0.1 knew models whose layers are alike but for their windows, by `n_layers`, `n_kv_heads`, `head_dim` and
+    `windows`: stores hold such facts.
     """
 
     name: str
     family: str
     digest: str = ""
-    n_layers: int = Field(ge=1)
+    layers: tuple[LayerShape, ...] = Field(min_length=1)
     n_heads: int = Field(ge=1)
-    n_kv_heads: int = Field(ge=1)
-    head_dim: int = Field(ge=1)
-    scales: tuple[float, ...]
+    scales: tuple[float | None, ...]
     scale_kind: ScaleKind
-    windows: tuple[int | None, ...]
     key_bias: bool
     vocab_size: int = Field(ge=1)
     max_context: int = Field(ge=1)
     bos: bool = False
     bundled: bool = False
     available: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alike(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        own = {name: data[name] for name in data if name not in ALIKE}
+        return own if "layers" in own else {**own, "layers": _layers_alike(data)}
+
+    @field_serializer("layers")
+    def _only_what_differs(self, layers: tuple[LayerShape, ...]) -> list[dict[str, Any]]:
+        return [layer.model_dump(exclude_defaults=True) for layer in layers]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def n_layers(self) -> int:
+        """All layers, those without keys and values included."""
+        return len(self.layers)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def n_kv_heads(self) -> int:
+        """KV heads of the layer that holds most."""
+        return self._widest.kv_heads
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def head_dim(self) -> int:
+        """Size of a key of the layer that holds most."""
+        return self._widest.key_dim
+
+    @property
+    def _widest(self) -> LayerShape:
+        return max(self.layers, key=lambda layer: layer.token_values)
+
+    @property
+    def kv_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers that keep keys and values, or latents."""
+        return tuple(number for number, layer in enumerate(self.layers) if layer.kv_heads)
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """How many tokens a query of each layer sees at most, None for all."""
+        return tuple(layer.reach for layer in self.layers)
+
+    def of_kind(self, kind: LayerKind) -> tuple[int, ...]:
+        """Numbers of the layers of a kind."""
+        return tuple(number for number, layer in enumerate(self.layers) if layer.kind == kind)
+
+    @property
+    def kinds(self) -> tuple[LayerKind, ...]:
+        """The kinds of layers that keep keys and values, in alphabetical order."""
+        return tuple(sorted({self.layers[number].kind for number in self.kv_layers}))
+
+
+ALIKE = ("n_layers", "n_kv_heads", "head_dim", "windows")
+
+
+def _layers_alike(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Layers of one shape, from the fields in `ALIKE`."""
+    missing = [name for name in ALIKE if name not in data]
+    if missing:
+        raise ValueError(f"give the layers, or all of {', '.join(ALIKE)}: {missing[0]} is missing")
+    shape = {"kv_heads": data["n_kv_heads"], "key_dim": data["head_dim"], "value_dim": data["head_dim"]}
+    if len(data["windows"]) != data["n_layers"]:
+        raise ValueError(f"{len(data['windows'])} windows for {data['n_layers']} layers")
+    return [{**shape, "window": window} for window in data["windows"]]
 
 
 @dataclass(frozen=True)

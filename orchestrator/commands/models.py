@@ -60,7 +60,7 @@ def output() -> object:
 def _row(info: ModelInfo) -> dict[str, Any]:
     limited = [window for window in info.windows if window is not None]
     window = f"{max(limited)} on {len(limited)} of {info.n_layers}" if limited else "none"
-    scale = f"{info.scale_kind} {info.scales[0]:.4g}"
+    scale = f"{info.scale_kind} {next((scale for scale in info.scales if scale), 1.0):.4g}"
     return {**info.model_dump(mode="json"), "scale": scale, "window": window, "here": info.available}
 
 

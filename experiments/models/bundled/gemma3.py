@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swarm.experiments.models.base import BundledModel, ModelInfo, Part
+from swarm.kernels.layer_shape import LayerShape
 
 PIECES = (
     (63_963_136, "d47b1ae926d2c8f811264dd879ba155e80f120bed270189051c09c3542e59e83"),
@@ -42,17 +43,16 @@ class Gemma3(BundledModel):
     def info(cls) -> ModelInfo:
         """Facts of the model."""
         n_layers = 18
+        whole = LayerShape(kv_heads=1, key_dim=256, value_dim=256)
+        windowed = whole.model_copy(update={"window": 512})
         return ModelInfo(
             name=cls.name,
             family="gemma3_text",
             digest=cls.digest,
-            n_layers=n_layers,
+            layers=tuple(whole if (layer + 1) % 6 == 0 else windowed for layer in range(n_layers)),
             n_heads=4,
-            n_kv_heads=1,
-            head_dim=256,
             scales=(256**-0.5,) * n_layers,
             scale_kind="learned",
-            windows=tuple(None if (layer + 1) % 6 == 0 else 512 for layer in range(n_layers)),
             key_bias=False,
             vocab_size=262_144,
             max_context=32_768,

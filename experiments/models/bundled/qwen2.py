@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from swarm.experiments.models.base import BundledModel, ModelInfo, Part
+from swarm.kernels.layer_shape import LayerShape
 
 PIECES = (
     (89_128_960, "92124822fec8a47cecae859a57227d3dd6c6cae8031c29e7f022f81ae2855deb"),
@@ -40,13 +41,10 @@ class Qwen2(BundledModel):
             name=cls.name,
             family="qwen2",
             digest=cls.digest,
-            n_layers=n_layers,
+            layers=(LayerShape(kv_heads=2, key_dim=64, value_dim=64),) * n_layers,
             n_heads=14,
-            n_kv_heads=2,
-            head_dim=64,
             scales=(64**-0.5,) * n_layers,
             scale_kind="fixed",
-            windows=(None,) * n_layers,
             key_bias=True,
             vocab_size=151_936,
             max_context=32_768,
