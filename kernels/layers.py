@@ -8,8 +8,8 @@ values of another one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from swarm.kernels import attention, elementwise
@@ -32,6 +32,7 @@ class TracedLayer:
         scale: factor on its attention logits; None where the pass did not show it.
         logit_cap: the logits are cap * tanh(logits / cap), before they are masked; None for no cap.
         reads_arrays: the model's own code reads what the cache returns, at least for several tokens at a time.
+        own_cache: names of the classes of mlx-lm's own caches of this layer.
     """
 
     shape: LayerShape
@@ -40,6 +41,7 @@ class TracedLayer:
     scale: float | None = None
     logit_cap: float | None = None
     reads_arrays: bool = False
+    own_cache: str = ""
 
 
 def trace(model: Any) -> tuple[TracedLayer, ...]:
@@ -49,37 +51,45 @@ def trace(model: Any) -> tuple[TracedLayer, ...]:
     twice too. Layers that read another one's keys and values come last.
 
     Raises:
-        ModelError: the model keeps no keys and values, or its code cannot be run over other caches.
+        ModelError: the model's code cannot be run over other caches.
     """
     attention.install()
     chunk, step = (_Pass.through(model, tokens) for tokens in (2, 1))
     layers: list[TracedLayer] = []
     numbers: dict[tuple[int, int | None], int] = {}
-    for entry, parts in enumerate(chunk.entries):
-        found = [
-            chunk.layer(place, step)
-            for place, part in parts
-            if isinstance(part, _Probe) and part.taken is not None and not part.indexes
-        ]
-        state = sum(_state_bytes(part) for _, part in parts if not isinstance(part, _Probe))
-        index = sum(part.width for _, part in parts if isinstance(part, _Probe) and part.indexes)
+    for parts in chunk.entries:
+        probes = [(place, part) for place, part in parts if isinstance(part, _Probe) and part.taken is not None]
+        found = [chunk.layer(place, step) for place, part in probes if not part.indexes]
         first = found[0] if found else TracedLayer(LayerShape())
-        kept = first.shape.model_copy(update={"state_bytes": state, "plain_dim": index})
-        found[:1] = [TracedLayer(**{**vars(first), "shape": kept})]
-        for layer in found:
-            if layer.place is not None:
-                numbers[layer.place] = len(layers)
-            layers.append(layer)
-        del entry
-    if not numbers:
-        raise _no_keys_and_values(model, [part for parts in chunk.entries for _, part in parts])
+        kept = {
+            "state_bytes": sum(_state_bytes(part) for _, part in parts if not isinstance(part, _Probe)),
+            "plain_dim": sum(part.width for _, part in probes if part.indexes),
+        }
+        names = ", ".join(type(part.own if isinstance(part, _Probe) else part).__name__ for _, part in parts)
+        found[:1] = [replace(first, shape=first.shape.model_copy(update=kept), own_cache=names)]
+        numbers |= {layer.place: len(layers) + at for at, layer in enumerate(found) if layer.place is not None}
+        layers += found
     for call in chunk.repeated:
         shape = LayerShape(shared_from=numbers[call.place], sinks=call.sinks)
         layers.append(TracedLayer(shape, None, call.heads, call.scale, call.logit_cap))
     return tuple(layers)
 
 
-def attention_modules(model: Any, layers: tuple[TracedLayer, ...]) -> list[Any]:
+def check(model: Any, layers: Sequence[TracedLayer]) -> None:
+    """Refuse a model that keeps nothing which could be packed.
+
+    Raises:
+        ModelError: with what it keeps.
+    """
+    if all(layer.place is None for layer in layers):
+        kept = ", ".join(sorted({layer.own_cache for layer in layers}))
+        raise ModelError(
+            f"{attention.family(model)} keeps no keys and values that could be packed: its layers have {kept}.",
+            "Choose a model with attention in at least one layer.",
+        )
+
+
+def attention_modules(model: Any, layers: Sequence[TracedLayer]) -> list[Any]:
     """The attention module of each layer, None where the layer has none or the model does not tell."""
     blocks = list(model.layers)
     entries = {layer.place[0] for layer in layers if layer.place is not None}
@@ -138,7 +148,7 @@ class _Probe:
 
     @property
     def width(self) -> int:
-        """Values per token of an indexer's keys."""
+        """Values per token of an indexer's keys (mlx-lm holds as many zeros beside them)."""
         return math.prod(self.taken[0].shape[1::2]) if self.taken else 0
 
 
@@ -256,11 +266,3 @@ def _arrays(state: Any) -> Iterator[Array]:
     for _, leaf in tree_flatten(state):
         if isinstance(leaf, mx.array):
             yield leaf
-
-
-def _no_keys_and_values(model: Any, parts: list[Any]) -> ModelError:
-    kinds = sorted({type(part.own if isinstance(part, _Probe) else part).__name__ for part in parts})
-    return ModelError(
-        f"{attention.family(model)} keeps no keys and values that could be packed: its layers keep {', '.join(kinds)}.",
-        "Choose a model with attention in at least one layer.",
-    )

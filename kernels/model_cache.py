@@ -49,6 +49,7 @@ def make_cache(
     register()
     kv = KVSpec.parse(kv) if isinstance(kv, str) else kv or KVSpec()
     traced = layers.trace(model)
+    layers.check(model, traced)
     _check_layers(kv, traced, factors or {})
     modules = layers.attention_modules(model, traced)
     caches: list[Any] = make_prompt_cache(model)

@@ -22,6 +22,7 @@ def inspect(model: nn.Module, config: dict[str, Any], name: str, *, bos: bool, d
     text = {**config, **config.get("text_config", {})}
     try:
         traced = layers.trace(model)
+        layers.check(model, traced)
     except ModelError as error:
         raise ModelError(f"{name}: {error.problem}", error.remedy) from error
     attention = [dict(layer.named_modules()) for layer in model.layers]  # by path, e.g. `self_attn.k_proj`

@@ -5,22 +5,19 @@ The pass through the model runs in a process of its own, as the model's code may
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from swarm.experiments import bounded
 from swarm.experiments.sizing.fields import complete, flatten, optional, trained_window
-from swarm.experiments.sizing.shape import LayerShape, ModelShape
-from swarm.kernels import elementwise
+from swarm.experiments.sizing.shape import ModelShape
 from swarm.kernels.errors import ModelError
+from swarm.kernels.layers import trace
 
 EXPERT = re.compile(r"(switch_mlp|experts)\b|_exps\b")
 EMBEDDING = re.compile(r"(embed_tokens|tok_embeddings|wte|word_embeddings|embeddings|token_embd)\.weight$")
 PER_LAYER_EMBEDDING = re.compile(r"embed_tokens_per_layer|per_layer_token_embd")
-# Two prompt lengths more than one allocation step (256 tokens) apart: what differs between them grows with the context.
-PROBED = (3, 300)
 
 
 def count(config: Mapping[str, Any]) -> tuple[int, int]:
@@ -71,17 +68,9 @@ def read_here(config: Mapping[str, Any], name: str) -> ModelShape:
     Raises:
         ModelError: mlx-lm does not know the family or refuses the configuration.
     """
-    from mlx_lm.models.cache import make_prompt_cache
-
     model = _build(config)
     flat = complete(config)
-    try:
-        caches = [make_prompt_cache(model) for _ in PROBED]
-        with elementwise.suspended():
-            held = [_held(model, cache, length) for cache, length in zip(caches, PROBED, strict=True)]
-        layers = tuple(_layer(cache, short, long) for cache, short, long in zip(caches[0], *held, strict=True))
-    except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError) as error:
-        raise ModelError(f"mlx-lm cannot run {name}: {error}.", "Check its config.json.") from error
+    layers = tuple(layer.shape for layer in trace(model))
     sizes = _sizes(model, flat)
     return ModelShape(
         name=name,
@@ -117,44 +106,3 @@ def _sizes(model: Any, config: Mapping[str, Any]) -> dict[str, int]:
     tied = config.get("tie_word_embeddings", str(config.get("model_type")).startswith("gemma"))
     arrays = dict(tree_flatten(model.parameters()))
     return {name: int(array.size) for name, array in arrays.items() if not (tied and "lm_head" in name)}
-
-
-def _held(model: Any, caches: list[Any], length: int) -> list[list[list[tuple[int, ...]]]]:
-    """Per layer, per part of its cache, the shapes of the arrays held after `length` tokens."""
-    import mlx.core as mx
-
-    model(mx.zeros((1, length), mx.int32), cache=caches)
-    return [[[array.shape for array in _arrays(part)] for part in _parts(cache)] for cache in caches]
-
-
-def _parts(cache: Any) -> list[Any]:
-    """A cache, or the caches of a layer that has several."""
-    from mlx_lm.models.cache import CacheList
-
-    return list(cache.caches) if isinstance(cache, CacheList) else [cache]
-
-
-def _arrays(cache: Any) -> Iterator[Any]:
-    import mlx.core as mx
-    from mlx.utils import tree_flatten
-
-    for _, leaf in tree_flatten(list(cache.state)):
-        if isinstance(leaf, mx.array) and leaf.ndim >= 3:
-            yield leaf
-
-
-def _layer(cache: Any, short: list[list[tuple[int, ...]]], long: list[list[tuple[int, ...]]]) -> LayerShape:
-    """What the parts of a layer's cache hold together; what only grows (an indexer's keys) counts as values."""
-    found, state, extra = LayerShape(kv_heads=0, key_dim=0, value_dim=0), 0, 0
-    for part, before, after in zip(_parts(cache), short, long, strict=True):
-        pairs = list(zip(before, after, strict=True))
-        growing = [shape for old, shape in pairs if len(shape) == 4 and old != shape]
-        state += sum(math.prod(shape) for old, shape in pairs if old == shape)
-        key, value = (growing + [(0, 0, 0, 0)] * 2)[:2]
-        if found.kv_heads:
-            extra += key[1] * key[3] + value[1] * value[3]
-            continue
-        window = getattr(part, "max_size", None) or getattr(part, "chunk_size", None)
-        found = LayerShape(kv_heads=key[1] or value[1], key_dim=key[3], value_dim=value[3], window=window)
-    values = found.value_dim + extra // max(1, found.kv_heads)
-    return found.model_copy(update={"value_dim": values, "state_bytes": 4 * state})  # states are kept in float32

@@ -9,8 +9,9 @@ from functools import cache
 from typing import Any
 
 from swarm.experiments.sizing.fields import Config, complete, optional, positive, trained_window
-from swarm.experiments.sizing.shape import LayerShape, ModelShape, gated_delta_net, state_space
+from swarm.experiments.sizing.shape import ModelShape, gated_delta_net, state_space
 from swarm.kernels.errors import ModelError
+from swarm.kernels.layer_shape import LayerShape
 
 # Families of plain attention: one kind of layer, or windows by the rules below.
 PLAIN = frozenset(
@@ -48,6 +49,12 @@ STATE_SPACE = frozenset({"mamba", "mamba2", "falcon_mamba"})
 UNGATED = frozenset({"falcon", "gpt2", "gpt_neox", "gpt_bigcode", "gptj", "bloom", "mpt", "opt", "phi", "starcoder2"})
 # Every how many layers one is attention and the others are recurrent.
 RECURRENT_PERIODS = dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), 4)
+
+# Families whose softmax has a learned extra logit per head: in all layers, or by a flag for full and windowed ones.
+SINKS: Mapping[str, tuple[str, ...]] = {
+    "gpt_oss": (),
+    "mimo_v2_flash": ("add_full_attention_sink_bias", "add_swa_attention_sink_bias"),
+}
 
 WINDOWS_OF_LLAMA4 = ("no_rope_layer_interval", "chunked_attention")
 
@@ -91,24 +98,27 @@ def of_fields(fields: Config, name: str, *, strict: bool = True) -> ModelShape:
         else ()
     )
     shared = optional(fields, "num_kv_shared_layers", name) or 0
-    own = tuple(
-        _layer(fields, name, i, kind)
-        for i, kind in enumerate((kinds or ["full_attention"] * n_layers)[: max(0, n_layers - shared)])
-    )
+    found = kinds or ["full_attention"] * n_layers
+    own = tuple(_layer(fields, name, i, kind) for i, kind in enumerate(found[: max(0, n_layers - shared)]))
     max_context = trained_window(fields, name)
     layers, ignored = _used_windows(own, family, max_context, listed=bool(fields.get("layer_types")))
     return ModelShape(
         name=name,
         family=family,
-        layers=layers + (LayerShape(kv_heads=0, key_dim=0, value_dim=0),) * (n_layers - len(own)),
+        layers=layers + tuple(_shared(layers, found, layer) for layer in range(len(own), n_layers)),
         query_heads=1 if family in STATE_SPACE else positive(fields, "num_attention_heads", name),
         hidden_size=positive(fields, "hidden_size", name),
         intermediate_size=optional(fields, "intermediate_size", name) or 0,
         max_context=max_context,
-        shared_layers=n_layers - len(own),
         weights_bits=_weights_bits(fields),
         notes=(*notes, *ignored),
     )
+
+
+def _shared(own: Sequence[LayerShape], kinds: Sequence[str], layer: int) -> LayerShape:
+    """A layer that reads the keys and values of the last layer of its kind which has its own."""
+    alike = [number for number in range(len(own)) if kinds[number] == kinds[layer]]
+    return LayerShape(shared_from=alike[-1] if alike else len(own) - 1)
 
 
 def estimated_weights(fields: Config, name: str) -> tuple[int, int]:
@@ -189,7 +199,7 @@ def _plain(fields: Config, family: str, layer: int) -> str:
 
 def _layer(fields: Config, name: str, layer: int, kind: str) -> LayerShape:
     if kind in CACHELESS:
-        return LayerShape(kv_heads=0, key_dim=0, value_dim=0)
+        return LayerShape()
     if kind in RECURRENT:
         return _recurrent(fields, name, kind)
     window = None
@@ -198,8 +208,10 @@ def _layer(fields: Config, name: str, layer: int, kind: str) -> LayerShape:
     if "kv_lora_rank" in fields:
         rank, rope = positive(fields, "kv_lora_rank", name), positive(fields, "qk_rope_head_dim", name)
         indexed = optional(fields, "index_head_dim", name) or 0
-        return LayerShape(kv_heads=1, key_dim=rank, value_dim=rope + indexed, window=window)
+        return LayerShape(kv_heads=1, key_dim=rank, value_dim=rope, window=window, latent=True, plain_dim=indexed)
     found = _heads(fields, name, layer, window)
+    if kind == "chunked_attention":
+        found = found.model_copy(update={"window": None, "chunk": window})
     return found.model_copy(update={"state_bytes": _recurrent(fields, name, "mamba").state_bytes * (kind == "hybrid")})
 
 
@@ -250,14 +262,20 @@ def _heads(fields: Config, name: str, layer: int, window: int | None) -> LayerSh
                 "Correct its config.json.",
             )
     if not kv_heads:
-        return LayerShape(kv_heads=0, key_dim=0, value_dim=0)
+        return LayerShape()
     head_dim = optional(fields, "head_dim", name) or positive(fields, "hidden_size", name) // query_heads
     special = optional(fields, "global_head_dim" if window is None else "swa_head_dim", name)
     value_dim = optional(fields, "v_head_dim", name)
     if window is not None:
         value_dim = optional(fields, "swa_v_head_dim", name) or value_dim
+    learned = SINKS.get(str(fields.get("model_type")))
+    sinks = learned is not None and (not learned or bool(fields.get(learned[window is not None])))
     return LayerShape(
-        kv_heads=kv_heads, key_dim=special or head_dim, value_dim=value_dim or special or head_dim, window=window
+        kv_heads=kv_heads,
+        key_dim=special or head_dim,
+        value_dim=value_dim or special or head_dim,
+        window=window,
+        sinks=sinks,
     )
 
 
@@ -269,9 +287,10 @@ def _used_windows(
     A window as long as the trained context is none. Windows that mlx-lm does not use are not counted on: the plan errs
     towards more memory. `listed` says whether the file tells layer by layer which have a window.
     """
-    real = {layer.window for layer in layers if layer.window is not None and layer.window < (max_context or 1 << 62)}
+    real = {layer.reach for layer in layers if layer.reach is not None and layer.reach < (max_context or 1 << 62)}
     used = real if _mlx_lm_uses_windows(family, listed) else set()
-    kept = tuple(layer if layer.window in used else layer.model_copy(update={"window": None}) for layer in layers)
+    unlimited = {"window": None, "chunk": None}
+    kept = tuple(layer if layer.reach in used else layer.model_copy(update=unlimited) for layer in layers)
     if used == real:
         return kept, ()
     sizes = " or ".join(map(str, sorted(real)))

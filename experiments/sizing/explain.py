@@ -42,9 +42,9 @@ def heads(model: ModelShape) -> str:
 
 def _layers(model: ModelShape) -> Iterator[str]:
     total = len(model.layers)
-    windows = [layer for layer in model.layers if layer.window is not None and layer.kv_heads]
+    windows = [layer for layer in model.layers if layer.reach is not None and layer.kv_heads]
     if windows:
-        widths = " or ".join(tokens(width) for width in sorted({layer.window or 0 for layer in windows}))
+        widths = " or ".join(tokens(width) for width in sorted({layer.reach or 0 for layer in windows}))
         growing, first = (per_token(model, SIXTEEN, windows_full=full) for full in (True, False))
         reference = model.max_context or 128 << 10
         whole = model.model_copy(update={"layers": tuple(x.model_copy(update={"window": None}) for x in model.layers)})

@@ -9,8 +9,9 @@ from functools import cache
 
 from pydantic import Field
 
-from swarm.experiments.sizing.shape import LayerShape, ModelShape
+from swarm.experiments.sizing.shape import ModelShape
 from swarm.kernels.errors import SpecError
+from swarm.kernels.layer_shape import LayerShape
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import FrozenModel, KVSpec, QuantSpec, variants
 
@@ -53,7 +54,8 @@ class KVMethod(FrozenModel):
         tokens = layer.tokens(context)
         key = self._side_bytes(self.cost("key", layer.key_dim), layer.key_dim * layer.kv_heads, tokens)
         value = self._side_bytes(self.cost("value", layer.value_dim), layer.value_dim * layer.kv_heads, tokens)
-        return key + value + layer.state_bytes
+        plain = layer.plain_dim * tokens * UNPACKED_BITS / 8
+        return key + value + plain + layer.state_bytes
 
     def _side_bytes(self, cost: SideCost, width: int, tokens: int) -> float:
         whole = 0 if self.kv is None else self.kv.sink_tokens + self.kv.residual_window
@@ -139,7 +141,8 @@ def per_token(model: ModelShape, method: KVMethod, *, windows_full: bool) -> flo
     """Cache bytes of one further token, once the windows are full or before."""
     total = 0.0
     for layer, count in model.groups.items():
-        if layer.kv_heads and not (windows_full and layer.window is not None):
+        if layer.kv_heads and not (windows_full and layer.reach is not None):
             key, value = method.cost("key", layer.key_dim), method.cost("value", layer.value_dim)
-            total += count * layer.kv_heads * (layer.key_dim * key.bits + layer.value_dim * value.bits) / 8
+            packed = layer.kv_heads * (layer.key_dim * key.bits + layer.value_dim * value.bits)
+            total += count * (packed + layer.plain_dim * UNPACKED_BITS) / 8
     return total

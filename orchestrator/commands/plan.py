@@ -181,7 +181,8 @@ def output() -> object:
     from pydantic import Field
 
     from swarm.experiments.sizing.plan import Plan
-    from swarm.experiments.sizing.shape import LayerShape, ModelShape
+    from swarm.experiments.sizing.shape import ModelShape
+    from swarm.kernels.layer_shape import LayerShape
 
     class LayerGroup(LayerShape):
         count: int

@@ -15,11 +15,12 @@ from swarm.experiments.sizing import (
     models,
     plan,
 )
-from swarm.experiments.sizing.shape import LayerShape, ModelShape
+from swarm.experiments.sizing.shape import ModelShape
 from swarm.experiments.sizing.units import size
 from swarm.kernels import plugins
 from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.errors import SpecError, UsageError
+from swarm.kernels.layer_shape import LayerShape
 from swarm.kernels.quantizers import base
 
 GIB = 1 << 30
