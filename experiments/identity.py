@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from functools import cache
 
+from swarm.experiments.edits import EDIT_VERSION
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import UnknownNameError
 from swarm.kernels.quantizers import base as quantizers
@@ -18,16 +19,20 @@ from swarm.kernels.quantizers import base as quantizers
 PROTOCOL = "protocol "
 """Begins the key of a protocol in `versions`."""
 _SCALING = "learned scaling"
+_EDITS = "weight edits"
 
 
 def versions(spec: TrialSpec) -> dict[str, int]:
     """The present versions of what decides a trial's result: its protocol, its methods and what these share.
 
-    The keys are `protocol NAME`, names of methods, `codec`, and `learned scaling` where it is used.
+    The keys are `protocol NAME`, names of methods, `codec`, and, where used, `learned scaling` and `weight edits`.
     """
     sides = [spec.kv.key, spec.kv.value, *(side for o in spec.kv.overrides for side in (o.key, o.value) if side)]
     learned = [_SCALING] if any(side.scaling == "learned" for side in sides) else []
-    return {part: version(part) for part in (PROTOCOL + spec.protocol, *quantizers.versions(spec.kv), *learned)}
+    edited = [_EDITS] if spec.edits else []
+    return {
+        part: version(part) for part in (PROTOCOL + spec.protocol, *quantizers.versions(spec.kv), *learned, *edited)
+    }
 
 
 @cache
@@ -39,6 +44,8 @@ def version(part: str) -> int:
 
     if part == _SCALING:
         return SCALING_VERSION
+    if part == _EDITS:
+        return EDIT_VERSION
     try:
         if part.startswith(PROTOCOL):
             return protocol(part.removeprefix(PROTOCOL)).version

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
+from swarm.experiments.edits import WeightEdits
 from swarm.kernels.errors import NonFiniteError
 from swarm.kernels.spec import FrozenModel, KVSpec, layers_in_kv
 
@@ -18,7 +19,8 @@ class TrialSpec(FrozenModel):
 
     `context` is in tokens.
     `rung` is the fidelity of the protocol (0 is the cheapest). `replicate` numbers asked-for replications, which
-    read other text windows. `logit_gain` multiplies the attention logits. The digests pin weights and text.
+    read other text windows. `logit_gain` multiplies the attention logits. `edits` change the weights before the
+    trial in a way that leaves the 16-bit function as it is. The digests pin weights (unedited) and text.
     """
 
     model: str
@@ -31,6 +33,7 @@ class TrialSpec(FrozenModel):
     seed: int = Field(default=0, ge=0)
     replicate: int = Field(default=0, ge=0)
     logit_gain: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    edits: WeightEdits = ()
     device: Device = "cpu"
 
     _read_layers = model_validator(mode="before")(layers_in_kv)

@@ -18,7 +18,18 @@ from swarm.kernels.quant_spec import Piece, QuantSpec, named_fields, specs, vari
 from swarm.kernels.quantizers import base
 from swarm.kernels.values import FrozenModel
 
-__all__ = ["FrozenModel", "KVSpec", "LayerOverride", "QuantSpec", "layers_in_kv", "ranges", "specs", "variants"]
+__all__ = [
+    "FrozenModel",
+    "KVSpec",
+    "LayerOverride",
+    "QuantSpec",
+    "check_layers",
+    "layers_in_kv",
+    "ranges",
+    "read_layers",
+    "specs",
+    "variants",
+]
 
 # A specification with the axis that its method takes on that side.
 KeySpec = Annotated[QuantSpec, AfterValidator(partial(base.for_side, side="key"))]
@@ -34,7 +45,7 @@ class LayerOverride(FrozenModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _check_layers(self.layers)
+        check_layers(self.layers)
         if self.key is None and self.value is None:
             raise SpecError(f"The override of layers {self.layers} changes nothing.", "Give its key or its value.")
         return self
@@ -46,7 +57,12 @@ class LayerOverride(FrozenModel):
         return f"layers {','.join(map(str, self.layers))}: {' '.join(sides)}"
 
 
-def _check_layers(layers: tuple[int, ...]) -> None:
+def check_layers(layers: tuple[int, ...]) -> None:
+    """Refuse what is no sorted list of layers.
+
+    Raises:
+        SpecError: it is empty, or a layer is negative, out of order or given twice.
+    """
     if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0:
         raise SpecError(f"layers={layers} is not a list of layers.", "Give layer indices once each, in order.")
 
@@ -89,7 +105,7 @@ class KVSpec(FrozenModel):
                 "Leave it at 'keep', or quantize the keys.",
             )
         if self.layers is not None:
-            _check_layers(self.layers)
+            check_layers(self.layers)
             named = {layer for override in self.overrides for layer in override.layers}
             if unused := sorted(named - set(self.layers)):
                 raise SpecError(
@@ -252,7 +268,7 @@ def _read_override(piece: Piece) -> LayerOverride:
     found = _OVERRIDE.fullmatch(piece.part)
     if found is None:
         raise piece.error("not an override.", "Write it as in [layers 0,1: K q8_0 V q8_0].")
-    fields: dict[str, Any] = {"layers": _read_layers(piece.sub(found["layers"], found.start("layers")))}
+    fields: dict[str, Any] = {"layers": read_layers(piece.sub(found["layers"], found.start("layers")))}
     inner = piece.sub(found["sides"], found.start("sides"))
     pieces = (inner.sub(part[0], part.start()) for part in _PIECES.finditer(inner.part))
     for name in pieces:
@@ -272,10 +288,15 @@ def _read_option(pieces: Iterator[Piece], piece: Piece) -> tuple[str, Any]:
         return "key_bias", "subtract"
     if piece.part not in ("layer", "layers"):
         piece.unknown("option", _OPTIONS)
-    return "layers", _read_layers(next(pieces, Piece(piece.text, "", len(piece.text))))
+    return "layers", read_layers(next(pieces, Piece(piece.text, "", len(piece.text))))
 
 
-def _read_layers(piece: Piece) -> tuple[int, ...]:
+def read_layers(piece: Piece) -> tuple[int, ...]:
+    """The layers that `ranges` writes so.
+
+    Raises:
+        SpecError: with the place and the reason.
+    """
     layers: list[int] = []
     for run in piece.part.split(",") if _LAYERS.fullmatch(piece.part) else ():
         first, _, last = run.partition("-")

@@ -45,7 +45,12 @@ _COMPLETE = (
     )
 )
 _OURS = (
-    select(*(trials.c[name] for name in ("id", "lease_token", "proposer", "logit_gain", "crashes", "seconds", *GROUP)))
+    select(
+        *(
+            trials.c[name]
+            for name in ("id", "lease_token", "proposer", "logit_gain", "edits", "crashes", "seconds", *GROUP)
+        )
+    )
     .where(
         trials.c.id.in_(bindparam("b_trials", expanding=True)),
         trials.c.state == "running",
@@ -97,8 +102,10 @@ class ResultWriter:
                 connection.execute(_COMPLETE, values)
                 _insert_results(connection, completed)
                 points = zip((row for row, _ in completed), values, strict=True)
-                # Interventions on the logits stand on no front.
-                ranked = [(row, v["b_bits"], v["b_kld"]) for row, v in points if row.logit_gain == 1.0]
+                # Interventions stand on no front.
+                ranked = [
+                    (row, v["b_bits"], v["b_kld"]) for row, v in points if row.logit_gain == 1.0 and not row.edits
+                ]
                 front.enter(connection, [entry for entry in ranked if None not in entry[1:]])
             ledger.settle_trials(connection, costs)
         return found

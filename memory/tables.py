@@ -90,6 +90,7 @@ trials = _table(
     *required(Integer, "protocol_version", "rung", "context", "replicate"),
     *optional(Integer, "key_bits", "value_bits", "first_layer", "last_layer", "n_quantized"),
     Column("logit_gain", Double, nullable=False),
+    Column("edits", String(200), nullable=False, server_default=""),
     Column("device", String(16), nullable=False),
     Column("configuration_id", String(32), nullable=False),
     # Copied out of `measurements` (triggers keep them equal), so that rankings read one index.

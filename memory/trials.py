@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select
 
-from swarm.experiments import identity
+from swarm.experiments import edits, identity
 from swarm.experiments.spec import Environment, Metric, TrialSpec
 from swarm.kernels.errors import UnknownNameError, UsageError
 from swarm.memory import tables, text
@@ -91,7 +91,8 @@ def columns(spec: TrialSpec, versions: Mapping[str, int] | None = None) -> dict[
     versions = identity.versions(spec) if versions is None else versions
     # What trials have in common that quantize the same layers in the same way, whatever the model and the protocol.
     methods = {name: number for name, number in versions.items() if not name.startswith(identity.PROTOCOL)}
-    configuration = f"{spec.kv.model_dump_json()}{json.dumps(methods)}"
+    edited = edits.label(spec.edits)
+    configuration = f"{spec.kv.model_dump_json()}{json.dumps(methods)}{edited}"
     return {
         "spec": spec.model_dump(mode="json"),
         "fingerprint": identity.fingerprint(spec, versions),
@@ -103,6 +104,7 @@ def columns(spec: TrialSpec, versions: Mapping[str, int] | None = None) -> dict[
         "context": spec.context,
         "replicate": spec.replicate,
         "logit_gain": spec.logit_gain,
+        "edits": text.name(edited),
         "device": spec.device,
         "key_method": spec.kv.key.method,
         "key_bits": spec.kv.key.bits,

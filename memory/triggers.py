@@ -36,7 +36,7 @@ def true_front(where: str = "true") -> str:
             PARTITION BY {columns} ORDER BY t.bits_per_value, t.kld, t.id
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS best_before
         FROM trials t WHERE t.state = 'complete' AND t.kld IS NOT NULL AND t.bits_per_value IS NOT NULL
-            AND t.logit_gain = 1.0 AND {where}
+            AND t.logit_gain = 1.0 AND t.edits = '' AND {where}
     ) ranked WHERE best_before IS NULL OR kld < best_before"""
 
 

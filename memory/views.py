@@ -57,7 +57,7 @@ VIEWS: dict[str, View] = {
         "SELECT key_label, value_label, kld, same_top1 FROM trial_metrics WHERE model = 'gemma3-270m' AND protocol = "
         "'quality' ORDER BY kld LIMIT 10",
         f"""SELECT {_TRIAL}, t.key_method, t.key_bits, t.value_method, t.value_bits, t.first_layer, t.last_layer,
-    t.n_quantized, t.replicate, t.logit_gain, t.device, t.arm, t.proposer, t.state, t.outcome, t.message,
+    t.n_quantized, t.replicate, t.logit_gain, t.edits, t.device, t.arm, t.proposer, t.state, t.outcome, t.message,
     t.kld, {_metric("kld", "stderr")} AS kld_stderr, t.bits_per_value,
     {", ".join(f"{_metric(name)} AS {name}" for name in _WIDE)},
     t.seconds, t.attempts, t.created_at, t.finished_at, t.campaign_id

@@ -31,6 +31,7 @@ def of_trial(record: TrialRecord, campaign: str, corpus: Path | None = None) -> 
         UsageError: the trial measured no divergence of a whole model, or changed the model itself.
         FactorsError: other factors than the measured ones come out of fitting here.
     """
+    from swarm.experiments import edits
     from swarm.experiments.deploy.recipe import Evidence, Recipe, plan
     from swarm.experiments.measurement.learned_scaling import digest
 
@@ -45,6 +46,11 @@ def of_trial(record: TrialRecord, campaign: str, corpus: Path | None = None) -> 
     if spec.logit_gain != 1:
         raise UsageError(
             f"trial {record.id} multiplied the attention logits by {spec.logit_gain:g}.",
+            "That is an experiment, not a configuration; name another: `swarm trials --best 5`.",
+        )
+    if spec.edits:
+        raise UsageError(
+            f"trial {record.id} edited the weights ({edits.label(spec.edits)}).",
             "That is an experiment, not a configuration; name another: `swarm trials --best 5`.",
         )
     factors = _learned(record, corpus)

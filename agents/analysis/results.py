@@ -16,12 +16,13 @@ from statistics import fmean
 
 from swarm.agents.analysis import statistics
 from swarm.agents.analysis.statistics import Estimate, bounded_exp
+from swarm.experiments import edits
 from swarm.experiments.spec import TrialSpec
 from swarm.memory.records import Effect, TrialRecord
 
 FLOOR = 1e-9
 TOLERANCE = 1e-3
-CONFIGURATION_FIELDS = {"kv", "protocol", "rung", "context", "logit_gain"}
+CONFIGURATION_FIELDS = {"kv", "protocol", "rung", "context", "logit_gain", "edits"}
 """Fields of a specification that two models, seeds or text windows can have in common."""
 
 Window = tuple[int, int]
@@ -40,7 +41,8 @@ def config_key(spec: TrialSpec) -> str:
 
 def config_label(spec: TrialSpec) -> str:
     """Short name of the configuration of a specification, for people."""
-    return spec.kv.short_label + (f" gain {spec.logit_gain:g}" if spec.logit_gain != 1.0 else "")
+    gain = f" gain {spec.logit_gain:g}" if spec.logit_gain != 1.0 else ""
+    return spec.kv.short_label + gain + (f" with {edits.label(spec.edits)}" if spec.edits else "")
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from swarm.experiments.edits import WeightEdits
 from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.protocols import base as protocols
 from swarm.experiments.space.sides import side
@@ -90,6 +91,7 @@ class Setup(FrozenModel):
     protocol: str = "quality"
     rung: int = 0
     logit_gain: float = 1.0
+    edits: WeightEdits = ()
 
     @model_validator(mode="after")
     def _check_sides(self) -> Self:
@@ -116,7 +118,13 @@ class Setup(FrozenModel):
             residual_window=self.residual_window,
             key_bias=self.key_bias,
         )
-        changes = {"kv": kv, "protocol": self.protocol, "rung": self.rung, "logit_gain": self.logit_gain}
+        changes = {
+            "kv": kv,
+            "protocol": self.protocol,
+            "rung": self.rung,
+            "logit_gain": self.logit_gain,
+            "edits": self.edits,
+        }
         return template.model_copy(update=changes)
 
 

@@ -188,15 +188,15 @@ def _fit(side: Side, kv: KVSpec, seed: int, calibration: CalibrationRun, writer:
 
 def powers(side: Side, given: LayerInputs, own: float, query: float) -> Floats:
     """Factors [H, D]: magnitude^own / query magnitude^query, with geometric mean 1 per head."""
-    magnitude = _rms(float32_from_file(given.keys if side == "key" else given.values))
+    magnitude = rms(float32_from_file(given.keys if side == "key" else given.values))
     windows, _, _, dim = given.queries.shape
-    queries = _rms(given.queries.reshape(windows, len(magnitude), -1, dim))
+    queries = rms(given.queries.reshape(windows, len(magnitude), -1, dim))
     log = own * np.log(magnitude) - query * np.log(queries)
     log -= log.mean(-1, keepdims=True)
     return np.exp(np.clip(log, -np.log(MAX_FACTOR_RATIO), np.log(MAX_FACTOR_RATIO))).astype(np.float32)
 
 
-def _rms(vectors: Floats) -> Floats:
+def rms(vectors: Floats) -> Floats:
     """Root mean square per head and channel [H, D] of vectors [W, H, T, D]; never zero."""
     root = np.sqrt(np.square(vectors).mean((0, 2)))
     least = 1e-4 * root.max(-1, keepdims=True) + np.finfo(np.float32).tiny

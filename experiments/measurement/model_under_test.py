@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
+from swarm.experiments import edits
 from swarm.experiments.artifacts import CAPTURE_VERSION
 from swarm.experiments.environment import arithmetic
 from swarm.experiments.measurement.forward import ForwardPass
@@ -123,4 +124,5 @@ class ModelUnderTest:
             "logit_gain": spec.logit_gain,
             "arithmetic": arithmetic(),
             "version": CAPTURE_VERSION,
+            **({"edits": f"{edits.label(spec.edits)} (version {edits.EDIT_VERSION})"} if spec.edits else {}),
         }

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swarm.experiments import artifacts
+from swarm.experiments.edits import read as read_edits
 from swarm.experiments.environment import device
+from swarm.experiments.measurement.editing import edited
 from swarm.experiments.measurement.model_under_test import ModelUnderTest
 from swarm.experiments.protocols import base as protocols
 from swarm.experiments.spec import Measurement, TrialSpec
@@ -84,7 +86,8 @@ class Runner:
         subject, plan = self.subject(spec.model), protocols.protocol(spec.protocol)
         with trial_errors():
             plan.check(spec, subject)
-            measured = plan.measure(spec, subject)
+            with edited(spec, subject):
+                measured = plan.measure(spec, subject)
         seconds = {**measured.seconds, "total": time.perf_counter() - start}
         return measured.model_copy(update={"seconds": seconds})
 
@@ -109,6 +112,7 @@ def measure(
     seed: int = 0,
     replicate: int = 0,
     logit_gain: float = 1.0,
+    edits: str = "",
     corpus: Path | None = None,
 ) -> Measurement:
     """Measure one trial here and now, in this process, without a store: what a worker of a campaign does.
@@ -124,6 +128,7 @@ def measure(
         seed: decides random rotations and sketches.
         replicate: which text windows are read.
         logit_gain: multiplies the attention logits.
+        edits: changes of the weights that leave the 16-bit function as it is, such as `keys even layers 0-3`.
         corpus: a UTF-8 text to read; CPython's topic help by default.
 
     Raises:
@@ -139,6 +144,7 @@ def measure(
         seed=seed,
         replicate=replicate,
         logit_gain=logit_gain,
+        edits=read_edits(edits),
         device=device(),
     )
     return _runner(corpus).run(spec)

@@ -43,6 +43,8 @@ def command(
 
 
 def _trial(store: Store, identity: int) -> None:
+    from swarm.experiments import edits
+
     record = store.trials.get(identity)
     spec, environment = record.spec, record.environment
     layers = spec.layers
@@ -57,6 +59,7 @@ def _trial(store: Store, identity: int) -> None:
             "layers": "all" if layers is None else ", ".join(map(str, layers)),
             "protocol": f"{spec.protocol}, rung {spec.rung}, context {spec.context}, replicate {spec.replicate}",
             "logit gain": spec.logit_gain if spec.logit_gain != 1 else "",
+            "weights edited": edits.label(spec.edits),
             "proposed by": f"{record.proposer} ({record.arm} arm), proposal {record.proposal_id}",
             "rationale": record.rationale,
             "findings": ", ".join(map(str, record.parents)),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from swarm.experiments import edits
 from swarm.orchestrator.pages import charts
 from swarm.orchestrator.pages.blocks import (
     Block,
@@ -84,6 +85,7 @@ def _what(record: TrialRecord, campaign: str) -> Facts:
             "Layers": layers(spec.layers),
             "Protocol": f"{spec.protocol}, rung {spec.rung}, context {spec.context:,}, replicate {spec.replicate}",
             "Logit gain": spec.logit_gain if spec.logit_gain != 1 else None,
+            "Weights edited": edits.label(spec.edits) or None,
             "Campaign": Ref("campaign", record.campaign_id, campaign),
             "Number": f"{record.number} of the campaign",
             "Took": f"{record.seconds:.2f} s, {record.attempts} attempt{'s' * (record.attempts != 1)}",

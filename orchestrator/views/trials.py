@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import TypedDict
 
+from swarm.experiments import edits
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,6 +27,7 @@ class TrialRow(TypedDict):
     rung: int
     configuration: str
     layers: str
+    edits: str
     bits_per_value: float | None
     kld: float | None
     state: str
@@ -49,6 +52,7 @@ def trial_row(record: TrialRecord) -> TrialRow:
         "rung": spec.rung,
         "configuration": spec.kv.label,
         "layers": layers(spec.layers),
+        "edits": edits.label(spec.edits),
         "bits_per_value": values.get("bits_per_value"),
         "kld": values.get("kld"),
         "state": record.state,

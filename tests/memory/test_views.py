@@ -75,9 +75,12 @@ def test_best_per_model_keeps_rungs_apart(store, run):
 
 def test_best_per_model_ignores_interventions_and_other_protocols(store, run):
     run(0.0001, 3.0, logit_gain=2.0)
+    run(0.0001, 3.0, edits="keys even")
     run(0.0001, 3.0, protocol="depth", layers=(1,))
     plain = run(0.5, 4.0)
     assert store.query("SELECT trial_id FROM best_per_model").rows == [(plain.id,)]
+    assert store.query("SELECT edits FROM trial_metrics WHERE edits <> ''").rows == [("keys even",)]
+    assert store.check() == []
 
 
 def test_changed_measurement_moves_the_front(store, run):

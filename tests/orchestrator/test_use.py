@@ -18,7 +18,7 @@ from tiny_models import write_tiny_model
 
 from swarm.experiments.deploy.recipe import load_recipe
 from swarm.experiments.engines.probe.endpoint import Endpoint
-from swarm.experiments.measurement.runner import Runner
+from swarm.experiments.measurement.runner import Runner, measure
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Budget
 from swarm.memory.store import Store
@@ -46,6 +46,7 @@ def kept(tmp_path, tiny):
             samples.proposal(1, model=tiny, protocol="attention"),
             samples.proposal(2, model=tiny, logit_gain=2.0),
             samples.proposal(3, model=tiny),
+            samples.proposal(4, model=tiny, edits="keys even layer 0"),
         ]
         for number, proposal in enumerate(proposals):
             trial = store.propose(campaign.id, number, proposal)
@@ -106,6 +107,7 @@ def test_learned_factors_are_those_that_were_measured(swarm, tmp_path, tiny, mon
         ("2", "measured attention"),
         ("3", "logits by 2"),
         ("4", "is failed"),
+        ("5", "edited the weights (keys even layer 0)"),
         ("99", "unknown trial '99'"),
         ("x", "invalid value"),
     ],
@@ -115,6 +117,21 @@ def test_trials_that_make_no_recipe(swarm, kept, trial, said):
     assert (done.code, done.out) == (2, "")
     assert said in done.err
     assert done.err.count("\n") == 1
+
+
+def test_a_trial_with_edited_weights_is_reproduced(swarm, tmp_path, tiny):
+    kv = "K affine4/g32 V affine4/g32"
+    with Store.open(tmp_path / "swarm.db", create=True) as store:
+        campaign = store.campaigns.create("night", {}, Budget(trials=9), 0)
+        given = {"model": tiny, "kv": kv, "context": 64, "edits": "keys outliers x8; values even"}
+        trial = store.propose(campaign.id, 0, samples.proposal(**given))
+        found = measure(tiny, kv, context=64, edits=given["edits"])
+        samples.complete(store, store.queue.claim(trial.id, "test"), found)
+    done = swarm("reproduce", "1", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["verdict"] == "same"
+    assert "keys outliers x8; values even" in swarm("show", "trial", "1").out
+    assert found["kld"] != measure(tiny, kv, context=64)["kld"]
 
 
 def test_text_is_generated_next_to_16_bit(swarm, kept, tiny):

@@ -49,7 +49,8 @@ def _identify(connection: sa.Connection) -> None:
                 del values["fingerprint"]
             else:
                 taken.add((row.campaign_id, values["fingerprint"]))
-            connection.execute(sa.update(trials).where(trials.c.id == row.id).values(**values))
+            present = {name: value for name, value in values.items() if name in trials.c}  # later ones come later
+            connection.execute(sa.update(trials).where(trials.c.id == row.id).values(**present))
         rows = connection.execute(query.where(trials.c.id < rows[-1].id)).all()
 
 

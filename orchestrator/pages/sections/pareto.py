@@ -28,7 +28,7 @@ ORDER BY f.model, f.rung, f.context, f.bits_per_value"""
 
 _CLOUD = """SELECT id, model, rung, context, bits_per_value, kld, configuration, proposer, arm FROM trials
 WHERE campaign_id = {campaign} AND kld IS NOT NULL AND protocol = 'quality' AND state = 'complete'
-    AND bits_per_value IS NOT NULL AND logit_gain = 1.0
+    AND bits_per_value IS NOT NULL AND logit_gain = 1.0 AND edits = ''
 ORDER BY kld"""
 
 

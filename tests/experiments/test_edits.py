@@ -1,0 +1,155 @@
+"""Edits of weights: their text, their identity, and that a model's 16-bit function stays while its errors change."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from swarm.experiments import edits
+from swarm.experiments.edits import CHANGES, WeightEdit
+from swarm.experiments.identity import fingerprint, versions
+from swarm.experiments.spec import TrialSpec
+from swarm.kernels.errors import SpecError
+from swarm.kernels.spec import KVSpec
+
+FAMILIES = ("llama", "gemma3_text", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2", "qwen3")))
+CONTEXT = 96
+CHANGED = (
+    "keys outliers x8",
+    "values outliers x8",
+    "keys outliers x5.3 layers 1-2",
+    "keys even",
+    "values even",
+    "scale folded",
+)
+
+parts = st.sampled_from([(part, change) for part, changes in CHANGES.items() for change in changes])
+layers = st.none() | st.sets(st.integers(0, 40), min_size=1).map(lambda found: tuple(sorted(found)))
+
+
+@st.composite
+def weight_edits(draw):
+    part, change = draw(parts)
+    factor = draw(st.floats(1.001, 256)) if change == "outliers" else None
+    return WeightEdit(part=part, change=change, factor=factor and float(f"{factor:.6g}"), layers=draw(layers))
+
+
+@given(st.lists(weight_edits(), max_size=4).map(tuple))
+@settings(deadline=None)
+def test_read_is_the_inverse_of_label(found):
+    assert edits.read(edits.label(found)) == found
+    spec = TrialSpec(model="a", edits=edits.label(found))
+    assert spec.edits == found
+    assert TrialSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("keys", "no edit"),
+        ("keys folded", "cannot be made"),
+        ("keys outliers", "factor"),
+        ("keys even x4", "factor"),
+        ("keys outliers x1", "factor"),
+        ("keys outliers x9999", "factor"),
+        ("keys outliers x1.2.3", "factor"),
+        ("values even layers 3-1", "layers"),
+        ("keys even; queries even", "column 12"),
+        ("keys even;", ""),
+    ],
+)
+def test_what_makes_no_sense_is_refused(text, reason):
+    if not reason:
+        assert len(edits.read(text)) == 1
+        return
+    with pytest.raises(SpecError, match=reason):
+        edits.read(text)
+    with pytest.raises((SpecError, ValidationError)):
+        TrialSpec(model="a", edits=text)
+
+
+def test_edits_are_part_of_what_a_trial_is_and_no_edits_are_not_written_down():
+    plain, edited = TrialSpec(model="a"), TrialSpec(model="a", edits="keys even")
+    assert "edits" not in plain.model_dump_json()
+    assert fingerprint(plain) != fingerprint(edited)
+    assert versions(edited)["weight edits"] == edits.EDIT_VERSION
+
+
+@pytest.fixture
+def run(runner, tiny_models):
+    def measured(family, kv="", text="", **fields):
+        spec = TrialSpec(
+            model=tiny_models[family], kv=KVSpec.parse(kv) if kv else KVSpec(), context=CONTEXT, edits=text, **fields
+        )
+        return runner.run(spec)
+
+    return measured
+
+
+def reference_logits(runner, tiny_models, family, text):
+    from swarm.experiments.measurement.decode import DecodeRun
+    from swarm.experiments.measurement.editing import edited
+
+    spec = TrialSpec(model=tiny_models[family], context=CONTEXT, edits=text)
+    subject = runner.subject(spec.model)
+    with edited(spec, subject):
+        return subject.shared(DecodeRun, spec).logits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("text", CHANGED)
+def test_the_16_bit_function_stays(runner, tiny_models, family, text):
+    plain, edited = (reference_logits(runner, tiny_models, family, t) for t in ("", text))
+    assert plain.shape == edited.shape
+    spread = np.abs(plain).max()
+    # Powers of two only move exponents; other factors round elsewhere.
+    exact = "5.3" not in text and text != "scale folded"
+    np.testing.assert_allclose(edited, plain, atol=(1e-5 if exact else 3e-3) * spread)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("side", ["keys", "values"])
+def test_planted_outliers_hurt_their_side_and_evening_removes_them(run, family, side):
+    kv = {"keys": "K affine4/g32 V none", "values": "K none V affine4/g32"}
+    other = kv["values" if side == "keys" else "keys"]
+    plain = run(family, kv[side])["kld"]
+    planted = run(family, kv[side], f"{side} outliers x16")["kld"]
+    healed = run(family, kv[side], f"{side} outliers x16; {side} even")["kld"]
+    assert planted > 5 * plain
+    assert healed < 2 * plain
+    assert run(family, other, f"{side} outliers x16")["kld"] == pytest.approx(run(family, other)["kld"], rel=0.05)
+
+
+def test_outliers_in_one_layer_hurt_that_layer_alone(run):
+    errors = [
+        np.array(run("llama", "K affine4/g32 V none", text, protocol="attention").arrays["layer_attention_kl"])
+        for text in ("", "keys outliers x16 layer 2")
+    ]
+    ratio = errors[1] / errors[0]
+    assert ratio[2] > 5
+    np.testing.assert_allclose(np.delete(ratio, 2), 1, rtol=0.02)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_folding_the_scale_changes_no_error(run, family):
+    kv = "K affine3/g32 V affine3/g32"
+    assert run(family, kv, "scale folded")["kld"] == pytest.approx(run(family, kv)["kld"], rel=1e-2)
+
+
+def test_the_model_is_as_it_was_afterwards(run):
+    kv = "K affine3/g32+learned V affine3/g32"
+    before = run("gemma3_text", kv)
+    run("gemma3_text", kv, "keys outliers x8; values even; scale folded")
+    assert run("gemma3_text", kv).arrays == before.arrays
+    with pytest.raises(SpecError, match="layer 9"):
+        run("gemma3_text", kv, "keys outliers x8; values even layer 9")
+    assert run("gemma3_text", kv).arrays == before.arrays
+
+
+def test_another_family_is_refused(runner, tiny_models, monkeypatch):
+    from swarm.experiments.measurement import editing
+
+    monkeypatch.setattr(editing, "FAMILIES", ("llama",))
+    with pytest.raises(SpecError, match="family qwen2"):
+        runner.run(TrialSpec(model=tiny_models["qwen2"], context=CONTEXT, edits="keys even"))
