@@ -18,10 +18,11 @@ from swarm.kernels.side import CacheSide
 from swarm.kernels.spec import KVSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from swarm.kernels.arrays import Array
     from swarm.kernels.backends.base import Backend
+    from swarm.kernels.batch_cache import PackedBatchCache
     from swarm.kernels.key_bias import KeyBias
 
 
@@ -82,6 +83,22 @@ class PackedKVCache:
             dims=self.dims,
             logit_cap=self.logit_cap,
         )
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        """A cache of the same tokens on the same arrays: whichever of the two grows first takes arrays of its own."""
+        other = copy.copy(self)
+        if self.sides:
+            other._key, other._value = sides = tuple(copy.copy(side) for side in self.sides)
+            for side in sides:
+                side.store = side.store.shared(side.store.blocks)
+        return other
+
+    @classmethod
+    def merge(cls, caches: Sequence[PackedKVCache]) -> PackedBatchCache:
+        """One cache for a batch of sequences, as mlx-lm's server asks for it; the caches belong to it from now on."""
+        from swarm.kernels.batch_cache import PackedBatchCache
+
+        return PackedBatchCache(caches)
 
     def update_and_fetch(self, keys: Array, values: Array) -> tuple[StoredView, StoredView]:
         """Take in the keys and values [B, H, T, D] of new tokens; the returned views are for attention only."""

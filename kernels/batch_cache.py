@@ -1,0 +1,197 @@
+"""One layer's packed caches of several sequences, behind the interface of mlx-lm's batched caches.
+
+Every sequence keeps a packed cache of its own. A model computes all else for the whole batch: its weights are read
+once for all sequences.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from swarm.kernels import arrays
+from swarm.kernels.attention import StoredView
+
+if TYPE_CHECKING:
+    from swarm.kernels.arrays import Array
+    from swarm.kernels.cache import PackedKVCache
+
+Part = tuple[int, int]  # the first token of a call that belongs to a sequence, and the one behind its last
+
+
+class BatchView(StoredView):
+    """What attention of a batch reads: a view per sequence, None where the call brought only padding.
+
+    `parts` says which tokens of the call belong to each.
+    """
+
+    def __init__(
+        self,
+        cache: PackedBatchCache,
+        views: Sequence[StoredView | None],
+        parts: Sequence[Part],
+        fresh: tuple[Array, Array],
+    ) -> None:
+        self.cache = cache
+        self.views = views
+        self.parts = parts
+        self.fresh = fresh
+        length = fresh[0].shape[2]
+        self.offset = max(row.offset for row in cache.rows)  # of the longest sequence
+        self.start = max(0, self.offset - length)
+
+
+class PackedBatchCache:
+    """Packed caches `rows` of one layer, one per sequence.
+
+    Tokens with which a shorter prompt is padded are not stored; the attention output at their place is zero.
+    """
+
+    # mlx-lm sends a cache with these two to its packed attention, which `attention.install` replaces.
+    bits = 16
+    group_size = 0
+
+    def __init__(self, rows: Sequence[PackedKVCache]) -> None:
+        self.rows = list(rows)
+        self.layer, self.family, self.window = rows[0].layer, rows[0].family, rows[0].window
+        self._fed = 0  # tokens per sequence, padding included, since `prepare`
+        self._real: list[tuple[int, float]] | None = None  # which of them are no padding
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = type(self)(copy.deepcopy(self.rows, memo))
+        other._fed, other._real = self._fed, self._real
+        return other
+
+    @property
+    def offset(self) -> Array:
+        """Position of each sequence's next token [B]: before padding on the left, below 0."""
+        import mlx.core as mx
+
+        ahead = [0] * len(self.rows) if self._real is None else [max(0, low - self._fed) for low, _ in self._real]
+        return mx.array([row.offset - padding for row, padding in zip(self.rows, ahead, strict=True)])
+
+    def prepare(
+        self,
+        *,
+        left_padding: Sequence[int] | None = None,
+        lengths: Sequence[int] | None = None,
+        **_said: Any,
+    ) -> None:
+        """Say how the calls until `finalize` are padded, per sequence: tokens before, and real tokens.
+
+        What else mlx-lm says (`right_padding`) follows from that.
+        """
+        low = left_padding or [0] * len(self.rows)
+        real = [float("inf")] * len(self.rows) if lengths is None else lengths
+        self._fed, self._real = 0, [(first, first + count) for first, count in zip(low, real, strict=True)]
+
+    def finalize(self) -> None:
+        """The padded tokens have all come in."""
+        self._real = None
+
+    def update_and_fetch(self, keys: Array, values: Array) -> tuple[BatchView, BatchView]:
+        """Take in the keys and values [B, H, T, D] of new tokens; the returned views are for attention only."""
+        length = keys.shape[2]
+        parts = self._parts(length)
+        self._fed += length
+        xp = self.rows[0].backend.xp
+        held = [arrays.held(xp, x) for x in (keys, values)]
+        views = [
+            row.append(*(x[i : i + 1, :, low:high] for x in held)) if low < high else None
+            for i, (row, (low, high)) in enumerate(zip(self.rows, parts, strict=True))
+        ]
+        view = BatchView(self, views, parts, (keys, values))
+        return view, view
+
+    def _parts(self, length: int) -> list[Part]:
+        """Which of the next so many tokens belong to each sequence."""
+        if self._real is None:
+            return [(0, length)] * len(self.rows)
+        edges = [(low - self._fed, high - self._fed) for low, high in self._real]
+        return [(min(max(low, 0), length), int(min(max(high, 0), length))) for low, high in edges]
+
+    def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
+        """Attention output [B, Hq, L, D] over the columns of a view of this cache, sequence by sequence."""
+        if not isinstance(view, BatchView):
+            raise TypeError("a batch attends to its own views")
+        xp = self.rows[0].backend.xp
+        held = arrays.held(xp, queries)
+        outputs = []
+        for i, (row, seen, part) in enumerate(zip(self.rows, view.views, view.parts, strict=True)):
+            low, high = part
+            if seen is None:
+                out = xp.zeros((1, *queries.shape[1:3], view.fresh[1].shape[-1]), held.dtype)
+            else:
+                out = row.attend(seen, held[i : i + 1, :, low:high], scale, _mask_of(mask, i, part, queries.shape[2]))
+                if high - low < queries.shape[2]:
+                    out = xp.pad(out, [(0, 0), (0, 0), (low, queries.shape[2] - high), (0, 0)])
+            outputs.append(out)
+        return arrays.to_mlx(xp.concatenate(outputs, axis=0)).astype(queries.dtype)
+
+    def mask_columns(self, _offset: int) -> int:
+        """Old columns that a mask of this batch covers: those of the sequence with the most."""
+        return max(row.mask_columns(row.offset) for row in self.rows)
+
+    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> Any:  # noqa: N803
+        """mlx-lm's mask for N new tokens: None, "causal", or bool [B, 1, N, columns] right-aligned with the columns."""
+        import mlx.core as mx
+
+        masks = [row.make_mask(N, return_array, window_size) for row in self.rows]
+        if not isinstance(masks[0], mx.array):
+            return masks[0]
+        width = max(mask.shape[-1] for mask in masks)
+        return mx.stack([mx.pad(mask, [(0, 0), (width - mask.shape[-1], 0)]) for mask in masks])[:, None]
+
+    @classmethod
+    def merge(cls, caches: Sequence[PackedKVCache]) -> Self:
+        """A batch of these caches, which belong to it from now on."""
+        return cls(caches)
+
+    def extend(self, other: PackedBatchCache) -> None:
+        """Put the sequences of another batch behind those of this one."""
+        self.rows += other.rows
+
+    def filter(self, batch_indices: Sequence[int]) -> None:
+        """Keep only these sequences, in this order."""
+        self.rows = [self.rows[i] for i in batch_indices]
+
+    def extract(self, idx: int) -> PackedKVCache:
+        """A cache of one sequence as it is now, on shared memory until either grows."""
+        return copy.deepcopy(self.rows[idx])
+
+    @property
+    def state(self) -> list[Any]:
+        """What is stored of each sequence."""
+        return [row.state for row in self.rows]
+
+    def size(self) -> int:
+        """Tokens held of the sequence with the most."""
+        return max(row.size() for row in self.rows)
+
+    def empty(self) -> bool:
+        """Whether no token came in yet."""
+        return all(row.empty() for row in self.rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for all sequences."""
+        return sum(row.nbytes for row in self.rows)
+
+    def is_trimmable(self) -> bool:
+        """Whether any number of last tokens can be taken back from every sequence."""
+        return all(row.is_trimmable() for row in self.rows)
+
+    def trim(self, n: int) -> int:
+        """Take back the last n tokens of every sequence, or all of one that has fewer; returns the most taken."""
+        return max(row.trim(n) for row in self.rows)
+
+
+def _mask_of(mask: Array | str | None, row: int, part: Part, length: int) -> Array | str | None:
+    """What a mask [B, 1, L, columns] over padded calls says of the tokens of one sequence."""
+    if mask is None or isinstance(mask, str):
+        return mask
+    low, high = part
+    old = mask.shape[-1] - length
+    own = mask[row : row + 1] if mask.ndim == 4 and mask.shape[0] > 1 else mask
+    return own[..., low:high, (old + low if low else 0) : old + high]
