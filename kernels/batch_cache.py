@@ -54,7 +54,8 @@ class PackedBatchCache:
 
     def __init__(self, rows: Sequence[PackedKVCache]) -> None:
         self.rows = list(rows)
-        self.layer, self.family, self.window = rows[0].layer, rows[0].family, rows[0].window
+        self.layer, self.family = rows[0].layer, rows[0].family
+        self.window, self.logit_cap = rows[0].window, rows[0].logit_cap
         self._fed = 0  # tokens per sequence, padding included, since `prepare`
         self._real: list[tuple[int, float]] | None = None  # which of them are no padding
 
@@ -111,7 +112,9 @@ class PackedBatchCache:
         edges = [(low - self._fed, high - self._fed) for low, high in self._real]
         return [(min(max(low, 0), length), int(min(max(high, 0), length))) for low, high in edges]
 
-    def attend(self, view: StoredView, queries: Array, scale: float, mask: Array | str | None) -> Array:
+    def attend(
+        self, view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
+    ) -> Array:
         """Attention output [B, Hq, L, D] over the columns of a view of this cache, sequence by sequence."""
         if not isinstance(view, BatchView):
             raise TypeError("a batch attends to its own views")
@@ -123,7 +126,8 @@ class PackedBatchCache:
             if seen is None:
                 out = xp.zeros((1, *queries.shape[1:3], view.fresh[1].shape[-1]), held.dtype)
             else:
-                out = row.attend(seen, held[i : i + 1, :, low:high], scale, _mask_of(mask, i, part, queries.shape[2]))
+                told = _mask_of(mask, i, part, queries.shape[2])
+                out = row.attend(seen, held[i : i + 1, :, low:high], scale, told, sinks)
                 if high - low < queries.shape[2]:
                     out = xp.pad(out, [(0, 0), (0, 0), (low, queries.shape[2] - high), (0, 0)])
             outputs.append(out)
