@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from swarm.kernels import arrays
 from swarm.kernels.attention import StoredView
+from swarm.kernels.errors import UsageError
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
@@ -48,14 +49,11 @@ class PackedBatchCache:
     Tokens with which a shorter prompt is padded are not stored; the attention output at their place is zero.
     """
 
-    # mlx-lm sends a cache with these two to its packed attention, which `attention.install` replaces.
-    bits = 16
-    group_size = 0
-
     def __init__(self, rows: Sequence[PackedKVCache]) -> None:
         self.rows = list(rows)
-        self.layer, self.family = rows[0].layer, rows[0].family
-        self.window, self.logit_cap = rows[0].window, rows[0].logit_cap
+        one = self.rows[0]  # what the layer is, all sequences have in common
+        self.layer, self.family, self.logit_cap, self.reach = one.layer, one.family, one.logit_cap, one.reach
+        self._view: BatchView | None = None  # of the last call
         self._fed = 0  # tokens per sequence, padding included, since `prepare`
         self._real: list[tuple[int, float]] | None = None  # which of them are no padding
 
@@ -102,8 +100,14 @@ class PackedBatchCache:
             row.append(*(x[i : i + 1, :, low:high] for x in held)) if low < high else None
             for i, (row, (low, high)) in enumerate(zip(self.rows, parts, strict=True))
         ]
-        view = BatchView(self, views, parts, (keys, values))
-        return view, view
+        self._view = BatchView(self, views, parts, (keys, values))
+        return self._view, self._view
+
+    def keys_and_values(self) -> tuple[BatchView, BatchView]:
+        """What the last call of `update_and_fetch` returned, for layers that read the keys and values of this one."""
+        if self._view is None:
+            raise UsageError(f"Layer {self.layer} holds nothing that another layer could read.", "Run its layer first.")
+        return self._view, self._view
 
     def _parts(self, length: int) -> list[Part]:
         """Which of the next so many tokens belong to each sequence."""
@@ -132,6 +136,10 @@ class PackedBatchCache:
                     out = xp.pad(out, [(0, 0), (0, 0), (low, queries.shape[2] - high), (0, 0)])
             outputs.append(out)
         return arrays.to_mlx(xp.concatenate(outputs, axis=0)).astype(queries.dtype)
+
+    def first_seen(self, position: Any) -> Any:
+        """The first token that the query at a position sees: integers or integer arrays."""
+        return self.rows[0].first_seen(position)
 
     def mask_columns(self, _offset: int) -> int:
         """Old columns that a mask of this batch covers: those of the sequence with the most."""

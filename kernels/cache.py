@@ -87,6 +87,7 @@ class PackedKVCache:
     def __deepcopy__(self, _memo: object) -> Self:
         """A cache of the same tokens on the same arrays: whichever of the two grows first takes arrays of its own."""
         other = copy.copy(self)
+        other._view = None
         if self.sides:
             other._key, other._value = sides = tuple(copy.copy(side) for side in self.sides)
             for side in sides:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from swarm.kernels.batch_cache import PackedBatchCache
-from swarm.kernels.cache import PackedKVCache, make_cache
+from swarm.kernels.cache import PackedKVCache
+from swarm.kernels.model_cache import make_cache
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 BLOCKS = QuantSpec(method="kivi", bits=8, group_size=32)
