@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from swarm.experiments.edits import Part, WeightEdit
 from swarm.experiments.measurement import learned_scaling
 from swarm.experiments.measurement.reference_run import float32_from_file
-from swarm.kernels import modules
+from swarm.kernels import layers
 from swarm.kernels.errors import SpecError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def edited(spec: TrialSpec, subject: ModelUnderTest) -> Iterator[None]:
         yield
         return
     model = subject.loaded.model
-    attentions = modules.attention_modules(model)
+    attentions = layers.attention_modules(model, layers.trace(model))
     missing = [layer for edit in spec.edits for layer in edit.layers or () if layer >= len(attentions)]
     if missing:
         raise SpecError(f"layer {missing[0]} does not exist in {subject.name}.", "Edit layers that it has.")
