@@ -66,7 +66,7 @@ class DecodeAttention:
         head: TokenRun | None = None,
         tail: TokenRun | None = None,
         apart: bool = False,
-        scoring: Scoring | None = None,
+        scoring: Scoring = operands.PLAIN,
     ) -> tuple[Array, Array | None]:
         """Attention of queries q [B, Hq, 1, Dk] over all runs, [B, Hq, 1, Dv].
 
@@ -96,17 +96,18 @@ class DecodeAttention:
         parts = (chosen.head_parts, chosen.tail_parts)
         arrays = [wide if framed is None else framed, *keys, *values]
         firsts = (packed.key.first, packed.value.first) if packed else (0, 0)
-        given = [numbers(counts[0], chosen.packed_parts, *firsts, *parts, operands.bits_of(scale), kv_heads, group)]
+        heads, column = kv_heads + (group << 16), operands.bias_column(scoring, counts)
+        bits = operands.bits_of(scale), operands.bits_of(scoring.cap or 0.0)
+        given = [numbers(counts[0], chosen.packed_parts, *firsts, *parts, bits[0], heads, column, bits[1])]
         half = None
         if any(parts):
             half, dense, places = operands.dense(head, tail)
             arrays += [wide, *dense]
             given.append(numbers(*places))
         scored: tuple[tuple[str, Any], ...] = ()
-        if scoring is not None and not scoring.plain:
-            scored, read = operands.scored(scoring)
+        if not scoring.plain:
+            scored, read = operands.scored(scoring, (q.shape[0], q.shape[1]))
             arrays += read
-            given.append(operands.score_numbers(scoring, counts))
         out = mx.float32 if apart else q.dtype
         geometry = _Geometry(
             tuple(q.shape), value_dim, kv_heads, set_heads, wide.dtype, out, half, chosen, apart, scored
@@ -133,10 +134,10 @@ class DecodeAttention:
                 f"The fused kernel does not take queries of shape {tuple(q.shape)} over values of size {value_dim}.",
                 f"It takes one token and head sizes that are multiples of {DIM_STEP} up to {MAX_DIM}.",
             )
-        if q_heads % kv_heads:
+        if q_heads % kv_heads or max(kv_heads, q_heads // kv_heads) >= 1 << 15:
             raise SpecError(
                 f"{q_heads} query heads over {kv_heads} KV heads do not suit the fused kernel.",
-                "Every KV head must have as many query heads.",
+                "Every KV head must have as many query heads, 32,767 at most.",
             )
         return kv_heads, value_dim
 
@@ -166,7 +167,6 @@ class DecodeAttention:
             template += [("H", of.half), ("H_CODES", 4 if of.half == mx.bfloat16 else 3)]
         if of.scored:
             names += ["bias", "sinks"]
-            given.append("score")
             template += of.scored
         rows = (batch, q_heads, chosen.parts)
         single = chosen.parts == 1 and of.half is None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from swarm.kernels.fused.form import Codes, PackedForm
-from swarm.kernels.fused.launch import MIN_INPUT_ELEMENTS, Array, DType, numbers
+from swarm.kernels.fused.launch import MIN_INPUT_ELEMENTS, Array, DType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,29 +61,33 @@ class Scoring:
 
 
 @lru_cache(maxsize=64)
-def bits_of(scale: float) -> int:
-    """The scale of base-2 scores as the bits of a float32."""
-    return int(np.float32(scale * math.log2(math.e)).view(np.int32))
+def bits_of(factor: float) -> int:
+    """A factor of logits, of base-2 scores then, as the bits of a float32."""
+    return int(np.float32(factor * math.log2(math.e)).view(np.uint32))
 
 
-def scored(scoring: Scoring) -> tuple[tuple[tuple[str, Any], ...], list[Array]]:
-    """Template arguments and arrays (bias, sinks), with a stand-in for what there is not."""
+PLAIN = Scoring()
+
+
+def scored(scoring: Scoring, heads: tuple[int, int]) -> tuple[tuple[tuple[str, Any], ...], list[Array]]:
+    """Template arguments and arrays (bias [B, Hq, 1, columns], sinks), with a stand-in for what there is not."""
     import mlx.core as mx
 
-    given = (scoring.bias, scoring.sinks)
-    arrays = [_blank(mx.float32) if array is None else _long_enough(array) for array in given]
-    template = [("CAP", int(scoring.cap is not None))]
-    template += [(name, int(array is not None)) for name, array in zip(("BIAS", "SINKS"), given, strict=True)]
+    bias, sinks = (None if array is None else _long_enough(array) for array in (scoring.bias, scoring.sinks))
+    if bias is not None and bias.shape[:2] != heads:
+        bias = mx.broadcast_to(bias, (*heads, *bias.shape[2:]))
+    given = (scoring.cap, bias, sinks)
+    template = [(name, int(one is not None)) for name, one in zip(("CAP", "BIAS", "SINKS"), given, strict=True)]
+    arrays = [_blank(mx.float32) if array is None else array for array in (bias, sinks)]
     return (*template, ("B", arrays[0].dtype), ("S", arrays[1].dtype)), arrays
 
 
-def score_numbers(scoring: Scoring, counts: tuple[int, int, int]) -> Array:
-    """The cap, and the columns of the bias at which the first 16-bit tokens and the packed ones begin.
+def bias_column(scoring: Scoring, counts: tuple[int, int, int]) -> int:
+    """The column of the bias for the first packed token.
 
     `counts` are the packed tokens, and the 16-bit ones before and behind them.
     """
-    column = 0 if scoring.bias is None else scoring.bias.shape[-1] - sum(counts)
-    return numbers(0 if scoring.cap is None else bits_of(scoring.cap), column, column + counts[1])
+    return 0 if scoring.bias is None else scoring.bias.shape[-1] - sum(counts) + counts[1]
 
 
 def dim_of(side: PackedSide | DenseSide) -> int:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 _NAMES = {"float32": "float", "float16": "kv::half_t", "bfloat16": "kv::bfloat_t", "uint32": "kv::uint"}
 _NAMES |= {"int32": "int", "uint8": "kv::uchar", "uint16": "kv::ushort"}
 
-NUMBERS = ("counts", "dense", "score")  # whose strides alone are read
+MAX_BUFFERS = 31  # of a Metal kernel; shapes and strides that its text names take one each
+NUMBERS = ("counts", "dense")  # whose strides alone are read
 
 
 class _Buffer(ctypes.Structure):
@@ -123,6 +124,8 @@ class Host:
         import mlx.core as mx
 
         signature = Signature.of(kernel)
+        if (count := _buffers(kernel)) > MAX_BUFFERS:
+            raise BackendError(f"Kernel {kernel.entry} takes {count} buffers.", f"Metal has {MAX_BUFFERS}.")
         self.prepare([signature])
         inputs = [(name, _to_numpy(array)) for (name, _), array in zip(kernel.inputs, arrays, strict=True)]
         for (name, dtype), array in zip(kernel.inputs, arrays, strict=True):
@@ -157,6 +160,13 @@ def translation_unit(signatures: Sequence[Signature]) -> str:
     parts.append("#pragma GCC poison thread device constant threadgroup kernel vertex fragment ray_data half")
     parts += [sources.read(f"{name}.h") for name in dict.fromkeys(n for e in entries for n in sources.BODIES[e])]
     return "\n".join([*parts, *(signature.text() for signature in signatures)])
+
+
+def _buffers(kernel: Kernel) -> int:
+    """The buffers that MLX binds for a kernel on Metal: inputs, the shapes and strides that are read, and outputs."""
+    text = sources.statements(kernel.entry)
+    read = [f"{name}_{of}" for name, _ in kernel.inputs for of in ("shape", "strides") if f"{name}_{of}" in text]
+    return len(kernel.inputs) + len(read) + len(kernel.outputs)
 
 
 def _check(entry: str, name: str, dtype: Any, array: Array) -> None:

@@ -175,6 +175,16 @@ def test_small_inputs_are_refused_before_metal_moves_them_to_another_address_spa
         Host().run(made, [mx.zeros((8,), mx.float16)])
 
 
+def test_more_buffers_than_a_metal_kernel_takes_are_refused(monkeypatch):
+    """Strides that the text names take one each, beside the arrays."""
+    monkeypatch.setitem(sources.BODIES, "trial", ("formats",))
+    names = [f"x{i}a" for i in range(16)]
+    monkeypatch.setattr(sources, "statements", lambda entry: "".join(f"(void){name}_strides;" for name in names))
+    made = Kernel("trial", (), tuple((name, mx.float32) for name in names), (), (1, 1, 1), 32)
+    with pytest.raises(BackendError, match="32 buffers"):
+        Host().run(made, [mx.zeros((8,))] * 16)
+
+
 def test_a_machine_without_a_compiler_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(compiling.shutil, "which", lambda name: None)
     with pytest.raises(BackendError, match=r"apt install g\+\+"):

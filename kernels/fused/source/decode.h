@@ -3,9 +3,12 @@
 
 namespace kv {
 
-// What counts_strides and dense_strides carry: numbers of tokens, of parts, the first tokens of keys and values, and the
-// query heads of a KV head.
-enum Count { PACKED_COUNT, PACKED_PARTS, PACKED_KEY, PACKED_VALUE, HEAD_PARTS, TAIL_PARTS, SCALE_BITS, KV_HEADS, GROUP };
+// What counts_strides and dense_strides carry: numbers of tokens, of parts, the first tokens of keys and values, scale and
+// cap as the bits of floats, the KV heads with 2^16 times the query heads of each, and the column of the bias that belongs
+// to the first packed token.
+enum Count {
+  PACKED_COUNT, PACKED_PARTS, PACKED_KEY, PACKED_VALUE, HEAD_PARTS, TAIL_PARTS, SCALE_BITS, HEADS, BIAS_COLUMN, CAP_BITS
+};
 enum Dense16 { HEAD_COUNT, HEAD_KEY, HEAD_VALUE, TAIL_COUNT, TAIL_KEY, TAIL_VALUE };
 
 // How CHUNKS sets of heads and stripes of tokens are dealt to SIMDS simdgroups.

@@ -2,10 +2,6 @@
 
 namespace kv {
 
-// What score_strides carries: the cap as the bits of a float, and the columns of the bias for the first of the 16-bit
-// tokens before the packed ones, and for the first packed one.
-enum ScoreNumber { CAP_BITS, HEAD_COLUMN, PACKED_COLUMN };
-
 KV_FUNC constexpr float log2_e() { return 1.4426950408889634f; }
 
 // Nothing. Heads are counted among those of the threadgroup, tokens within their run.
