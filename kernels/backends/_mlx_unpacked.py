@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def attend(
     """Attention output [B, Hq, L, D of the values] in the queries' type, or None where columns do not fit the bounds.
 
     `sinks` [Hq] are learned logits that take part in every softmax without a value. None as well for methods that
-    estimate products without decoding vectors of the head's size, and for masks that a model made itself.
+    estimate products without decoding vectors of the head's size.
     """
     import mlx.core as mx
 
@@ -65,7 +65,8 @@ def attend(
         learned = None if sinks is None else sinks[first * repeats : some.stop * repeats]
         scoring = _Scoring(scale, cap, learned)
         edges = [(start, min(start + rows, length)) for start in range(0, length, rows)]
-        parts = [_attend(q, k, v, scoring, seen, edge) for edge in edges]
+        mine = seen if isinstance(seen, str) or seen.shape[1] == 1 else seen[:, first * repeats : some.stop * repeats]
+        parts = [_attend(q, k, v, scoring, mine, edge) for edge in edges]
         outputs.append(parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2))
         _bounded(outputs[-1], (k.nbytes + v.nbytes) * _with_transients(view, queries.dtype.size))
     out = outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=1)
@@ -89,7 +90,10 @@ def _forms(columns: Columns) -> tuple[list[tuple[int, int, str]], list[tuple[int
 
 
 def _seen(view: StoredView, columns: Columns, mask: Array | str | None, length: int) -> Array | str | None:
-    """What MLX is given as mask ("" for none), None where it would be too large."""
+    """What MLX is given as mask ("" for none), None where it would be too large.
+
+    An array is [B or 1, Hq or 1, L or 1, columns], with a column for each of every run.
+    """
     import mlx.core as mx
 
     total = sum(stop - start for start, stop, *_ in columns)
@@ -97,8 +101,11 @@ def _seen(view: StoredView, columns: Columns, mask: Array | str | None, length: 
     limited = view.cache.first_seen(view.offset - 1) > 0  # the last query does not see the first column
     if single and (mask is None or isinstance(mask, str)) and not limited:
         return mask or ""
-    if length * total > MAX_MASK_ELEMENTS or (mask is not None and not isinstance(mask, str)):
+    if length * total > MAX_MASK_ELEMENTS:
         return None
+    own = None if mask is None or isinstance(mask, str) else _of_columns(mask, columns, view.offset)
+    if own is not None and single and not limited:
+        return own
     query = np.arange(view.start, view.offset)[:, None]
     parts = []
     for start, stop, *forms in columns:
@@ -111,7 +118,28 @@ def _seen(view: StoredView, columns: Columns, mask: Array | str | None, length: 
                 until = np.array([side.packed_until(int(position)) for position in query[:, 0]])[:, None]
                 allowed &= column < until if form == "packed" else column >= until
         parts.append(allowed)
-    return mx.array(np.concatenate(parts, axis=1))
+    seen: Array = mx.array(np.concatenate(parts, axis=1))[None, None]
+    if own is None:
+        return seen
+    return own & seen if own.dtype == mx.bool_ else mx.where(seen, own, MASKED)
+
+
+def _of_columns(mask: Array, columns: Columns, offset: int) -> Array:
+    """A model's own mask, right-aligned with the columns before `offset`, for the columns of every run.
+
+    Columns before those of the mask are hidden.
+    """
+    import mlx.core as mx
+
+    mask = mask[None, None] if mask.ndim == 2 else mask[:, None] if mask.ndim == 3 else mask
+    first = offset - mask.shape[-1]
+    missing = max(0, first - columns[0][0])
+    if missing:
+        hidden = False if mask.dtype == mx.bool_ else MASKED
+        mask = mx.pad(mask, [(0, 0)] * 3 + [(missing, 0)], constant_values=mx.array(hidden, mask.dtype))
+        first -= missing
+    parts = [mask[..., start - first : stop - first] for start, stop, *_ in columns]
+    return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=-1)
 
 
 def _heads_at_once(view: StoredView, columns: int, itemsize: int, batch: int) -> int:
@@ -176,15 +204,22 @@ def _attend(q: Array, k: Array, v: Array, scoring: _Scoring, seen: Array | str, 
     import mlx.core as mx
 
     start, stop = rows
-    named = isinstance(seen, str)
-    hidden = q.shape[2] - stop if named and seen else 0
-    mask = (seen or None) if named else seen[start:stop]
+    hidden = q.shape[2] - stop if isinstance(seen, str) and seen else 0
+    mask = (seen or None) if isinstance(seen, str) else _rows(seen, rows, q.dtype)
     k, v = (x[:, :, : x.shape[2] - hidden] for x in (k, v))
     q = q[:, :, start:stop]
     if scoring.cap is not None:
         return _capped(q, k, v, scoring, scoring.cap, mask)
     sinks = None if scoring.sinks is None else scoring.sinks.astype(q.dtype)
     return mx.fast.scaled_dot_product_attention(q, k, v, scale=scoring.scale, mask=mask, sinks=sinks)
+
+
+def _rows(seen: Array, rows: tuple[int, int], dtype: Any) -> Array:
+    """The rows of a mask; what it adds is of a type, and finite, since a query may see nothing at all."""
+    import mlx.core as mx
+
+    part = seen if seen.shape[2] == 1 else seen[:, :, rows[0] : rows[1]]
+    return part if part.dtype == mx.bool_ else mx.maximum(part, mx.finfo(dtype).min).astype(dtype)
 
 
 def _capped(q: Array, k: Array, v: Array, scoring: _Scoring, cap: float, mask: Array | str | None) -> Array:
@@ -197,9 +232,10 @@ def _capped(q: Array, k: Array, v: Array, scoring: _Scoring, cap: float, mask: A
     scores = (q * scoring.scale).reshape(*grouped, -1) @ k[:, :, None].swapaxes(-1, -2)
     scores = cap * mx.tanh(scores.astype(mx.float32) / cap)
     if isinstance(mask, str):
-        mask = mx.arange(columns)[None] <= mx.arange(columns - length, columns)[:, None]
+        mask = (mx.arange(columns)[None] <= mx.arange(columns - length, columns)[:, None])[None, None]
     if mask is not None:
-        scores = mx.where(mask, scores, MASKED)
+        mask = mask.reshape(mask.shape[0], *((heads, -1) if mask.shape[1] > 1 else (1, 1)), *mask.shape[2:])
+        scores = mx.where(mask, scores, MASKED) if mask.dtype == mx.bool_ else scores + mask
     if scoring.sinks is not None:
         learned = scoring.sinks.astype(mx.float32).reshape(1, heads, -1, 1, 1)
         scores = mx.concatenate([mx.broadcast_to(learned, (*grouped, 1)), scores], axis=-1)

@@ -185,12 +185,16 @@ def test_scale_and_gain_multiply_the_logits(where, scale):
     assert np.isfinite(outputs[0]).all()
 
 
-def test_queries_that_see_nothing_give_no_nan():
-    q, k, v = arrays(6, 1, 1, 1, 8, 64)
-    cache = PackedKVCache(kv_of("q8_0"))
-    view, _ = cache.update_and_fetch(mx.array(k), mx.array(v))
-    mask = mx.array(np.tril(np.ones((8, 8), bool), -1))
-    assert np.isfinite(np.array(attention.attend(view, mx.array(q), 0.1, mask))).all()
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16])
+@pytest.mark.parametrize("where", BACKENDS)
+def test_queries_that_see_nothing_give_no_nan(where, dtype):
+    q, k, v = (mx.array(x).astype(dtype) for x in arrays(6, 1, 1, 1, 8, 64))
+    cache = PackedKVCache(kv_of("q8_0"), backend=BACKENDS[where]())
+    view, _ = cache.update_and_fetch(k, v)
+    seen = np.tril(np.ones((8, 8), bool), -1)
+    for mask in (seen, np.where(seen, 0, -np.inf).astype(np.float32)):
+        out = attention.attend(view, q, 0.1, mx.array(mask))
+        assert np.isfinite(np.array(out.astype(mx.float32))).all()
 
 
 def test_recorders_hear_what_the_model_gave():

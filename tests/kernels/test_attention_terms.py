@@ -16,14 +16,14 @@ from swarm.kernels.cache import PackedKVCache
 PATHS = {"numpy": Cpu, "mlx": MlxOperations}
 
 
-def softmax_attention(q, k, v, scale, seen, sinks=None, cap=None):
-    """Attention in float64: q [B, Hq, L, Dk] over k, v [B, H, T, Dk or Dv]; seen [L, T], sinks [Hq]."""
+def softmax_attention(q, k, v, scale, added, sinks=None, cap=None):
+    """Attention in float64: q [B, Hq, L, Dk] over k, v [B, H, T, Dk or Dv]; added [.., L, T], sinks [Hq]."""
     repeats = q.shape[1] // k.shape[1]
     k, v = (np.repeat(x.astype(np.float64), repeats, axis=1) for x in (k, v))
     scores = scale * q.astype(np.float64) @ k.swapaxes(-1, -2)
     if cap is not None:
         scores = cap * np.tanh(scores / cap)
-    scores = np.where(seen, scores, -np.inf)
+    scores = scores + added
     if sinks is not None:
         learned = np.broadcast_to(sinks.astype(np.float64)[:, None, None], (*scores.shape[:-1], 1))
         scores = np.concatenate([learned, scores], axis=-1)
@@ -40,26 +40,33 @@ def softmax_attention(q, k, v, scale, seen, sinks=None, cap=None):
     window=st.sampled_from([None, 11]),
     with_sinks=st.booleans(),
     cap=st.sampled_from([None, 1.5, 50.0]),
+    own=st.sampled_from([None, "bool", "scores"]),
     cuts=st.sampled_from([(40,), (30, 9, 1), (39, 1)]),
 )
 @pytest.mark.parametrize("path", PATHS)
-def test_sizes_sinks_and_caps_in_every_path(path, seed, batch, repeats, sizes, window, with_sinks, cap, cuts):
+def test_sizes_sinks_and_caps_in_every_path(path, seed, batch, repeats, sizes, window, with_sinks, cap, own, cuts):
     rng = np.random.default_rng(seed)
     q = rng.standard_normal((batch, 2 * repeats, 40, sizes[0])).astype(np.float32)
     k, v = (rng.standard_normal((batch, 2, 40, size)).astype(np.float16) for size in sizes)
+    bias = rng.standard_normal((batch, 2 * repeats, 40, 40)).astype(np.float32)  # of a model that adds something
     sinks = 3 * rng.standard_normal(2 * repeats).astype(np.float32) if with_sinks else None
     cache = PackedKVCache(kv_of("none"), window=window, backend=PATHS[path]())
     cache.logit_cap = cap
     found, start = [], 0
     for length in cuts:
         part = slice(start, start + length)
-        view = cache.append(mx.array(k[:, :, part]), mx.array(v[:, :, part]))
         learned = None if sinks is None else mx.array(sinks)
-        found.append(attention.attend(view, mx.array(q[:, :, part]), 0.2, cache.make_mask(length), learned))
+        mask = cache.make_mask(length, return_array=True) if own and length > 1 else cache.make_mask(length)
+        if own == "scores":
+            covered = bias[:, :, part, start - cache.mask_columns(start) : start + length]
+            mask = mx.array(covered) if mask is None else mx.where(mask, mx.array(covered), -mx.inf)
+        view = cache.append(mx.array(k[:, :, part]), mx.array(v[:, :, part]))
+        found.append(attention.attend(view, mx.array(q[:, :, part]), 0.2, mask, learned))
         start += length
     rows, columns = np.arange(40)[:, None], np.arange(40)[None]
     seen = (columns <= rows) & (columns > rows - (window or 99))
-    expected = softmax_attention(q, k, v, 0.2, seen, sinks, cap)
+    added = bias if own == "scores" else 0
+    expected = softmax_attention(q, k, v, 0.2, np.where(seen, added, -np.inf), sinks, cap)
     np.testing.assert_allclose(np.array(mx.concatenate(found, axis=2)), expected, atol=2e-4)
 
 
@@ -76,5 +83,5 @@ def test_an_unpacked_layer_a_few_heads_and_queries_at_a_time(cap, monkeypatch):
     monkeypatch.setattr(_mlx_unpacked, "MAX_UNPACKED_BYTES", 2**20)
     monkeypatch.setattr(_mlx_unpacked, "MAX_SCORES", 5 * 2 * 3 * 60)
     found = _mlx_unpacked.attend(view, mx.array(q), 0.2, "causal", mx.array(sinks))
-    seen = np.tril(np.ones((17, 60), bool), 43)
-    np.testing.assert_allclose(np.array(found), softmax_attention(q, k, v, 0.2, seen, sinks, cap), atol=2e-4)
+    added = np.where(np.tril(np.ones((17, 60), bool), 43), 0, -np.inf)
+    np.testing.assert_allclose(np.array(found), softmax_attention(q, k, v, 0.2, added, sinks, cap), atol=2e-4)
