@@ -117,9 +117,11 @@ def _settle(model: nn.Module) -> None:
 
     on_cpu = mx.default_device() == mx.cpu
     packed = {path for path, module in model.named_modules() if "scales" in module}
-    for path, array in tree_flatten(model.parameters()):
+    waiting = tree_flatten(model.parameters())[::-1]
+    while waiting:
+        path, array = waiting.pop()  # an original that is still listed would stay in memory
         if on_cpu and mx.issubdtype(array.dtype, mx.floating) and path.rpartition(".")[0] not in packed:
-            array = array.astype(mx.float32)  # noqa: PLW2901
+            array = array.astype(mx.float32)
         try:
             mx.eval(array)
         except RuntimeError as error:

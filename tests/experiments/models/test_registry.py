@@ -185,6 +185,25 @@ def test_weights_are_float32_on_the_cpu_and_packed_weights_stay_packed(tiny_mode
     assert np.all(np.isfinite(np.array(loaded.model(mx.array([[1, 2, 3]])).astype(mx.float32))))
 
 
+def test_loading_does_not_hold_the_model_in_two_float_types(tiny_models, tmp_path) -> None:
+    import mlx.core as mx
+
+    folder = Path(shutil.copytree(tiny_models["llama"], tmp_path / "wide"))
+    weights = {name: value.astype(mx.float16) for name, value in mx.load(str(folder / "model.safetensors")).items()}
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "mlx"})
+    whole = sum(value.nbytes for value in weights.values())
+    largest = max(value.nbytes for value in weights.values())
+    del weights
+    loading.release_memory()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    model, _ = loading.load_folder(folder)
+    factor = 2 if mx.default_device() == mx.cpu else 1
+    assert mx.get_active_memory() - before == pytest.approx(factor * whole, rel=0.05)
+    assert mx.get_peak_memory() - before < factor * whole + 3 * largest
+    del model
+
+
 @pytest.mark.parametrize("action", [registry.describe, registry.load, registry.ensure], ids=lambda f: f.__name__)
 def test_unknown_names_list_the_known(action) -> None:
     for name in ("no-such-model", "./no/such/folder", "", "smollm2-135M"):
