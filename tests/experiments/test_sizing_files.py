@@ -231,6 +231,7 @@ def test_a_hugging_face_id_in_the_local_cache(tmp_path, monkeypatch):
         ("smollm2-135m", "HuggingFaceTB/SmolLM2-135M"),
         ("gemma3-270m", "google/gemma-3-270m"),
         ("qwen2.5-coder-0.5b", "Qwen/Qwen2.5-0.5B"),
+        ("qwen2.5-coder-1.5b", "Qwen/Qwen2.5-1.5B"),
         ("qwen3 30b", "Qwen/Qwen3-30B-A3B"),
         ("Qwen/Qwen3-4B-Instruct-2507-FP8", "Qwen/Qwen3-4B-Instruct-2507"),
     ],

