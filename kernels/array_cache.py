@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swarm.kernels import arrays
+from swarm.kernels import arrays, attention
 from swarm.kernels.attention import HandsOutArrays, StoredView
 from swarm.kernels.cache import PackedKVCache
 
@@ -30,6 +30,7 @@ class ArrayKVCache(PackedKVCache, HandsOutArrays):
         """Take in the keys and values [B, H, T, D] of new tokens; returns what a mask of `make_mask` covers."""
         super().update_and_fetch(keys, values)
         view: StoredView = self._view  # type: ignore[assignment]
+        attention.tell(view)
         low = self.offset - keys.shape[2] - self.mask_columns(view.start)
         self._handed = tuple(_array(side, low, fresh) for side, fresh in ((view.key, keys), (view.value, values)))
         return self._handed

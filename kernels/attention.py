@@ -67,6 +67,7 @@ class StoredView:
         self.fresh = fresh  # the keys and values of this call as the model gave them
         self.start = key.start
         self.offset = key.offset
+        self.told = False  # to those who record calls; other layers may read the view after its own
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -177,15 +178,18 @@ class Recorded:
     """One attention call: the layer's cache, the position of its first token, and its arrays after RoPE.
 
     `queries` [B, Hq, L, D], `keys` and `values` [B, H, L, D] are those of this call alone, as the model gave them;
-    `scale` is the attention scale of the call, without the logit gain.
+    `scale` is the attention scale of the call, without the logit gain; `sinks` [Hq] are learned logits. Queries and
+    scale are None where the model reads keys and values as arrays and computes attention itself. Layers that read the
+    keys and values of another one make no call of their own.
     """
 
     cache: LayerCache
     start: int
-    queries: Array
+    queries: Array | None
     keys: Array
     values: Array
-    scale: float
+    scale: float | None
+    sinks: Array | None = None
 
     @property
     def layer(self) -> int:
@@ -214,10 +218,22 @@ def attend(
 
     `sinks` [Hq] are learned logits that take part in every query's softmax and stand for no token.
     """
-    keys, values = view.fresh
-    for listener in _listeners.get():
-        listener(Recorded(view.cache, view.start, queries, keys, values, scale))
+    if not isinstance(view.cache, HandsOutArrays):
+        tell(view, queries, scale, sinks)
     return view.cache.attend(view, queries, scale, mask, sinks)
+
+
+def tell(
+    view: StoredView, queries: Array | None = None, scale: float | None = None, sinks: Array | None = None
+) -> None:
+    """Call back those who `record`, once per view."""
+    listeners = _listeners.get()
+    if not listeners or view.told:
+        return
+    view.told = True
+    keys, values = view.fresh
+    for listener in listeners:
+        listener(Recorded(view.cache, view.start, queries, keys, values, scale, sinks))
 
 
 @dataclass(frozen=True, eq=False)

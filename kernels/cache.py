@@ -192,6 +192,11 @@ class PackedKVCache:
         return () if self._key is None or self._value is None else (self._key, self._value)
 
     @property
+    def sequences(self) -> int:
+        """Sequences of the batch that came in; 1 before."""
+        return 1 if self._view is None else int(self._view.fresh[0].shape[0])
+
+    @property
     def nbytes(self) -> int:
         """Bytes really held, room for growth, codebooks and a kept state included."""
         kept = sum(side.half_nbytes + (side.store.nbytes if self.reach else 0) for side in self._kept)

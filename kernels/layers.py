@@ -32,6 +32,7 @@ class TracedLayer:
         scale: factor on its attention logits; None where the pass did not show it.
         logit_cap: the logits are cap * tanh(logits / cap), before they are masked; None for no cap.
         reads_arrays: the model's own code reads what the cache returns, at least for several tokens at a time.
+        entry: index in the model's own list of caches; None for layers that read those of another one.
         own_cache: names of the classes of mlx-lm's own caches of this layer.
     """
 
@@ -41,6 +42,7 @@ class TracedLayer:
     scale: float | None = None
     logit_cap: float | None = None
     reads_arrays: bool = False
+    entry: int | None = None
     own_cache: str = ""
 
 
@@ -57,7 +59,7 @@ def trace(model: Any) -> tuple[TracedLayer, ...]:
     chunk, step = (_Pass.through(model, tokens) for tokens in (2, 1))
     layers: list[TracedLayer] = []
     numbers: dict[tuple[int, int | None], int] = {}
-    for parts in chunk.entries:
+    for entry, parts in enumerate(chunk.entries):
         probes = [(place, part) for place, part in parts if isinstance(part, _Probe) and part.taken is not None]
         found = [chunk.layer(place, step) for place, part in probes if not part.indexes]
         first = found[0] if found else TracedLayer(LayerShape())
@@ -67,6 +69,7 @@ def trace(model: Any) -> tuple[TracedLayer, ...]:
         }
         names = ", ".join(type(part.own if isinstance(part, _Probe) else part).__name__ for _, part in parts)
         found[:1] = [replace(first, shape=first.shape.model_copy(update=kept), own_cache=names)]
+        found = [replace(layer, entry=entry) for layer in found]
         numbers |= {layer.place: len(layers) + at for at, layer in enumerate(found) if layer.place is not None}
         layers += found
     for call in chunk.repeated:
@@ -91,11 +94,19 @@ def check(model: Any, layers: Sequence[TracedLayer]) -> None:
 
 def attention_modules(model: Any, layers: Sequence[TracedLayer]) -> list[Any]:
     """The attention module of each layer, None where the layer has none or the model does not tell."""
-    blocks = list(model.layers)
-    entries = {layer.place[0] for layer in layers if layer.place is not None}
-    if len(blocks) < len(entries) or max(entries) >= len(blocks):
-        return [None] * len(layers)
-    return [None if layer.place is None else _attention_of(blocks[layer.place[0]]) for layer in layers]
+    found = blocks(layers, len(model.layers))
+    return [None if block is None else _attention_of(model.layers[block]) for block in found]
+
+
+def blocks(layers: Sequence[TracedLayer], count: int) -> list[int | None]:
+    """Which of `count` blocks of a model computes each layer, None where the model does not tell.
+
+    A model that runs its blocks several times has so many caches for each.
+    """
+    entries = {layer.entry for layer in layers if layer.entry is not None}
+    shared = any(layer.entry is None for layer in layers)
+    told = len(entries) < count if shared else len(entries) % count == 0
+    return [layer.entry % count if told and layer.entry is not None else None for layer in layers]
 
 
 def _attention_of(block: Any) -> Any:

@@ -89,17 +89,34 @@ def make_cache(
 
 def packed_layers(caches: Sequence[Any]) -> list[PackedKVCache]:
     """The packed caches among those of a model, in the order of their layers."""
-    return sorted(_packed(caches), key=lambda cache: cache.layer)
+    return sorted((c for c in _parts(caches) if isinstance(c, PackedKVCache)), key=lambda cache: cache.layer)
 
 
-def _packed(caches: Sequence[Any]) -> Iterator[PackedKVCache]:
+def other_caches(caches: Sequence[Any]) -> list[Any]:
+    """mlx-lm's own caches among those of a model with packed ones: states, and keys of indexers."""
+    return [cache for cache in _parts(caches) if not isinstance(cache, PackedKVCache)]
+
+
+def split(caches: Sequence[Any], traced: Sequence[TracedLayer]) -> tuple[list[Any], list[Any]]:
+    """Caches of a model, packed or not: those of its traced layers' keys and values, and the others."""
+    parts = dict(_places(caches))
+    kept = [parts.pop(layer.place) for layer in traced if layer.place is not None]
+    return kept, list(parts.values())
+
+
+def _parts(caches: Sequence[Any]) -> Iterator[Any]:
+    return (part for _, part in _places(caches))
+
+
+def _places(caches: Sequence[Any]) -> Iterator[tuple[tuple[int, int | None], Any]]:
+    """Every cache with its place, as `TracedLayer.place` has it."""
     from mlx_lm.models.cache import CacheList
 
-    for cache in caches:
-        if isinstance(cache, PackedKVCache):
-            yield cache
-        elif isinstance(cache, CacheList):
-            yield from _packed(cache.caches)
+    for entry, cache in enumerate(caches):
+        if isinstance(cache, CacheList):
+            yield from (((entry, part), inner) for part, inner in enumerate(cache.caches))
+        else:
+            yield (entry, None), cache
 
 
 def register() -> None:

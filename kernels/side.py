@@ -223,9 +223,14 @@ class CacheSide:
         return int(sink + tail + self.store.blocks * self.store.block_tokens)
 
     @property
+    def token_values(self) -> int:
+        """Values per token, of all heads and sequences."""
+        return self._heads * self.codec.head_dim
+
+    @property
     def values(self) -> int:
         """Numbers that the held tokens stand for."""
-        return self.tokens * self._heads * self.codec.head_dim
+        return self.tokens * self.token_values
 
     def state(self) -> dict[str, Any]:
         """Everything held, as MLX arrays and numbers."""

@@ -73,9 +73,11 @@ def layer_errors(given: LayerInputs, cache: PackedKVCache) -> LayerErrors:
     columns = key.packed
     if key.rel_mse.any():  # a product over fewer columns may round otherwise, which is no error of exact keys
         np.copyto(quantized[..., columns], _grouped(queries, key.decoded.swapaxes(-1, -2)), where=packed[:, columns])
-    p_log, q_log = _log_weights(exact, seen), _log_weights(quantized, seen)
+    if cache.logit_cap is not None:
+        exact, quantized = (np.float32(cache.logit_cap) * np.tanh(x / cache.logit_cap) for x in (exact, quantized))
+    p_log, q_log = (_log_weights(logits, seen, given.sinks) for logits in (exact, quantized))
     p = np.exp(p_log)
-    expected = _grouped(p, value.exact)
+    expected = _grouped(p[..., : seen.shape[1]], value.exact)
     head_g = _g(given.queries, key, gained)
     errors = LayerErrors(
         logit_rel_error=_norm((quantized - exact) * seen) / _norm(exact * seen),
@@ -131,7 +133,8 @@ def attend(given: LayerInputs, cache: PackedKVCache) -> Floats:
     mask = cache.make_mask(given.queries.shape[2])
     view, _ = cache.update_and_fetch(from_file(given.tail_keys), from_file(given.tail_values))
     queries = mx.array(given.queries)
-    out = scaled_dot_product_attention(queries, view, view, cache=cache, scale=given.scale, mask=mask)
+    sinks = None if given.sinks is None else mx.array(given.sinks)
+    out = scaled_dot_product_attention(queries, view, view, cache=cache, scale=given.scale, mask=mask, sinks=sinks)
     found: Floats = arrays.single(np, arrays.to_numpy(out))
     return found
 
@@ -142,8 +145,8 @@ def _forms(cache: PackedKVCache, count: int) -> tuple[NDArray[np.bool_], NDArray
     positions = np.arange(cache.offset - count, cache.offset)[:, None]
     columns = np.arange(cache.offset)[None]
     seen = columns <= positions
-    if cache.window is not None:
-        seen &= columns > positions - cache.window
+    if cache.reach is not None:
+        seen &= columns >= cache.first_seen(positions)
     until = np.array([side.encoded_after(int(position) + 1) for position in positions[:, 0]])
     return seen, (columns >= side.sinks) & (columns < until[:, None])
 
@@ -164,9 +167,12 @@ def _grouped(left: Floats, right: Floats) -> Floats:
     return product.reshape(windows, q_heads, rows, -1)
 
 
-def _log_weights(logits: Floats, seen: NDArray[np.bool_]) -> Floats:
-    """Logarithms of the softmax over the seen columns; very low elsewhere."""
+def _log_weights(logits: Floats, seen: NDArray[np.bool_], sinks: Floats | None) -> Floats:
+    """Logarithms of the softmax over the seen columns and, as a last column, a learned sink; very low elsewhere."""
     hidden: Floats = np.where(seen, logits, np.float32(HIDDEN_LOGIT))
+    if sinks is not None:
+        column = np.broadcast_to(sinks[:, None, None], (*hidden.shape[:3], 1))
+        hidden = np.concatenate([hidden, column], axis=-1)
     hidden -= hidden.max(-1, keepdims=True)
     hidden -= np.log(np.exp(hidden).sum(-1, keepdims=True))
     return hidden

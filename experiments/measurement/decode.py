@@ -1,13 +1,14 @@
 """The cheap trial: prefixes read once in 16 bit, then quantized, and the next tokens decoded over them.
 
 What all trials of a model and context share is captured once: keys and values of the prefixes, queries and hidden
-states behind them, and the 16-bit run's logits.
+states behind them, the states of caches that are not packed, and the 16-bit run's logits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,14 +18,19 @@ from swarm.experiments.measurement import divergence
 from swarm.experiments.measurement.forward import Entry, Watch
 from swarm.experiments.measurement.learned_scaling import trial_caches
 from swarm.experiments.measurement.reference_run import (
+    ATTENTION_INPUTS,
     AttentionRecorder,
     Prefix,
     ScoredRun,
     from_file,
     in_16_bit,
+    layer_arrays,
     noise_floor,
+    save_layers,
 )
+from swarm.experiments.measurement.states import State, read_states, restore_states, save_states, states_of
 from swarm.kernels import arrays, attention
+from swarm.kernels.model_cache import other_caches, packed_layers
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -88,24 +94,27 @@ class DecodeRun(ScoredRun):
     def _vocabulary(self) -> mx.array:
         return self.subject.forward.rows(np.array(self.capture["union"]))
 
-    def run(self, caches: Sequence[PackedKVCache], spec: TrialSpec, watch: Watch | None = None) -> divergence.Scores:
+    def run(self, caches: Sequence[Any], spec: TrialSpec, watch: Watch | None = None) -> divergence.Scores:
         """Put the prefixes into a trial's empty caches and decode the tails over them.
 
         Args:
-            caches: the trial's, one per layer; they are filled.
+            caches: the trial's, as the model takes them; they are filled.
             spec: the trial.
             watch: called with the number and the output of every layer from the first quantized one on.
 
         Raises:
             NonFiniteError: the run broke down.
         """
-        _append(caches, self.capture["keys"], self.capture["values"])
+        packed = packed_layers(caches)
+        keys, values, tail_keys, tail_values = (layer_arrays(self.capture, name) for name in ATTENTION_INPUTS[:4])
+        _append(packed, keys, values)
+        restore_states(other_caches(caches), read_states(self.capture))
         entry = self._entry(spec)
         logits = self.subject.forward.logits(self.tokens, caches, vocabulary=self._vocabulary, entry=entry, watch=watch)
         if entry is not None:
             # Layers that were skipped hold what they would: storage is counted over all of them.
-            skipped = slice(entry.layer)
-            _append(caches[skipped], self.capture["tail_keys"][skipped], self.capture["tail_values"][skipped])
+            skipped = slice(sum(cache.layer < entry.layer for cache in packed))
+            _append(packed[skipped], tail_keys[skipped], tail_values[skipped])
         return divergence.compare(self.logits, logits, self.targets)
 
     def _entry(self, spec: TrialSpec) -> Entry | None:
@@ -140,27 +149,31 @@ class _Capturing:
 
     def write(self, writer: CaptureWriter) -> None:
         """Run the model in 16 bit and write down what it did."""
-        read = AttentionRecorder(len(self.forward.layers))
-        whole = self._read(read)
+        kept = self.subject.info.kv_layers
+        read = AttentionRecorder(kept)
+        whole, states = self._read(read)
         union = _union(whole, self.targets)
         vocabulary = self.forward.rows(union)
         keys, values = (self._prefixes(side) for side in (read.keys, read.values))
         hidden: dict[int, mx.array] = {}
-        decoded = AttentionRecorder(len(self.forward.layers))
+        decoded = AttentionRecorder(kept)
+        prefix = Prefix(keys, values, states)
         with attention.record(decoded):
-            logits = self._decode(keys, values, vocabulary, None, hidden.__setitem__)
+            logits = self._decode(prefix, vocabulary, None, hidden.__setitem__)
         targets = np.searchsorted(union, self.targets)
-        prefix = Prefix(keys, values, hidden[0].dtype)
-        noise = noise_floor(self.subject, self.tail, targets, prefix=prefix, vocabulary=vocabulary)
+        compute = hidden[0].dtype
+        noise = noise_floor(self.subject, self.tail, targets, prefix=(prefix, compute), vocabulary=vocabulary)
         middle = len(self.forward.layers) // 2
-        half_way = self._decode(keys, values, vocabulary, Entry(middle, hidden[middle - 1]), None) if middle else None
+        enterable = bool(middle) and self.forward.enterable
+        half_way = self._decode(prefix, vocabulary, Entry(middle, hidden[middle - 1]), None) if enterable else None
 
         tails = ([parts[0] for parts in sides] for sides in (decoded.keys, decoded.values))
-        for name, layers in zip(("keys", "values", "tail_keys", "tail_values"), (keys, values, *tails), strict=True):
-            writer.stream(name, (len(layers), *layers[0].shape), layers[0].dtype, layers)
-        writer.save("queries", np.stack(decoded.queries))
-        states = [np.array(arrays.to_numpy(hidden[layer]), np.float32) for layer in range(len(self.forward.layers))]
-        writer.save("hidden", np.stack(states))
+        named = zip(ATTENTION_INPUTS, (keys, values, *tails, decoded.queries), strict=True)
+        for name, layers in named:
+            save_layers(writer, name, layers)
+        save_states(writer, states)
+        outputs = [np.array(arrays.to_numpy(hidden[block]), np.float32) for block in range(len(self.forward.layers))]
+        writer.save("hidden", np.stack(outputs))
         for name, array in (("tokens", self.tail), ("targets", targets), ("union", union)):
             writer.save(name, array.astype(np.int32))
         writer.save("logits", logits)
@@ -168,34 +181,36 @@ class _Capturing:
             "prefix": self.prefix,
             "noise_kld": noise,
             "enterable": half_way is not None and bool(np.array_equal(half_way, logits)),
-            "scales": decoded.scales,
-            "compute": str(hidden[0].dtype).rpartition(".")[2],
+            **decoded.facts,
+            "compute": str(compute).rpartition(".")[2],
         }
 
-    def _read(self, recorder: AttentionRecorder) -> NDArray[np.float32]:
-        """All tokens in chunks; logits of the tail over the whole vocabulary [W, P, V]."""
+    def _read(self, recorder: AttentionRecorder) -> tuple[NDArray[np.float32], list[State]]:
+        """All tokens in chunks; logits of the tail over the whole vocabulary [W, P, V], states behind the prefix.
+
+        Where caches hold states, a chunk ends with the prefix.
+        """
         caches = trial_caches(self.plain, self.subject)
-        found = []
+        others = other_caches(caches)
+        starts = sorted({*range(0, self.context, CHUNK), *([self.prefix] if others else [])})
+        found, states = [], []
         with attention.record(recorder):
-            for start in range(0, self.context, CHUNK):
-                chunk = self.text[:, start : start + CHUNK]
-                scored = range(max(0, self.prefix - start), chunk.shape[1])
-                found.append(self.forward.logits(chunk, caches, scored=scored))
-        return np.concatenate(found, axis=1)
+            for start, stop in pairwise([*starts, self.context]):
+                scored = range(max(0, self.prefix - start), stop - start)
+                found.append(self.forward.logits(self.text[:, start:stop], caches, scored=scored))
+                if stop == self.prefix:
+                    states = states_of(others)
+        return np.concatenate(found, axis=1), states
 
     def _prefixes(self, sides: list[list[NDArray[Any]]]) -> list[NDArray[Any]]:
         return [np.ascontiguousarray(np.concatenate(side, axis=2)[:, :, : self.prefix]) for side in sides]
 
     def _decode(
-        self,
-        keys: list[NDArray[Any]],
-        values: list[NDArray[Any]],
-        vocabulary: mx.array,
-        entry: Entry | None,
-        watch: Watch | None,
+        self, prefix: Prefix, vocabulary: mx.array, entry: Entry | None, watch: Watch | None
     ) -> NDArray[np.float32]:
         caches = trial_caches(self.plain, self.subject)
-        _append(caches, keys, values)
+        _append(packed_layers(caches), prefix.keys, prefix.values)
+        restore_states(other_caches(caches), prefix.states)
         return self.forward.logits(self.tail, caches, vocabulary=vocabulary, entry=entry, watch=watch)
 
 

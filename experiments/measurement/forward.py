@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swarm.kernels import layers
 from swarm.kernels.errors import ModelError
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class ForwardPass:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.layers: list[nn.Module] = list(model.layers)
+        self.traced = layers.trace(model)
+        self.blocks = layers.blocks(self.traced, len(self.layers))  # the block of each layer
+        self.tuples = False  # whether layers were seen to hand on more than the hidden state
         self._index = {id(layer): number for number, layer in enumerate(self.layers)}
         self._head, self._call = _find_head(model)
 
@@ -65,7 +69,7 @@ class ForwardPass:
             scored: positions in the chunk whose logits are wanted; None means all.
             vocabulary: rows of the head [scored tokens, width] from `rows`; None means the whole vocabulary.
             entry: begin at a layer, with its input given.
-            watch: called with a layer's number and its output [windows, tokens, width].
+            watch: called with the number of a block of layers and its output [windows, tokens, width].
 
         Returns:
             Logits [windows, positions, scored tokens].
@@ -82,6 +86,11 @@ class ForwardPass:
         if not reached:
             raise ModelError("the product with the vocabulary was not reached.", "This model family is not supported.")
         return np.array(out.astype(mx.float32), copy=False)
+
+    @property
+    def enterable(self) -> bool:
+        """Whether a pass can begin in the middle: each layer is one block, which hands its hidden state on alone."""
+        return not self.tuples and self.blocks == list(range(len(self.layers)))
 
     def rows(self, tokens: NDArray[np.integer]) -> mx.array:
         """The rows of the head that belong to some tokens [tokens, width], in the type that the model computes in."""
@@ -132,7 +141,7 @@ class ForwardPass:
                 given = entry.hidden if entry is not None and number == start else x
                 out = originals[type(layer)](layer, given, *rest, **named)
             if watch is not None and number >= start:
-                watch(number, out)
+                watch(number, self._hidden(out))
             return out
 
         for kind in originals:
@@ -142,6 +151,13 @@ class ForwardPass:
         finally:
             for kind, original in originals.items():
                 kind.__call__ = original
+
+    def _hidden(self, out: Any) -> mx.array:
+        """The hidden state [windows, tokens, width] that a layer returns, the first where it returns several."""
+        hidden = out[0] if isinstance(out, tuple) else out
+        self.tuples |= hidden is not out or hidden.ndim > 3
+        state: mx.array = hidden[0] if hidden.ndim > 3 else hidden
+        return state
 
 
 def _find_head(model: nn.Module) -> tuple[nn.Module, str]:

@@ -46,7 +46,7 @@ def metrics(
 ) -> list[Metric]:
     """Microseconds per decode step of the fused kernel and its baselines, bytes, GB/s and shares; means over layers.
 
-    Nothing where the back-end has no fused kernel for these formats.
+    Nothing where the back-end has no fused kernel for these formats, or keys and values differ in size.
 
     Args:
         spec: the trial.
@@ -57,7 +57,7 @@ def metrics(
         effort: how much is spent on each timing.
     """
     backend = backend or backends.current()
-    if backend.fused is None:
+    if backend.fused is None or any(info.layers[layer].key_dim != info.layers[layer].value_dim for layer in layers):
         return []
     counts = Counter(_layer(spec, info, layer) for layer in layers)
     try:
@@ -89,7 +89,8 @@ def metrics(
 
 def _layer(spec: TrialSpec, info: ModelInfo, layer: int) -> Layer:
     kv = spec.kv.at(layer)
-    shape = peers.AttentionShape(info.name, info.n_heads, info.n_kv_heads, info.head_dim, info.windows[layer])
+    kept = info.layers[layer]
+    shape = peers.AttentionShape(info.name, info.n_heads, kept.kv_heads, kept.key_dim, kept.reach)
     return shape, kv.key, kv.value
 
 

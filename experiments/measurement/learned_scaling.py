@@ -13,18 +13,25 @@ import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from swarm.experiments.measurement.attention_error import attend
-from swarm.experiments.measurement.reference_run import AttentionRecorder, ReferenceRun, float32_from_file
+from swarm.experiments.measurement.reference_run import (
+    AttentionRecorder,
+    ReferenceRun,
+    float32_from_file,
+    layer_arrays,
+    save_layers,
+)
 from swarm.kernels import attention
+from swarm.kernels.attention import HandsOutArrays
 from swarm.kernels.codec import Factors
 from swarm.kernels.errors import SpecError
-from swarm.kernels.model_cache import make_cache
+from swarm.kernels.model_cache import make_cache, packed_layers
 from swarm.kernels.quantizers.base import Side
 from swarm.kernels.spec import FrozenModel, KVSpec
 
@@ -55,15 +62,20 @@ MAX_FACTOR_RATIO = 16.0
 STORED = np.dtype("<f2")
 
 
-def trial_caches(spec: TrialSpec, subject: ModelUnderTest) -> list[PackedKVCache]:
-    """Empty caches of a trial, one per layer, with its logit gain and the learned factors that it needs.
+def trial_caches(spec: TrialSpec, subject: ModelUnderTest) -> list[Any]:
+    """Empty caches of a trial as the model takes them, with its logit gain and the learned factors that it needs.
 
     Raises:
         SpecError: the specification does not fit the model.
         CorpusError, DiskFullError: as `learned` does.
     """
     caches = make_cache(subject.loaded.model, spec.kv, seed=spec.seed, factors=learned(spec, subject) or None)
-    for cache in caches:
+    for cache in packed_layers(caches):
+        if spec.logit_gain != 1.0 and isinstance(cache, HandsOutArrays):
+            raise SpecError(
+                f"{spec.model} computes the attention of layer {cache.layer} itself, so its logits take no gain.",
+                "Leave logit_gain at 1.",
+            )
         cache.logit_gain = spec.logit_gain
     return caches
 
@@ -79,7 +91,7 @@ def learned(spec: TrialSpec, subject: ModelUnderTest) -> LayerFactors:
         DiskFullError: there is no space to keep them.
     """
     found: dict[int, dict[str, Factors]] = {}
-    for layer in range(subject.info.n_layers):
+    for at, layer in enumerate(subject.info.kv_layers):
         kv = spec.kv.at(layer)
         # Only this side is quantized, and everything that may be: what one side needs does not depend on the rest.
         alone: dict[Side, KVSpec] = {}
@@ -88,7 +100,7 @@ def learned(spec: TrialSpec, subject: ModelUnderTest) -> LayerFactors:
         if kv.value.scaling == "learned":
             alone["value"] = KVSpec(value=kv.value)
         if alone:
-            found[layer] = {side: _fitted(side, one, spec, subject)[layer] for side, one in alone.items()}
+            found[layer] = {side: _fitted(side, one, spec, subject)[at] for side, one in alone.items()}
     return found
 
 
@@ -111,19 +123,19 @@ class CalibrationRun(ReferenceRun):
         caches = make_cache(subject.loaded.model)
         recorders = []
         for chunk in (tokens[:, :prefix], tokens[:, prefix:]):
-            recorders.append(AttentionRecorder(len(forward.layers)))
+            recorders.append(AttentionRecorder(subject.info.kv_layers))
             with attention.record(recorders[-1]):
                 forward.logits(chunk, caches, scored=(0,))
         for start, recorder in zip(("", "tail_"), recorders, strict=True):
             for side, layers in (("keys", recorder.keys), ("values", recorder.values)):
-                writer.save(start + side, np.stack([parts[0] for parts in layers]))
-        writer.save("queries", np.stack(recorders[-1].queries))
-        writer.facts["scales"] = recorders[-1].scales
+                save_layers(writer, start + side, [parts[0] for parts in layers])
+        save_layers(writer, "queries", recorders[-1].queries)
+        writer.facts |= recorders[-1].facts
 
     @cached_property
     def given(self) -> list[LayerInputs]:
         """What attention of every layer was given."""
-        return list(self.layers(range(self.subject.info.n_layers)))
+        return list(self.layers(self.subject.info.kv_layers))
 
     @cached_property
     def exact(self) -> list[Floats]:
@@ -132,7 +144,7 @@ class CalibrationRun(ReferenceRun):
 
     def attend(self, kv: KVSpec, seed: int = 0, factors: LayerFactors | None = None) -> list[Floats]:
         """Attention output of every layer over caches of a specification."""
-        caches = make_cache(self.subject.loaded.model, kv, seed=seed, factors=factors)
+        caches = packed_layers(make_cache(self.subject.loaded.model, kv, seed=seed, factors=factors))
         return [attend(given, cache) for given, cache in zip(self.given, caches, strict=True)]
 
 
@@ -157,17 +169,18 @@ def _fitted(side: Side, kv: KVSpec, spec: TrialSpec, subject: ModelUnderTest) ->
 
     capture = subject.captures.get("factors", key, write)
     return [
-        Factors(channel, float(clip))
-        for channel, clip in zip(np.array(capture["channel"]), capture["clip"], strict=True)
+        Factors(np.array(channel), float(clip))
+        for channel, clip in zip(layer_arrays(capture, "channel"), capture["clip"], strict=True)
     ]
 
 
 def _fit(side: Side, kv: KVSpec, seed: int, calibration: CalibrationRun, writer: CaptureWriter) -> None:
     """Fit all layers at once; write factors [L, H, D], clip ratios [L] and the errors [L] without and with them."""
+    kept = calibration.subject.info.kv_layers
 
     def errors_with(factors: Sequence[Factors]) -> NDArray[np.float64]:
         """Relative error of the attention output per layer [L]."""
-        outs = calibration.attend(kv, seed, {layer: {side: one} for layer, one in enumerate(factors)})
+        outs = calibration.attend(kv, seed, {layer: {side: one} for layer, one in zip(kept, factors, strict=True)})
         return np.array(
             [
                 np.linalg.norm(out - exact) / np.linalg.norm(exact)
@@ -180,7 +193,7 @@ def _fit(side: Side, kv: KVSpec, seed: int, calibration: CalibrationRun, writer:
     chosen = [candidates[index][layer] for layer, index in enumerate(errors.argmin(0))]
     clipped = [errors.min(0)]
     clipped += [errors_with([Factors(channel, clip) for channel in chosen]) for clip in CLIPS[1:]]
-    writer.save("channel", np.stack(chosen))
+    save_layers(writer, "channel", chosen)
     writer.save("clip", np.array(CLIPS, np.float32)[np.argmin(clipped, axis=0)])
     writer.save("error_fixed", errors[0])
     writer.save("error_learned", np.min(clipped, axis=0))

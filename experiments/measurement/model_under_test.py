@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from swarm.experiments.models.base import LoadedModel, ModelInfo
     from swarm.experiments.spec import TrialSpec
     from swarm.experiments.text import Corpus, Split
+    from swarm.kernels.layers import TracedLayer
 
     R = TypeVar("R", bound=ReferenceRun)
 
@@ -75,6 +76,11 @@ class ModelUnderTest:
         if self._forward is None or self._forward.model is not model:
             self._forward = ForwardPass(model)
         return self._forward
+
+    @property
+    def traced(self) -> tuple[TracedLayer, ...]:
+        """The layers of the model in memory."""
+        return self.forward.traced
 
     @cached_property
     def _tokens(self) -> TokenizedTexts:

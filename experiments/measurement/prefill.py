@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from swarm.experiments.measurement.forward import ForwardPass
     from swarm.experiments.measurement.model_under_test import ModelUnderTest
     from swarm.experiments.spec import TrialSpec
-    from swarm.kernels.cache import PackedKVCache
 
 WINDOWS = 4
 SCORED = 32
@@ -71,7 +70,7 @@ class PrefillRun(ScoredRun):
             f"{windows} windows of {context} tokens, {self.targets.shape[1]} of the second half scored over all tokens"
         )
 
-    def run(self, caches: Sequence[PackedKVCache], spec: TrialSpec) -> divergence.Scores:  # noqa: ARG002
+    def run(self, caches: Sequence[Any], spec: TrialSpec) -> divergence.Scores:  # noqa: ARG002
         """Read the windows over a trial's empty caches, which are filled.
 
         Raises:
@@ -88,7 +87,7 @@ class PrefillRun(ScoredRun):
 
 
 def read(
-    forward: ForwardPass, tokens: NDArray[np.integer], caches: Sequence[PackedKVCache], size: int
+    forward: ForwardPass, tokens: NDArray[np.integer], caches: Sequence[Any], size: int
 ) -> Iterator[NDArray[np.float32]]:
     """Windows [W, context] in chunks of a size; yields the logits at the scored positions of a chunk [W, s, V]."""
     context = tokens.shape[1]

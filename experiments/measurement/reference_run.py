@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.experiments.measurement import divergence
+from swarm.experiments.measurement.states import State, restore_states
 from swarm.kernels import arrays
-from swarm.kernels.model_cache import make_cache
-from swarm.kernels.spec import KVSpec
+from swarm.kernels.errors import SpecError
+from swarm.kernels.model_cache import make_cache, split
+from swarm.kernels.spec import KVSpec, ranges
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from swarm.experiments.spec import TrialSpec
     from swarm.kernels.arrays import Array
     from swarm.kernels.attention import Recorded
-    from swarm.kernels.cache import PackedKVCache
 
 ATTENTION_INPUTS = ("keys", "values", "tail_keys", "tail_values", "queries")
 
@@ -64,10 +65,25 @@ class ReferenceRun:
 
     def layers(self, numbers: Iterable[int]) -> Iterator[LayerInputs]:
         """What attention of some layers was given, one layer after the other."""
-        whole = [self.capture[name] for name in ATTENTION_INPUTS]
+        whole = [layer_arrays(self.capture, name) for name in ATTENTION_INPUTS]
+        kept = self.subject.info.kv_layers
         for number in numbers:
-            keys, values, tail_keys, tail_values, queries = (array[number] for array in whole)
-            yield LayerInputs(keys, values, tail_keys, tail_values, queries, self.capture.facts["scales"][number])
+            if number not in kept:
+                raise SpecError(
+                    f"layer {number} of {self.subject.name} keeps no keys and values.",
+                    f"Layers that do: {ranges(kept)}.",
+                )
+            at = kept.index(number)
+            keys, values, tail_keys, tail_values, queries = (array[at] for array in whole)
+            scale = self.capture.facts["scales"][at]
+            if scale is None:
+                raise SpecError(
+                    f"{self.subject.name} computes the attention of layer {number} itself, out of sight.",
+                    "Measure it with protocol quality, and with scaling=fixed.",
+                )
+            sinks = self.capture.facts.get("sinks", [None] * len(kept))[at]
+            learned = None if sinks is None else np.array(sinks, np.float32)
+            yield LayerInputs(keys, values, tail_keys, tail_values, queries, scale, learned)
 
 
 class ScoredRun(ReferenceRun):
@@ -91,7 +107,7 @@ class ScoredRun(ReferenceRun):
         """What is scored, in words."""
         raise NotImplementedError
 
-    def run(self, caches: Sequence[PackedKVCache], spec: TrialSpec) -> divergence.Scores:
+    def run(self, caches: Sequence[Any], spec: TrialSpec) -> divergence.Scores:
         """Read the windows over the empty caches of a trial, which are filled.
 
         Raises:
@@ -106,6 +122,7 @@ class LayerInputs:
 
     `keys`, `values` [W, H, T, D] are 16 bit, as a file holds them: T prefix tokens; `tail_keys`, `tail_values`
     [W, H, P, D] those behind them, whose `queries` float32 [W, Hq, P, D] attend; logits are `scale` times <q, k>.
+    `sinks` float32 [Hq] are learned logits that stand for no token.
     """
 
     keys: NDArray[np.generic]
@@ -114,26 +131,58 @@ class LayerInputs:
     tail_values: NDArray[np.generic]
     queries: NDArray[np.float32]
     scale: float
+    sinks: NDArray[np.float32] | None = None
 
 
 class AttentionRecorder:
     """Collects what attention is given, layer by layer, while a model runs; to be passed to `attention.record`.
 
-    `keys` and `values` hold one 16-bit array per call, `queries` float32 and `scales` those of the last call.
+    Lists are in the order of `layers`, the layers that keep keys and values. `keys` and `values` hold one 16-bit array
+    per call, `queries` float32 and `scales` those of the last call: empty and None where a model computes its
+    attention itself.
     """
 
-    def __init__(self, n_layers: int) -> None:
-        self.keys: list[list[NDArray[Any]]] = [[] for _ in range(n_layers)]
-        self.values: list[list[NDArray[Any]]] = [[] for _ in range(n_layers)]
-        self.queries: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * n_layers
-        self.scales = [0.0] * n_layers
+    def __init__(self, layers: Sequence[int]) -> None:
+        self._at = {layer: place for place, layer in enumerate(layers)}
+        self.keys: list[list[NDArray[Any]]] = [[] for _ in layers]
+        self.values: list[list[NDArray[Any]]] = [[] for _ in layers]
+        self.queries: list[NDArray[np.float32]] = [np.empty(0, np.float32) for _ in layers]
+        self.scales: list[float | None] = [None for _ in layers]
+        self.sinks: list[list[float] | None] = [None for _ in layers]
 
     def __call__(self, call: Recorded) -> None:
         """Note one call."""
-        self.keys[call.layer].append(to_file(call.keys).copy())
-        self.values[call.layer].append(to_file(call.values).copy())
-        self.scales[call.layer] = float(call.scale)
-        self.queries[call.layer] = np.array(arrays.to_numpy(call.queries), np.float32)
+        at = self._at[call.layer]
+        self.keys[at].append(to_file(call.keys).copy())
+        self.values[at].append(to_file(call.values).copy())
+        if call.queries is not None and call.scale is not None:
+            self.scales[at] = float(call.scale)
+            self.queries[at] = np.array(arrays.to_numpy(call.queries), np.float32)
+        if call.sinks is not None:
+            self.sinks[at] = arrays.single(np, arrays.to_numpy(call.sinks)).tolist()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What captures keep beside the arrays."""
+        return {"scales": self.scales} | ({"sinks": self.sinks} if any(self.sinks) else {})
+
+
+def save_layers(writer: CaptureWriter, name: str, layers: Sequence[NDArray[Any]]) -> None:
+    """Write one array per layer: stacked where they are alike, else one file each."""
+    first = layers[0]
+    if all((layer.shape, layer.dtype) == (first.shape, first.dtype) for layer in layers):
+        writer.stream(name, (len(layers), *first.shape), first.dtype, layers)
+        return
+    for at, layer in enumerate(layers):
+        writer.save(f"{name}.{at}", layer)
+
+
+def layer_arrays(capture: Capture, name: str) -> Sequence[NDArray[Any]]:
+    """The arrays that `save_layers` wrote, in the order of the layers."""
+    if name in capture.names:
+        return capture[name]  # type: ignore[return-value]
+    count = sum(other.startswith(f"{name}.") for other in capture.names)
+    return [capture[f"{name}.{at}"] for at in range(count)]
 
 
 def to_file(x: Array) -> NDArray[Any]:
@@ -170,11 +219,11 @@ def in_16_bit(spec: TrialSpec) -> TrialSpec:
 
 @dataclass(frozen=True)
 class Prefix:
-    """16-bit keys and values per layer that lie before the tokens, and the type that the model computes in."""
+    """What lies before the tokens: 16-bit keys and values per layer that keeps them, and the other caches' states."""
 
     keys: Sequence[NDArray[Any]]
     values: Sequence[NDArray[Any]]
-    compute: mx.Dtype
+    states: Sequence[State]
 
 
 def noise_floor(
@@ -182,7 +231,7 @@ def noise_floor(
     tokens: NDArray[np.integer],
     targets: NDArray[np.integer],
     *,
-    prefix: Prefix | None = None,
+    prefix: tuple[Prefix, mx.Dtype] | None = None,
     scored: Sequence[int] | None = None,
     vocabulary: mx.array | None = None,
 ) -> list[float]:
@@ -197,7 +246,7 @@ def noise_floor(
         subject: the model.
         tokens: what is read [windows, tokens].
         targets: index of the true next token at every scored position [windows, positions].
-        prefix: what lies before the tokens.
+        prefix: what lies before the tokens, and the type that the model computes in.
         scored: scored positions; None means all.
         vocabulary: rows of the head that are scored; None means all.
     """
@@ -208,7 +257,10 @@ def noise_floor(
     logits = []
     for caches in (make_cache(model), make_prompt_cache(model)):
         if prefix is not None:
-            for cache, *sides in zip(caches, prefix.keys, prefix.values, strict=True):
-                cache.update_and_fetch(*(mx.array(from_file(side)).astype(prefix.compute) for side in sides))
+            before, compute = prefix
+            kept, others = split(caches, subject.traced)
+            for cache, *sides in zip(kept, before.keys, before.values, strict=True):
+                cache.update_and_fetch(*(mx.array(from_file(side)).astype(compute) for side in sides))
+            restore_states(others, before.states)
         logits.append(subject.forward.logits(tokens, caches, scored=scored, vocabulary=vocabulary))
     return [float(value) for value in divergence.compare(logits[0], logits[1], targets).kld.mean(-1)]

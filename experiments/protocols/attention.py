@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,10 +14,10 @@ from swarm.experiments.measurement.decode import DecodeRun
 from swarm.experiments.protocols.base import ComparedProtocol, storage
 from swarm.experiments.space.layers import ALL, SINGLE, Scope
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
+from swarm.kernels.model_cache import packed_layers
 
 if TYPE_CHECKING:
     from swarm.experiments.measurement.model_under_test import ModelUnderTest
-    from swarm.kernels.cache import PackedKVCache
 
 UNITS = {"attention_kl": "nat", "g": "logit"}
 
@@ -34,10 +34,10 @@ class Attention(ComparedProtocol[DecodeRun]):
     scopes: ClassVar[tuple[Scope, ...]] = (ALL, SINGLE)
     references = (DecodeRun,)
 
-    def compare(self, spec: TrialSpec, reference: DecodeRun, caches: list[PackedKVCache]) -> Measurement:
+    def compare(self, spec: TrialSpec, reference: DecodeRun, caches: list[Any]) -> Measurement:
         """Attend over the quantized cache of each layer in question, every layer with the 16-bit run's inputs."""
-        layers = _layers(spec, len(caches))
-        used = [caches[layer] for layer in layers]
+        used = [cache for cache in packed_layers(caches) if spec.layers is None or cache.layer in spec.layers]
+        layers = [cache.layer for cache in used]
         errors = [layer_errors(given, cache) for given, cache in zip(reference.layers(layers), used, strict=True)]
         return Measurement(
             metrics=(*_metrics(errors), *storage(used)),
@@ -50,13 +50,9 @@ class Attention(ComparedProtocol[DecodeRun]):
         """Compare, then time the kernels."""
         found = super().measure(spec, subject)
         start = time.perf_counter()
-        timed = kernel_time.metrics(spec, subject.info, _layers(spec, subject.info.n_layers))
+        timed = kernel_time.metrics(spec, subject.info, spec.layers or subject.info.kv_layers)
         seconds = {**found.seconds, "time kernels": time.perf_counter() - start}
         return found.model_copy(update={"metrics": (*found.metrics, *timed), "seconds": seconds})
-
-
-def _layers(spec: TrialSpec, n: int) -> tuple[int, ...]:
-    return spec.layers if spec.layers is not None else tuple(range(n))
 
 
 def _metrics(errors: list[LayerErrors]) -> list[Metric]:

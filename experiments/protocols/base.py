@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from swarm.experiments.environment import device, environment
 from swarm.experiments.measurement import divergence
@@ -15,12 +15,13 @@ from swarm.experiments.space.layers import Scope
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
 from swarm.kernels import plugins
 from swarm.kernels.errors import SpecError
+from swarm.kernels.model_cache import other_caches, packed_layers
 from swarm.kernels.quantizers import base as quantizers
+from swarm.kernels.spec import ranges
 
 if TYPE_CHECKING:
     from swarm.experiments.measurement.model_under_test import ModelUnderTest
     from swarm.experiments.models.base import ModelInfo
-    from swarm.kernels.cache import PackedKVCache
 
 PACKAGE = "swarm.experiments.protocols"
 RENAMED = {"noop": "simulated"}
@@ -78,8 +79,8 @@ class ComparedProtocol(Protocol, Generic[R]):
     references: tuple[type[R], ...]
 
     @abstractmethod
-    def compare(self, spec: TrialSpec, reference: R, caches: list[PackedKVCache]) -> Measurement:
-        """Run the trial over its empty caches, one per layer, which are filled.
+    def compare(self, spec: TrialSpec, reference: R, caches: list[Any]) -> Measurement:
+        """Run the trial over its empty caches, as the model takes them, which are filled.
 
         `notes` say what was compared, without the rung; `seconds` are left out.
         """
@@ -95,7 +96,7 @@ class ComparedProtocol(Protocol, Generic[R]):
         ready = time.perf_counter()
         caches = trial_caches(spec, subject)
         found = self.compare(spec, reference, caches)
-        notes = f"{self.rungs[spec.rung]}: {found.notes}." + factors_note(caches)
+        notes = f"{self.rungs[spec.rung]}: {found.notes}." + factors_note(packed_layers(caches))
         seconds = {"prepare": ready - start, "measure": time.perf_counter() - ready}
         return found.model_copy(update={"notes": notes, "seconds": seconds})
 
@@ -103,7 +104,7 @@ class ComparedProtocol(Protocol, Generic[R]):
 def scored(
     scores: divergence.Scores,
     reference: ScoredRun,
-    caches: Sequence[PackedKVCache],
+    caches: Sequence[Any],
     *,
     metrics: Sequence[Metric] = (),
     arrays: Mapping[str, tuple[float, ...]] | None = None,
@@ -118,18 +119,26 @@ def scored(
     )
 
 
-def storage(caches: Sequence[PackedKVCache]) -> tuple[Metric, Metric]:
-    """`bits_per_value` over everything stored now, and `bits_per_value_limit`, its limit for long contexts.
+def storage(caches: Sequence[Any]) -> tuple[Metric, ...]:
+    """`bits_per_value` over everything packed now, and `bits_per_value_limit`, its limit for long contexts.
 
-    Tokens that a sliding window has left are released first. All layers count, also those that stay in 16 bit. In the
-    limit every layer weighs the same: sinks, residual windows and codebooks vanish.
+    Tokens that a sliding window has left are released first. All layers with keys and values count, also those that
+    stay in 16 bit. In the limit layers weigh by their values per token: sinks, residual windows and codebooks vanish.
+    Where a model keeps other things too, `cache_bytes` is the size of its whole cache, per sequence.
     """
-    for cache in caches:
+    packed, others = packed_layers(caches), other_caches(caches)
+    for cache in packed:
         cache.release()
-    held = [(sum(side.live_nbytes for side in c.sides) * 8, sum(side.values for side in c.sides)) for c in caches]
+    held = [(sum(side.live_nbytes for side in c.sides) * 8, sum(side.values for side in c.sides)) for c in packed]
     bits, values = (sum(column) for column in zip(*held, strict=True))
-    limit = sum(c.limit_bits_per_value() for c in caches) / len(caches)
-    return Metric.of("bits_per_value", bits / values, "bit"), Metric.of("bits_per_value_limit", limit, "bit")
+    sizes = [sum(side.token_values for side in c.sides) for c in packed]
+    shares = [size / max(sizes) for size in sizes]
+    limit = sum(share * c.limit_bits_per_value() for share, c in zip(shares, packed, strict=True)) / sum(shares)
+    found = Metric.of("bits_per_value", bits / values, "bit"), Metric.of("bits_per_value_limit", limit, "bit")
+    if not others:
+        return found
+    whole = (bits / 8 + sum(cache.nbytes for cache in others)) / max(cache.sequences for cache in packed)
+    return (*found, Metric.of("cache_bytes", whole, "B"))
 
 
 def protocol(name: str) -> Protocol:
@@ -169,6 +178,11 @@ def check_model(spec: TrialSpec, info: ModelInfo) -> None:
         raise SpecError(
             f"layer {max(named)} does not exist in {info.name}.", f"Its layers are 0 to {info.n_layers - 1}."
         )
+    if none := sorted(set(named) - set(info.kv_layers)):
+        raise SpecError(
+            f"layer {none[0]} of {info.name} keeps no keys and values ({info.layers[none[0]].kind}).",
+            f"Layers that do: {ranges(info.kv_layers)}.",
+        )
     if spec.context > info.max_context:
         raise SpecError(
             f"context={spec.context} is longer than {info.name} can read.",
@@ -176,7 +190,7 @@ def check_model(spec: TrialSpec, info: ModelInfo) -> None:
         )
     if spec.kv.key_bias == "subtract" and not info.key_bias:
         raise SpecError(f"{info.name} has no key bias to subtract.", "Use key_bias=keep.")
-    for layer in range(info.n_layers):
-        kv = spec.kv.at(layer)
-        for quant in (kv.key, kv.value):
-            quantizers.method(quant.method).check_head_dim(quant, info.head_dim)
+    for layer in info.kv_layers:
+        kv, shape = spec.kv.at(layer), info.layers[layer]
+        for quant, dim in ((kv.key, shape.key_dim), (kv.value, shape.value_dim)):
+            quantizers.method(quant.method).check_head_dim(quant, dim)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,6 @@ from swarm.kernels import arrays
 if TYPE_CHECKING:
     import mlx.core as mx
 
-    from swarm.kernels.cache import PackedKVCache
-
 
 class Depth(ComparedProtocol[DecodeRun]):
     """Quantizes layer l, or layers 0 to l, and follows the hidden state to the end."""
@@ -29,7 +27,7 @@ class Depth(ComparedProtocol[DecodeRun]):
     scopes: ClassVar[tuple[Scope, ...]] = (SINGLE, UPTO)
     references = (DecodeRun,)
 
-    def compare(self, spec: TrialSpec, reference: DecodeRun, caches: list[PackedKVCache]) -> Measurement:
+    def compare(self, spec: TrialSpec, reference: DecodeRun, caches: list[Any]) -> Measurement:
         """Run the model over the quantized cache and compare every layer's output with the 16-bit run's."""
         seen: dict[int, mx.array] = {}
         scores = reference.run(caches, spec, seen.__setitem__)
@@ -42,7 +40,7 @@ class Depth(ComparedProtocol[DecodeRun]):
             caches,
             metrics=(
                 Metric.of("hidden_rel_error", divergence.mean(last), "ratio", len(last), spread),
-                *_growth(spec, errors),
+                *_growth(reference, spec, errors),
             ),
             arrays={"layer_hidden_rel_error": tuple(mean.tolist()), "window_hidden_rel_error": tuple(last.tolist())},
             notes="; hidden-state error over the same positions",
@@ -60,9 +58,10 @@ def _errors(reference: DecodeRun, seen: dict[int, mx.array]) -> NDArray[np.float
     return errors
 
 
-def _growth(spec: TrialSpec, errors: NDArray[np.float64]) -> tuple[Metric, ...]:
-    """The last layer's error over that behind the last quantized layer; nothing where there is no error."""
-    source = errors[spec.layers[-1] if spec.layers else -1]
+def _growth(reference: DecodeRun, spec: TrialSpec, errors: NDArray[np.float64]) -> tuple[Metric, ...]:
+    """The last block's error over that behind the last quantized layer; nothing where there is no error."""
+    block = reference.subject.forward.blocks[spec.layers[-1]] if spec.layers else -1
+    source = errors[block] if block is not None else np.zeros(1)
     if not source.all():
         return ()
     ratios = errors[-1] / source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from swarm.experiments.measurement.decode import DecodeRun
 from swarm.experiments.measurement.editing import fold_scale
@@ -13,8 +13,6 @@ from swarm.experiments.spec import Measurement, TrialSpec
 
 if TYPE_CHECKING:
     import mlx.nn as nn
-
-    from swarm.kernels.cache import PackedKVCache
 
 
 class Folded(ComparedProtocol[DecodeRun]):
@@ -29,7 +27,7 @@ class Folded(ComparedProtocol[DecodeRun]):
     rungs: ClassVar[tuple[str, ...]] = ("16-bit prefill, quantized decode, attention scale folded into the weights",)
     references = (DecodeRun,)
 
-    def compare(self, spec: TrialSpec, reference: DecodeRun, caches: list[PackedKVCache]) -> Measurement:
+    def compare(self, spec: TrialSpec, reference: DecodeRun, caches: list[Any]) -> Measurement:
         """Fold, run over the quantized cache, score, unfold."""
         with folded(reference.subject.loaded.model):
             scores = reference.run(caches, spec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 from swarm.experiments.measurement.decode import DecodeRun
 from swarm.experiments.measurement.prefill import PrefillRun
@@ -10,9 +10,6 @@ from swarm.experiments.measurement.reference_run import ScoredRun
 from swarm.experiments.protocols.base import ComparedProtocol, scored
 from swarm.experiments.space.layers import ALL, BAND, PROTECT, Scope
 from swarm.experiments.spec import Measurement, TrialSpec
-
-if TYPE_CHECKING:
-    from swarm.kernels.cache import PackedKVCache
 
 
 class Quality(ComparedProtocol[ScoredRun]):
@@ -24,6 +21,6 @@ class Quality(ComparedProtocol[ScoredRun]):
     scopes: ClassVar[tuple[Scope, ...]] = (ALL, PROTECT, BAND)
     references = (DecodeRun, PrefillRun)
 
-    def compare(self, spec: TrialSpec, reference: ScoredRun, caches: list[PackedKVCache]) -> Measurement:
+    def compare(self, spec: TrialSpec, reference: ScoredRun, caches: list[Any]) -> Measurement:
         """Run the model over the quantized cache and score it."""
         return scored(reference.run(caches, spec), reference, caches)
