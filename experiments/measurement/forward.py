@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.kernels import layers
+from swarm.kernels import elementwise, layers
 from swarm.kernels.errors import ModelError
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ class ForwardPass:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.layers: list[nn.Module] = list(model.layers)
-        self.traced = layers.trace(model)
-        self.blocks = layers.blocks(self.traced, len(self.layers))  # the block of each layer
         self.tuples = False  # whether layers were seen to hand on more than the hidden state
         self._index = {id(layer): number for number, layer in enumerate(self.layers)}
         self._head, self._call = _find_head(model)
+        self.traced = layers.trace(model)
+        self.blocks = layers.blocks(self.traced, len(self.layers))  # the block of each layer
 
     def logits(
         self,
@@ -161,7 +161,10 @@ class ForwardPass:
 
 
 def _find_head(model: nn.Module) -> tuple[nn.Module, str]:
-    """The module that multiplies with the vocabulary, and the name of the method that does."""
+    """The module that multiplies with the vocabulary, and the name of the method that does.
+
+    Where several have the size for it, an unevaluated pass over one token shows which does.
+    """
     import mlx.nn as nn
 
     inside = {id(module) for layer in model.layers for module in layer.modules()}
@@ -169,8 +172,32 @@ def _find_head(model: nn.Module) -> tuple[nn.Module, str]:
     embeddings = [module for module in modules if isinstance(module, nn.Embedding | nn.QuantizedEmbedding)]
     sizes = {module.weight.shape[0] for module in embeddings}
     linear = [m for m in modules if isinstance(m, nn.Linear | nn.QuantizedLinear) and m.weight.shape[0] in sizes]
-    if linear:
-        return linear[-1], "__call__"
-    if embeddings:
-        return max(embeddings, key=lambda module: module.weight.shape[0]), "as_linear"
-    raise ModelError("no product with the vocabulary was found.", "This model family is not supported.")
+    found = [(module, "as_linear") for module in embeddings] + [(module, "__call__") for module in linear]
+    if not found:
+        raise ModelError("no product with the vocabulary was found.", "This model family is not supported.")
+    return found[0] if len(found) == 1 else _last_called(model, found)
+
+
+def _last_called(model: nn.Module, found: list[tuple[nn.Module, str]]) -> tuple[nn.Module, str]:
+    """The method that a pass calls last among some methods of modules."""
+    import mlx.core as mx
+
+    originals = {(type(module), name): getattr(type(module), name) for module, name in found}
+    called: list[tuple[nn.Module, str]] = []
+
+    def noting(kind: type, name: str) -> Callable[..., Any]:
+        def call(module: nn.Module, *given: Any, **named: Any) -> Any:
+            called.extend(one for one in found if one[0] is module and one[1] == name)
+            return originals[kind, name](module, *given, **named)
+
+        return call
+
+    for kind, name in originals:
+        setattr(kind, name, noting(kind, name))
+    try:
+        with elementwise.suspended():
+            model(mx.zeros((1, 1), mx.int32))
+    finally:
+        for (kind, name), original in originals.items():
+            setattr(kind, name, original)
+    return called[-1] if called else found[-1]
