@@ -117,6 +117,7 @@ class CaptureWriter:
         self._path = path
         self.facts: dict[str, Any] = {}
         self.files: dict[str, dict[str, Any]] = {}
+        self._open: dict[str, BlockFile] = {}
 
     def save(self, name: str, array: Array) -> None:
         """Write a whole array."""
@@ -144,6 +145,56 @@ class CaptureWriter:
         if values != int(np.prod(shape)):
             raise ValueError(f"{name}: {values} values written, shape {shape} promised")
         self.files[name] = {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
+
+    def blocks(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> BlockFile:
+        """An array that is written block by block in any order, without ever holding all of it."""
+        self._open[name] = BlockFile(self._path / f"{name}.npy", shape, dtype)
+        return self._open[name]
+
+    def finish(self) -> None:
+        """Read back what was written block by block, for its checksum.
+
+        Raises:
+            ValueError: the blocks of an array do not add up to its shape.
+        """
+        for name, array in self._open.items():
+            self.files[name] = array.finish()
+
+
+class BlockFile:
+    """An array in a file, C order, of which blocks are written as they come."""
+
+    def __init__(self, file: Path, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        import numpy as np
+
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self._file = file
+        self._values = 0
+        header = _header(shape, dtype)
+        self._start = len(header)
+        file.write_bytes(header)
+
+    def put(self, first: tuple[int, ...], block: Array) -> None:
+        """Write a block whose first value belongs at index `first`; it spans the whole last axis."""
+        import numpy as np
+
+        block = np.ascontiguousarray(block, self.dtype)
+        with self._file.open("r+b") as out:
+            for outer in np.ndindex(block.shape[:-2]):
+                index = (*(a + b for a, b in zip(first, (*outer, 0, 0), strict=True)),)
+                out.seek(self._start + int(np.ravel_multi_index(index, self.shape)) * self.dtype.itemsize)
+                out.write(block[outer].data)
+        self._values += block.size
+
+    def finish(self) -> dict[str, Any]:
+        """Size and checksum of the file."""
+        import numpy as np
+
+        if self._values != int(np.prod(self.shape)):
+            raise ValueError(f"{self._file.name}: {self._values} values written, shape {self.shape} promised")
+        with self._file.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": self._file.stat().st_size, "sha256": digest}
 
 
 def _header(shape: tuple[int, ...], dtype: DTypeLike) -> bytes:
@@ -210,6 +261,7 @@ class CaptureStore:
             try:
                 writer = CaptureWriter(partial)
                 make(writer)
+                writer.finish()
                 meta = {"format": FORMAT, "key": dict(key), "facts": writer.facts, "files": writer.files}
                 (partial / META).write_text(json.dumps(meta, indent=1))
                 if path.exists():

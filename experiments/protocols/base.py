@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from swarm.experiments.environment import device, environment
 from swarm.experiments.measurement import divergence
 from swarm.experiments.measurement.learned_scaling import factors_note, trial_caches
-from swarm.experiments.measurement.reference_run import ScoredRun
+from swarm.experiments.measurement.reference_run import ReferenceRun, ScoredRun
 from swarm.experiments.space.layers import Scope
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
 from swarm.kernels import plugins
@@ -27,7 +27,7 @@ PACKAGE = "swarm.experiments.protocols"
 RENAMED = {"noop": "simulated"}
 """Names of protocols in older stores, and today's."""
 
-R = TypeVar("R", bound=ScoredRun)
+R = TypeVar("R", bound=ReferenceRun)
 
 
 class Protocol(ABC):
@@ -38,6 +38,7 @@ class Protocol(ABC):
         summary: one line for people.
         rungs: what each fidelity measures, the cheapest first; `TrialSpec.rung` is an index.
         scopes: which layers the search may quantize under this protocol; without any, it never chooses it.
+        least_context: tokens that a trial needs at least.
         version: raised by whoever changes what the protocol measures; results of different versions are not compared.
     """
 
@@ -45,6 +46,7 @@ class Protocol(ABC):
     summary: ClassVar[str]
     rungs: ClassVar[tuple[str, ...]]
     scopes: ClassVar[tuple[Scope, ...]] = ()
+    least_context: ClassVar[int] = 2
     version: ClassVar[int] = 1
 
     def check(self, spec: TrialSpec, subject: ModelUnderTest) -> None:
@@ -54,6 +56,7 @@ class Protocol(ABC):
             SpecError: with the field, its value and what is possible.
         """
         check_rung(self, spec)
+        _check_context(self, spec)
         _check_device(spec)
         check_model(spec, subject.info)
 
@@ -160,6 +163,14 @@ def check_rung(protocol: Protocol, spec: TrialSpec) -> None:
     if spec.rung >= len(protocol.rungs):
         known = "; ".join(f"{number} {text}" for number, text in enumerate(protocol.rungs))
         raise SpecError(f"rung={spec.rung} does not exist in {spec.protocol}.", f"It has: {known}.")
+
+
+def _check_context(protocol: Protocol, spec: TrialSpec) -> None:
+    if spec.context < protocol.least_context:
+        raise SpecError(
+            f"context={spec.context} is too short for {spec.protocol}.",
+            f"It needs {protocol.least_context} tokens or more.",
+        )
 
 
 def _check_device(spec: TrialSpec) -> None:

@@ -24,7 +24,9 @@ def test_a_protocol_measures_what_its_version_did(name, runner, tiny_models):
     numbers = {}
     for family in ("llama", "gemma3_text"):
         for rung in range(len(protocol.rungs)):
-            spec = TrialSpec(model=tiny_models[family], kv=KV, protocol=name, rung=rung, context=96)
+            spec = TrialSpec(
+                model=tiny_models[family], kv=KV, protocol=name, rung=rung, context=max(96, protocol.least_context)
+            )
             found = runner.run(spec)
             for metric in found.metrics:
                 if not metric.timed and metric.name != "noise_kld":  # rounding itself
