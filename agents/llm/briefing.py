@@ -1,13 +1,13 @@
 """What the swarm knows, as data for a reader with little room: an LLM's prompt, a tool's answer.
 
-Sections are ordered by worth; what does not fit is left out from the end. Texts that people or models wrote are
+What does not fit is left out. Texts that people or models wrote are
 values of this data and nothing more.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from swarm.agents.analysis.results import ConfigResult, residuals
 from swarm.agents.generation import bandit
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy
+from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.references import shown
 from swarm.agents.writing.summary import spread
 from swarm.kernels.quantizers import base as quantizers
+from swarm.memory.records import Finding, SummaryRecord, TrialRecord
 
 MAX_TEXT_CHARS = 300
 MAX_ROWS = 12
@@ -35,27 +37,40 @@ NOTICE = (
 )
 
 
-def brief(context: ProposalContext, task: Mapping[str, Any], room: int) -> str:
-    """The state of the campaign as JSON text of at most about `room` characters; the reader's task is always kept."""
-    rates = bandit.hit_rates(context.history.records, context.settings)
-    sections: list[tuple[str, Any]] = [
-        ("models", [_model(context, name) for name in context.infos]),
-        ("methods", _methods()),
-        ("best", {name: _best(context, name) for name in context.infos}),
-        ("findings", _findings(context)),
-        ("reviews", _reviews(context)),
-        ("recent", {name: _recent(context, name) for name in context.infos}),
-        ("importances", {name: importances(context, name) for name in context.infos}),
-        ("densities", {name: densities(context, name) for name in context.infos}),
-        ("credit", {name: [rate.hits, rate.trials] for name, rate in rates.items()}),
-    ]
-    kept: dict[str, Any] = {"task": task}
-    text = json.dumps(kept)
-    for name, section in sections:
-        longer = json.dumps(kept | {name: section}, ensure_ascii=False, separators=(",", ":"))
-        if len(longer) <= room:
-            kept[name], text = section, longer
-    return f"{NOTICE}\n\n```json\n{text}\n```"
+# Sections by name, those that change least first: what a server has read of a prompt it need not read again.
+SECTIONS: dict[str, Callable[[ProposalContext], Any]] = {
+    "models": lambda context: [_model(context, name) for name in context.infos],
+    "methods": lambda _: _methods(),
+    "reviews": lambda context: _reviews(context.history.summaries),
+    "findings": lambda context: _findings(context.findings(), context.ids),
+    "best": lambda context: {name: _best(context, name) for name in context.infos},
+    "trials": lambda context: {name: _recent(context, name) for name in context.infos},
+    "importances": lambda context: {name: importances(context, name) for name in context.infos},
+    "densities": lambda context: {name: densities(context, name) for name in context.infos},
+    "credit": lambda context: _credit(context.history.records, context.settings),
+}
+
+
+def brief(context: ProposalContext, task: Mapping[str, Any], room: int, sections: Sequence[str]) -> str:
+    """The state of the campaign as JSON text of at most about `room` characters; the reader's task is always kept.
+
+    `sections` are what the reader wants to know, the most useful first; those are kept for which there is room.
+    """
+    kept: dict[str, Any] = {}
+    for name in sections:
+        section = SECTIONS[name](context)
+        if section and len(_written(kept | {name: section, "task": task})) <= room:
+            kept[name] = section
+    ordered = {name: kept[name] for name in SECTIONS if name in kept}
+    return f"{NOTICE}\n\n```json\n{_written(ordered | {'task': task})}\n```"
+
+
+def _written(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def _credit(records: Sequence[TrialRecord], settings: AgentSettings) -> dict[str, list[int]]:
+    return {name: [rate.hits, rate.trials] for name, rate in bandit.hit_rates(records, settings).items()}
 
 
 def _model(context: ProposalContext, name: str) -> dict[str, Any]:
@@ -110,11 +125,11 @@ def _recent(context: ProposalContext, model: str) -> list[Any]:
     return [_row(result) for result in found[-MAX_ROWS:]]
 
 
-def _findings(context: ProposalContext) -> list[dict[str, Any]]:
-    ordered = sorted(context.findings(), key=lambda f: (STATUS_ORDER[f.status], -weight(f.effect), f.key))
+def _findings(findings: Sequence[Finding], ids: Mapping[str, int]) -> list[dict[str, Any]]:
+    ordered = sorted(findings, key=lambda f: (STATUS_ORDER[f.status], -weight(f.effect), f.key))
     return [
         {
-            "id": context.ids.get(finding.key),
+            "id": ids.get(finding.key),
             "kind": finding.kind,
             "status": finding.status,
             "says": finding.statement[:MAX_TEXT_CHARS],
@@ -124,8 +139,8 @@ def _findings(context: ProposalContext) -> list[dict[str, Any]]:
     ]
 
 
-def _reviews(context: ProposalContext) -> list[dict[str, str]]:
-    reviewed = [s for s in context.history.summaries if s.summary.state != "pending"][-5:]
+def _reviews(summaries: Sequence[SummaryRecord]) -> list[dict[str, str]]:
+    reviewed = [s for s in summaries if s.summary.state != "pending"][-5:]
     return [
         {"summary": s.summary.title[:80], "verdict": s.summary.state, "note": s.note[:MAX_TEXT_CHARS]} for s in reviewed
     ]

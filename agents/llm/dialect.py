@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 Schema = dict[str, Any]
 
-_BOUNDS = ("maxLength", "minLength", "maxItems", "minItems", "minimum", "maximum")
+_BOUNDS = ("maxLength", "minLength", "maxItems", "minItems", "minimum", "maximum", "pattern")
 """What bounds texts, lists and numbers; some servers refuse schemas with it."""
 
 

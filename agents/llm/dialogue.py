@@ -34,6 +34,9 @@ Kept = TypeVar("Kept")
 Finish = Callable[[str, str], None]
 """Records how an answered call ended: its outcome and a message."""
 
+WRONG = "wrong"
+"""Outcome of an answer that was understood and judged, and of which nothing was kept."""
+
 MAX_TOOL_ROUNDS = 3
 MIN_ROOM = 1_000
 """Characters that a question's data may have at least, however short a model's context is."""
@@ -44,10 +47,11 @@ MAX_ECHO_CHARS = 4_000
 
 @dataclass(frozen=True)
 class Used(Generic[Kept]):
-    """What was kept of an answer, and why the rest was not."""
+    """What was kept of an answer, and why the rest was not; `judged` says that some of it was understood."""
 
     kept: Kept | None
     reasons: tuple[str, ...] = ()
+    judged: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Dialogue:
         use: Callable[[Answer], Used[Kept]],
         schema: Schema | None = None,
     ) -> Used[Kept]:
-        """Ask until something of the answer can be used; one repair round when nothing of it can be.
+        """Ask until something of the answer can be judged; one repair round when nothing of it can be.
 
         `brief` is what the role is to know: data, never instructions. `use` keeps of an answer what stands up to the
         data. `schema` is a narrower one than that of `answer`, for what makes sense at this moment.
@@ -114,8 +118,9 @@ class Dialogue:
             except BaseException as error:
                 finish("error", type(error).__name__)
                 raise
-            finish("ok" if used.kept is not None else failed, "; ".join(used.reasons))
-            if used.kept is not None:
+            outcome = "ok" if used.kept is not None else WRONG if used.judged else failed
+            finish(outcome, "; ".join(used.reasons))
+            if outcome != failed:
                 break
             question.add("assistant", reply.text[:MAX_ECHO_CHARS] or "(nothing)")
             question.add("user", _complaint(used.reasons, question.schema))

@@ -18,7 +18,9 @@ from swarm.kernels.spec import FrozenModel
 
 OPENAI = "https://api.openai.com/v1"
 DEFAULT_MODEL = "gpt-4.1-mini"
-LOCAL_MODEL = "qwen2.5-coder-0.5b"
+LOCAL_MODELS = ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b")
+"""Bundled models that can answer; the first that is on this machine is the default."""
+
 OWN_KEY = "SWARM_LLM_KEY"
 OPENAI_KEY = "OPENAI_API_KEY"
 
@@ -59,7 +61,7 @@ class LlmSettings(FrozenModel):
     @property
     def prompt_chars(self) -> int:
         """Characters that a role is told at most."""
-        return self.llm_prompt_chars if self.llm_prompt_chars is not None else 5_000 if self.is_local else 12_000
+        return self.llm_prompt_chars if self.llm_prompt_chars is not None else 1_700 if self.is_local else 12_000
 
     @property
     def tools(self) -> bool:
@@ -69,7 +71,7 @@ class LlmSettings(FrozenModel):
     @property
     def output_tokens(self) -> int:
         """Tokens of an answer at most."""
-        return self.llm_output_tokens if self.llm_output_tokens is not None else 600 if self.is_local else 1_200
+        return self.llm_output_tokens if self.llm_output_tokens is not None else 200 if self.is_local else 1_200
 
     @property
     def concurrency(self) -> int:
@@ -134,7 +136,14 @@ def local_model(settings: LlmSettings) -> str | None:
     """The model of `--llm local[:MODEL]`; None for any other endpoint."""
     if not settings.is_local:
         return None
-    return settings.llm.partition(":")[2] or settings.llm_model or LOCAL_MODEL
+    return settings.llm.partition(":")[2] or settings.llm_model or _installed()
+
+
+def _installed() -> str:
+    from swarm.experiments.models import registry
+
+    here = {info.name for info in registry.catalogue() if info.available}
+    return next((name for name in LOCAL_MODELS if name in here), LOCAL_MODELS[-1])
 
 
 def hint(settings: LlmSettings, environment: Mapping[str, str] = os.environ) -> str:

@@ -45,6 +45,7 @@ def check(settings: LlmSettings, *, capped: bool) -> None:
 
     Raises:
         UsageError: an endpoint that makes no sense, a missing key, or a price that a limit in USD needs.
+        ModelError: there is no such GGUF file.
     """
     if settings.llm == "none":
         return
@@ -52,8 +53,14 @@ def check(settings: LlmSettings, *, capped: bool) -> None:
     if name is None:
         _remote(settings, capped=capped)
         return
+    from swarm.agents.llm.runtimes import llama_cpp
     from swarm.experiments.models import registry
 
+    if name.endswith(".gguf"):
+        if not llama_cpp.is_installed():
+            raise UsageError("GGUF files need llama.cpp.", "Install the extra `llm`: pip install 'kv-swarm[llm]'.")
+        registry.gguf(name)
+        return
     bundled = registry.bundled().get(name)
     if bundled is not None and not registry.describe(name).available:
         raise UsageError(

@@ -16,6 +16,7 @@ from swarm.agents.llm.dialogue import Dialogue, Used
 from swarm.agents.llm.prompts import prompt
 from swarm.agents.llm.retry import CallError, ContextError
 from swarm.agents.llm.roles.base import Contribution, Role, roles
+from swarm.agents.llm.screening import dominated
 from swarm.agents.llm.telemetry import Telemetry
 from swarm.memory.errors import BudgetError, StoreError
 from swarm.memory.records import Finding, Proposal
@@ -32,6 +33,10 @@ MAX_PAUSE = 64
 CLOSING_SECONDS = 2.0
 """Seconds that calls in flight get to be recorded when everything ends."""
 
+MAX_REFUSED = 3
+"""Refused ideas that a role is reminded of."""
+
+MAX_REASON_CHARS = 160
 POLL_SECONDS = 0.1
 """Seconds between two looks at whether the wait is still wanted."""
 
@@ -44,6 +49,8 @@ class RoleState:
     misses: int = 0
     busy: bool = False
     asked: int = 0
+    refused: tuple[str, ...] = ()
+    """Why the latest ideas were refused."""
 
 
 class RoleRunner:
@@ -80,9 +87,13 @@ class RoleRunner:
             )
         for name in due:
             with self._changed:
-                if self._over or not self._has_room() or self._states[name].busy:
+                state = self._states[name]
+                if self._over or not self._has_room() or state.busy:
                     continue
-                self._states[name].busy = True
+                if self._roles[name].choices(context, 1) is None:
+                    state.due = context.number + self._every
+                    continue
+                state.busy = True
             self._start(name, context)
 
     def _has_room(self) -> bool:
@@ -109,7 +120,7 @@ class RoleRunner:
         found: Contribution | None = None
         trouble = ""
         try:
-            used = self._ask(self._roles[name], context)
+            used = self.ask(name, context)
             found, trouble = used.kept, "; ".join(used.reasons) if used.kept is None else ""
         except (BudgetError, StoreError) as error:
             # A store that went away: the campaign itself will meet it and say so.
@@ -130,14 +141,33 @@ class RoleRunner:
             if self._telemetry is not None and not self._dialogue.closed.is_set():
                 self._telemetry.turn(name, self._dialogue.breaker.state, None if found is not None else trouble)
 
-    def _ask(self, role: Role[Any], context: ProposalContext) -> Used[Contribution]:
-        """A role's answer; where the model's context is too short for the question, to a shorter one."""
+    def ask(self, name: str, context: ProposalContext) -> Used[Contribution]:
+        """What stood up to the data of a role's answer, which is waited for.
+
+        Where the model's context is too short for the question, a shorter one is asked.
+
+        Raises:
+            CallError: the endpoint gave no answer.
+            BudgetError: the budget does not cover another call.
+        """
+        role, state = self._roles[name], self._states[name]
+        used = self._answer(role, context, state.refused)
+        state.refused = tuple(reason[:MAX_REASON_CHARS] for reason in (*used.reasons, *state.refused)[:MAX_REFUSED])
+        return used
+
+    def _answer(self, role: Role[Any], context: ProposalContext, refused: tuple[str, ...]) -> Used[Contribution]:
+        schema = role.schema(context, self._dialogue.settings.output_tokens)
+        task = {**role.task(context), **({"refused": refused} if refused else {})}
         while True:
             room = self._dialogue.room
-            text = brief(context, role.task(context), room)
+            text = brief(context, task, room, role.reads)
             try:
                 return self._dialogue.ask(
-                    prompt(role.name), text, role.answer, lambda answer: role.use(answer, context)
+                    prompt(role.name),
+                    text,
+                    role.answer,
+                    lambda answer: _screened(role.use(answer, context), context),
+                    schema,
                 )
             except ContextError:
                 if self._dialogue.room == room:
@@ -184,6 +214,8 @@ class RoleRunner:
             self._wait(lambda: not state.busy and self._has_room(), deadline)
             if self._over or self._hurried or state.busy or not self._has_room():
                 return
+            if self._roles["scribe"].choices(context, 1) is None:
+                return
             state.busy = True
         self._start("scribe", context)
         with self._changed:
@@ -207,3 +239,13 @@ class RoleRunner:
         deadline = time.monotonic() + CLOSING_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _screened(used: Used[Contribution], context: ProposalContext) -> Used[Contribution]:
+    """What was kept, without the proposals that need no trial, and the reasons why they do not."""
+    if used.kept is None:
+        return used
+    reasons = {proposal: dominated(proposal.spec, context) for proposal in used.kept.proposals}
+    kept = replace(used.kept, proposals=tuple(proposal for proposal, why in reasons.items() if not why))
+    told = (*used.reasons, *filter(None, reasons.values()))
+    return Used(kept if kept != Contribution() else None, told, judged=True)

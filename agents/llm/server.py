@@ -1,4 +1,4 @@
-"""`--llm local[:MODEL]`: an mlx_lm.server of our own, on loopback.
+"""`--llm local[:MODEL]`: a server of our own on loopback, by llama.cpp for GGUF files on CPUs, else by mlx-lm.
 
 `LocalServer` starts and stops the process; as `python -m swarm.agents.llm.server` this module is that process.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -15,7 +14,6 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from swarm.agents.llm.endpoint import LlmEndpoint
 from swarm.agents.llm.retry import CallError
@@ -25,7 +23,7 @@ MAX_START_SECONDS = 600.0
 """Seconds that a server may take to load its model (converting it included)."""
 
 MAX_TAIL_CHARS = 300
-NICENESS = 5
+NICENESS = 10
 """How far the server steps back behind trials."""
 
 
@@ -33,7 +31,7 @@ class LocalServer:
     """A server process on a free port of loopback. Starting returns at once; `wait` blocks until it answers.
 
     Args:
-        model: a bundled model, a local directory or a Hugging Face id.
+        model: a bundled model, a GGUF file, a local directory or a Hugging Face id.
     """
 
     def __init__(self, model: str) -> None:
@@ -108,33 +106,35 @@ class LocalServer:
 
 def main() -> None:
     """Serve `argv[1]` (a model's name) on port `argv[2]` until process `argv[3]`, which started this one, is gone."""
-    name, port, parent = sys.argv[1:4]
-    _die_with(int(parent))  # told, not looked up: it may be gone already
+    name, port, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    _die_with(parent)  # told, not looked up: it may be gone already
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
+    from swarm.agents.llm.runtimes import llama_cpp, mlx
     from swarm.experiments.models import registry
     from swarm.kernels import blas
 
+    file = registry.gguf(name) if llama_cpp.is_installed() and (_is_file(name) or not _has_gpu()) else None
+    if file is not None:
+        llama_cpp.serve(file, HOST, port)
+    else:
+        blas.use_openblas()
+        mlx.serve(name, registry.ensure(name), HOST, port)
+
+
+def _is_file(name: str) -> bool:
+    """Whether a model is a file that llama.cpp alone can read."""
+    return name.endswith(".gguf")
+
+
+def _has_gpu() -> bool:
+    """Whether MLX runs on something else than the CPU."""
+    from swarm.kernels import blas
+
     blas.use_openblas()
-    folder = registry.ensure(name)
     import mlx.core as mx
-    from mlx_lm import server
 
-    if mx.default_device() == mx.cpu:
-        server.load = _loader(name)
-    sys.argv = ["mlx_lm.server", "--model", str(folder), "--host", HOST, "--port", port, "--log-level", "WARNING"]
-    server.main()
-
-
-def _loader(name: str) -> Any:
-    """Our loader in the place of mlx-lm's: 16-bit floats are slow on a CPU."""
-    from swarm.experiments.models import registry
-
-    def load(path: str, **_: Any) -> tuple[Any, Any, dict[str, Any]]:
-        loaded = registry.load(name)
-        return loaded.model, loaded.tokenizer, json.loads((Path(path) / "config.json").read_text("utf-8"))
-
-    return load
+    return bool(mx.default_device() != mx.cpu)
 
 
 def _die_with(parent: int) -> None:

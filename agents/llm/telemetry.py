@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from swarm.agents.llm.dialogue import WRONG
 from swarm.memory.errors import StoreError
 
 if TYPE_CHECKING:
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
 
 FALL_BACK = "llm.fallback"
 BREAKER = "llm.breaker"
-READ = frozenset({"ok", "invalid", "invalid_again"})
-"""Outcomes of answers that came and were read to their end."""
+KEPT = "ok"
+USABLE = frozenset({KEPT, WRONG})
+"""Outcomes of answers that were understood and judged."""
+
+READ = USABLE | {"invalid", "invalid_again"}
+"""Outcomes of answers that came."""
 
 UNTOUCHED = "closed"
 
@@ -47,8 +52,9 @@ class Telemetry:
 def report(store: Store, campaign_id: int) -> dict[str, Any] | None:
     """How the LLM of a campaign did, as data; None when none was ever asked.
 
-    `usable` counts answers of which something was kept, `share` is their part of all answers that came; a call that
-    only looked something up with a tool is no answer. Seconds are per answered call.
+    `usable` counts answers that could be judged on the data, `kept` those of which something stood up to it; `share` is
+    the usable part of all answers that came. A call that only looked something up with a tool is no answer. Seconds
+    are per answered call.
     """
     calls = store.agent_calls.list(campaign_id)
     falls = store.events.list(campaign_id, kind=FALL_BACK)
@@ -69,12 +75,13 @@ def report(store: Store, campaign_id: int) -> dict[str, Any] | None:
 
 def _counts(calls: Sequence[AgentCall], fall_backs: int) -> dict[str, Any]:
     answers = [call for call in calls if call.outcome in READ]
-    usable = sum(call.outcome == "ok" for call in answers)
+    usable = sum(call.outcome in USABLE for call in answers)
     came = [call.seconds for call in calls if call.outcome in READ or call.outcome == "tool"]
     return {
         "calls": len(calls),
         "answers": len(answers),
         "usable": usable,
+        "kept": sum(call.outcome == KEPT for call in answers),
         "share": usable / len(answers) if answers else None,
         "fall_backs": fall_backs,
         "tokens_in": sum(call.tokens_in for call in calls),
@@ -90,7 +97,7 @@ def in_words(state: dict[str, Any]) -> str:
     share = "" if state["share"] is None else f" ({state['share']:.0%})"
     parts = [
         f"{state['calls']} calls",
-        f"{state['usable']} of {state['answers']} answers usable{share}",
+        f"{state['usable']} of {state['answers']} answers usable{share}, {state['kept']} kept",
         f"{state['tokens_in'] + state['tokens_out']} tokens",
         f"{state['usd']:.4f} USD",
     ]

@@ -44,6 +44,37 @@ def converted(model: type[BundledModel], progress: Progress) -> Path:
     return folder
 
 
+def gguf(model: type[BundledModel], progress: Progress) -> Path:
+    """The model's GGUF file for engines that read it: the package's own, or its pieces put together, verified.
+
+    Raises:
+        WeightsError: weights that are missing, truncated or altered.
+        CacheError: the disk is full or not writable.
+    """
+    if len(model.parts) == 1:
+        return verified_parts(model, progress)[0]
+    target = folder_of(model).with_suffix(".gguf")
+    parent = artifacts.writable(target.parent)
+    with artifacts.cache_errors(parent), artifacts.locked(parent / f".{model.name}.lock"):
+        if not target.exists():
+            work = target.with_suffix(".part")
+            _assembled(verified_parts(model, progress), work, progress).rename(target)
+        _check_pieces(model, target)
+    return target
+
+
+def _check_pieces(model: type[BundledModel], file: Path) -> None:
+    """Every piece of the file has its own SHA-256."""
+    with file.open("rb") as whole:
+        for part in model.parts:
+            found, left = hashlib.sha256(), part.size
+            while left and (block := whole.read(min(READ_BYTES, left))):
+                found.update(block)
+                left -= len(block)
+            if left or found.hexdigest() != part.sha256:
+                raise WeightsError(f"{file} is damaged or altered.", f"Remove {file} and run again.")
+
+
 def verify(folder: Path, expected: str) -> None:
     """Check every file of a converted model against its manifest, and the model against its known digest.
 

@@ -10,6 +10,7 @@ from swarm.experiments import bounded
 from swarm.experiments.models import conversion_cache, digest, hub, introspect, loading
 from swarm.experiments.models.base import PACKAGE, BundledModel, LoadedModel, ModelInfo, Progress
 from swarm.kernels import blas, plugins
+from swarm.kernels.errors import ModelError
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -56,6 +57,25 @@ def ensure(name: str, progress: Progress | None = None) -> Path:
     if hub.is_id(name):
         return hub.fetch(name, weights=True)
     return hub.directory(name, ", ".join(models))
+
+
+def gguf(name: str, progress: Progress | None = None) -> Path | None:
+    """The GGUF file of a bundled model, or of a path that ends in .gguf; None where a model has none.
+
+    Raises:
+        WeightsError: weights that are missing, truncated or altered.
+        CacheError: the disk is full or not writable.
+        ModelError: there is no such file.
+    """
+    models = bundled()
+    if name in models:
+        return conversion_cache.gguf(models[name], progress or _silent)
+    if not name.endswith(".gguf"):
+        return None
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ModelError(f"there is no file {name}.", "Give the path of a GGUF file.")
+    return path
 
 
 def describe(name: str) -> ModelInfo:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from swarm.agents.analysis.results import config_key
 from swarm.agents.generation.context import ProposalContext
+from swarm.agents.llm.dialect import Schema, strict_schema
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.writing.checks import is_guess
-from swarm.agents.writing.references import Resolver
+from swarm.agents.writing.references import Resolver, shown
 from swarm.experiments.identity import fingerprint
 from swarm.kernels import plugins
 from swarm.kernels.errors import SwarmError
@@ -21,14 +23,34 @@ from swarm.memory.records import Finding, Proposal, TrialRecord
 
 PACKAGE = "swarm.agents.llm.roles"
 MAX_REASON_CHARS = 600
-MAX_IDS = 12
+MAX_IDS = 8
 """Trials of a model that a role is told it may compare."""
+
+
+CAUSES = (
+    "outlier channels of keys",
+    "outlier channels of values",
+    "key bias",
+    "attention scale",
+    "attention sinks",
+    "sliding windows",
+    "head size",
+    "shared key heads",
+    "spread of norms",
+    "position of the layers",
+    "other",
+)
+"""What may be named as the cause of a difference: what captures show, and what models differ in."""
 
 
 class Shape(BaseModel):
     """Base of all answers: what is not asked for is passed over."""
 
     model_config = ConfigDict(extra="ignore")
+
+
+class WrongError(SwarmError):
+    """A part of an answer that was understood and judged: the data are against it, or it adds nothing."""
 
 
 Answer = TypeVar("Answer", bound=Shape)
@@ -49,6 +71,10 @@ class Role(ABC, Generic[Answer]):
 
     name: ClassVar[str]
     answer: type[Answer]
+    reads: ClassVar[tuple[str, ...]]
+    """Sections of the briefing that it is told, the most useful first."""
+    item_tokens: ClassVar[int]
+    """Tokens that one item of its answer takes, about."""
     urgency: ClassVar[int] = 0
     """Who is asked first of those that were asked equally often: the highest. A slow LLM gets to few of them."""
 
@@ -60,6 +86,15 @@ class Role(ABC, Generic[Answer]):
     @abstractmethod
     def task(self, context: ProposalContext) -> Mapping[str, Any]:
         """What this role is asked now, as data."""
+
+    def schema(self, context: ProposalContext, tokens: int) -> Schema | None:
+        """The JSON schema of what may be answered now in so many tokens; None when there is nothing to ask about."""
+        kind = self.choices(context, max(1, tokens // self.item_tokens))
+        return None if kind is None else strict_schema(kind)
+
+    @abstractmethod
+    def choices(self, context: ProposalContext, most: int) -> type[BaseModel] | None:
+        """The type of what may be answered now, with at most so many items; None when there is nothing to ask about."""
 
     @abstractmethod
     def use(self, answer: Answer, context: ProposalContext) -> Used[Contribution]:
@@ -79,28 +114,46 @@ def collect(items: Sequence[Item], limit: int, noun: str, accept: Callable[[Item
     """
     findings: dict[str, Finding] = {}
     proposals: dict[str, Proposal] = {}
-    reasons = []
+    reasons, judged = [], False
     for number, item in enumerate(items[:limit]):
         try:
             found = accept(item)
             if isinstance(found, Finding):
                 findings.setdefault(found.key, found)
             elif proposals.setdefault(fingerprint(found.spec), found) is not found:
-                raise SwarmError("it is in the list twice.")
+                raise WrongError("it is in the list twice.")
+            judged = True
         except SwarmError as error:
+            judged |= isinstance(error, WrongError)
             reasons.append(f"{noun} {number}: {error.problem}")
         except ValidationError as error:
             reasons.append(f"{noun} {number}: {error.errors(include_url=False)[0]['msg']}")
     if not items:
         reasons.append(f"the list of {noun}s is empty")
     kept = Contribution(tuple(proposals.values()), tuple(findings.values()))
-    return Used(kept if findings or proposals else None, tuple(reasons))
+    return Used(kept if findings or proposals else None, tuple(reasons), judged)
 
 
-def comparable(context: ProposalContext) -> dict[str, list[int]]:
-    """Ids of the latest trials of each model that may be set against each other."""
-    trials = {name: context.history.select(model=name, protocol="quality") for name in context.infos}
-    return {name: [r.id for r in records if "kld" in r.metrics][-MAX_IDS:] for name, records in trials.items()}
+def comparable(context: ProposalContext, fit: Callable[[TrialRecord], bool] = lambda _: True) -> dict[str, list[int]]:
+    """Ids of the latest trials of each model that may be set against each other, of those that are fit."""
+    found = {}
+    for name in context.infos:
+        records = reversed(context.history.select(model=name, protocol="quality"))
+        latest = islice((r.id for r in records if {"kld", "bits_per_value"} <= r.metrics.keys() and fit(r)), MAX_IDS)
+        found[name] = sorted(latest)
+    return found
+
+
+def rows(context: ProposalContext, ids: Mapping[str, Sequence[int]]) -> dict[str, list[list[Any]]]:
+    """Trials of each model as a role is shown them: id, configuration, bits per value, KLD."""
+    known = {record.id: record for record in context.history.completed}
+
+    def row(identity: int) -> list[Any]:
+        record = known[identity]
+        bits, kld = (float(shown(record.metrics[name].value)) for name in ("bits_per_value", "kld"))
+        return [identity, record.spec.kv.short_label, bits, kld]
+
+    return {model: [row(identity) for identity in some] for model, some in ids.items()}
 
 
 def pair(better: int, worse: int, context: ProposalContext) -> tuple[TrialRecord, TrialRecord]:
@@ -114,7 +167,7 @@ def pair(better: int, worse: int, context: ProposalContext) -> tuple[TrialRecord
         models = " and ".join(f"trial {r.id} is of {r.spec.model}" for r in (first, second))
         raise SwarmError(f"the two trials are of different models: {models}.")
     if config_key(first.spec) == config_key(second.spec):
-        raise SwarmError("the two trials have the same configuration.")
+        raise WrongError("the two trials have the same configuration.")
     return first, second
 
 
@@ -130,9 +183,10 @@ def _records(ids: tuple[int, ...], context: ProposalContext) -> Iterator[TrialRe
         yield record
 
 
-def reason(because: str, context: ProposalContext) -> str:
+def reason(because: str, cause: str, context: ProposalContext) -> str:
     """A reason as it may stand in a finding: marked as a guess, and only when it asserts nothing."""
+    named = f" Suggested cause: {cause}." if cause in CAUSES[:-1] else ""
     text = " ".join(because.split())[:MAX_REASON_CHARS]
     if not text or not is_guess(text, Resolver(context.history, context.settings)):
-        return ""
-    return f" Suggested reason: {text}"
+        return named
+    return f"{named} Suggested reason: {text}"

@@ -5,16 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from swarm.agents.analysis.analysts import contrast
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
 from swarm.agents.analysis.results import config_key
 from swarm.agents.generation.context import CARRIED, ProposalContext
+from swarm.agents.llm import choices
 from swarm.agents.llm.dialogue import Used
-from swarm.agents.llm.roles.base import MAX_REASON_CHARS, Contribution, Role, Shape, collect, comparable, pair, reason
+from swarm.agents.llm.roles.base import (
+    CAUSES,
+    MAX_REASON_CHARS,
+    Contribution,
+    Role,
+    Shape,
+    WrongError,
+    collect,
+    comparable,
+    pair,
+    reason,
+    rows,
+)
 from swarm.kernels.errors import SwarmError
 from swarm.memory.records import Finding, Prediction, Proposal, TrialRecord
 
 MAX_QUESTIONS = 5
+EXPECTATIONS = ("same", "opposite")
 
 
 class Question(Shape):
@@ -24,6 +40,7 @@ class Question(Shape):
     worse_trial: int
     other_model: str
     expectation: Literal["same", "opposite"] = "same"
+    cause: str = ""
     because: str = ""
 
 
@@ -37,12 +54,30 @@ class CrossReferencerRole(Role[Questions]):
     """Turns an expectation into a judged finding where both sides are measured, else into the trials that decide it."""
 
     name = "cross_referencer"
+    reads = ("models", "findings", "reviews", "importances", "best", "credit")
+    item_tokens = 80
     answer = Questions
 
     def task(self, context: ProposalContext) -> Mapping[str, Any]:
         """What to look for."""
         models = list(context.infos)
-        return {"ask": MAX_QUESTIONS, "metric": "kld", "models": models, "trials": comparable(context)}
+        return {"ask": MAX_QUESTIONS, "metric": "kld", "models": models, "trials": rows(context, _carried(context))}
+
+    def choices(self, context: ProposalContext, most: int) -> type[BaseModel] | None:
+        """Two trials of one model, another model, what is expected there, a cause, and words."""
+        found = [
+            choices.shape(
+                "Question",
+                **trials,
+                other_model=choices.one_of(name for name in context.infos if name != model),
+                expectation=choices.one_of(EXPECTATIONS),
+                cause=choices.one_of(CAUSES),
+                because=choices.Words,
+            )
+            for model, trials in choices.pairs(_carried(context))
+        ]
+        items = choices.list_of(choices.either(found), min(most, MAX_QUESTIONS)) if found else None
+        return None if items is None else choices.shape("Questions", questions=items)
 
     def use(self, answer: Questions, context: ProposalContext) -> Used[Contribution]:
         """Findings that the data bears out, and trials for what is not measured yet."""
@@ -54,16 +89,16 @@ class CrossReferencerRole(Role[Questions]):
         if model not in context.infos:
             raise SwarmError(f"model {model[:80]!r} is not part of this campaign.")
         if model == better.spec.model:
-            raise SwarmError("the other model is the same model.")
+            raise WrongError("the other model is the same model.")
         missing = [r for r in (worse, better) if (model, config_key(r.spec)) not in context.results]
         if not missing:
             return self._finding(question, better, worse, context)
         # The worse one first: the prediction refers to it.
         spec = context.trial(missing[0].spec.kv, model) if missing[0].spec.layers is None else None
         if spec is None:
-            raise SwarmError(f"{model} cannot run this configuration.")
+            raise WrongError(f"{model} cannot run this configuration.")
         if not context.is_new(spec):
-            raise SwarmError("its trial on the other model is under way.")
+            raise WrongError("its trial on the other model is under way.")
         prediction = None
         if missing == [better]:
             anchor = context.results[model, config_key(worse.spec)].records[0].id
@@ -84,11 +119,21 @@ class CrossReferencerRole(Role[Questions]):
         claim = Claim("contrast", "kld", keys, (token(here), token(there)))
         estimate = claim.estimate(by_token(context.results))
         if estimate is None:
-            raise SwarmError("the trials share no text windows.")
+            raise WrongError("the trials share no text windows.")
         if question.expectation == "same":
-            raise SwarmError("both models are measured: the analysts judge what carries over.")
+            raise WrongError("both models are measured: the analysts judge what carries over.")
         if estimate.interval()[1] >= 0 or estimate.mean > -NEGLIGIBLE:
-            raise SwarmError("the data does not bear it out: the models do not differ beyond the noise.")
+            raise WrongError("the data does not bear it out: the models do not differ beyond the noise.")
         finding = contrast.state(claim, estimate, here, there, context.results)
-        text = finding.statement + reason(question.because, context)
+        text = finding.statement + reason(question.because, question.cause, context)
         return finding.model_copy(update={"statement": text, "author": self.author})
+
+
+def _carried(context: ProposalContext) -> dict[str, list[int]]:
+    """Ids of the latest comparable trials whose configuration some other model can run."""
+
+    def elsewhere(record: TrialRecord) -> bool:
+        others = (name for name in context.infos if name != record.spec.model)
+        return record.spec.layers is None and any(context.trial(record.spec.kv, name) is not None for name in others)
+
+    return comparable(context, elsewhere)

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from swarm.agents.generation.context import ProposalContext
+from swarm.agents.llm import choices
 from swarm.agents.llm.dialogue import Used
-from swarm.agents.llm.roles.base import MAX_REASON_CHARS, Contribution, Role, Shape, collect
+from swarm.agents.llm.roles.base import MAX_REASON_CHARS, Contribution, Role, Shape, WrongError, collect
+from swarm.agents.writing.references import shown
+from swarm.experiments.identity import fingerprint
+from swarm.experiments.space.layers import most_protected
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Prediction, Proposal
 
 MAX_IDEAS = 6
+THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
+"""What a prediction may be about where the answer is held to a schema: numbers can be endless."""
 
 
 class EndsIdea(Shape):
@@ -56,6 +62,18 @@ class ProposerRole(Role[Ideas]):
     """Configurations with reasons; what is unlawful, outside the space or already tried is refused with its reason."""
 
     name = "proposer"
+    reads = (
+        "models",
+        "methods",
+        "best",
+        "reviews",
+        "findings",
+        "densities",
+        "importances",
+        "trials",
+        "credit",
+    )
+    item_tokens = 90
     urgency = 1
     answer = Ideas
 
@@ -71,13 +89,34 @@ class ProposerRole(Role[Ideas]):
             "residual_window": list(context.space.settings.residual_window),
         }
 
+    def choices(self, context: ProposalContext, most: int) -> type[BaseModel] | None:
+        """Configurations of the space, each with a prediction about trials that were shown."""
+        found = []
+        for model, info in context.infos.items():
+            edges = context.space.edge_layers(info)
+            count = choices.one_of(range(most_protected(info.n_layers) + 1))
+            bits = choices.one_of(edges.widths)
+            ends = choices.shape("Ends", first=count, last=count, key_bits=bits, value_bits=bits)
+            known = [result.records[0].id for result in context.front(model)]
+            guess = choices.shape(
+                "Guess",
+                metric=choices.one_of(["kld"]),
+                comparator=choices.one_of(["<=", ">="]),
+                threshold=choices.one_of(THRESHOLDS),
+                reference_trial=choices.one_of([None, *known]),
+            )
+            fields = {"kv": choices.configuration(context.space, model), "ends": choices.either([ends, None])}
+            fields |= {"rationale": choices.Words, "prediction": guess}
+            found.append(choices.shape("Idea", model=choices.one_of([model]), **fields))
+        return choices.shape("Ideas", proposals=choices.list_of(choices.either(found), min(most, MAX_IDEAS)))
+
     def use(self, answer: Ideas, context: ProposalContext) -> Used[Contribution]:
         """The lawful new ideas."""
 
         def proposal(idea: Idea) -> Proposal:
             spec = specification(idea, context)
             if not context.is_new(spec):
-                raise SwarmError("this experiment has been proposed before.")
+                raise WrongError(_known(spec, context))
             return Proposal(
                 spec=spec,
                 proposer=self.author,
@@ -86,6 +125,15 @@ class ProposerRole(Role[Ideas]):
             )
 
         return collect(answer.proposals, 2 * MAX_IDEAS, "proposal", proposal)
+
+
+def _known(spec: TrialSpec, context: ProposalContext) -> str:
+    """What has become of an experiment that was proposed before."""
+    known = next((r for r in context.history.completed if r.fingerprint == fingerprint(spec)), None)
+    if known is None or "kld" not in known.metrics:
+        return f"[{spec.kv.short_label}] on {spec.model} has been proposed before."
+    kld = shown(known.metrics["kld"].value)
+    return f"[{spec.kv.short_label}] on {spec.model} has been proposed before: trial {known.id}, kld {kld}."
 
 
 def specification(idea: Idea, context: ProposalContext) -> TrialSpec:

@@ -5,23 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from swarm.agents.analysis import results
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
 from swarm.agents.analysis.results import config_key
 from swarm.agents.generation.context import ProposalContext
+from swarm.agents.llm import choices
 from swarm.agents.llm.dialogue import Used
-from swarm.agents.llm.roles.base import Contribution, Role, Shape, collect, comparable, pair, reason
-from swarm.kernels.errors import SwarmError
+from swarm.agents.llm.roles.base import (
+    CAUSES,
+    Contribution,
+    Role,
+    Shape,
+    WrongError,
+    collect,
+    comparable,
+    pair,
+    reason,
+    rows,
+)
 from swarm.memory.records import Finding
 
 MAX_OBSERVATIONS = 5
 
 
 class Observation(Shape):
-    """Trial `better_trial` beats trial `worse_trial` of the same model, and why."""
+    """Trial `better_trial` beats trial `worse_trial` of the same model; `cause` is one of `CAUSES`."""
 
     better_trial: int
     worse_trial: int
+    cause: str = ""
     because: str = ""
 
 
@@ -35,12 +49,22 @@ class ScoutRole(Role[Observations]):
     """Comparisons within a model; invented trials and effects that the data does not show are refused."""
 
     name = "scout"
+    reads = ("findings", "importances", "reviews", "models", "densities", "best", "credit")
+    item_tokens = 60
     answer = Observations
 
     def task(self, context: ProposalContext) -> Mapping[str, Any]:
         """What to look for."""
-        known = [f.statement for f in context.findings()][:MAX_OBSERVATIONS]
-        return {"observe": MAX_OBSERVATIONS, "metric": "kld", "trials": comparable(context), "known": known}
+        return {"observe": MAX_OBSERVATIONS, "metric": "kld", "trials": rows(context, comparable(context))}
+
+    def choices(self, context: ProposalContext, most: int) -> type[BaseModel] | None:
+        """Two trials of one model, a cause, and words."""
+        found = [
+            choices.shape("Observation", **trials, cause=choices.one_of(CAUSES), because=choices.Words)
+            for _, trials in choices.pairs(comparable(context))
+        ]
+        items = choices.list_of(choices.either(found), min(most, MAX_OBSERVATIONS)) if found else None
+        return None if items is None else choices.shape("Observations", observations=items)
 
     def use(self, answer: Observations, context: ProposalContext) -> Used[Contribution]:
         """The observations that the paired windows bear out."""
@@ -52,11 +76,11 @@ class ScoutRole(Role[Observations]):
             found = by_token(context.results)
             estimate = claim.estimate(found)
             if estimate is None:
-                raise SwarmError("the two trials share no text windows.")
+                raise WrongError("the two trials share no text windows.")
             if estimate.interval()[1] >= 0 or estimate.mean > -NEGLIGIBLE:
-                raise SwarmError("the data does not bear it out: the interval of the ratio includes no effect.")
+                raise WrongError("the data does not bear it out: the interval of the ratio includes no effect.")
             labels = [found[place].label for place in claim.needs]
-            text = f"On {model} [{labels[0]}] beats [{labels[1]}]." + reason(seen.because, context)
+            text = f"On {model} [{labels[0]}] beats [{labels[1]}]." + reason(seen.because, seen.cause, context)
             return claim.finding(found, text, results.ratio("KLD ratio", estimate), self.author)
 
         return collect(answer.observations, 2 * MAX_OBSERVATIONS, "observation", finding)

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, StringConstraints
 
 from swarm.agents.generation.context import ProposalContext
+from swarm.agents.llm import choices
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import Contribution, Role, Shape
 from swarm.agents.writing.checks import problems
-from swarm.agents.writing.references import Resolver
+from swarm.agents.writing.references import PATTERN, Resolver
+from swarm.agents.writing.summary import summarise
+from swarm.memory.records import FindingRecord
 
-MAX_SENTENCES = 12
+MAX_SENTENCES = 6
 MAX_SENTENCE_CHARS = 500
+MAX_FINDINGS = 10
+MAX_STATEMENT_CHARS = 160
+MAX_FREE_CHARS = 60
+"""Characters of an own word order before and after a reference, where the answer is held to a schema."""
 
 
 class Sentences(Shape):
@@ -22,34 +31,61 @@ class Sentences(Shape):
 
 
 class ScribeRole(Role[Sentences]):
-    """Sentences are judged one by one; a refused one is left out and its reason is recorded."""
+    """Sentences are judged one by one; a wrong one, or one that adds nothing to the built-in summary, is left out."""
 
     name = "scribe"
+    reads = ("findings", "reviews", "models", "best", "credit")
+    item_tokens = 50
     answer = Sentences
 
     def task(self, context: ProposalContext) -> Mapping[str, Any]:
-        """The references that may be used."""
-        findings = {f"finding:{i}": key for key, i in context.ids.items()}
+        """The findings that the built-in summary does not show."""
+        new = {record.id: record.finding.statement[:MAX_STATEMENT_CHARS] for record in _not_shown(context)}
         return {
             "sentences": MAX_SENTENCES,
-            "trial_reference": "{trial:ID:kld}, {trial:ID:bits_per_value}, {trial:ID:label}, {trial:ID:model}",
             "finding_reference": "{finding:ID:statement}, {finding:ID:effect}, {finding:ID:status}",
-            "findings": dict(list(findings.items())[-20:]),
-            "facts": [f"{{fact:{name}}}" for name in sorted(Resolver(context.history, context.settings).facts)][:30],
+            "findings": {f"finding:{identity}": text for identity, text in new.items()},
         }
 
+    def choices(self, context: ProposalContext, most: int) -> type[BaseModel] | None:
+        """Sentences of words around the statement of a finding that is not shown yet, and its effect."""
+        ids = "|".join(str(record.id) for record in _not_shown(context))
+        if not ids:
+            return None
+        words = f"[A-Za-z ,'-]{{0,{MAX_FREE_CHARS}}}"
+        quoted = rf"\{{finding:({ids}):statement\}}( \(\{{finding:({ids}):effect\}}\))?"
+        sentence = Annotated[str, StringConstraints(pattern=rf"^[A-Z]{words}{quoted}{words}\.$")]
+        return choices.shape("Sentences", sentences=choices.list_of(sentence, min(most, MAX_SENTENCES)))
+
     def use(self, answer: Sentences, context: ProposalContext) -> Used[Contribution]:
-        """The sentences that pass."""
+        """The sentences that pass and tell of a finding that the built-in summary does not show."""
         resolver = Resolver(context.history, context.settings)
-        kept, reasons = [], []
+        new = {str(record.id) for record in _not_shown(context)}
+        kept, reasons, judged = [], [], False
         for sentence in dict.fromkeys(
             " ".join(s.split())[:MAX_SENTENCE_CHARS] for s in answer.sentences[: 2 * MAX_SENTENCES]
         ):
             found = problems(sentence, resolver) if sentence else []
+            if sentence and not found:
+                judged = True
+                found = [] if _told(sentence) & new else ["it tells nothing that the summary does not show already."]
             if found:
                 reasons.append(f"{found[0]} ({sentence[:120]})")
             elif sentence:
                 kept.append(sentence)
         if not answer.sentences:
             reasons.append("the list of sentences is empty")
-        return Used(Contribution(text=" ".join(kept[:MAX_SENTENCES])) if kept else None, tuple(reasons))
+        text = " ".join(kept[:MAX_SENTENCES])
+        return Used(Contribution(text=text) if kept else None, tuple(reasons), judged)
+
+
+def _told(text: str) -> set[str]:
+    """Ids of the findings that a text refers to."""
+    return {match.group(2).partition(":")[0] for match in PATTERN.finditer(text) if match.group(1) == "finding"}
+
+
+def _not_shown(context: ProposalContext) -> list[FindingRecord]:
+    """The latest findings that stand and are not in the built-in summary."""
+    shown = _told(summarise(context.history, context.infos, context.settings).text)
+    standing = [record for record in context.history.findings if record.finding.status != "refuted"]
+    return [record for record in standing if str(record.id) not in shown][-MAX_FINDINGS:]

@@ -11,11 +11,12 @@ from swarm.agents.llm import factory
 from swarm.agents.llm.budget import FREE, Price, price
 from swarm.agents.llm.client import Client
 from swarm.agents.llm.dialect import Dialect, strict_schema
-from swarm.agents.llm.endpoint import LlmEndpoint, LlmSettings, endpoint, hint, local_model
+from swarm.agents.llm.endpoint import LOCAL_MODELS, LlmEndpoint, LlmSettings, endpoint, hint, local_model
 from swarm.agents.llm.prompts import prompt
 from swarm.agents.llm.retry import CallError
 from swarm.agents.llm.roles.base import roles
 from swarm.agents.llm.server import LocalServer
+from swarm.experiments.models import registry
 from swarm.kernels.errors import UnknownNameError, UsageError
 
 
@@ -68,7 +69,9 @@ def test_loopback_is_told_by_address(url, here) -> None:
 
 
 def test_local_models() -> None:
-    assert local_model(settings("local")) == "qwen2.5-coder-0.5b"
+    here = {info.name for info in registry.catalogue() if info.available}
+    assert local_model(settings("local")) in (here & set(LOCAL_MODELS) or LOCAL_MODELS)
+    assert ("qwen2.5-coder-1.5b" in here) == (local_model(settings("local")) == "qwen2.5-coder-1.5b")
     assert local_model(settings("local:mlx-community/some-model")) == "mlx-community/some-model"
     assert local_model(settings("local", llm_model="m")) == "m"
     assert local_model(settings("http://localhost/v1")) is None

@@ -12,6 +12,7 @@ from swarm.agents.llm import retry
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.prompts import Prompt
 from swarm.agents.llm.retry import CallError, ContextError
+from swarm.agents.llm.telemetry import in_words, report
 from swarm.agents.llm.thoughts import without_thoughts
 
 PROMPT = Prompt("proposer", 1, "You are a test.")
@@ -258,3 +259,15 @@ def test_the_schema_is_sent_in_the_form_that_the_server_takes(server, converse, 
     shape = server.bodies[-1].get("response_format")
     assert (shape and shape["type"]) == form
     assert server.bodies[-2].get("response_format") == shape  # found out once
+
+
+def test_an_answer_that_is_wrong_is_usable_and_not_asked_for_again(server, store, converse, acts) -> None:
+    server.plan = [acts.says(GOOD)]
+    dialogue = converse()
+    used = dialogue.ask(PROMPT, "data", Thing, lambda _: Used(None, ("the data are against it",), judged=True))
+    assert (used.kept, used.judged) == (None, True)
+    assert len(server.bodies) == 1
+    told = report(store, dialogue.budget.campaign_id)
+    assert told is not None
+    assert (told["answers"], told["usable"], told["kept"], told["share"]) == (1, 1, 0, 1.0)
+    assert "1 of 1 answers usable (100%), 0 kept" in in_words(told)

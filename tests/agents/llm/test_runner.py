@@ -20,7 +20,7 @@ from swarm.agents.writing.references import Resolver
 from swarm.experiments.space.search_space import Space
 from swarm.memory.records import Summary, SummaryRecord
 
-ANSWERED = {"ok", "invalid", "invalid_again", "tool"}
+ANSWERED = {"ok", "wrong", "invalid", "invalid_again", "tool"}
 """Outcomes of calls that were answered."""
 
 ROLES = {
@@ -63,7 +63,6 @@ class Clever:
             self.turn += 1
             turn = self.turn
         data = data_of(body)
-        rows = [row for model in data.get("best", {}).values() for row in model]
         if role_of(body) == "proposer":
             ideas = []
             for n in range(6):
@@ -79,13 +78,13 @@ class Clever:
                 )
             return json.dumps({"proposals": ideas})
         if role_of(body) == "scout":
-            ordered = sorted(data["best"]["alpha"], key=lambda row: row[3])
+            ordered = sorted(data["task"]["trials"]["alpha"], key=lambda row: row[3])
             pairs = [(ordered[0][0], row[0]) for row in ordered[1:]]
             return json.dumps(
                 {"observations": [{"better_trial": a, "worse_trial": b, "because": "fewer outliers"} for a, b in pairs]}
             )
         if role_of(body) == "cross_referencer":
-            ordered = sorted(data["best"]["alpha"], key=lambda row: row[3])
+            ordered = sorted(data["task"]["trials"]["alpha"], key=lambda row: row[3])
             return json.dumps(
                 {
                     "questions": [
@@ -100,14 +99,13 @@ class Clever:
                     ]
                 }
             )
-        low, high = min(rows, key=lambda r: r[3]), max(rows, key=lambda r: r[3])
+        quoted = next(iter(data["task"]["findings"]), "finding:1")
         return json.dumps(
             {
                 "sentences": [
-                    f"Worth a look is {{trial:{low[0]}:label}}.",
-                    f"{{trial:{low[0]}:kld}} is lower than {{trial:{high[0]}:kld}}.",
-                    f"{{trial:{low[0]}:kld}} is higher than {{trial:{high[0]}:kld}}.",
-                    "It is 40% better.",
+                    f"Worth a look is this: {{{quoted}:statement}} ({{{quoted}:status}}).",
+                    f"{{{quoted}:statement}} is 40% better.",
+                    "Much remains open.",
                 ]
             }
         )
@@ -261,8 +259,9 @@ def test_a_pair_that_cannot_be_compared_is_answered_with_those_that_can(
     server, store, make_lab, infos, converse, acts
 ) -> None:
     def wrong(body) -> str:
-        trials = data_of(body)["task"].get("trials", {"alpha": [1], "beta": [2]})
-        pairs = [(trials["alpha"][0], trials["beta"][0]), (99_999, trials["alpha"][0])]
+        trials = data_of(body)["task"].get("trials", {"alpha": [[1]], "beta": [[2]]})
+        (alpha, *_), (beta, *_) = trials["alpha"][0], trials["beta"][0]
+        pairs = [(alpha, beta), (99_999, alpha)]
         rows = [{"better_trial": a, "worse_trial": b, "other_model": "beta"} for a, b in pairs]
         return json.dumps({"observations": rows, "questions": rows})
 
@@ -365,9 +364,9 @@ def test_reasons_that_state_numbers_or_compare_are_left_out(server, make_lab, in
 
     run = simulate(make_lab(), infos, 30)
     context = run.strategy.context(30, run.history)
-    assert reason("the heads are  larger\nthere", context) == " Suggested reason: the heads are larger there"
+    assert reason("the heads are  larger\nthere", "", context) == " Suggested reason: the heads are larger there"
     for bad in ("", "it is 5 times better", "KLD is lower", "see {trial:9999:kld}", "{evil}"):
-        assert reason(bad, context) == ""
+        assert reason(bad, "no cause", context) == ""
 
 
 def test_closing_is_quick_even_with_a_call_in_flight(server, make_lab, infos, converse, acts) -> None:
