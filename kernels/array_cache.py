@@ -35,6 +35,11 @@ class ArrayKVCache(PackedKVCache, HandsOutArrays):
         self._handed = tuple(_array(side, low, fresh) for side, fresh in ((view.key, keys), (view.value, values)))
         return self._handed
 
+    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> Any:  # noqa: N803
+        """mlx-lm's mask for N new tokens: an array wherever a window hides tokens, as the model applies it itself."""
+        hides = self.window is not None and self.offset + N > self.window
+        return super().make_mask(N, return_array or hides, window_size)
+
     def keys_and_values(self) -> tuple[Array, ...]:
         """What the last call of `update_and_fetch` returned."""
         super().keys_and_values()

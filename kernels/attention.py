@@ -109,8 +109,9 @@ class Visibility:
     def __init__(self, view: StoredView, mask: Array | str | None, groups: tuple[int, int]) -> None:
         self.view = view
         self.causal = isinstance(mask, str)
-        self.limited = view.cache.reach is not None
         self.mask = None if mask is None or isinstance(mask, str) else _grouped(arrays.to_numpy(mask), groups)
+        # A mask of the model's says all: plamo3 makes one that is wider than its window.
+        self.limited = view.cache.reach is not None and self.mask is None
 
     def block(self, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray | None:
         """Allowed [L, T] or [B, H, R, L, T] as bool, an additive float mask, or None where all is seen.

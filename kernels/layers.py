@@ -85,7 +85,15 @@ def check(model: Any, layers: Sequence[TracedLayer]) -> None:
         ModelError: with what it keeps.
     """
     if all(layer.place is None for layer in layers):
-        kept = ", ".join(sorted({layer.own_cache for layer in layers}))
+        from mlx_lm.models import cache
+
+        names = sorted({layer.own_cache for layer in layers})
+        kept = ", ".join(names)
+        if not all(name in vars(cache) for name in names):
+            raise ModelError(
+                f"{attention.family(model)} keeps what it attends to in caches of its own kind ({kept}).",
+                "Packed caches take the place of mlx-lm's common ones only: choose another model.",
+            )
         raise ModelError(
             f"{attention.family(model)} keeps no keys and values that could be packed: its layers have {kept}.",
             "Choose a model with attention in at least one layer.",
@@ -155,7 +163,10 @@ class _Probe:
     @property
     def indexes(self) -> bool:
         """Whether keys alone are kept, which only choose what attention reads."""
-        return self.taken is not None and self.taken[0] is self.taken[1]
+        if self.taken is None:
+            return False
+        keys, values = self.taken
+        return keys is values or values.shape[-1] == 0
 
     @property
     def width(self) -> int:
@@ -207,11 +218,31 @@ class _Pass:
         except ModelError:
             raise
         except Exception as error:  # every family has its own code
+            cls._check_own(model, tokens)
             raise ModelError(
                 f"The layers of {attention.family(model)} cannot be traced: {type(error).__name__}: {error}.",
                 "Packed caches need a model that runs over other caches than its own: choose another model.",
             ) from error
         return run
+
+    @staticmethod
+    def _check_own(model: Any, tokens: int) -> None:
+        """Refuse a model that does not run with its own caches either.
+
+        Raises:
+            ModelError: with what mlx-lm says.
+        """
+        import mlx.core as mx
+        from mlx_lm.models.cache import make_prompt_cache
+
+        try:
+            model(mx.zeros((1, tokens), mx.int32), cache=make_prompt_cache(model))
+        except Exception as error:
+            raise ModelError(
+                f"mlx-lm's {attention.family(model)} cannot read {tokens} tokens at a time on this machine, with its "
+                f"own cache either: {type(error).__name__}: {error}.",
+                "Choose another model, or try another version of mlx-lm.",
+            ) from error
 
     def note(self, queries: Array, keys: Array, values: Array, options: attention.CallOptions) -> None:
         """Note a call of attention, where it reads what a cache handed out."""
