@@ -96,9 +96,8 @@ class DecodeAttention:
         parts = (chosen.head_parts, chosen.tail_parts)
         arrays = [wide if framed is None else framed, *keys, *values]
         firsts = (packed.key.first, packed.value.first) if packed else (0, 0)
-        heads, column = kv_heads + (group << 16), operands.bias_column(scoring, counts)
-        bits = operands.bits_of(scale), operands.bits_of(scoring.cap or 0.0)
-        given = [numbers(counts[0], chosen.packed_parts, *firsts, *parts, bits[0], heads, column, bits[1])]
+        logits = operands.bits_of(scale), kv_heads, operands.bias_column(scoring, counts)
+        given = [numbers(counts[0], chosen.packed_parts, *firsts, *parts, *logits)]
         half = None
         if any(parts):
             half, dense, places = operands.dense(head, tail)
@@ -134,10 +133,10 @@ class DecodeAttention:
                 f"The fused kernel does not take queries of shape {tuple(q.shape)} over values of size {value_dim}.",
                 f"It takes one token and head sizes that are multiples of {DIM_STEP} up to {MAX_DIM}.",
             )
-        if q_heads % kv_heads or max(kv_heads, q_heads // kv_heads) >= 1 << 15:
+        if q_heads % kv_heads:
             raise SpecError(
                 f"{q_heads} query heads over {kv_heads} KV heads do not suit the fused kernel.",
-                "Every KV head must have as many query heads, 32,767 at most.",
+                "Every KV head must have as many query heads.",
             )
         return kv_heads, value_dim
 
@@ -151,6 +150,7 @@ class DecodeAttention:
             ("K_DIM", key_dim),
             ("V_DIM", of.value_dim),
             ("Q", of.query),
+            ("GROUP", q_heads // of.kv_heads),
             ("GQA", of.set_heads),
             ("MATRIX", chosen.terms),
             ("SIMDS", self.device.simdgroups),

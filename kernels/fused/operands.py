@@ -76,8 +76,8 @@ def scored(scoring: Scoring, heads: tuple[int, int]) -> tuple[tuple[tuple[str, A
     bias, sinks = (None if array is None else _long_enough(array) for array in (scoring.bias, scoring.sinks))
     if bias is not None and bias.shape[:2] != heads:
         bias = mx.broadcast_to(bias, (*heads, *bias.shape[2:]))
-    given = (scoring.cap, bias, sinks)
-    template = [(name, int(one is not None)) for name, one in zip(("CAP", "BIAS", "SINKS"), given, strict=True)]
+    template = [("CAP", 0 if scoring.cap is None else bits_of(scoring.cap))]
+    template += [("BIAS", int(bias is not None)), ("SINKS", int(sinks is not None))]
     arrays = [_blank(mx.float32) if array is None else array for array in (bias, sinks)]
     return (*template, ("B", arrays[0].dtype), ("S", arrays[1].dtype)), arrays
 

@@ -100,11 +100,12 @@ def check_exact(call):
     assert not re.findall(r"\bfma\.|\bmad\.(?:rn|f32)|\.approx|\.ftz|\.full", ptx)
 
 
-def check_residence(dim, group_size, group, dtype=mx.float16):
+def check_residence(dim, group_size, group, dtype=mx.float16, **scoring):
     device = plan.cuda_device(dim, dim // group_size, group)
     spec = QuantSpec(method="affine", bits=4, group_size=group_size)
     rest = {"simdgroups": device.simdgroups, "ahead": device.ahead, "threadgroups": 64, "dtype": dtype}
-    call = decoding(spec=spec, dim=dim, group=group, packed=600, **rest)["decode_packed"]
+    calls = decoding(spec=spec, dim=dim, group=group, packed=600, **rest, **scoring)
+    call = calls["decode_packed_scored" if scoring else "decode_packed"]
     found = compiled(call)
     resident = device.threadgroups // plan.multiprocessors()
     assert found.registers * call.threads * resident <= REGISTERS, found
@@ -116,10 +117,22 @@ def check_residence(dim, group_size, group, dtype=mx.float16):
 @pytest.mark.parametrize("dtype", [mx.float16, mx.float32], ids=str)
 @pytest.mark.parametrize("group", [1, 4, 8, 16])
 @pytest.mark.parametrize("group_size", [32, 64, 128])
-@pytest.mark.parametrize("dim", [64, 128, 256, 512])
+@pytest.mark.parametrize("dim", [64, 128, 192, 256, 512])
 def test_plans_assume_no_more_threadgroups_than_registers_hold(dim, group_size, group, dtype):
-    if group_size <= dim:
+    if dim % group_size == 0:
         assert check_residence(dim, group_size, group, dtype).spilled <= 256
+
+
+@toolkit
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "scoring",
+    [{"sinks": mx.float16}, {"cap": 50.0}, {"bias": (True, True, mx.float16)}],
+    ids=lambda scoring: next(iter(scoring)),
+)
+@pytest.mark.parametrize(("dim", "group"), [(64, 8), (128, 8), (192, 16), (256, 2), (512, 16)])
+def test_what_scores_become_costs_no_residence(dim, group, scoring):
+    assert check_residence(dim, 64, group, **scoring).spilled <= 256
 
 
 @toolkit
@@ -155,7 +168,7 @@ def test_every_format_compiles(name, matrix, dtype):
 @toolkit
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-@pytest.mark.parametrize("dim", [64, 80, 96, 128, 256, 512])
+@pytest.mark.parametrize("dim", [32, 64, 80, 96, 128, 192, 256, 512])
 def test_every_head_size_compiles(dim, dtype):
     spec = FORMATS["turboquant4"] if dim == 80 else A4G32
     for matrix, launch in ((True, 0.0), (False, 0.0), (True, 1e9), (False, 1e9)):

@@ -3,11 +3,10 @@
 
 namespace kv {
 
-// What counts_strides and dense_strides carry: numbers of tokens, of parts, the first tokens of keys and values, scale and
-// cap as the bits of floats, the KV heads with 2^16 times the query heads of each, and the column of the bias that belongs
-// to the first packed token.
+// What counts_strides and dense_strides carry: numbers of tokens, of parts, the first tokens of keys and values, the scale
+// as the bits of a float, and the column of the bias that belongs to the first packed token.
 enum Count {
-  PACKED_COUNT, PACKED_PARTS, PACKED_KEY, PACKED_VALUE, HEAD_PARTS, TAIL_PARTS, SCALE_BITS, HEADS, BIAS_COLUMN, CAP_BITS
+  PACKED_COUNT, PACKED_PARTS, PACKED_KEY, PACKED_VALUE, HEAD_PARTS, TAIL_PARTS, SCALE_BITS, KV_HEADS, BIAS_COLUMN
 };
 enum Dense16 { HEAD_COUNT, HEAD_KEY, HEAD_VALUE, TAIL_COUNT, TAIL_KEY, TAIL_VALUE };
 
