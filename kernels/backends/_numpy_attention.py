@@ -91,7 +91,7 @@ def attend(
 
 def _chunk(view: StoredView, visible: Visibility, columns: tuple[int, int], tiles: list[_Tile]) -> None:
     keys = _forms(view.key, columns)
-    values = _forms(view.value, columns)
+    values = keys if view.value is view.key else _forms(view.value, columns)  # a latent is both
     plain = view.value.codec.identity
     for tile in tiles:
         scores = _scores(view.key, keys, tile, columns)
