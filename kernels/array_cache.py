@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from swarm.kernels import arrays, attention
 from swarm.kernels.attention import HandsOutArrays, StoredView
 from swarm.kernels.cache import PackedKVCache
 
 if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array
+    from swarm.kernels.arrays import Array, Namespace
     from swarm.kernels.side import SideView
 
 
@@ -32,7 +30,8 @@ class ArrayKVCache(PackedKVCache, HandsOutArrays):
         view: StoredView = self._view  # type: ignore[assignment]
         attention.tell(view)
         low = self.offset - keys.shape[2] - self.mask_columns(view.start)
-        self._handed = tuple(_array(side, low, fresh) for side, fresh in ((view.key, keys), (view.value, values)))
+        xp = self.backend.xp
+        self._handed = tuple(_array(xp, side, low, fresh) for side, fresh in ((view.key, keys), (view.value, values)))
         return self._handed
 
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> Any:  # noqa: N803
@@ -64,11 +63,10 @@ class ArrayKVCache(PackedKVCache, HandsOutArrays):
         return StoredView(self, view.key, view.key, (view.fresh[0],) * 2) if values is keys else None
 
 
-def _array(side: SideView, low: int, fresh: Array) -> Array:
+def _array(xp: Namespace, side: SideView, low: int, fresh: Array) -> Array:
     """Columns from `low` on as one array of the type of `fresh`, in the model's own frame."""
     import mlx.core as mx
 
-    xp = np if arrays.on_host() else mx
     parts = []
     for start, stop, form in side.spans(low, side.offset):
         if form == "packed":

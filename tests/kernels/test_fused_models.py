@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from emulated import Emulated, MlxOperations
+from families import build
 
 from swarm.experiments.models import registry
 from swarm.kernels import attention
@@ -15,7 +16,7 @@ from swarm.kernels.backends.cpu import Cpu
 from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.errors import SwarmError
 from swarm.kernels.fused import peers
-from swarm.kernels.model_cache import make_cache
+from swarm.kernels.model_cache import make_cache, packed_layers
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 BUNDLED = ("smollm2-135m", "gemma3-270m")
@@ -223,3 +224,26 @@ def test_kernels_part_from_the_reference_no_further_than_rounding_takes_it(model
     apart, *controls = (np.median((path - reference)[steps // 2 :].std(axis=-1)) for path in (fused, *rounded))
     print(model, f"{apart:.3f}", [f"{control:.3f}" for control in controls])  # noqa: T201
     assert 0 < apart < 1.5 * max(controls)
+
+
+SLOW_FAMILIES = ("gpt_oss", "gemma2", "llama4", "kimi_linear", "qwen3_next", "glm4_moe_lite")
+STEPS = 3
+
+
+@pytest.mark.parametrize(
+    "family", ["deepseek_v3", "mimo_v2_flash", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_FAMILIES)]
+)
+def test_layers_of_every_kind_decode_by_the_kernels(family):
+    """Latents, learned sinks, caps, windows, chunks, keys and values of different sizes: all as the reference path."""
+    spec, found = QuantSpec(method="affine", bits=4, group_size=32), []
+    kv = KVSpec(key=spec, value=spec, sink_tokens=2, residual_window=3)
+    backend = Emulated("metal" if len(family) % 2 else "cuda")
+    with build.uncompiled():
+        model, tokens = build.build(family, 1), build.text(2, 10 + STEPS, 1)
+        for path in (Cpu(), backend):
+            caches = make_cache(model, kv)
+            for cache in packed_layers(caches):
+                cache.backend = path
+            found.append(build.logits(model, caches, tokens, [7, 3, *[1] * STEPS]))
+    assert backend.taken == STEPS * len(packed_layers(caches))
+    assert np.abs(found[0] - found[1]).max() < 5e-3 * found[0].std()
