@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import logging
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from swarm.experiments.deploy import batching, rates
+from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.errors import SwarmError
+from swarm.kernels.model_cache import packed_layers
 
 if TYPE_CHECKING:
     from swarm.experiments.deploy.recipe import Recipe
     from swarm.experiments.models.base import LoadedModel
-    from swarm.kernels.cache import PackedKVCache
 
 MAX_PROMPT_CACHES = 10
+MAX_ANSWERS = 32  # that are decoded together
+MAX_PROMPTS = 8  # that are read together
 PREFILL_STEP = 512
 
 
@@ -25,9 +31,9 @@ class ServingError(SwarmError):
     """The server cannot be started."""
 
 
-def plug_in(model: Any, template: Sequence[PackedKVCache]) -> None:
-    """Let an mlx-lm model make caches like these ones whenever somebody asks it for its caches."""
-    model.make_cache = lambda: [cache.fresh() for cache in template]
+def plug_in(model: Any, template: Sequence[Any]) -> None:
+    """Let an mlx-lm model make caches like these empty ones whenever somebody asks it for its caches."""
+    model.make_cache = lambda: copy.deepcopy(list(template))
 
 
 def prompt_caches(model: Any, size: int = MAX_PROMPT_CACHES) -> Any:
@@ -35,29 +41,40 @@ def prompt_caches(model: Any, size: int = MAX_PROMPT_CACHES) -> Any:
 
     A request that parts from an earlier one in its answer wants the last tokens taken back. Packed caches that cannot
     do that exactly are kept twice, as they were before the answer and behind it, on shared memory: what a request is
-    given is always what a new cache of the same tokens would hold.
+    given is always what a new cache of the same tokens would hold. Where a layer keeps a cache of mlx-lm's own that
+    cannot take tokens back, a request begins with an earlier one only if it goes on from all of it.
     """
     from mlx_lm.models.cache import LRUPromptCache, can_trim_prompt_cache
 
     class PromptCaches(LRUPromptCache):  # type: ignore[misc]
-        def fetch_nearest_cache(self, key: Any, tokens: list[int]) -> tuple[list[PackedKVCache], list[int]]:
+        def fetch_nearest_cache(self, key: Any, tokens: list[int]) -> tuple[list[Any], list[int]]:
             caches, rest = super().fetch_nearest_cache(key, tokens)
             caches = caches or model.make_cache()
-            for cache in caches:
+            for cache in packed_layers(caches):
                 cache.keep_state_at(len(tokens) - 1)  # the last token begins the answer
             return caches, rest
 
-        def insert_cache(self, key: Any, tokens: list[int], caches: list[PackedKVCache], **options: Any) -> None:
-            states = [] if can_trim_prompt_cache(caches) else [cache.kept_state() for cache in caches]
-            kept = [cache for cache in states if cache is not None]
-            if kept and len(kept) == len(caches):
-                super().insert_cache(key, tokens[: kept[0].offset], kept, **options)
+        def insert_cache(self, key: Any, tokens: list[int], caches: list[Any], **options: Any) -> None:
+            packed = [cache for cache in caches if isinstance(cache, PackedKVCache)]
+            if not can_trim_prompt_cache(caches) and len(packed) == len(caches):
+                kept = [state for cache in packed if (state := cache.kept_state()) is not None]
+                if len(kept) == len(caches):
+                    super().insert_cache(key, tokens[: kept[0].offset], kept, **options)
             super().insert_cache(key, tokens, caches, **options)
 
     return PromptCaches(size)
 
 
-def serve(loaded: LoadedModel, recipe: Recipe | None, host: str, port: int, ready: Callable[[str], None]) -> None:
+def serve(
+    loaded: LoadedModel,
+    recipe: Recipe | None,
+    host: str,
+    port: int,
+    ready: Callable[[str], None],
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    compare: bool = False,
+) -> None:
     """Serve a model until interrupted.
 
     Args:
@@ -66,6 +83,8 @@ def serve(loaded: LoadedModel, recipe: Recipe | None, host: str, port: int, read
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         ready: told the URL when the server listens.
+        say: told in words how fast requests are answered, and what cannot be done.
+        compare: time decode steps beside 16 bit before the first request.
 
     Raises:
         ServingError: the address cannot be used.
@@ -73,13 +92,20 @@ def serve(loaded: LoadedModel, recipe: Recipe | None, host: str, port: int, read
     """
     from mlx_lm import server
 
-    reused = server.LRUPromptCache(MAX_PROMPT_CACHES)
-    if recipe is not None:
-        plug_in(loaded.model, recipe.apply(loaded.model))
-        reused = prompt_caches(loaded.model)
+    reused, beside = server.LRUPromptCache(MAX_PROMPT_CACHES), None
+    template = [] if recipe is None else recipe.apply(loaded.model)
     httpd = _bind(host, port)
-    provider = _provider(server, loaded)
-    answers = server.ResponseGenerator(provider, reused)
+    if recipe is not None:
+        if compare:
+            beside = rates.decode_times(loaded, lambda: copy.deepcopy(template))
+            for line in beside.lines(recipe.kv.label):
+                say(line)
+        plug_in(loaded.model, template)
+        reused = prompt_caches(loaded.model)
+    alone = batching.refusal(loaded.model)
+    if alone is not None:
+        say(f"Requests are answered one at a time: {alone}.")
+    answers = _answers(server, _provider(server, loaded, batched=alone is None), reused, beside, say)
     httpd.RequestHandlerClass = _handler(server, loaded.info.name, answers)
     shown = f"[{host}]" if ":" in host else host
     try:
@@ -88,6 +114,28 @@ def serve(loaded: LoadedModel, recipe: Recipe | None, host: str, port: int, read
     finally:
         httpd.server_close()
         answers.stop_and_join()
+
+
+def _answers(
+    server: Any, provider: Any, reused: Any, beside: rates.DecodeTimes | None, say: Callable[[str], None]
+) -> Any:
+    """mlx_lm's thread that answers requests; every request is timed, and said when it ends."""
+
+    class TimedAnswers(server.ResponseGenerator):  # type: ignore[misc]
+        of_this_thread = threading.local()
+
+        def generate(self, *request: Any, **options: Any) -> tuple[Any, Any]:
+            times = rates.RequestTimes()
+            times.context, answer = super().generate(*request, **options)
+            self.of_this_thread.times = times
+            return times.context, times.over(answer, lambda ended: say(ended.line(beside)))
+
+        def timings(self) -> dict[str, Any]:
+            """Of the request that this thread is answering."""
+            timings: dict[str, Any] = self.of_this_thread.times.timings(beside)
+            return timings
+
+    return TimedAnswers(provider, reused)
 
 
 def _bind(host: str, port: int) -> ThreadingHTTPServer:
@@ -124,13 +172,17 @@ def _handler(server: Any, model: str, answers: Any) -> Any:
             self.end_headers()
             self.wfile.write(json.dumps({"object": "list", "data": [listed]}).encode())
 
+        def generate_response(self, text: str, finish_reason: str | None, *counts: Any, **details: Any) -> Any:
+            reply = super().generate_response(text, finish_reason, *counts, **details)
+            return reply if finish_reason is None else {**reply, "timings": answers.timings()}
+
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             logging.debug(format, *args)
 
     return Handler
 
 
-def _provider(server: Any, loaded: LoadedModel) -> Any:
+def _provider(server: Any, loaded: LoadedModel, *, batched: bool) -> Any:
     """What mlx_lm's server asks for models: there is one, it is loaded, and no other is fetched."""
 
     class OneModel(server.ModelProvider):  # type: ignore[misc]
@@ -139,8 +191,7 @@ def _provider(server: Any, loaded: LoadedModel) -> Any:
                 raise ValueError("this server takes neither adapters nor draft models")
             self.model_key = (model_path, None, None)
             self.model, self.tokenizer = loaded.model, loaded.tokenizer
-            # Batches need mlx-lm's own caches; packed ones are served one request after another.
-            self.is_batchable = False
+            self.is_batchable = batched
 
         def load(self, model_path: Any, adapter_path: Any = None, draft_model_path: Any = None) -> Any:
             if model_path not in ("default_model", loaded.info.name):
@@ -155,7 +206,7 @@ def _arguments(loaded: LoadedModel) -> argparse.Namespace:
     return argparse.Namespace(
         model=loaded.info.name, adapter_path=None, draft_model=None, num_draft_tokens=3, trust_remote_code=False,
         chat_template="", use_default_chat_template=False, temp=0.0, top_p=1.0, top_k=0, min_p=0.0, max_tokens=512,
-        chat_template_args={}, decode_concurrency=1, prompt_concurrency=1, prefill_step_size=PREFILL_STEP,
-        prompt_cache_size=MAX_PROMPT_CACHES, prompt_cache_bytes=None, kv_bits=None, kv_group_size=64,
-        quantized_kv_start=0, allowed_origins=[], pipeline=False,
+        chat_template_args={}, decode_concurrency=MAX_ANSWERS, prompt_concurrency=MAX_PROMPTS,
+        prefill_step_size=PREFILL_STEP, prompt_cache_size=MAX_PROMPT_CACHES, prompt_cache_bytes=None,
+        kv_bits=None, kv_group_size=64, quantized_kv_start=0, allowed_origins=[], pipeline=False,
     )  # fmt: skip

@@ -20,10 +20,12 @@ def command(
     kv: KVMethod = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
+    compare: Annotated[bool, typer.Option(help="Time decoding beside a 16-bit cache before serving.")] = True,
 ) -> None:
     """Serve a model over the OpenAI protocol with a recipe's cache, by mlx_lm's own server.
 
-    Only this machine can reach it unless --host says otherwise. There is no access control.
+    Several clients are answered at once. Only this machine can reach it unless --host says otherwise. There is no
+    access control.
 
     Example: `swarm serve --recipe best.json`, then `swarm probe --endpoint http://localhost:8080`
     """
@@ -43,6 +45,8 @@ def command(
                 host,
                 port,
                 lambda url: note(f"Serving {name} with {chosen.kv.label} at {url}; Ctrl-C ends."),
+                note,
+                compare=compare,
             )
     except KeyboardInterrupt:
         note("Stopped.")

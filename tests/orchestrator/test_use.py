@@ -1,23 +1,17 @@
-"""From a trial to its use: recipe, generate and serve, as people run them."""
+"""From a trial to its use: recipe and generate, as people run them."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 
 import jsonschema
-import openai
 import pytest
 import samples
-from engine_server import free_port, wait_until_up
 from tiny_models import write_tiny_model
 
 from swarm.experiments.deploy.recipe import load_recipe
-from swarm.experiments.engines.probe.endpoint import Endpoint
 from swarm.experiments.measurement.runner import Runner, measure
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Budget
@@ -174,68 +168,3 @@ def test_mistakes_get_one_line(swarm, tiny, args, said):
     assert said in done.err
     assert done.out == ""
     assert "Traceback" not in done.err
-
-
-@pytest.fixture
-def serving(tmp_path, tiny):
-    """Starts `swarm serve`; yields its URL and its process."""
-    started = []
-
-    def start(*args):
-        port = free_port()
-        command = [*SWARM, "serve", "--model", tiny, "--port", str(port), *args]
-        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ})
-        started.append(process)
-        url = f"http://127.0.0.1:{port}"
-        wait_until_up(f"{url}/health", process)
-        return url, process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stderr.close()
-
-
-def test_the_server_answers_with_the_packed_cache(serving, swarm, tiny):
-    url, process = serving("--kv", "affine8/g32")
-    endpoint = Endpoint(url)
-    assert (endpoint.engine.name, endpoint.model) == ("mlx_lm", tiny)
-    first = endpoint.ask("Topics of interest: one two three", 6)
-    second = endpoint.ask("Topics of interest: one two three", 6)
-    third = endpoint.ask("Topics of interest: one two four", 6)
-    assert first.cached_tokens == 0
-    assert second.cached_tokens > 20
-    assert third.cached_tokens > 20
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
-    text = (
-        client.completions.create(model=tiny, prompt="Topics of interest: one two three", max_tokens=6, temperature=0)
-        .choices[0]
-        .text
-    )
-    own = swarm("generate", "--model", tiny, "--kv", "affine8/g32", "--tokens", "6", "--json", "--no-compare",
-                "Topics of interest: one two three")  # fmt: skip
-    assert text == json.loads(own.out)["text"]
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 0
-    said = process.stderr.read()
-    assert "Serving" in said
-    assert "affine8/g32" in said
-    assert "Stopped" in said
-    assert "Traceback" not in said
-
-
-def test_the_server_fetches_no_other_model_and_allows_no_other_origin(serving):
-    import urllib.error
-    import urllib.request
-
-    url, _ = serving("--kv", "q8_0")
-    body = json.dumps({"model": "some/other-model", "prompt": "x", "max_tokens": 1}).encode()
-    request = urllib.request.Request(f"{url}/v1/completions", body, {"Content-Type": "application/json"})
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request, timeout=30)
-    assert refused.value.code == 404
-    assert "one model" in refused.value.read().decode()
-    asked = urllib.request.Request(f"{url}/health", headers={"Origin": "http://evil.example"})
-    with urllib.request.urlopen(asked, timeout=30) as answer:
-        assert answer.headers.get("Access-Control-Allow-Origin") is None
