@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, StringConstraints, create_model
 from swarm.experiments.space.search_space import Space
 from swarm.kernels.spec import QuantSpec
 
-MAX_WORDS_CHARS = 120
+MAX_WORDS_CHARS = 80
 """Characters of a reason or rationale where the answer is held to a schema."""
 
 Words = Annotated[str, Field(max_length=MAX_WORDS_CHARS)]

@@ -40,7 +40,7 @@ class Client:
     def __init__(self, endpoint: LlmEndpoint, timeout: float, server: LocalServer | None = None) -> None:
         self.endpoint = endpoint
         self._server = server
-        self.dialect = Dialect()
+        self.dialect = Dialect() if server is None else Dialect(structured="grammar")
         self._timeout = timeout
 
     @cached_property

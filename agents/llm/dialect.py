@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,25 +15,34 @@ _BOUNDS = ("maxLength", "minLength", "maxItems", "minItems", "minimum", "maximum
 """What bounds texts, lists and numbers; some servers refuse schemas with it."""
 
 
-def _json_schema(schema: Schema) -> Schema:
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+def grammar(schema: Schema) -> str:
+    """A schema as a grammar for llguidance, without white space between the parts of an answer."""
+    compact = {**schema, "x-guidance": {"whitespace_flexible": False}}
+    return f"%llguidance {{}}\nstart: %json {json.dumps(compact)}"
 
 
-# How a schema may be sent, the form that holds an answer most tightly first.
-STRUCTURED: Mapping[str, Callable[[Schema], Schema | None]] = {
+def _json_schema(schema: Schema) -> dict[str, Any]:
+    wanted = {"name": "answer", "schema": schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": wanted}}
+
+
+# How a schema may be sent, as arguments of a call: the form that holds an answer most tightly first.
+STRUCTURED: Mapping[str, Callable[[Schema], dict[str, Any]]] = {
+    "grammar": lambda schema: {"extra_body": {"grammar": grammar(schema)}},  # our own servers
     "json_schema": _json_schema,  # OpenAI, vLLM, LM Studio, Ollama, llama.cpp
     "unbounded": lambda schema: _json_schema(_unbounded(schema)),
-    "json_object": lambda schema: {"type": "json_object", "schema": schema},  # older llama.cpp, Together, Fireworks
-    "object": lambda _: {"type": "json_object"},
-    "none": lambda _: None,
+    # Older llama.cpp, Together, Fireworks.
+    "json_object": lambda schema: {"response_format": {"type": "json_object", "schema": schema}},
+    "object": lambda _: {"response_format": {"type": "json_object"}},
+    "none": lambda _: {},
 }
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """The features of chat completions that a server takes. Starts with all of them."""
+    """The features of chat completions that a server takes. Starts with all that servers have in common."""
 
-    structured: str = next(iter(STRUCTURED))
+    structured: str = "json_schema"
     tools: bool = True
     temperature: bool = True
     limit: str = "max_tokens"
@@ -46,10 +56,7 @@ class Dialect:
             arguments["temperature"] = temperature
         if tools and self.tools:
             arguments["tools"] = tools
-        shape = STRUCTURED[self.structured](schema) if schema is not None else None
-        if shape is not None:
-            arguments["response_format"] = shape
-        return arguments
+        return arguments | (STRUCTURED[self.structured](schema) if schema is not None else {})
 
     def simpler(self, complaint: str) -> Dialect | None:
         """The dialect without the feature that a refused request complains about; None: there is none to give up."""

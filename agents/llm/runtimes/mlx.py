@@ -9,11 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swarm.agents.llm.dialect import grammar
+
 if TYPE_CHECKING:
     import mlx.core as mx
 
-SCHEMA = "swarm_schema"
-"""Under this name a request's schema travels through mlx_lm.server, among the arguments of its chat template."""
+GRAMMAR = "swarm_grammar"
+"""Under this name a request's grammar travels through mlx_lm.server, among the arguments of its chat template."""
 
 
 def serve(name: str, folder: Path, host: str, port: int) -> None:
@@ -41,8 +43,9 @@ def _loader(name: str) -> Any:
 
 
 def _constrain(server: Any) -> None:
-    """Teach mlx_lm.server `response_format`, which it passes over."""
+    """Teach mlx_lm.server `grammar` and `response_format`, which it passes over."""
     plain_processors, plain_load = server._make_logits_processors, server.load
+    plain_asked = server.APIHandler.handle_chat_completions
     chosen: dict[str, Any] = {}
 
     def load(*args: Any, **kwargs: Any) -> Any:
@@ -51,21 +54,19 @@ def _constrain(server: Any) -> None:
         return loaded
 
     def processors(args: Any) -> list[Any]:
-        schema = (args.chat_template_kwargs or {}).get(SCHEMA)
+        wanted = (args.chat_template_kwargs or {}).get(GRAMMAR)
         found: list[Any] = list(plain_processors(args))
-        return found if schema is None else [*found, held_to(schema, chosen["tokens"])]
+        return found if wanted is None else [*found, held_to(wanted, chosen["tokens"])]
 
-    class Handler(server.APIHandler):  # type: ignore[misc]
-        chat_template_kwargs: dict[str, Any] | None
+    def asked(handler: Any) -> Any:
+        shape = handler.body.get("response_format") or {}
+        schema = (shape.get("json_schema") or shape).get("schema")
+        wanted = handler.body.get("grammar") or (None if schema is None else grammar(schema))
+        if wanted is not None:
+            handler.chat_template_kwargs = {**(handler.chat_template_kwargs or {}), GRAMMAR: wanted}
+        return plain_asked(handler)
 
-        def handle_chat_completions(self) -> Any:
-            shape = self.body.get("response_format") or {}
-            schema = (shape.get("json_schema") or shape).get("schema")
-            if schema is not None:
-                self.chat_template_kwargs = {**(self.chat_template_kwargs or {}), SCHEMA: json.dumps(schema)}
-            return super().handle_chat_completions()
-
-    server.load, server._make_logits_processors, server.APIHandler = load, processors, Handler
+    server.load, server._make_logits_processors, server.APIHandler.handle_chat_completions = load, processors, asked
 
 
 def vocabulary(tokenizer: Any) -> Any:
@@ -76,21 +77,20 @@ def vocabulary(tokenizer: Any) -> Any:
     return llguidance.hf.from_tokenizer(plain, eos_token=plain.eos_token_id)
 
 
-def held_to(schema: str, tokens: Any) -> Callable[[mx.array, mx.array], mx.array]:
-    """A logits processor that leaves only tokens with which a JSON schema (as text) can still be met.
+def held_to(grammar: str, tokens: Any) -> Callable[[mx.array, mx.array], mx.array]:
+    """A logits processor that leaves only tokens with which a grammar (of llguidance) can still be met.
 
     It takes the tokens so far, prompt included, and logits of shape (1, vocabulary).
 
     Raises:
-        ValueError: a schema that cannot be held to.
+        ValueError: a grammar that cannot be held to.
     """
     import llguidance
     import llguidance.numpy
     import mlx.core as mx
     import numpy as np
 
-    grammar = llguidance.LLMatcher.grammar_from_json_schema(schema)
-    matcher = llguidance.LLMatcher(tokens, grammar)
+    matcher = llguidance.LLMatcher(tokens, llguidance.LLMatcher.grammar_from_lark(grammar))
     if matcher.is_error():
         raise ValueError(matcher.get_error())
     mask = llguidance.numpy.allocate_token_bitmask(1, tokens.vocab_size)

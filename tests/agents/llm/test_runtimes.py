@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from importlib.util import find_spec
@@ -12,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from swarm.agents.llm import factory
 from swarm.agents.llm.client import Client
-from swarm.agents.llm.dialect import strict_schema
+from swarm.agents.llm.dialect import grammar, strict_schema
 from swarm.agents.llm.endpoint import LlmSettings
 from swarm.agents.llm.runtimes import llama_cpp, mlx
 from swarm.agents.llm.server import LocalServer
@@ -29,8 +28,9 @@ class Pick(BaseModel):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not llama_cpp.is_installed(), reason="needs the extra llm")
-def test_llama_cpp_answers_in_the_schema_and_reads_a_prompts_beginning_once() -> None:
-    server = LocalServer(MODEL)
+@pytest.mark.parametrize("runtime", ["llama.cpp", "mlx-lm"])
+def test_a_local_server_answers_in_the_schema(runtime) -> None:
+    server = LocalServer(MODEL if runtime == "llama.cpp" else str(registry.ensure(MODEL)))
     client = Client(server.endpoint, 240.0, server)
     try:
         for question in ("What is it?", "What else is it?"):
@@ -38,8 +38,8 @@ def test_llama_cpp_answers_in_the_schema_and_reads_a_prompts_beginning_once() ->
             reply = client.complete(messages, schema=strict_schema(Pick), max_output=60)
             Pick.model_validate_json(reply.text)
             assert 200 < reply.tokens_in < 1_000
-        assert client.label == MODEL
-        assert client.dialect.structured == "json_schema"
+        assert client.label == server.model
+        assert client.dialect.structured == "grammar"
     finally:
         client.close()
 
@@ -54,7 +54,7 @@ def test_mlx_answers_in_the_schema() -> None:
     tokens = mlx.vocabulary(loaded.tokenizer)
     for seed in range(2):
         mx.random.seed(seed)
-        held = mlx.held_to(json.dumps(strict_schema(Pick)), tokens)
+        held = mlx.held_to(grammar(strict_schema(Pick)), tokens)
         prompt = loaded.tokenizer.encode("What is it?")
         parts = stream_generate(
             loaded.model, loaded.tokenizer, prompt, max_tokens=60, logits_processors=[held],
