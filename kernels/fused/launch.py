@@ -7,7 +7,7 @@ and no memory has to be filled and carried to the device first.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Literal, Protocol
@@ -49,21 +49,34 @@ class Launcher(Protocol):
 
 
 class Gpu:
-    """MLX's default GPU. Kernels are compiled when first called, by MLX, and kept."""
+    """MLX's default GPU. Kernels are compiled when first called, by MLX, and kept.
+
+    Launches are functions that `mx.compile` traced: a further one only puts its arrays into a graph that is there, where
+    a call of the kernel itself would put the text and the name together again.
+    """
 
     def __init__(self, kind: GpuKind) -> None:
         self.kind = kind
         self._made: dict[str, Any] = {}
-        self._launches: dict[Kernel, tuple[Any, dict[str, Any]]] = {}
+        self._launches: dict[Kernel, Callable[..., list[Array]]] = {}
 
     def run(self, kernel: Kernel, arrays: Sequence[Array]) -> list[Array]:
         """The outputs of a launch, lazy as all MLX arrays."""
         launch = self._launches.get(kernel)
         if launch is None:
-            launch = self._launches[kernel] = (self._compiled(kernel), _geometry(kernel))
-        made, geometry = launch
-        outputs: list[Array] = made(inputs=arrays, **geometry)
-        return outputs
+            launch = self._launches[kernel] = self._traced(kernel)
+        return launch(*arrays)
+
+    def _traced(self, kernel: Kernel) -> Callable[..., list[Array]]:
+        import mlx.core as mx
+
+        made, geometry = self._compiled(kernel), _geometry(kernel)
+
+        def launch(*arrays: Array) -> list[Array]:
+            outputs: list[Array] = made(inputs=list(arrays), **geometry)
+            return outputs
+
+        return mx.compile(launch)  # type: ignore[no-any-return]
 
     def _compiled(self, kernel: Kernel) -> Any:
         import mlx.core as mx
@@ -100,7 +113,7 @@ def settings(kernel: Kernel, kind: GpuKind) -> dict[str, Any]:
         "input_names": [name for name, _ in kernel.inputs],
         "output_names": [name for name, _, _ in kernel.outputs],
         "source": sources.statements(kernel.entry),
-        "header": sources.header(kernel.entry, kind),
+        "header": (sources.includes if kind == "cuda" else sources.header)(kernel.entry, kind),
         "ensure_row_contiguous": False,  # strided views of a growing cache must not be copied
     }
 
