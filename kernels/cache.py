@@ -124,8 +124,8 @@ class PackedKVCache:
         key, value = self._sides(keys.shape[-1], values.shape[-1])
         xp = self.backend.xp
         self.release()
-        key_view = key.append(xp, arrays.half(xp, arrays.held(xp, keys)))
-        value_view = value.append(xp, arrays.half(xp, arrays.held(xp, values)))
+        fresh = arrays.half(xp, arrays.held(xp, keys)), arrays.half(xp, arrays.held(xp, values))
+        key_view, value_view = self.backend.append((key, value), fresh)
         self.offset = key.offset
         self._keep_state()
         return StoredView(self, key_view, value_view, (keys, values))

@@ -123,7 +123,7 @@ class Codec:
             NonFiniteError: NaN, Inf, or a magnitude beyond what the 16-bit type or the format can hold.
         """
         if not self.surely_holds(xp, arrays.peak(xp, x), x):
-            self.quantizer.check_range(xp, self._moved(xp, x))
+            self.quantizer.check_range(xp, self.moved(xp, x))
 
     def surely_holds(self, xp: Namespace, peak: float, x: Array) -> bool:
         """Whether the format holds vectors of the type of `x` up to a magnitude, whatever they are.
@@ -150,7 +150,7 @@ class Codec:
         tiles = [self._pack(xp, x[:, :, start : start + step]) for start in range(0, x.shape[2], step)]
         return {name: np.concatenate([tile[name] for tile in tiles], axis=2) for name in tiles[0]}
 
-    def _moved(self, xp: Namespace, x: Array) -> Array:
+    def moved(self, xp: Namespace, x: Array) -> Array:
         """Vectors in the method's frame: divided by the factors, rotated, clipped."""
         held = x.dtype
         if self.factors is not None:
@@ -159,7 +159,7 @@ class Codec:
         return x.astype(held) if xp is not np and held == xp.bfloat16 else x
 
     def _pack(self, xp: Namespace, x: Array) -> Packed:
-        x = self._moved(xp, x)
+        x = self.moved(xp, x)
         return self.quantizer.pack(xp, x) if self._packer is None else self._packer(self.quantizer, x)
 
     def decode(self, packed: Packed) -> Array:

@@ -19,10 +19,26 @@ if TYPE_CHECKING:
 MEMORY_STEP_TOKENS = 256  # memory grows by so many tokens, as in mlx-lm's own cache
 
 
+class RecentBlocks(Protocol):
+    """Blocks that a back-end packed and holds itself until they move into a store."""
+
+    @property
+    def count(self) -> int:
+        """Blocks."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, room for further blocks included."""
+
+    def parts(self) -> Packed:
+        """Their packed arrays [B, H, count, ...]."""
+
+
 class PackedStore:
     """Named arrays [B, H, blocks, ...] that grow at the end and are dropped at the front.
 
-    `nbytes` counts what is really held, room for growth included.
+    The last blocks may be `recent`, with the back-end; whatever reads the arrays moves them in first. `nbytes` counts
+    what is really held, room for growth included.
     """
 
     def __init__(self, block_tokens: int) -> None:
@@ -31,9 +47,25 @@ class PackedStore:
         self._front = 0  # dropped blocks whose memory is not yet reused
         self._parts: Packed = {}
         self._shared = False  # with another store: these arrays are not written any more
+        self.recent: RecentBlocks | None = None
+
+    def extend(self, recent: RecentBlocks, blocks: int) -> None:
+        """Count `blocks` more, of which `recent` holds the last."""
+        self.recent = recent
+        self.blocks += blocks
+
+    def settle(self) -> None:
+        """Move recent blocks into the arrays."""
+        if self.recent is None:
+            return
+        packed = self.recent.parts()
+        self.blocks -= self.recent.count
+        self.recent = None
+        self.append(arrays.namespace(next(iter(packed.values()))), packed)
 
     def append(self, xp: Namespace, packed: Packed) -> None:
         """Add packed arrays behind the last block."""
+        self.settle()
         added = next(iter(packed.values())).shape[2]
         end = self._front + self.blocks
         if not self._parts or self._shared or end + added > self._capacity:
@@ -45,26 +77,31 @@ class PackedStore:
 
     def read(self, start: int, stop: int, heads: slice = slice(None)) -> Packed:
         """The arrays of live blocks [start, stop) of some heads: views in numpy."""
+        self.settle()
         start, stop = self._front + start, self._front + stop
         return {name: part[:, heads, start:stop] for name, part in self._parts.items()}
 
     def arrays(self) -> tuple[Packed, int]:
-        """The whole arrays as held, and the index of the first live block: what a fused kernel reads."""
+        """The whole arrays as held, without recent blocks, and the index of the first live block: for fused kernels."""
         return self._parts, self._front
 
     def drop(self, blocks: int) -> None:
         """Forget the first blocks."""
+        if self.recent is not None and blocks > self.blocks - self.recent.count:
+            self.settle()
         self._front += blocks
         self.blocks -= blocks
 
     def truncate(self, blocks: int) -> None:
         """Keep only the first blocks; the memory goes back where none is left."""
+        self.settle()
         self.blocks = min(self.blocks, blocks)
         if not self.blocks:
             self._front, self._parts = 0, {}
 
     def shared(self, blocks: int) -> PackedStore:
         """A store of the first blocks on the same arrays; whichever of the two grows first takes arrays of its own."""
+        self.settle()
         other = PackedStore(self.block_tokens)
         other.blocks, other._front, other._parts = self.blocks, self._front, dict(self._parts)
         other.truncate(blocks)
@@ -74,19 +111,23 @@ class PackedStore:
     def restore(self, xp: Namespace, packed: Packed) -> None:
         """Replace everything by these arrays."""
         self.blocks = self._front = 0
-        self._parts = {}
+        self._parts, self.recent = {}, None
         if packed:
             self.append(xp, packed)
 
     @property
     def nbytes(self) -> int:
         """Bytes held, room for growth included."""
-        return sum(part.nbytes for part in self._parts.values())
+        return self._array_nbytes + (0 if self.recent is None else self.recent.nbytes)
 
     @property
     def live_nbytes(self) -> int:
         """Bytes of the live blocks alone."""
-        return self.nbytes // self._capacity * self.blocks if self._parts else 0
+        return self._array_nbytes // self._capacity * self.blocks if self._parts else 0
+
+    @property
+    def _array_nbytes(self) -> int:
+        return sum(part.nbytes for part in self._parts.values())
 
     @property
     def _capacity(self) -> int:
@@ -180,6 +221,20 @@ class CacheSide:
             self.encoded = target
         self.tail = None if leaving == held else _own(xp, recent[:, :, leaving:])
         return SideView(self, recent, before, start)
+
+    @property
+    def packs_token_by_token(self) -> bool:
+        """Whether the next tokens are packed as they come in, one by one, behind others that are."""
+        every = self.residual == 0 and self.store.block_tokens == 1 and self.part is None
+        return every and self._peak is None and self.offset >= self.sinks and self.store.blocks > 0
+
+    def append_packed(self, recent: RecentBlocks, x: Array) -> SideView:
+        """`append` of one token x [B, H, 1, D] that is already packed, as the last of `recent`."""
+        before = self.encoded
+        self.store.extend(recent, 1)
+        self.offset += 1
+        self.encoded += 1
+        return SideView(self, x, before, before)
 
     def _pack(self, xp: Namespace, x: Array, start: int) -> Packed:
         if self.part is not None:

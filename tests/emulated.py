@@ -24,14 +24,17 @@ class MlxOperations(Backend):
 
 
 class Emulated(FusedBackend):
-    """Counts what its kernels attended to and packed; `scalar_heads` and `launch` are those of the emulated device."""
+    """Counts what its kernels attended to, packed, and packed token by token.
+
+    `scalar_heads` and `launch` are those of the emulated device.
+    """
 
     name = "emulated"
     remedy = "It is a test's."
 
     def __init__(self, layout="metal", scalar_heads=0, launch=0.0, level=0):
         self._host = Host(layout, level=level)
-        self.taken = self.packed = 0
+        self.taken = self.packed = self.joined = 0
         super().__init__(self, lambda dim, groups, group: Device(8, scalar_heads, 4, 0, launch))
 
     @classmethod
@@ -42,4 +45,5 @@ class Emulated(FusedBackend):
         """Run a kernel, and count it by what it does; merges belong to what they merge."""
         self.taken += kernel.entry.startswith("decode")
         self.packed += kernel.entry.startswith("encode")
+        self.joined += kernel.entry == "append"
         return self._host.run(kernel, arrays)

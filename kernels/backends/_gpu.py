@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 from swarm.kernels.backends.base import Backend
 from swarm.kernels.fused.encode import FusedEncode
+from swarm.kernels.fused.recent import FusedAppend, Recent, RecentSide
 from swarm.kernels.fused.wiring import FusedDecode
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from swarm.kernels.fused.launch import Launcher
     from swarm.kernels.fused.wiring import DeviceOf
     from swarm.kernels.quantizers.base import Quantizer
+    from swarm.kernels.side import CacheSide, SideView
 
 
 class FusedBackend(Backend):
@@ -23,6 +25,7 @@ class FusedBackend(Backend):
     def __init__(self, launcher: Launcher, device_of: DeviceOf) -> None:
         self._decode = FusedDecode(launcher, device_of)
         self._encode = FusedEncode(launcher)
+        self._append = FusedAppend(launcher)
         self._forms: WeakKeyDictionary[Quantizer, PackedForm | None] = WeakKeyDictionary()
 
     def device_name(self) -> str:
@@ -38,6 +41,30 @@ class FusedBackend(Backend):
             form = self._forms[quantizer] = quantizer.form()
         packed = self._encode(form, x)
         return super().pack(quantizer, x) if packed is None else packed
+
+    def append(self, sides: tuple[CacheSide, CacheSide], fresh: tuple[Array, Array]) -> tuple[SideView, SideView]:
+        """One launch for one token in formats that the kernels write: it joins the recent tokens of the layer."""
+        one = fresh[0].shape[2] == 1 and all(side.packs_token_by_token for side in sides)
+        recent = self._extended(sides, fresh) if one else None
+        if recent is None:
+            return super().append(sides, fresh)
+        key, value = (
+            side.append_packed(recent.side(i), x) for i, (side, x) in enumerate(zip(sides, fresh, strict=True))
+        )
+        return key, value
+
+    def _extended(self, sides: tuple[CacheSide, CacheSide], fresh: tuple[Array, Array]) -> Recent | None:
+        """The recent tokens with one more: behind those that both sides have, or the first where they are full."""
+        key, value = (side.codec.moved(self.xp, x) for side, x in zip(sides, fresh, strict=True))
+        last = sides[0].store.recent, sides[1].store.recent
+        if isinstance(last[0], RecentSide) and isinstance(last[1], RecentSide) and last[0].of is last[1].of:
+            recent = self._append.behind(last[0].of, key, value)
+            if recent is not None:
+                return recent
+        for side in sides:
+            side.store.settle()
+        stored = sides[0].store.arrays()[0], sides[1].store.arrays()[0]
+        return self._append.first((sides[0].codec.form, sides[1].codec.form), key, value, stored)
 
     @property
     def fused(self) -> FusedDecode:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from swarm.kernels.attention import StoredView
     from swarm.kernels.fused.wiring import FusedDecode
     from swarm.kernels.quantizers.base import Quantizer
+    from swarm.kernels.side import CacheSide, SideView
 
 PACKAGE = "swarm.kernels.backends"
 
@@ -46,6 +47,11 @@ class Backend(ABC):
     def pack(self, quantizer: Quantizer, x: Array) -> Packed:
         """Packed arrays of finite vectors [B, H, T, D], already rotated and scaled: what a cache appends."""
         return quantizer.pack(self.xp, x)
+
+    def append(self, sides: tuple[CacheSide, CacheSide], fresh: tuple[Array, Array]) -> tuple[SideView, SideView]:
+        """Take new keys and values [B, H, T, D] of 16 bit into the sides of a layer; what attention of them reads."""
+        key, value = (side.append(self.xp, x) for side, x in zip(sides, fresh, strict=True))
+        return key, value
 
     def __deepcopy__(self, memo: object) -> Self:
         """Copies of a cache stay on the same device."""

@@ -16,6 +16,7 @@ from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.fused.launch import MIN_INPUT_ELEMENTS, Array, DType, Kernel, Launcher, numbers
 from swarm.kernels.fused.operands import PackedSide, Scoring, TokenRun
 from swarm.kernels.fused.plan import DecodePlan, Device, plan
+from swarm.kernels.fused.recent import ROOM
 
 DIM_STEP, MAX_DIM = 16, 512  # head sizes, of keys and of values: multiples of the one up to the other
 MAX_SET_HEADS = 16  # query heads of a KV head that one threadgroup works on
@@ -94,15 +95,20 @@ class DecodeAttention:
         )
         wide = q if framed is None or q.dtype == framed.dtype else q.astype(framed.dtype)  # mapped ones stay precise
         parts = (chosen.head_parts, chosen.tail_parts)
-        arrays = [wide if framed is None else framed, *keys, *values]
-        firsts = (packed.key.first, packed.value.first) if packed else (0, 0)
-        logits = operands.bits_of(scale), kv_heads, operands.bias_column(scoring, counts)
-        given = [numbers(counts[0], chosen.packed_parts, *firsts, *parts, *logits)]
-        half = None
+        recent, fresh = operands.recent_of(packed)
+        arrays = [wide if framed is None else framed, *keys, *values, recent]
+        half, places = None, operands.NOWHERE
         if any(parts):
             half, dense, places = operands.dense(head, tail)
             arrays += [wide, *dense]
-            given.append(numbers(*places))
+        given = numbers(
+            operands.pair(counts[0] - fresh, fresh),
+            operands.pair(packed.key.first, packed.value.first) if packed else 0,
+            operands.pair(chosen.packed_parts, chosen.head_parts),
+            operands.pair(chosen.tail_parts, kv_heads),
+            operands.pair(operands.bits_of(scale), operands.bias_column(scoring, counts)),
+            *places,
+        )
         scored: tuple[tuple[str, Any], ...] = ()
         if not scoring.plain:
             scored, read = operands.scored(scoring, (q.shape[0], q.shape[1]))
@@ -116,7 +122,7 @@ class DecodeAttention:
         kernels = self._kernels.get(key)
         if kernels is None:
             kernels = self._kernels[key] = self._made(geometry, forms, [array.dtype for array in arrays])
-        first, *leads = self.launcher.run(kernels[0], [*arrays, *given])
+        first, *leads = self.launcher.run(kernels[0], [*arrays, given])
         if kernels[1] is None:
             return first, None
         (merged,) = self.launcher.run(kernels[1], [first, *leads, numbers(chosen.packed_parts)])
@@ -155,15 +161,15 @@ class DecodeAttention:
             ("MATRIX", chosen.terms),
             ("SIMDS", self.device.simdgroups),
             ("AHEAD", self.device.ahead),
+            ("ROOM", ROOM),
         ]
         for prefix, (form, stored) in zip("kv", forms, strict=True):
             template += form.arguments(f"{prefix.upper()}_")
             template.append((f"{prefix.upper()}S", stored[1].dtype))
             names += [f"{prefix}_codes", f"{prefix}_scales", f"{prefix}_biases"]
-        given = ["counts"]
+        names.append("recent")
         if of.half is not None:
             names += ["q", "head_k", "head_v", "tail_k", "tail_v"]
-            given.append("dense")
             template += [("H", of.half), ("H_CODES", 4 if of.half == mx.bfloat16 else 3)]
         if of.scored:
             names += ["bias", "sinks"]
@@ -181,7 +187,7 @@ class DecodeAttention:
         first = Kernel(
             entry + (sources.SCORED if of.scored else ""),
             tuple(template),
-            (*zip(names, types, strict=True), *((name, mx.float32) for name in given)),
+            (*zip(names, types, strict=True), ("counts", mx.float32)),
             outputs,
             (chosen.parts, of.kv_heads * of.sets, batch),
             32 * self.device.simdgroups,
@@ -206,7 +212,7 @@ def _merge(of: _Geometry) -> Kernel:
 
 
 def _count(run: TokenRun | None) -> int:
-    return 0 if run is None else run.count
+    return 0 if run is None else run.count + (0 if run.recent is None else run.recent.count)
 
 
 def takes(dim: int) -> bool:

@@ -30,21 +30,26 @@ class FusedEncode:
 
     def __call__(self, form: PackedForm | None, x: Array) -> dict[str, Array] | None:
         """Packed arrays [B, H, T, ...] of finite vectors x [B, H, T, D]; None where no kernel writes the form."""
-        import mlx.core as mx
-
         if form is None or form.encoder is None or 0 in x.shape:
             return None
-        if x.dtype == mx.float32 and _layout(form) == "affine":
-            x = x.astype(mx.float16)  # scales and biases have the type of what is quantized
+        x = typed(form, x)
         key = (form.key, x.shape, x.dtype)
         kernel = self._kernels.get(key)
         if kernel is None:
             kernel = self._kernels[key] = _kernel(form, x)
-        arrays = [x] if form.edges is None else [x, _edges(form.edge_bytes)]
+        arrays = [x] if form.edges is None else [x, edges_of(form)]
         return dict(zip(_names(form), self.launcher.run(kernel, arrays), strict=True))
 
 
-def _layout(form: PackedForm) -> Literal["affine", "blocks", "norms"]:
+def typed(form: PackedForm, x: Array) -> Array:
+    """Vectors in the type that an encoder takes: scales and biases have that of what is quantized."""
+    import mlx.core as mx
+
+    return x.astype(mx.float16) if x.dtype == mx.float32 and layout(form) == "affine" else x
+
+
+def layout(form: PackedForm) -> Literal["affine", "blocks", "norms"]:
+    """What a packed vector consists of."""
     return "blocks" if form.block else "affine" if form.meta == 2 else "norms"
 
 
@@ -58,7 +63,7 @@ def _kernel(form: PackedForm, x: Array) -> Kernel:
     import mlx.core as mx
 
     batch, heads, tokens, dim = x.shape
-    layout = _layout(form)
+    kind = layout(form)
     template: list[tuple[str, Any]] = [
         ("KIND", ENCODERS.index(form.encoder)),
         ("BITS", form.bits),
@@ -67,12 +72,12 @@ def _kernel(form: PackedForm, x: Array) -> Kernel:
         ("HALVES", int(form.halves)),
         ("SIMDS", SIMDGROUPS),
     ]
-    template += {"affine": [("S", x.dtype)], "blocks": [("META", form.meta)], "norms": []}[layout]
+    template += {"affine": [("S", x.dtype)], "blocks": [("META", form.meta)], "norms": []}[kind]
     inputs = [("x", x.dtype)] if form.edges is None else [("x", x.dtype), ("edges", mx.float32)]
-    names = {"affine": ("codes", "scales", "biases"), "blocks": ("codes",), "norms": ("codes", "norms")}[layout]
+    names = {"affine": ("codes", "scales", "biases"), "blocks": ("codes",), "norms": ("codes", "norms")}[kind]
     outputs = tuple((name, *rest) for name, rest in zip(names, _outputs(form, x), strict=True))
     grid = (-(-tokens // SIMDGROUPS), heads, batch)
-    return Kernel(f"encode_{layout}", tuple(template), tuple(inputs), outputs, grid, LANES * SIMDGROUPS)
+    return Kernel(f"encode_{kind}", tuple(template), tuple(inputs), outputs, grid, LANES * SIMDGROUPS)
 
 
 def _outputs(form: PackedForm, x: Array) -> list[tuple[tuple[int, ...], Any]]:
@@ -86,6 +91,16 @@ def _outputs(form: PackedForm, x: Array) -> list[tuple[tuple[int, ...], Any]]:
     if form.biases_name is None:
         return [((*rows, dim * form.bits // 8), mx.uint8), (groups, mx.float16)]
     return [((*rows, dim * form.bits // 32), mx.uint32), (groups, x.dtype), (groups, x.dtype)]
+
+
+def stored_parts(form: PackedForm, x: Array) -> list[tuple[str, tuple[int, ...], Any]]:
+    """Name, shape and type of the packed arrays of vectors x [B, H, T, D] of a 16-bit type."""
+    return [(name, *rest) for name, rest in zip(_names(form), _outputs(form, x), strict=True)]
+
+
+def edges_of(form: PackedForm) -> Array:
+    """The edges of a form's codebook on the device; of a form without one something that no kernel reads."""
+    return _edges(form.edge_bytes)
 
 
 @lru_cache(maxsize=64)

@@ -51,8 +51,8 @@ class Launcher(Protocol):
 class Gpu:
     """MLX's default GPU. Kernels are compiled when first called, by MLX, and kept.
 
-    Launches are functions that `mx.compile` traced: a further one only puts its arrays into a graph that is there, where
-    a call of the kernel itself would put the text and the name together again.
+    Launches are functions that `mx.compile` traced: a further one only puts its arrays into a graph that is there,
+    where a call of the kernel itself would put its text and its name together again.
     """
 
     def __init__(self, kind: GpuKind) -> None:
@@ -76,7 +76,7 @@ class Gpu:
             outputs: list[Array] = made(inputs=list(arrays), **geometry)
             return outputs
 
-        return mx.compile(launch)  # type: ignore[no-any-return]
+        return mx.compile(launch)
 
     def _compiled(self, kernel: Kernel) -> Any:
         import mlx.core as mx

@@ -15,6 +15,8 @@ from swarm.kernels.fused.launch import MIN_INPUT_ELEMENTS, Array, DType
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from swarm.kernels.fused.recent import Recent
+
 
 @dataclass(frozen=True, eq=False)
 class PackedSide:
@@ -40,6 +42,7 @@ class TokenRun:
     key: Any
     value: Any
     count: int
+    recent: Recent | None = None  # further packed tokens, behind those
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +83,18 @@ def scored(scoring: Scoring, heads: tuple[int, int]) -> tuple[tuple[tuple[str, A
     template += [("BIAS", int(bias is not None)), ("SINKS", int(sinks is not None))]
     arrays = [_blank(mx.float32) if array is None else array for array in (bias, sinks)]
     return (*template, ("B", arrays[0].dtype), ("S", arrays[1].dtype)), arrays
+
+
+def pair(low: int, high: int) -> int:
+    """Two numbers of 32 bits as one, as kernels read them."""
+    return low + (high << 32)
+
+
+def recent_of(run: TokenRun | None) -> tuple[Array, int]:
+    """The array of a run's recent tokens and their number, with a stand-in for none."""
+    import mlx.core as mx
+
+    return (_blank(mx.uint8), 0) if run is None or run.recent is None else (run.recent.array, run.recent.count)
 
 
 def bias_column(scoring: Scoring, counts: tuple[int, int, int]) -> int:
@@ -126,13 +141,20 @@ def _sixteen_bit(dim: int, dtype: DType) -> PackedForm:
     return PackedForm(16, dim, codes, 0)
 
 
+NOWHERE: tuple[int, ...] = (0, 0, 0)
+
+
 def dense(head: TokenRun | None, tail: TokenRun | None) -> tuple[DType, list[Array], tuple[int, ...]]:
-    """Type, arrays and numbers of the 16-bit runs; an absent one reads nothing of the other's arrays."""
+    """Type, arrays and numbers of the 16-bit runs: how many tokens, and the first of keys and values of either.
+
+    An absent run reads nothing of the other's arrays.
+    """
     present = [run for run in (head, tail) if run]
     runs = (head or present[0], tail or present[0])
     half = runs[0].key.values.dtype
     arrays = [_padded(side.values.astype(half)) for run in runs for side in (run.key, run.value)]
-    return half, arrays, tuple(number for run in runs for number in (run.count, run.key.first, run.value.first))
+    firsts = (pair(run.key.first, run.value.first) for run in runs)
+    return half, arrays, (pair(runs[0].count, runs[1].count), *firsts)
 
 
 @cache

@@ -22,15 +22,17 @@ BODIES = {
     **{f"{entry}{scored}": _DECODE for entry in _DECODES for scored in ("", SCORED)},
     "merge": (*_ATTENTION, "merge"),
     **{f"encode_{layout}": ("formats", "encode") for layout in _LAYOUTS},
+    "append": ("formats", "encode", "append"),
 }
 STATEMENTS = {
     **{entry: ("decode_begin", "decode_plain", *rest) for entry, rest in _DECODES.items()},
     **{f"{entry}{SCORED}": ("decode_begin", "decode_scored", *rest) for entry, rest in _DECODES.items()},
     "merge": ("merge",),
     **{f"encode_{layout}": ("encode_begin", f"encode_{layout}") for layout in _LAYOUTS},
+    "append": ("append",),
 }
 # Rounds as written, so that codes are those of the reference.
-EXACT = frozenset(f"encode_{layout}" for layout in _LAYOUTS)
+EXACT = frozenset((*(f"encode_{layout}" for layout in _LAYOUTS), "append"))
 
 
 @cache

@@ -15,6 +15,7 @@ from swarm.kernels.fused import decode
 from swarm.kernels.fused.decode import DecodeAttention
 from swarm.kernels.fused.operands import DenseSide, PackedSide, Scoring, TokenRun
 from swarm.kernels.fused.plan import Device
+from swarm.kernels.fused.recent import Recent, RecentSide
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
@@ -144,8 +145,27 @@ def _form_group(side: SideView, dim: int) -> int:
 
 
 def _run(view: StoredView, span: _Span) -> TokenRun:
+    recent = _recent(view, span) if span.packed else None
     key, value = (_source(side, span.low, span.high) for side in (view.key, view.value))
-    return TokenRun(key, value, span.high - span.low)
+    return TokenRun(key, value, span.high - span.low - (0 if recent is None else recent.count), recent)
+
+
+def _recent(view: StoredView, span: _Span) -> Recent | None:
+    """The packed tokens at the end of a span that are not in the stores.
+
+    They are moved there where the kernel could not read keys and values so.
+    """
+    sides = view.key.side, view.value.side
+    key, value = (side.store.recent for side in sides)
+    if key is None and value is None:
+        return None
+    if isinstance(key, RecentSide) and isinstance(value, RecentSide) and key.of is value.of:
+        recent = key.of
+        if recent.count <= span.high - span.low and all(side.encoded == span.high for side in sides):
+            return recent
+    for side in sides:
+        side.store.settle()
+    return None
 
 
 def _source(side: SideView, low: int, high: int) -> PackedSide | DenseSide:

@@ -30,7 +30,7 @@ _NAMES = {"float32": "float", "float16": "kv::half_t", "bfloat16": "kv::bfloat_t
 _NAMES |= {"int32": "int", "uint8": "kv::uchar", "uint16": "kv::ushort"}
 
 MAX_BUFFERS = 31  # of a Metal kernel; shapes and strides that its text names take one each
-NUMBERS = ("counts", "dense")  # whose strides alone are read
+NUMBERS = ("counts",)  # whose strides alone are read
 
 
 class _Buffer(ctypes.Structure):

@@ -102,6 +102,10 @@ template <typename T>
 KV_DEVICE(const uchar) bytes_of(KV_DEVICE(const T) p) {
   return KV_DEVICE(const uchar)(reinterpret_cast<const uchar*>(p.raw()), p.region());
 }
+template <typename T>
+KV_DEVICE(const T) typed(KV_DEVICE(const uchar) p) {
+  return KV_DEVICE(const T)(reinterpret_cast<const T*>(p.raw()), p.region());
+}
 template <int N>
 struct Words {
   uint w[N];

@@ -13,6 +13,7 @@ from fused_cases import FORMATS, Case, error_of
 from swarm.kernels.errors import BackendError
 from swarm.kernels.fused import sources
 from swarm.kernels.fused.encode import FusedEncode
+from swarm.kernels.fused.recent import FusedAppend
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
 
@@ -26,6 +27,7 @@ ENCODERS = {
     "encode_affine.entry": A4,
     "encode_blocks.entry": QuantSpec(method="q4_0"),
     "encode_norms.entry": FORMATS["turboquant4"],
+    "append.h": A4,
 }
 # File, which of its barriers, and a case that runs into its absence.
 BARRIERS = [
@@ -42,6 +44,7 @@ REST = [
     ("decode_packed.entry", 0, BOOK),
     ("encode_blocks.entry", 0, None),
     ("encode_norms.entry", 0, None),
+    ("append.h", 0, None),
 ]
 
 
@@ -59,7 +62,11 @@ def run(file, case):
         return error_of(case)
     spec = ENCODERS[file]
     x = mx.array(np.random.default_rng(0).standard_normal((1, 1, 5, 64)).astype(np.float16))
-    return mx.eval(FusedEncode(Host())(base.build(spec, 64).form(), x))
+    form = base.build(spec, 64).form()
+    if file == "append.h":
+        stored = base.build(spec, 64).pack(mx, x)
+        return FusedAppend(Host()).first((form, form), x[:, :, :1], x[:, :, :1], (stored, stored))
+    return mx.eval(FusedEncode(Host())(form, x))
 
 
 @pytest.mark.parametrize(

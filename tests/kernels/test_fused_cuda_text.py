@@ -12,6 +12,7 @@ from fused_cases import FORMATS, Case, error_of
 from swarm.kernels.errors import BackendError
 from swarm.kernels.fused import plan, sources
 from swarm.kernels.fused.encode import FusedEncode
+from swarm.kernels.fused.recent import FusedAppend
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
 
@@ -42,6 +43,14 @@ def decoding(launch=0.0, spec=A4, **rest):
 def encoding(spec, dim, dtype):
     recorder = Recorder()
     FusedEncode(recorder)(base.build(spec, dim).form(), mx.zeros((1, 2, 9, dim), dtype=dtype))
+    return recorder.calls[0]
+
+
+def appending(key, value, dim, dtype):
+    recorder = Recorder()
+    quantizers, x = [base.build(spec, dim) for spec in (key, value)], mx.zeros((1, 2, 1, dim), dtype=dtype)
+    stored = [quantizer.pack(mx, x) for quantizer in quantizers]
+    FusedAppend(recorder).first(tuple(quantizer.form() for quantizer in quantizers), x, x, stored)
     return recorder.calls[0]
 
 
@@ -93,6 +102,12 @@ def test_encoders_round_as_written(name, dim, dtype):
     check_exact(encoding(FORMATS[name], dim, dtype))
 
 
+@toolkit
+@pytest.mark.parametrize(("key", "value"), [("affine4g64", "q8_0"), ("turboquant3", "q4_1")])
+def test_single_tokens_are_rounded_as_written(key, value):
+    check_exact(appending(FORMATS[key], FORMATS[value], 128, mx.bfloat16))
+
+
 def check_exact(call):
     """Divisions round as IEEE says, nothing is fused, and small numbers stay."""
     ptx = compiled(call).ptx
@@ -140,7 +155,7 @@ def test_what_scores_become_costs_no_residence(dim, group, scoring):
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"])
 def test_every_generation_of_gpus_compiles(architecture):
     calls = decoding(head=4, tail=90, dtype=mx.bfloat16) | decoding(dtype=mx.float16, matrix=False, group=2)
-    for call in (*calls.values(), encoding(A4, 128, mx.bfloat16)):
+    for call in (*calls.values(), encoding(A4, 128, mx.bfloat16), appending(A4, A4, 128, mx.bfloat16)):
         nvidia.compiled(nvidia.unit(call), architecture)
 
 

@@ -9,6 +9,7 @@ from emulated import Emulated
 from emulation.host import Host
 
 from swarm.kernels.cache import PackedKVCache
+from swarm.kernels.fused import recent
 from swarm.kernels.fused.encode import FusedEncode
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec, QuantSpec
@@ -97,3 +98,66 @@ def test_the_cache_appends_what_the_kernel_packs(segments, window):
     for side in ("key", "value"):
         for name, part in plain[side]["arrays"].items():
             assert mx.array_equal(fused[side]["arrays"][name], part), (side, name)
+
+
+TOKEN_BY_TOKEN = {
+    "affine": KVSpec(key=A4, value=QuantSpec(method="affine", bits=3, group_size=32)),
+    "blocks": KVSpec(key=QuantSpec(method="q8_0"), value=QuantSpec(method="q4_1"), sink_tokens=2),
+    "norms": KVSpec(key=QuantSpec(method="turboquant_mse", bits=3), value=QuantSpec(method="q4_0")),
+    "rotated": KVSpec(key=QuantSpec(method="affine", rotation="hadamard"), value=A4),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "window", "dtype"),
+    [
+        ("affine", None, mx.bfloat16),
+        ("blocks", 24, mx.float16),
+        ("norms", 24, mx.bfloat16),
+        ("rotated", None, mx.float16),
+    ],
+)
+def test_tokens_that_come_one_by_one_are_stored_as_in_one_call(monkeypatch, name, window, dtype):
+    """Past the room for recent tokens, with the last ones taken back and read in again."""
+    monkeypatch.setattr(recent, "ROOM", 16)
+    rng = np.random.default_rng(len(name))
+    keys, values = (mx.array(rng.standard_normal((2, 2, 50, 64)).astype(np.float32)).astype(dtype) for _ in range(2))
+
+    def append(cache, first, stop):
+        cache.append(keys[:, :, first:stop], values[:, :, first:stop])
+
+    one, plain = (PackedKVCache(TOKEN_BY_TOKEN[name], window=window, backend=kind()) for kind in (Emulated, Plain))
+    append(one, 0, 9)
+    for i in range(9, 50):
+        append(one, i, i + 1)
+        if i == 30 and window is None:
+            one.trim(3)
+            for j in range(28, 31):
+                append(one, j, j + 1)
+    for first, stop in ((0, 9), (9, 36), (36, 49), (49, 50)):
+        append(plain, first, stop)
+    assert one.backend.joined >= 39
+    assert one.nbytes > plain.nbytes
+    assert one.bits_per_value() == pytest.approx(plain.bits_per_value())
+    for side in ("key", "value"):
+        stored, expected = one.state[side], plain.state[side]
+        assert {**stored, "arrays": 0} == {**expected, "arrays": 0}
+        for part, array in expected["arrays"].items():
+            assert mx.array_equal(stored["arrays"][part].view(mx.uint8), array.view(mx.uint8)), (side, part)
+
+
+def test_a_state_that_was_kept_is_not_touched_by_later_tokens():
+    cache = PackedKVCache(TOKEN_BY_TOKEN["affine"], backend=Emulated("cuda"))
+    x = mx.random.normal((1, 2, 40, 64)).astype(mx.float16)
+    cache.append(x[:, :, :20], x[:, :, :20])
+    cache.keep_state_at(30)
+    for i in range(20, 40):
+        cache.append(x[:, :, i : i + 1], x[:, :, i : i + 1])
+    older = cache.kept_state()
+    for branch in (older, cache):
+        branch.append(x[:, :, :1], x[:, :, :1])
+    fresh = PackedKVCache(TOKEN_BY_TOKEN["affine"], backend=Plain())
+    fresh.append(x[:, :, :30], x[:, :, :30])
+    fresh.append(x[:, :, :1], x[:, :, :1])
+    for part, array in fresh.state["key"]["arrays"].items():
+        assert mx.array_equal(older.state["key"]["arrays"][part], array)

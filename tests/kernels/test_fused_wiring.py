@@ -77,6 +77,21 @@ def test_the_fused_path_agrees_with_the_reference_path(name, window):
     assert np.linalg.norm(fused - reference) / np.linalg.norm(reference) < 2e-3
 
 
+@pytest.mark.parametrize("name", ["sinks, ggml", "norms", "affine4"])
+def test_tokens_that_are_not_in_the_stores_yet_are_read(name):
+    kv = {
+        "sinks, ggml": KVSpec(key=spec("q8_0"), value=spec("q4_1"), sink_tokens=3),
+        "norms": KVSpec(key=spec("turboquant_mse"), value=spec("affine", bits=4)),
+        "affine4": CASES["affine4"],
+    }[name]
+    backend = Emulated("cuda")
+    fused = outputs(backend, kv, prompt=20, steps=25)
+    assert backend.joined == 24
+    reference = outputs(Cpu(), kv, prompt=20, steps=25)
+    for step, (found, expected) in enumerate(zip(fused, reference, strict=True)):
+        assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 4e-3, step
+
+
 @pytest.mark.parametrize(
     ("kv", "dim"),
     [

@@ -129,4 +129,37 @@ KV_FUNC void sweep(KV_THREAD Body& body, KV_THREAD const Source& source, KV_THRE
   }
 }
 
+// Recent tokens of one (batch, KV head), planes of keys and then of values, and this threadgroup's part of them.
+template <int ROOM>
+struct Newest {
+  KV_DEVICE(const uchar) planes;
+  Span span;
+
+  template <typename K, typename V>
+  KV_FUNC void put(KV_THREAD Stored<K, V>& stored) const {
+    stored.keys = Planes<K, ROOM>::rows(planes);
+    stored.values = Planes<V, ROOM>::rows(planes + Planes<K, ROOM>::bytes);
+  }
+};
+struct NothingNew {
+  Span span;
+
+  template <typename K, typename V>
+  KV_FUNC void put(KV_THREAD Stored<K, V>&) const {}
+};
+
+// The same over the tokens of `source`, then over the recent ones behind them, one body of code for both.
+template <int AHEAD, typename Body, typename Source, typename Recent>
+KV_FUNC void sweep_both(KV_THREAD Body& body, KV_THREAD const Source& source, KV_THREAD const Span& span,
+                        KV_THREAD Stripe& at, KV_THREAD const Recent& recent, int share, int shares, int lane) {
+  Source now = source;
+  KV_UNROLL_1 for (int run = 0; run < 2; ++run) {
+    sweep<AHEAD>(body, now, at, lane);
+    if (recent.span.count == 0) return;
+    recent.put(now);
+    body.scoring = body.scoring.from(span.count);
+    at = stripe_of(recent.span, share, shares, 0);
+  }
+}
+
 }  // namespace kv

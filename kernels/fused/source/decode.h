@@ -3,12 +3,13 @@
 
 namespace kv {
 
-// What counts_strides and dense_strides carry: numbers of tokens, of parts, the first tokens of keys and values, the scale
-// as the bits of a float, and the column of the bias that belongs to the first packed token.
-enum Count {
-  PACKED_COUNT, PACKED_PARTS, PACKED_KEY, PACKED_VALUE, HEAD_PARTS, TAIL_PARTS, SCALE_BITS, KV_HEADS, BIAS_COLUMN
-};
-enum Dense16 { HEAD_COUNT, HEAD_KEY, HEAD_VALUE, TAIL_COUNT, TAIL_KEY, TAIL_VALUE };
+// What counts_strides carries, two numbers of 32 bits in each: tokens in the store and recent ones; the first tokens of keys
+// and values in the store; parts of packed tokens, of those before them; of those behind, and KV heads; the scale as the
+// bits of a float, and the column of the bias that belongs to the first packed token; and of the 16-bit tokens before and
+// behind the packed ones how many they are and the first of their keys and values.
+enum Count { PACKED_COUNT, PACKED_FIRST, PARTS, TAIL_PARTS, SCALE, DENSE_COUNT, HEAD_FIRST, TAIL_FIRST };
+KV_FUNC int low_number(i64 x) { return int(uint(x)); }
+KV_FUNC int high_number(i64 x) { return int(x >> 32); }
 
 // How CHUNKS sets of heads and stripes of tokens are dealt to SIMDS simdgroups.
 template <int GQA, int HEADS, int SIMDS>
@@ -76,10 +77,11 @@ struct Work {
   Sink sink;
 };
 
-template <typename Plan, typename K, typename V, int GQA, int HEADS, int SIMDS, int AHEAD, typename Q, typename Scoring,
-          typename Sink>
+template <typename Plan, typename K, typename V, int GQA, int HEADS, int SIMDS, int AHEAD, typename Recent, typename Q,
+          typename Scoring, typename Sink>
 KV_FUNC void decode_scalar(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
-                           KV_THREAD const Place& place, KV_THREAD const Work<Q, Scoring, Sink>& work) {
+                           KV_THREAD const Recent& recent, KV_THREAD const Place& place,
+                           KV_THREAD const Work<Q, Scoring, Sink>& work) {
   typedef Deal<GQA, HEADS, SIMDS> Dealt;
   typedef ScalarBody<K, V, HEADS, Scoring> Body;
   for (int first = 0; first < Dealt::chunks; first += Dealt::slots) {
@@ -93,7 +95,7 @@ KV_FUNC void decode_scalar(KV_THREAD const Stored<K, V>& stored, KV_THREAD const
     const int present = least(most(place.heads - chunk * HEADS, 0), HEADS);
     const bool first_tokens = place.split == 0 && share == 0;
     body.begin(work.q, chunk * HEADS, present, work.scale, work.scoring.where(first_tokens), place.lane);
-    if (present > 0) sweep<AHEAD>(body, stored, stripe, place.lane);
+    if (present > 0) sweep_both<AHEAD>(body, stored, span, stripe, recent, share, Dealt::stripes, place.lane);
     publish<Body, V, Plan, HEADS, SIMDS, Dealt::stripes>(body, place, first, work.memory, work.sink);
   }
 }
@@ -101,10 +103,11 @@ KV_FUNC void decode_scalar(KV_THREAD const Stored<K, V>& stored, KV_THREAD const
 // Chooses the body at compile time; the other one is not instantiated.
 template <int MATRIX>
 struct DecodePacked {
-  template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Q, typename Scoring,
-          typename Sink>
+  template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Recent, typename Q,
+          typename Scoring, typename Sink>
   static KV_FUNC void run(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
-                          KV_THREAD const Place& place, KV_THREAD const Work<Q, Scoring, Sink>& work) {
+                          KV_THREAD const Recent& recent, KV_THREAD const Place& place,
+                          KV_THREAD const Work<Q, Scoring, Sink>& work) {
     typedef Decode<K, V, GQA, MATRIX, SIMDS> Sizes;
     typedef typename Sizes::Dealt Dealt;
     typedef MatrixBody<K, V, typename Sizes::Query, Scoring> Body;
@@ -116,20 +119,21 @@ struct DecodePacked {
     body.queries.prepare(work.q, work.scale, place, chunk, share, Dealt::stripes,
                          work.query_halves, work.query_floats);
     body.begin(chunk * Sizes::packed_heads, work.scoring.where(place.split == 0 && share == 0), place.lane);
-    sweep<AHEAD>(body, stored, stripe, place.lane);
+    sweep_both<AHEAD>(body, stored, span, stripe, recent, share, Dealt::stripes, place.lane);
     publish<Body, V, typename Sizes::PackedPublish, Sizes::packed_heads, SIMDS, Dealt::stripes>(
         body, place, 0, work.memory, work.sink);
   }
 };
 template <>
 struct DecodePacked<0> {
-  template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Q, typename Scoring,
-          typename Sink>
+  template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Recent, typename Q,
+          typename Scoring, typename Sink>
   static KV_FUNC void run(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
-                          KV_THREAD const Place& place, KV_THREAD const Work<Q, Scoring, Sink>& work) {
+                          KV_THREAD const Recent& recent, KV_THREAD const Place& place,
+                          KV_THREAD const Work<Q, Scoring, Sink>& work) {
     typedef Decode<K, V, GQA, 0, SIMDS> Sizes;
-    decode_scalar<typename Sizes::PackedPublish, K, V, GQA, Sizes::packed_heads, SIMDS, AHEAD>(stored, span, place,
-                                                                                             work);
+    decode_scalar<typename Sizes::PackedPublish, K, V, GQA, Sizes::packed_heads, SIMDS, AHEAD>(
+        stored, span, recent, place, work);
   }
 };
 

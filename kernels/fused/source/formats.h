@@ -19,6 +19,7 @@ struct Format {
   KV_CONST int dim = DIM;
   KV_CONST int meta = META;
   KV_CONST int groups = DIM / GROUP;
+  KV_CONST int halves = HALVES;
   KV_CONST bool dense = CODES == CODES_FLOAT16 || CODES == CODES_BFLOAT16;
   KV_CONST bool bfloat = CODES == CODES_BFLOAT16;
   KV_CONST bool book = CODES == CODES_BOOK;
@@ -44,6 +45,20 @@ struct Rows {
   KV_DEVICE(const uchar) codes;
   KV_DEVICE(const typename F::Scale) scales;
   KV_DEVICE(const typename F::Scale) biases;
+};
+
+// Recent tokens: bytes of one side of one (batch, KV head), in planes of codes, scales and biases with room for ROOM tokens.
+template <typename F, int ROOM>
+struct Planes {
+  KV_CONST int field = F::header > 0 || F::meta == META_NONE ? 0 : F::groups * int(sizeof(typename F::Scale));
+  KV_CONST int scales = ROOM * F::row_bytes;
+  KV_CONST int biases = scales + ROOM * field;
+  KV_CONST int bytes = biases + (F::meta == META_BIAS ? ROOM * field : 0);
+
+  static KV_FUNC Rows<F> rows(KV_DEVICE(const uchar) planes) {
+    Rows<F> at = {planes, typed<typename F::Scale>(planes + scales), typed<typename F::Scale>(planes + biases)};
+    return at;
+  }
 };
 
 // The codes of one token that one of SHARERS lanes works on: in every unit of channels a run of its own, so that a

@@ -75,6 +75,10 @@ template <typename T>
 KV_FUNC const uchar* bytes_of(const T* p) {
   return reinterpret_cast<const uchar*>(p);
 }
+template <typename T>
+KV_FUNC const T* typed(const uchar* p) {
+  return reinterpret_cast<const T*>(p);
+}
 template <int N>
 struct Words {
   uint w[N];

@@ -62,6 +62,10 @@ template <typename T>
 KV_FUNC const device uchar* bytes_of(const device T* p) {
   return reinterpret_cast<const device uchar*>(p);
 }
+template <typename T>
+KV_FUNC const device T* typed(const device uchar* p) {
+  return reinterpret_cast<const device T*>(p);
+}
 template <int N>
 struct Words {
   uint w[N];
