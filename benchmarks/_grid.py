@@ -16,7 +16,6 @@ from swarm.experiments.space.sides import SideChoices
 from swarm.experiments.space.suggest import Params, Trial
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SpecError
-from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class Grid(Space):
 
     def sides(self, info: ModelInfo) -> tuple[SideChoices, SideChoices]:
         """What keys and values can be."""
-        return _few("key", info.head_dim), _few("value", info.head_dim)
+        return FewSide("key", info.dims("key")), FewSide("value", info.dims("value"))
 
     def scopes(self, protocol: str, info: ModelInfo) -> tuple[Scope, ...]:  # noqa: ARG002
         """All layers, and where nothing else distinguishes the model, all but the first."""
@@ -106,7 +105,7 @@ class Grid(Space):
 
     def edge_layers(self, info: ModelInfo) -> EdgeLayers:
         """First and last layers are like the others."""
-        return NoEdgeLayers(*self.sides(info), info.n_layers)
+        return NoEdgeLayers(*self.sides(info), info.kv_layers)
 
     def defaults(self, info: ModelInfo) -> list[TrialSpec]:
         """The campaign's defaults as far as they were measured."""
@@ -118,8 +117,3 @@ class Grid(Space):
         except SpecError:
             return False
         return True
-
-
-@cache
-def _few(name: base.Side, head_dim: int) -> FewSide:
-    return FewSide(name, head_dim)

@@ -89,12 +89,12 @@ def make_cache(
 
 def packed_layers(caches: Sequence[Any]) -> list[PackedKVCache]:
     """The packed caches among those of a model, in the order of their layers."""
-    return sorted((c for c in _parts(caches) if isinstance(c, PackedKVCache)), key=lambda cache: cache.layer)
+    return sorted((c for c in all_caches(caches) if isinstance(c, PackedKVCache)), key=lambda cache: cache.layer)
 
 
 def other_caches(caches: Sequence[Any]) -> list[Any]:
     """mlx-lm's own caches among those of a model with packed ones: states, and keys of indexers."""
-    return [cache for cache in _parts(caches) if not isinstance(cache, PackedKVCache)]
+    return [cache for cache in all_caches(caches) if not isinstance(cache, PackedKVCache)]
 
 
 def split(caches: Sequence[Any], traced: Sequence[TracedLayer]) -> tuple[list[Any], list[Any]]:
@@ -104,7 +104,8 @@ def split(caches: Sequence[Any], traced: Sequence[TracedLayer]) -> tuple[list[An
     return kept, list(parts.values())
 
 
-def _parts(caches: Sequence[Any]) -> Iterator[Any]:
+def all_caches(caches: Sequence[Any]) -> Iterator[Any]:
+    """Every cache among those of a model, also those that share a layer."""
     return (part for _, part in _places(caches))
 
 

@@ -50,6 +50,17 @@ def model_info(name: str = "tiny", **fields: object) -> ModelInfo:
     return ModelInfo.model_validate({**facts, **fields})
 
 
+MIXED = [
+    {"state_bytes": 4096},
+    {"kv_heads": 4, "key_dim": 256, "value_dim": 256, "window": 64},
+    {"kv_heads": 2, "key_dim": 512, "value_dim": 512},
+    {"kv_heads": 4, "key_dim": 256, "value_dim": 256, "window": 64},
+    {"state_bytes": 4096},
+    {"kv_heads": 2, "key_dim": 512, "value_dim": 512},
+    {"shared_from": 5},
+]
+
+
 @pytest.fixture
 def infos() -> dict[str, ModelInfo]:
     """Facts of models that differ in what matters to the search: head size, key bias, windows, depth."""
@@ -58,6 +69,10 @@ def infos() -> dict[str, ModelInfo]:
         model_info("wide", head_dim=256, n_layers=18, windows=(512, None) * 9, scale_kind="learned"),
         model_info("biased", key_bias=True, n_layers=24),
         model_info("odd", head_dim=80, n_layers=2),
+        model_info("mixed", layers=MIXED, scales=(0.125,) * 6 + (None,)),
+        model_info(
+            "latent", layers=[{"kv_heads": 1, "key_dim": 64, "value_dim": 32, "latent": True}] * 5, scales=(1.0,) * 5
+        ),
         model_info("shallow", n_layers=1, head_dim=128, max_context=128),
     ]
     return {info.name: info for info in found}

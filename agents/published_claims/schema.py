@@ -58,19 +58,20 @@ class SideChoice(FrozenModel):
     rotation: str | None = None
     scaling: str | None = None
 
-    def of(self, name: Literal["key", "value"], head_dim: int) -> QuantSpec:
-        """The specification at a head size.
+    def of(self, name: Literal["key", "value"], info: ModelInfo) -> QuantSpec:
+        """The specification for keys or values of a model.
 
         Raises:
             SpecError: no such specification fits.
         """
         wanted = self.model_dump(exclude={"method"}, exclude_none=True)
+        dims = info.dims(name)
         # Unasked-for rotation is none: a claim is about what it names.
-        found = side(name, head_dim).default(self.method, **({"rotation": "none"} | wanted)) or side(
-            name, head_dim
-        ).default(self.method, **wanted)
+        found = side(name, *dims).default(self.method, **({"rotation": "none"} | wanted)) or side(name, *dims).default(
+            self.method, **wanted
+        )
         if found is None:
-            raise SpecError(f"{self.method} for {name}s does not fit head size {head_dim} with {wanted}.")
+            raise SpecError(f"{self.method} for {name}s does not fit head size {dims[0]} with {wanted}.")
         return found
 
 
@@ -112,8 +113,8 @@ class Setup(FrozenModel):
         """
         none = SideChoice(method="none")
         kv = self.kv or KVSpec(
-            key=(self.both or self.key or none).of("key", info.head_dim),
-            value=(self.both or self.value or none).of("value", info.head_dim),
+            key=(self.both or self.key or none).of("key", info),
+            value=(self.both or self.value or none).of("value", info),
             sink_tokens=self.sink_tokens,
             residual_window=self.residual_window,
             key_bias=self.key_bias,
@@ -187,10 +188,11 @@ class PublishedClaim(FrozenModel):
             fixed = {"protocol": "attention", "rung": 0}
             return {f"{gain:g}": a.model_copy(update={**fixed, "logit_gain": gain}) for gain in sorted(self.gains)}
         if self.test == "growth":
-            n_layers = info.n_layers
+            kept = info.kv_layers
+            n_layers = len(kept)
             whole = a.model_copy(update={"protocol": "depth", "rung": 0})
             depths = [max(1, min(n_layers, round(share * n_layers))) for share in sorted(self.depths)]
-            caches = {f"{n}": whole.kv.on(None if n == n_layers else range(n)) for n in depths}
+            caches = {f"{n}": whole.kv.on(None if n == n_layers else kept[:n]) for n in depths}
             return {name: whole.model_copy(update={"kv": kv}) for name, kv in caches.items()}
         return {"a": a}
 

@@ -122,22 +122,26 @@ def warm_up(loaded: LoadedModel, caches: Sequence[Any], prompt: Sequence[int]) -
 
 
 def bits(caches: Sequence[Any]) -> float:
-    """Bits per stored value over all layers: what packed caches say, else what the arrays of mlx-lm's caches take."""
+    """Bits per stored value over all keys and values: what packed caches say, else what mlx-lm's arrays take."""
+    from swarm.kernels.model_cache import all_caches
+
     stored = values = 0.0
-    for cache in caches:
+    for cache in all_caches(caches):
         for bits_each, count in _contents(cache):
             stored, values = stored + bits_each * count, values + count
     return stored / values if values else 0.0
 
 
 def _contents(cache: Any) -> Iterator[tuple[float, int]]:
+    from mlx_lm.models.cache import ChunkedKVCache, KVCache, RotatingKVCache
+
     from swarm.kernels.cache import PackedKVCache
 
     if isinstance(cache, PackedKVCache):
         yield cache.bits_per_value(), sum(side.values for side in cache.sides)
-        return
-    for array in (cache.keys, cache.values):
-        yield 8.0 * array.itemsize, array.size
+    elif isinstance(cache, KVCache | RotatingKVCache | ChunkedKVCache) and not cache.empty():
+        for array in (cache.keys, cache.values):
+            yield 8.0 * array.itemsize, array.size
 
 
 def sixteen_bit(model: Any) -> list[Any]:

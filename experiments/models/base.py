@@ -96,6 +96,15 @@ class ModelInfo(FrozenModel):
         return tuple(number for number, layer in enumerate(self.layers) if layer.kv_heads)
 
     @property
+    def shown_layers(self) -> tuple[int, ...]:
+        """Layers whose attention can be measured alone: it reads the keys and values that the cache was given."""
+        return tuple(n for n in self.kv_layers if self.scales[n] is not None and not self.layers[n].latent)
+
+    def dims(self, side: Literal["key", "value"]) -> tuple[int, ...]:
+        """The sizes of keys or values that layers have, ascending."""
+        return tuple(sorted({getattr(self.layers[number], f"{side}_dim") for number in self.kv_layers}))
+
+    @property
     def windows(self) -> tuple[int | None, ...]:
         """How many tokens a query of each layer sees at most, None for all."""
         return tuple(layer.reach for layer in self.layers)
@@ -103,6 +112,10 @@ class ModelInfo(FrozenModel):
     def of_kind(self, kind: LayerKind) -> tuple[int, ...]:
         """Numbers of the layers of a kind."""
         return tuple(number for number, layer in enumerate(self.layers) if layer.kind == kind)
+
+    def layer_name(self, layer: int) -> str:
+        """A layer in words, with its kind where the model has several: `layer 5 (global)`."""
+        return f"layer {layer} ({self.layers[layer].kind})" if len(self.kinds) > 1 else f"layer {layer}"
 
     @property
     def kinds(self) -> tuple[LayerKind, ...]:

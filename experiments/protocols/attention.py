@@ -14,10 +14,12 @@ from swarm.experiments.measurement.decode import DecodeRun
 from swarm.experiments.protocols.base import ComparedProtocol, storage
 from swarm.experiments.space.layers import ALL, SINGLE, Scope
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
+from swarm.kernels.errors import SpecError
 from swarm.kernels.model_cache import packed_layers
 
 if TYPE_CHECKING:
     from swarm.experiments.measurement.model_under_test import ModelUnderTest
+    from swarm.experiments.models.base import ModelInfo
 
 UNITS = {"attention_kl": "nat", "g": "logit"}
 
@@ -34,10 +36,16 @@ class Attention(ComparedProtocol[DecodeRun]):
     scopes: ClassVar[tuple[Scope, ...]] = (ALL, SINGLE)
     references = (DecodeRun,)
 
+    def layers_of(self, info: ModelInfo) -> tuple[int, ...]:
+        """Layers whose attention can be measured alone."""
+        return info.shown_layers
+
     def compare(self, spec: TrialSpec, reference: DecodeRun, caches: list[Any]) -> Measurement:
         """Attend over the quantized cache of each layer in question, every layer with the 16-bit run's inputs."""
-        used = [cache for cache in packed_layers(caches) if spec.layers is None or cache.layer in spec.layers]
-        layers = [cache.layer for cache in used]
+        layers = spec.layers or self.layers_of(reference.subject.info)
+        if not layers:
+            raise SpecError(f"{spec.model} computes attention itself, out of sight.", "Use protocol quality.")
+        used = [cache for cache in packed_layers(caches) if cache.layer in layers]
         errors = [layer_errors(given, cache) for given, cache in zip(reference.layers(layers), used, strict=True)]
         return Measurement(
             metrics=(*_metrics(errors), *storage(used)),
@@ -50,7 +58,7 @@ class Attention(ComparedProtocol[DecodeRun]):
         """Compare, then time the kernels."""
         found = super().measure(spec, subject)
         start = time.perf_counter()
-        timed = kernel_time.metrics(spec, subject.info, spec.layers or subject.info.kv_layers)
+        timed = kernel_time.metrics(spec, subject.info, spec.layers or self.layers_of(subject.info))
         seconds = {**found.seconds, "time kernels": time.perf_counter() - start}
         return found.model_copy(update={"metrics": (*found.metrics, *timed), "seconds": seconds})
 

@@ -60,6 +60,10 @@ class Protocol(ABC):
         _check_device(spec)
         check_model(spec, subject.info)
 
+    def layers_of(self, info: ModelInfo) -> tuple[int, ...]:
+        """Numbers of the layers of a model that trials may quantize; the default is all that keep keys and values."""
+        return info.kv_layers
+
     def prepare(self, spec: TrialSpec, subject: ModelUnderTest) -> None:  # noqa: B027
         """Make what all trials like this one share; the default needs nothing."""
 

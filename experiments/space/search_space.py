@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from swarm.experiments.protocols import base as protocols
-from swarm.experiments.space.layers import EdgeLayers, Layers, Scope
+from swarm.experiments.space.layers import EdgeLayers, KindLayers, Layers, Scope
 from swarm.experiments.space.sides import SideChoices, side
 from swarm.experiments.space.suggest import (
     GivenTrial,
@@ -23,7 +23,7 @@ from swarm.experiments.space.suggest import (
 )
 from swarm.experiments.spec import Device, TrialSpec
 from swarm.kernels.errors import SpecError, UnknownNameError
-from swarm.kernels.spec import FrozenModel, KVSpec, QuantSpec
+from swarm.kernels.spec import FrozenModel, KVSpec, LayerOverride, QuantSpec
 
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
@@ -66,15 +66,19 @@ class Space:
 
     def sides(self, info: ModelInfo) -> tuple[SideChoices, SideChoices]:
         """What keys and values of a model can be. A part of the space is a subclass that offers less."""
-        return side("key", info.head_dim), side("value", info.head_dim)
+        learned = info.shown_layers == info.kv_layers  # it is fitted to what attention reads
+        return side("key", *info.dims("key"), learned=learned), side("value", *info.dims("value"), learned=learned)
 
-    def scopes(self, protocol: str, info: ModelInfo) -> tuple[Scope, ...]:  # noqa: ARG002
+    def scopes(self, protocol: str, info: ModelInfo) -> tuple[Scope, ...]:
         """Which layers of a model a protocol may quantize.
 
         Raises:
-            SpecError: the search never chooses this protocol.
+            SpecError: the search never chooses this protocol, or it cannot measure any layer of the model.
         """
-        scopes = protocols.protocol(protocol).scopes
+        kind = protocols.protocol(protocol)
+        if not kind.layers_of(info):
+            raise SpecError(f"protocol {protocol!r} can measure no layer of {info.name}.", "Use protocol quality.")
+        scopes = kind.scopes
         if not scopes:
             raise SpecError(
                 f"protocol {protocol!r} is not part of the search space.",
@@ -84,7 +88,11 @@ class Space:
 
     def edge_layers(self, info: ModelInfo) -> EdgeLayers:
         """What the first and last layers of a model can be, next to the others."""
-        return EdgeLayers(*self.sides(info), info.n_layers)
+        return EdgeLayers(*self.sides(info), info.kv_layers)
+
+    def kind_layers(self, info: ModelInfo) -> KindLayers:
+        """What the layers of one kind can be, next to the others."""
+        return KindLayers(*self.sides(info), {kind: info.of_kind(kind) for kind in info.kinds})
 
     def protocol(self, rng: np.random.Generator) -> str:
         """Draw a protocol by the shares."""
@@ -123,7 +131,7 @@ class Space:
                 sink_tokens=trial.suggest_categorical("sink_tokens", self.settings.sink_tokens),
                 residual_window=trial.suggest_categorical("residual_window", self.settings.residual_window),
                 key_bias=self._suggest_key_bias(trial, info, key),
-                overrides=self.edge_layers(info).suggest(trial, key, value) if layers is None else (),
+                overrides=self._suggest_overrides(trial, info, key, value) if layers is None else (),
             )
         return self._spec(info, kv, protocol, rung=rung, seed=seed, replicate=replicate)
 
@@ -143,7 +151,7 @@ class Space:
                 named["key_bias"] = kv.key_bias
             named |= self._layer_params(spec, info)
             if spec.layers is None:
-                named |= self.edge_layers(info).params(kv.overrides)
+                named |= self._override_params(info, kv)
         again = self.suggest(
             GivenTrial(named), info, spec.protocol, rung=spec.rung, seed=spec.seed, replicate=spec.replicate
         )
@@ -215,12 +223,32 @@ class Space:
     def _suggest_layers(self, trial: Trial, info: ModelInfo, protocol: str) -> Layers:
         scopes = {scope.name: scope for scope in self.scopes(protocol, info)}
         name = next(iter(scopes)) if len(scopes) == 1 else trial.suggest_categorical(f"{protocol}.scope", tuple(scopes))
-        return scopes[name].suggest(trial, f"{protocol}.{name}.", info.n_layers)
+        layers = protocols.protocol(protocol).layers_of(info)
+        places = scopes[name].suggest(trial, f"{protocol}.{name}.", len(layers))
+        return None if places is None else tuple(layers[place] for place in places)
+
+    def _suggest_overrides(
+        self, trial: Trial, info: ModelInfo, key: QuantSpec, value: QuantSpec
+    ) -> tuple[LayerOverride, ...]:
+        """Other bits for the layers of a kind, or else for those at both ends."""
+        kinds = self.kind_layers(info).suggest(trial, key, value)
+        return kinds or self.edge_layers(info).suggest(trial, key, value)
+
+    def _override_params(self, info: ModelInfo, kv: KVSpec) -> Params:
+        kinds = self.kind_layers(info)
+        of_kind = kinds.params(kv.overrides)
+        if of_kind is not None:
+            return of_kind if kv.overrides else of_kind | self.edge_layers(info).params(())
+        return (kinds.params(()) or {}) | self.edge_layers(info).params(kv.overrides)
 
     def _layer_params(self, spec: TrialSpec, info: ModelInfo) -> Params:
         scopes = self.scopes(spec.protocol, info)
-        for scope in scopes:
-            found = scope.params(spec.layers, f"{spec.protocol}.{scope.name}.", info.n_layers)
+        layers = protocols.protocol(spec.protocol).layers_of(info)
+        places = spec.layers
+        if places is not None:
+            places = tuple(layers.index(layer) for layer in places if layer in layers)
+        for scope in scopes if places is None or len(places) == len(spec.layers or ()) else ():
+            found = scope.params(places, f"{spec.protocol}.{scope.name}.", len(layers))
             if found is not None:
                 chosen: Params = {f"{spec.protocol}.scope": scope.name} if len(scopes) > 1 else {}
                 return {**chosen, **found}

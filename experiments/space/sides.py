@@ -21,10 +21,17 @@ UNPACKED_BITS = 16
 
 @dataclass(frozen=True)
 class SideChoices:
-    """What one side (keys or values) of a model with a head size can be."""
+    """What one side (keys or values) of a model can be.
+
+    Attributes:
+        name: the side.
+        dims: the sizes of its vectors; a specification is valid if it fits all of them.
+        learned: whether learned scaling is offered.
+    """
 
     name: base.Side
-    head_dim: int
+    dims: tuple[int, ...]
+    learned: bool = True
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
@@ -33,7 +40,7 @@ class SideChoices:
 
     def specs(self, method: str) -> tuple[QuantSpec, ...]:
         """Every valid specification of a method, the default first."""
-        return _specs(method, self.head_dim)
+        return _specs(method, self.dims, self.learned)
 
     def default(self, method: str, **wanted: Any) -> QuantSpec | None:
         """The first valid specification of a method with the wanted fields; None if there is none."""
@@ -73,17 +80,18 @@ class SideChoices:
 
 
 @cache
-def side(name: base.Side, head_dim: int) -> SideChoices:
-    """The keys or values of a model, made once per head size."""
-    return SideChoices(name, head_dim)
+def side(name: base.Side, *dims: int, learned: bool = True) -> SideChoices:
+    """The keys or values of a model, made once per set of sizes."""
+    return SideChoices(name, dims, learned)
 
 
 @cache
-def _specs(method: str, head_dim: int) -> tuple[QuantSpec, ...]:
-    """Every valid specification of a method at a head size, in the order of its choices."""
-    found = specs(method, head_dim)
+def _specs(method: str, dims: tuple[int, ...], learned: bool) -> tuple[QuantSpec, ...]:
+    """Every specification of a method that fits vectors of these sizes, in the order of its choices."""
+    others = [set(specs(method, dim)) for dim in dims[1:]]
+    found = [spec for spec in specs(method, dims[0]) if all(spec in other for other in others)]
     # Every specification is fitted on its own, which costs a second: the search learns one shape per method.
-    return tuple(spec for spec in found if spec.scaling == "fixed" or _shape(spec) == _shape(found[0]))
+    return tuple(s for s in found if s.scaling == "fixed" or (learned and _shape(s) == _shape(found[0])))
 
 
 def _shape(spec: QuantSpec) -> tuple[Any, ...]:

@@ -34,14 +34,16 @@ class DepthAnalyst(Analyst):
         singles: list[tuple[str, ConfigResult, Estimate, list[ConfigResult]]] = []
         for (model, _), found in by_configuration.items():
             if model in infos:
-                findings += self._growth(model, found, infos[model].n_layers)
+                findings += self._growth(model, found, infos[model].kv_layers)
                 singles += [(model, *entry) for entry in _worst_layer(found)]
         # Each was picked as the worst of several (Bonferroni), for each of several configurations (Holm).
         kept = statistics.holm([estimate.p * (len(others) + 1) for _, _, estimate, others in singles])
-        return findings + [self._sensitive(*entry) for entry, keep in zip(singles, kept, strict=True) if keep]
+        return findings + [
+            self._sensitive(infos[entry[0]], *entry[1:]) for entry, keep in zip(singles, kept, strict=True) if keep
+        ]
 
-    def _growth(self, model: str, found: Sequence[ConfigResult], n_layers: int) -> Iterator[Finding]:
-        by_depth = {len(r.spec.layers or range(n_layers)): r for r in found if (r.spec.layers or (0,))[0] == 0}
+    def _growth(self, model: str, found: Sequence[ConfigResult], kept: Sequence[int]) -> Iterator[Finding]:
+        by_depth = {len(r.spec.layers or kept): r for r in found if (r.spec.layers or kept)[0] == kept[0]}
         estimate = _slope(by_depth) if len(by_depth) >= MIN_DEPTHS else None
         if estimate is None:
             return
@@ -58,15 +60,15 @@ class DepthAnalyst(Analyst):
         yield self.finding("sensitivity", f"depth:kld:{config_key(example)}", (model,), text, effect, ids)
 
     def _sensitive(
-        self, model: str, worst: ConfigResult, estimate: Estimate, others: Sequence[ConfigResult]
+        self, info: ModelInfo, worst: ConfigResult, estimate: Estimate, others: Sequence[ConfigResult]
     ) -> Finding:
         whole = _whole(worst.spec)
-        layer = (worst.spec.layers or (0,))[0]
-        text = f"On {model} layer {layer} alone costs [{config_label(whole)}] more KLD than the other "
+        layer = info.layer_name((worst.spec.layers or (0,))[0])
+        text = f"On {info.name} {layer} alone costs [{config_label(whole)}] more KLD than the other "
         text += f"{len(others)} layers that were measured alone."
         effect = results.ratio("layer / mean of the others", estimate)
         ids = (i for result in (worst, *others) for i in result.ids)
-        return self.finding("sensitivity", f"layer:kld:{config_key(whole)}", (model,), text, effect, ids)
+        return self.finding("sensitivity", f"layer:kld:{config_key(whole)}", (info.name,), text, effect, ids)
 
 
 def _whole(spec: TrialSpec) -> TrialSpec:

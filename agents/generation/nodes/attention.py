@@ -21,16 +21,19 @@ class AttentionNode(GenerationNode):
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """In turns: a configuration on all layers, one on a single layer, and another model's trial repeated here."""
+        if not context.info.shown_layers:
+            return None
         done = [r for r in context.history.records if r.spec.protocol == self.name]
         mirrored = self._mirror(done, context) if context.index % 3 == 2 else None
         return mirrored or self._explore([r for r in done if r.spec.model == context.model], context)
 
     def _explore(self, done: list[TrialRecord], context: ProposalContext) -> Proposal | None:
         """What was looked at least: on all layers, or on the next layer of a sequence that fills the depth evenly."""
-        n = context.info.n_layers
+        shown = context.info.shown_layers
+        n = len(shown)
         first = int((0.5 + context.index * GOLDEN) % 1 * n)
         whole = context.index % 3 == 0
-        scopes: list[tuple[int, ...] | None] = [None] if whole else [((first + step) % n,) for step in range(n)]
+        scopes: list[tuple[int, ...] | None] = [None] if whole else [(shown[(first + step) % n],) for step in range(n)]
         counts = Counter(r.spec.kv.on(None) for r in done if (r.spec.layers is None) == whole)
         for kv in sorted(_pool(context), key=lambda kv: counts[kv]):
             for layers in scopes:
@@ -42,14 +45,15 @@ class AttentionNode(GenerationNode):
 
     def _mirror(self, done: list[TrialRecord], context: ProposalContext) -> Proposal | None:
         """The same configuration at the same relative depth as a trial that this model lacks."""
-        n = context.info.n_layers
+        shown = context.info.shown_layers
         for record in done:
             other = context.infos[record.spec.model]
             if other.name == context.model:
                 continue
             layers = record.spec.layers
             if layers is not None:
-                layers = (round(layers[0] * (n - 1) / max(other.n_layers - 1, 1)),)
+                depth = layers[0] / max(other.n_layers - 1, 1)
+                layers = (shown[round(depth * (len(shown) - 1))],)
             spec = context.new_trial(record.spec.kv.on(layers), self.name)
             if spec is not None:
                 why = f"Counterpart of trial {record.id} on {other.name}."

@@ -20,7 +20,9 @@ class DepthNode(GenerationNode):
     def propose(self, context: ProposalContext) -> Proposal | None:
         """The next rung of the ladder that the model is on, or the first of a new one."""
         for kv in self._anchors(context):
-            for layers in ladder(context.info.n_layers):
+            kept = context.info.kv_layers
+            for places in ladder(len(kept)):
+                layers = None if places is None else [kept[place] for place in places]
                 spec = context.new_trial(kv.on(layers), self.name)
                 if spec is not None:
                     return Proposal(spec=spec, proposer=self.name, rationale=f"Error by depth of [{kv.label}].")
@@ -43,7 +45,7 @@ class DepthNode(GenerationNode):
 
 
 def ladder(n: int) -> list[tuple[int, ...] | None]:
-    """Layers to quantize: the first quarter, half, three quarters, all of `n`; the first, middle and last alone."""
+    """Which of `n` layers to quantize: the first quarter, half, three quarters, all; the first, middle, last alone."""
     upto = [tuple(range(max(1, round(n * share)))) for share in (0.25, 0.5, 0.75)]
     alone = [(0,), (n // 2,), (n - 1,)]
     return list(dict.fromkeys((upto[1], None, upto[0], alone[0], upto[2], alone[1], alone[2])))

@@ -16,7 +16,7 @@ from swarm.experiments.identity import fingerprint
 from swarm.experiments.space.layers import most_protected
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
-from swarm.kernels.spec import KVSpec
+from swarm.kernels.spec import KVSpec, ranges
 from swarm.memory.records import Prediction, Proposal
 
 MAX_IDEAS = 6
@@ -144,10 +144,10 @@ def specification(idea: Idea, context: ProposalContext) -> TrialSpec:
     """
     if idea.model not in context.templates:
         raise SwarmError(f"model {idea.model[:80]!r} is not part of this campaign.")
-    kv, n = KVSpec.parse(idea.kv), context.infos[idea.model].n_layers
-    if kv.layers is not None and kv.layers[-1] >= n:
-        raise SwarmError(f"layer {kv.layers[-1]} is not one of {idea.model}, which has 0 to {n - 1}.")
-    spec = context.templates[idea.model].model_copy(update={"kv": kv.on(None) if kv.layers == tuple(range(n)) else kv})
+    kv, kept = KVSpec.parse(idea.kv), context.infos[idea.model].kv_layers
+    if unknown := sorted(set(kv.layers or ()) - set(kept)):
+        raise SwarmError(f"layer {unknown[0]} is not one of {idea.model}, which has {ranges(kept)}.")
+    spec = context.templates[idea.model].model_copy(update={"kv": kv.on(None) if kv.layers == kept else kv})
     if idea.ends is not None:
         spec = context.space.with_edge_layers(spec, **idea.ends.model_dump())
     context.space.params(spec)

@@ -22,8 +22,8 @@ from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec
 
 SCOPES = (ALL, PROTECT, BAND, SINGLE, UPTO)
-MODELS = ("plain", "wide", "biased", "odd", "shallow")
-
+MODELS = ("plain", "wide", "biased", "odd", "shallow", "mixed", "latent")
+MEASURED = [(m, p) for m in MODELS for p in protocols.searchable() if (m, p) != ("latent", "attention")]
 
 EIGHT = QuantSpec(method="affine", bits=8)
 
@@ -49,8 +49,7 @@ def space(infos):
     return Space(list(infos.values()), corpus_digest="c")
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("protocol", protocols.searchable())
+@pytest.mark.parametrize(("model", "protocol"), MEASURED)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_params_are_the_inverse_of_suggest(space, infos, model, protocol, seed):
     rng = np.random.default_rng(seed)
@@ -62,13 +61,27 @@ def test_params_are_the_inverse_of_suggest(space, infos, model, protocol, seed):
         assert KVSpec.parse(spec.kv.label) == KVSpec.parse(spec.kv.short_label) == spec.kv
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("protocol", protocols.searchable())
+@pytest.mark.parametrize(("model", "protocol"), MEASURED)
 def test_a_parameter_always_has_the_same_distribution(space, infos, model, protocol):
     rng, seen = np.random.default_rng(3), {}
     for _ in range(300):
         space.suggest(Recorder(rng, seen), infos[model], protocol)
     assert "key.method" in seen
+
+
+def test_latents_are_not_measured_by_the_attention_protocol(space, infos):
+    with pytest.raises(SpecError, match="no layer of latent"):
+        space.random(np.random.default_rng(0), infos["latent"], "attention")
+
+
+def test_layers_of_a_kind_may_have_other_bits(space, infos):
+    info, rng = infos["mixed"], np.random.default_rng(5)
+    assert info.kinds == ("global", "windowed")
+    found = [space.random(rng, info) for _ in range(300)]
+    layers = {override.layers for spec in found for override in spec.kv.overrides}
+    assert {info.of_kind("global"), info.of_kind("windowed")} <= layers
+    assert all(set(spec.layers or ()) | {n for one in layers for n in one} <= set(info.kv_layers) for spec in found)
+    assert not any(spec.kv.key.scaling == "learned" for spec in (space.random(rng, infos["latent"]) for _ in range(99)))
 
 
 def test_random_is_seeded_and_varied(space, infos):
@@ -81,7 +94,7 @@ def test_random_is_seeded_and_varied(space, infos):
 @pytest.mark.parametrize("model", MODELS)
 def test_random_trials_fit_their_model(space, infos, model):
     rng, info = np.random.default_rng(1), infos[model]
-    for protocol in protocols.searchable():
+    for protocol in (protocol for name, protocol in MEASURED if name == model):
         for _ in range(50):
             spec = space.random(rng, info, protocol)
             protocols.check_model(spec, info)
@@ -103,8 +116,7 @@ def test_defaults_hold_the_16_bit_run_and_every_method(space, infos, model):
     assert specs[0].kv == KVSpec()
     assert len({fingerprint(spec) for spec in specs}) == len(specs)
     used = {quant.method for spec in specs for quant in (spec.kv.key, spec.kv.value)}
-    head_dim = infos[model].head_dim
-    assert used == set(side("key", head_dim).methods) | set(side("value", head_dim).methods)
+    assert used == {m for name in ("key", "value") for m in side(name, *infos[model].dims(name)).methods}
     for spec in specs:
         protocols.check_model(spec, infos[model])
         assert space.suggest(GivenTrial(space.params(spec)), infos[model]) == spec
@@ -112,15 +124,15 @@ def test_defaults_hold_the_16_bit_run_and_every_method(space, infos, model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_layers_at_the_ends_may_have_other_bits(space, infos, model):
-    rng, n = np.random.default_rng(4), infos[model].n_layers
+    rng, n = np.random.default_rng(4), len(infos[model].kv_layers)
     found = [space.random(rng, infos[model]) for _ in range(400)]
     graded = [spec for spec in found if spec.kv.overrides]
     assert bool(graded) == (n > 2)
     for spec in graded:
         assert spec.layers is None
-        for layer in range(n):
-            ours, base = spec.kv.at(layer), spec.kv.at(n // 2)
-            for here, elsewhere in ((ours.key, base.key), (ours.value, base.value)):
+        for layer in infos[model].kv_layers:
+            ours = spec.kv.at(layer)
+            for here, elsewhere in ((ours.key, spec.kv.key), (ours.value, spec.kv.value)):
                 assert here.method in (elsewhere.method, "none")
     widths = {override.key.bits for spec in graded for override in spec.kv.overrides if override.key}
     assert not graded or (16 in widths and len(widths) > 3)
