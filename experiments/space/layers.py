@@ -185,10 +185,14 @@ class KindLayers:
 
 
 def suggest_widths(trial: Trial, prefix: str, sides: Iterable[SideChoices]) -> dict[base.Side, int | None]:
-    """Choose bits for keys and values out of every width of any method, whatever the method is; None: as elsewhere."""
+    """Choose bits for keys and for values."""
+    return {side.name: trial.suggest_categorical(f"{prefix}.{side.name}.bits", all_widths()) for side in sides}
+
+
+def all_widths() -> tuple[int | None, ...]:
+    """Every width of any method, so that the choice is the same whatever the method is; None: as elsewhere."""
     offered = {bits for method in base.methods().values() for bits in method.choices.bits}
-    widths = (None, *sorted(offered | {UNPACKED_BITS}))
-    return {side.name: trial.suggest_categorical(f"{prefix}.{side.name}.bits", widths) for side in sides}
+    return (None, *sorted(offered | {UNPACKED_BITS}))
 
 
 def with_widths(

@@ -13,7 +13,7 @@ from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import MAX_REASON_CHARS, Contribution, Role, Shape, WrongError, collect
 from swarm.agents.writing.references import shown
 from swarm.experiments.identity import fingerprint
-from swarm.experiments.space.layers import most_protected
+from swarm.experiments.space.layers import all_widths, most_protected
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.kernels.spec import KVSpec, ranges
@@ -93,9 +93,8 @@ class ProposerRole(Role[Ideas]):
         """Configurations of the space, each with a prediction about trials that were shown."""
         found = []
         for model, info in context.infos.items():
-            edges = context.space.edge_layers(info)
-            count = choices.one_of(range(most_protected(info.n_layers) + 1))
-            bits = choices.one_of(edges.widths)
+            count = choices.one_of(range(most_protected(len(info.kv_layers)) + 1))
+            bits = choices.one_of(all_widths())
             ends = choices.shape("Ends", first=count, last=count, key_bits=bits, value_bits=bits)
             known = [result.records[0].id for result in context.front(model)]
             guess = choices.shape(
