@@ -162,7 +162,7 @@ def _handler(server: Any, model: str, answers: Any) -> Any:
     """mlx_lm's request handler; models are listed from what is served here, not from the Hugging Face cache."""
     signature = server.get_system_fingerprint()
 
-    class Handler(server.APIHandler):  # type: ignore[misc]
+    class ServeHandler(server.APIHandler):  # type: ignore[misc]
         def __init__(self, *args: Any) -> None:
             super().__init__(answers, *args, system_fingerprint=signature)
 
@@ -179,7 +179,7 @@ def _handler(server: Any, model: str, answers: Any) -> Any:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             logging.debug(format, *args)
 
-    return Handler
+    return ServeHandler
 
 
 def _provider(server: Any, loaded: LoadedModel, *, batched: bool) -> Any:

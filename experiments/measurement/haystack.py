@@ -42,7 +42,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Question:
+class HiddenFact:
     """A question, the words that the answer begins with, and how it goes on.
 
     `depth` is where the first fact lies that the answer needs.
@@ -61,7 +61,7 @@ class Puzzle:
 
     kind: Kind
     facts: tuple[Fact, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[HiddenFact, ...]
 
 
 def puzzles(number: int) -> Iterator[Puzzle]:
@@ -88,7 +88,7 @@ def _single(rng: np.random.Generator, shift: float) -> Puzzle:
     (number,), place = _numbers(rng, 1), rng.choice(PLACES)
     lead = f"The secret of the {place} is"
     fact = Fact(f" {lead} {number}.", shift)
-    question = Question("single", f"What is the secret of the {place}?", lead, f" {number}", shift)
+    question = HiddenFact("single", f"What is the secret of the {place}?", lead, f" {number}", shift)
     return Puzzle("single", (fact,), (question,))
 
 
@@ -98,7 +98,7 @@ def _multi_key(rng: np.random.Generator, shift: float) -> Puzzle:
     leads = [f"The number of {name} is" for name in names]
     facts = [Fact(f" {lead} {number}.", depth) for lead, number, depth in zip(leads, numbers, depths, strict=True)]
     questions = [
-        Question("multi_key", f"What is the number of {names[i]}?", leads[i], f" {numbers[i]}", depths[i])
+        HiddenFact("multi_key", f"What is the number of {names[i]}?", leads[i], f" {numbers[i]}", depths[i])
         for i in sorted(rng.choice(KEYS, ASKED_KEYS, replace=False))
     ]
     return Puzzle("multi_key", tuple(facts), tuple(questions))
@@ -108,7 +108,7 @@ def _multi_value(rng: np.random.Generator, shift: float) -> Puzzle:
     town, numbers, depths = rng.choice(TOWNS), _numbers(rng, VALUES), _spread(VALUES, shift)
     facts = [Fact(f" One ticket to {town} is {n}.", depth) for n, depth in zip(numbers, depths, strict=True)]
     text = f"Which tickets to {town} are there? List all {VALUES}, the first one first."
-    question = Question("multi_value", text, f"All tickets to {town}:", f" {', '.join(numbers)}", depths[0])
+    question = HiddenFact("multi_value", text, f"All tickets to {town}:", f" {', '.join(numbers)}", depths[0])
     return Puzzle("multi_value", tuple(facts), (question,))
 
 
@@ -119,7 +119,7 @@ def _tracing(rng: np.random.Generator, shift: float) -> Puzzle:
     way = " = ".join(reversed(sources))
     facts = [Fact(f" VAR {n} = {s}.", depth) for n, s, depth in zip(names, sources, depths, strict=True)]
     text = f"Trace the variable {names[-1]} to its number, step by step, as in VAR A = B = C = 12."
-    question = Question("tracing", text, f"VAR {names[-1]} =", f" {way}", depths[0])
+    question = HiddenFact("tracing", text, f"VAR {names[-1]} =", f" {way}", depths[0])
     return Puzzle("tracing", tuple(facts), (question,))
 
 
@@ -129,5 +129,5 @@ def _aggregation(rng: np.random.Generator, shift: float) -> Puzzle:
     depths = _spread(len(words), shift)
     facts = [Fact(f" Vote: {word}.", depth) for word, depth in zip(words, depths, strict=True)]
     lead = "Most often named: Vote:"
-    question = Question("aggregation", "Which word got the most votes?", lead, f" {common}", depths[0])
+    question = HiddenFact("aggregation", "Which word got the most votes?", lead, f" {common}", depths[0])
     return Puzzle("aggregation", tuple(facts), (question,))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.experiments.measurement.haystack import INTRODUCTION, KINDS, Puzzle, Question, puzzles
+from swarm.experiments.measurement.haystack import INTRODUCTION, KINDS, HiddenFact, Puzzle, puzzles
 from swarm.experiments.measurement.learned_scaling import trial_caches
 from swarm.experiments.measurement.reference_run import ReferenceRun, from_file, in_16_bit, to_file
 from swarm.kernels import attention
@@ -229,7 +229,7 @@ class _Texts:
         """Tokens as the vocabulary writes them; numbers behind its end have none."""
         return [word or "" for word in self._tokenizer.convert_ids_to_tokens(list(tokens))]
 
-    def _suffix(self, question: Question) -> tuple[list[int], list[int]]:
+    def _suffix(self, question: HiddenFact) -> tuple[list[int], list[int]]:
         """A question with the beginning of its answer, and the rest of the answer."""
         asked = f"\n\nQuestion: {question.text}{self._foot}{question.lead}"
         short, whole = self._ids(asked), self._ids(asked + question.answer)
