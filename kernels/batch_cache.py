@@ -7,8 +7,11 @@ once for all sequences.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from swarm.kernels import arrays
 from swarm.kernels.attention import StoredView
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
     from swarm.kernels.cache import PackedKVCache
 
+T = TypeVar("T")
 Part = tuple[int, int]  # the first token of a call that belongs to a sequence, and the one behind its last
 
 
@@ -96,10 +100,12 @@ class PackedBatchCache:
         self._fed += length
         xp = self.rows[0].backend.xp
         held = [arrays.held(xp, x) for x in (keys, values)]
-        views = [
-            row.append(*(x[i : i + 1, :, low:high] for x in held)) if low < high else None
-            for i, (row, (low, high)) in enumerate(zip(self.rows, parts, strict=True))
-        ]
+
+        def take(i: int) -> StoredView | None:
+            low, high = parts[i]
+            return self.rows[i].append(*(x[i : i + 1, :, low:high] for x in held)) if low < high else None
+
+        views = self._each(take)
         self._view = BatchView(self, views, parts, (keys, values))
         return self._view, self._view
 
@@ -124,18 +130,23 @@ class PackedBatchCache:
             raise TypeError("a batch attends to its own views")
         xp = self.rows[0].backend.xp
         held = arrays.held(xp, queries)
-        outputs = []
-        for i, (row, seen, part) in enumerate(zip(self.rows, view.views, view.parts, strict=True)):
-            low, high = part
+        length = queries.shape[2]
+
+        def read(i: int) -> Array:
+            seen, (low, high) = view.views[i], view.parts[i]
             if seen is None:
-                out = xp.zeros((1, *queries.shape[1:3], view.fresh[1].shape[-1]), held.dtype)
-            else:
-                told = _mask_of(mask, i, part, queries.shape[2])
-                out = row.attend(seen, held[i : i + 1, :, low:high], scale, told, sinks)
-                if high - low < queries.shape[2]:
-                    out = xp.pad(out, [(0, 0), (0, 0), (low, queries.shape[2] - high), (0, 0)])
-            outputs.append(out)
-        return arrays.to_mlx(xp.concatenate(outputs, axis=0)).astype(queries.dtype)
+                return xp.zeros((1, *queries.shape[1:3], view.fresh[1].shape[-1]), held.dtype)
+            told = _mask_of(mask, i, (low, high), length)
+            out = self.rows[i].attend(seen, held[i : i + 1, :, low:high], scale, told, sinks)
+            return out if high - low == length else xp.pad(out, [(0, 0), (0, 0), (low, length - high), (0, 0)])
+
+        return arrays.to_mlx(xp.concatenate(self._each(read), axis=0)).astype(queries.dtype)
+
+    def _each(self, job: Callable[[int], T]) -> list[T]:
+        """Results of a job for every sequence: side by side in threads where numpy computes, one by one on a GPU."""
+        if len(self.rows) > 1 and arrays.is_host(self.rows[0].backend.xp):
+            return list(_threads().map(job, range(len(self.rows))))
+        return [job(i) for i in range(len(self.rows))]
 
     def first_seen(self, position: Any) -> Any:
         """The first token that the query at a position sees: integers or integer arrays."""
@@ -197,6 +208,11 @@ class PackedBatchCache:
     def trim(self, n: int) -> int:
         """Take back the last n tokens of every sequence, or all of one that has fewer; returns the most taken."""
         return max(row.trim(n) for row in self.rows)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "sequence")
 
 
 def _mask_of(mask: Array | str | None, row: int, part: Part, length: int) -> Array | str | None:
