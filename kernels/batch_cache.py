@@ -130,6 +130,9 @@ class PackedBatchCache:
             raise TypeError("a batch attends to its own views")
         xp = self.rows[0].backend.xp
         held = arrays.held(xp, queries)
+        # Threads other than the model's cannot compute what MLX has not computed yet.
+        sinks = None if sinks is None else arrays.held(xp, sinks)
+        mask = mask if mask is None or isinstance(mask, str) else arrays.held(xp, mask)
         length = queries.shape[2]
 
         def read(i: int) -> Array:

@@ -25,7 +25,7 @@ def refusal(model: Any) -> str | None:
     try:
         apart = _apart(model)
     except Exception as error:  # every family has its own code
-        return f"a trial batch failed: {type(error).__name__}: {error}"
+        return f"a trial batch failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return None if apart <= MAX_APART else "a trial batch gave other logits than its prompts alone"
 
 

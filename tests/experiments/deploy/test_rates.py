@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+from families import build
 from tiny_models import write_tiny_model
 
 from swarm.experiments.deploy import batching, rates
+from swarm.experiments.deploy.serving import plug_in
 from swarm.experiments.models import registry
 from swarm.kernels.model_cache import make_cache
 
@@ -71,3 +73,12 @@ def test_a_model_is_batched_or_a_reason_is_given(loaded, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(loaded.model, "make_cache", make, raising=False)
             assert reason in batching.refusal(loaded.model)
+
+
+@pytest.mark.parametrize("family", ["gpt_oss", "plamo3", "qwen3_next", "gemma3n"])
+def test_learned_sinks_masks_and_states_are_batched(family):
+    """Sinks and a window's mask come to the threads that read sequences; a hybrid's states are mlx-lm's to batch."""
+    with build.uncompiled():
+        model = build.build(family)
+        plug_in(model, make_cache(model, "q8_0"))
+        assert batching.refusal(model) is None
