@@ -105,7 +105,7 @@ class Grid(Space):
 
     def edge_layers(self, info: ModelInfo) -> EdgeLayers:
         """First and last layers are like the others."""
-        return NoEdgeLayers(*self.sides(info), info.kv_layers)
+        return NoEdgeLayers(*self.sides(info), info.kv_layers[:1])
 
     def defaults(self, info: ModelInfo) -> list[TrialSpec]:
         """The campaign's defaults as far as they were measured."""

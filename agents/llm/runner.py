@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -166,7 +167,7 @@ class RoleRunner:
                     prompt(role.name),
                     text,
                     role.answer,
-                    lambda answer: _screened(role.use(answer, context), context),
+                    lambda answer: _screened(role, role.use(answer, context), context),
                     schema,
                 )
             except ContextError:
@@ -226,6 +227,11 @@ class RoleRunner:
         while not (until() or self._over or self._hurried) and time.monotonic() < deadline:
             self._changed.wait(POLL_SECONDS)
 
+    def settle(self) -> None:
+        """Wait until no role is asked any more, for those to whom a trial costs no time."""
+        with self._changed:
+            self._wait(lambda: not any(state.busy for state in self._states.values()), math.inf)
+
     def hurry(self) -> None:
         """Wait for nothing from now on. May be called in a signal handler."""
         self._hurried = True
@@ -241,9 +247,9 @@ class RoleRunner:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _screened(used: Used[Contribution], context: ProposalContext) -> Used[Contribution]:
+def _screened(role: Role[Any], used: Used[Contribution], context: ProposalContext) -> Used[Contribution]:
     """What was kept, without the proposals that need no trial, and the reasons why they do not."""
-    if used.kept is None:
+    if used.kept is None or not role.seeks_front:
         return used
     reasons = {proposal: dominated(proposal.spec, context) for proposal in used.kept.proposals}
     kept = replace(used.kept, proposals=tuple(proposal for proposal, why in reasons.items() if not why))

@@ -75,6 +75,8 @@ class Role(ABC, Generic[Answer]):
     """Sections of the briefing that it is told, the most useful first."""
     item_tokens: ClassVar[int]
     """Tokens that one item of its answer takes, about."""
+    seeks_front: ClassVar[bool] = False
+    """Whether its proposals are meant for the front; others test what was expected."""
     urgency: ClassVar[int] = 0
     """Who is asked first of those that were asked equally often: the highest. A slow LLM gets to few of them."""
 

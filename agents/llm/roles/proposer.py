@@ -74,6 +74,7 @@ class ProposerRole(Role[Ideas]):
         "credit",
     )
     item_tokens = 90
+    seeks_front = True
     urgency = 1
     answer = Ideas
 
@@ -93,7 +94,8 @@ class ProposerRole(Role[Ideas]):
         """Configurations of the space, each with a prediction about trials that were shown."""
         found = []
         for model, info in context.infos.items():
-            count = choices.one_of(range(most_protected(len(info.kv_layers)) + 1))
+            most_ends = most_protected(len(context.space.edge_layers(info).layers))
+            count = choices.one_of(range(most_ends + 1))
             bits = choices.one_of(all_widths())
             ends = choices.shape("Ends", first=count, last=count, key_bits=bits, value_bits=bits)
             known = [result.records[0].id for result in context.front(model)]

@@ -1,0 +1,55 @@
+"""The arms with an LLM, replayed with a server that plays one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from benchmarks import _llm, _llm_arms
+from llm_server import says, serving
+
+from swarm.agents.llm.endpoint import LlmSettings
+
+BUDGET = 40
+
+
+class Proposer:
+    """Proposes configurations of the table, others at every turn; the other roles say nothing."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+
+    def __call__(self, body) -> str:
+        if "the proposer of" not in body["messages"][0]["content"]:
+            return "Let me think."
+        self.turn += 1
+        kinds = ("affine4/g64", "affine3/g64+hadamard", "affine8/g64+hadamard", "nvfp4", "iq4_nl")
+        kv = [f"K {kinds[self.turn % 5]} V {kinds[self.turn // 5 % 5]} sink4{end}" for end in ("", " recent32")]
+        return json.dumps({"proposals": [{"model": "smollm2-135m", "kv": one, "rationale": "x"} for one in kv]})
+
+
+@pytest.mark.slow
+def test_every_arm_is_replayed_once_and_compared_with_its_like(monkeypatch) -> None:
+    monkeypatch.setattr(_llm, "MODELS", ("smollm2-135m",))
+    with serving() as server:
+        server.plan = [says(Proposer())]
+        settings = LlmSettings(llm=server.url, llm_model="test", llm_tools=False)
+        lines = list(_llm_arms.replays(settings, 2, BUDGET, []))
+        assert list(_llm_arms.replays(settings, 2, BUDGET, lines)) == []
+    assert len(lines) == 2 * (len(_llm_arms.PLAIN) + len(_llm_arms.WITH_LLM))
+    for line in lines:
+        assert len(line["regret"]) == BUDGET
+        assert sorted(line["regret"], reverse=True) == line["regret"]
+        assert bool(line["report"]) == bool(line["llm"]) == (line["arm"] in _llm_arms.WITH_LLM)
+        assert not line["llm"] or line["report"]["usable"] > 0
+    shown = _llm_arms.page([json.loads(json.dumps(line)) for line in lines])
+    for arm, (plain, _) in _llm_arms.WITH_LLM.items():
+        assert f"| {arm} | test | 2 |" in shown
+        assert f"| {plain} | - | 2 |" in shown
+
+
+def test_an_interval_of_trials_saved_says_when_there_are_none() -> None:
+    line = {"model": "m", "budget": 3, "regret": [0.3, 0.2, 0.1], "seconds": 1.0, "report": {}}
+    arms = [("TPE", ""), (next(arm for arm in _llm_arms.WITH_LLM if "TPE" in arm), "x")]
+    lines = [line | {"arm": arm, "llm": llm, "seed": seed} for arm, llm in arms for seed in range(3)]
+    assert "+0.0 (+0.0 to +0.0)" in _llm_arms.page(lines)
