@@ -7,6 +7,7 @@ probability, and whether the free-running answer matches it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -17,16 +18,23 @@ from numpy.typing import NDArray
 
 from swarm.experiments.measurement.haystack import INTRODUCTION, KINDS, HiddenFact, Puzzle, puzzles
 from swarm.experiments.measurement.learned_scaling import trial_caches
-from swarm.experiments.measurement.reference_run import ReferenceRun, from_file, in_16_bit, to_file
+from swarm.experiments.measurement.reference_run import (
+    ReferenceRun,
+    from_file,
+    in_16_bit,
+    layer_arrays,
+    to_file,
+)
+from swarm.experiments.measurement.states import read_states, restore_states, save_states, states_of
 from swarm.kernels import attention
 from swarm.kernels.errors import NonFiniteError, SpecError
+from swarm.kernels.model_cache import other_caches, packed_layers
 
 if TYPE_CHECKING:
-    from swarm.experiments.artifacts import CaptureWriter
+    from swarm.experiments.artifacts import BlockFile, CaptureWriter
     from swarm.experiments.measurement.model_under_test import ModelUnderTest
     from swarm.experiments.spec import TrialSpec
     from swarm.kernels.attention import Recorded
-    from swarm.kernels.cache import PackedKVCache
 
 TEXTS = 4
 CHUNK = 128
@@ -51,8 +59,8 @@ class Answers:
 class RetrievalRun(ReferenceRun):
     """The texts of one model, context, replicate and logit gain, and how the 16-bit run answers.
 
-    Arrays: L layers, W texts, H KV heads, T tokens of a text, Q questions, S tokens of a question, A of the longest
-    answer. `keys`, `values` [L, W, H, T, D]; `tokens` [W, T]; `questions` [W, Q, S + A], filled up at the left with
+    Arrays: L a layer, W texts, H KV heads, T tokens of a text, Q questions, S tokens of a question, A of the longest
+    answer. `keys.L`, `values.L` [W, H, T, D]; `tokens` [W, T]; `questions` [W, Q, S + A], filled up at the left with
     text and at the right by repeating; `lengths` [W, Q] tokens of the answers; `depths` [W, Q]; `kinds` [Q];
     `continues` [V] whether a token goes on with the word before it; `nll`, `matches` [W, Q] 16 bit's answers.
     """
@@ -64,11 +72,10 @@ class RetrievalRun(ReferenceRun):
     def write(cls, spec: TrialSpec, subject: ModelUnderTest, writer: CaptureWriter) -> None:
         """Hide the facts, read the texts in 16 bit and ask the questions."""
         texts = _Texts(spec, subject)
-        shape = (subject.info.n_layers, *texts.tokens.shape)
-        record = _Blocks(writer, shape)
         caches = trial_caches(in_16_bit(spec), subject)
-        with attention.record(record):
+        with attention.record(_Blocks(writer, subject.info.kv_layers, texts.tokens.shape)):
             read(subject, texts.tokens, caches)
+        save_states(writer, states_of(other_caches(caches)))
         for name, array in (
             ("tokens", texts.tokens),
             ("questions", texts.questions),
@@ -104,16 +111,18 @@ class RetrievalRun(ReferenceRun):
         tokens = self.capture["tokens"].shape[1] + last
         return f"{texts} texts of {tokens} tokens with {questions} questions each"
 
-    def fill(self, caches: Sequence[PackedKVCache]) -> None:
+    def fill(self, caches: Sequence[Any]) -> None:
         """Put the texts, as 16 bit read them, into a trial's empty caches."""
-        for cache, keys, values in zip(caches, self.capture["keys"], self.capture["values"], strict=True):
+        sides = (layer_arrays(self.capture, name) for name in ("keys", "values"))
+        for cache, keys, values in zip(packed_layers(caches), *sides, strict=True):
             cache.append(from_file(keys), from_file(values))
+        restore_states(other_caches(caches), read_states(self.capture))
 
-    def read(self, caches: Sequence[PackedKVCache]) -> None:
+    def read(self, caches: Sequence[Any]) -> None:
         """Read the texts over a trial's empty caches."""
         read(self.subject, np.array(self.capture["tokens"]), caches)
 
-    def ask(self, caches: Sequence[PackedKVCache]) -> Answers:
+    def ask(self, caches: Sequence[Any]) -> Answers:
         """Ask the questions over caches that hold the texts; they stay as they are.
 
         Raises:
@@ -123,7 +132,7 @@ class RetrievalRun(ReferenceRun):
         return ask(self.subject, caches, questions, lengths, continues)
 
 
-def read(subject: ModelUnderTest, tokens: NDArray[np.integer], caches: Sequence[PackedKVCache]) -> None:
+def read(subject: ModelUnderTest, tokens: NDArray[np.integer], caches: Sequence[Any]) -> None:
     """Read texts [W, T] into empty caches in chunks."""
     for start in range(0, tokens.shape[1], CHUNK):
         subject.forward.logits(tokens[:, start : start + CHUNK], caches, scored=())
@@ -131,7 +140,7 @@ def read(subject: ModelUnderTest, tokens: NDArray[np.integer], caches: Sequence[
 
 def ask(
     subject: ModelUnderTest,
-    caches: Sequence[PackedKVCache],
+    caches: Sequence[Any],
     questions: NDArray[np.integer],
     lengths: NDArray[np.integer],
     continues: NDArray[np.bool_],
@@ -146,7 +155,7 @@ def ask(
     nll, matches = np.zeros(lengths.shape), np.zeros(lengths.shape, np.bool_)
     for number in range(questions.shape[1]):
         tokens = questions[:, number]
-        logits = subject.forward.logits(tokens, branch(caches), scored=range(first, tokens.shape[1]))
+        logits = subject.forward.logits(tokens, copy.deepcopy(caches), scored=range(first, tokens.shape[1]))
         if not np.isfinite(logits).all():
             raise NonFiniteError(
                 "the logits of the quantized run are not finite.", "The configuration breaks the model: use more bits."
@@ -160,16 +169,6 @@ def ask(
     return Answers(nll, matches)
 
 
-def branch(caches: Sequence[PackedKVCache]) -> list[PackedKVCache]:
-    """Caches that hold the same, and grow apart."""
-    branches = []
-    for cache in caches:
-        cache.keep_state_at(cache.offset)
-        kept = cache.kept_state()
-        branches.append(cache.fresh() if kept is None else kept)
-    return branches
-
-
 def _nll(logits: NDArray[np.float32], tokens: NDArray[np.integer]) -> float:
     """-ln of the probability of a run of tokens [n] under its logits [n, V]."""
     wide = logits.astype(np.float64)
@@ -181,18 +180,21 @@ def _nll(logits: NDArray[np.float32], tokens: NDArray[np.integer]) -> float:
 class _Blocks:
     """Writes keys and values of every call into a capture as they come: a listener for `attention.record`."""
 
-    def __init__(self, writer: CaptureWriter, shape: tuple[int, int, int]) -> None:
+    def __init__(self, writer: CaptureWriter, layers: Sequence[int], shape: tuple[int, ...]) -> None:
         self._writer = writer
+        self._at = {layer: at for at, layer in enumerate(layers)}
         self._shape = shape
-        self._files: dict[str, Any] = {}
+        self._files: dict[str, BlockFile] = {}
 
     def __call__(self, call: Recorded) -> None:
-        for name, side in (("keys", to_file(call.keys)), ("values", to_file(call.values))):
-            layers, texts, tokens = self._shape
+        """Write down one call."""
+        for side, given in (("keys", call.keys), ("values", call.values)):
+            block = to_file(given)
+            name = f"{side}.{self._at[call.layer]}"
             if name not in self._files:
-                shape = (layers, texts, side.shape[1], tokens, side.shape[3])
-                self._files[name] = self._writer.blocks(name, shape, side.dtype)
-            self._files[name].put((call.layer, 0, 0, call.start, 0), side[None])
+                shape = (len(block), block.shape[1], self._shape[1], block.shape[3])
+                self._files[name] = self._writer.blocks(name, shape, block.dtype)
+            self._files[name].put((0, 0, call.start, 0), block)
 
 
 class _Texts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,6 @@ from swarm.experiments.measurement.retrieval_run import Answers, RetrievalRun
 from swarm.experiments.protocols.base import ComparedProtocol, storage
 from swarm.experiments.space.layers import ALL, PROTECT, Scope
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
-
-if TYPE_CHECKING:
-    from swarm.kernels.cache import PackedKVCache
 
 
 class Retrieval(ComparedProtocol[RetrievalRun]):
@@ -32,7 +29,7 @@ class Retrieval(ComparedProtocol[RetrievalRun]):
     references = (RetrievalRun, RetrievalRun)
     least_context: ClassVar[int] = 384
 
-    def compare(self, spec: TrialSpec, reference: RetrievalRun, caches: list[PackedKVCache]) -> Measurement:
+    def compare(self, spec: TrialSpec, reference: RetrievalRun, caches: list[Any]) -> Measurement:
         """Read the texts, ask the questions and compare the answers one by one."""
         (reference.read if spec.rung else reference.fill)(caches)
         found, exact = reference.ask(caches), reference.reference

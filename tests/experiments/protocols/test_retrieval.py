@@ -9,6 +9,7 @@ import pytest
 from scipy.special import log_softmax
 
 from swarm.experiments.measurement.haystack import KINDS, puzzles
+from swarm.experiments.measurement.reference_run import layer_arrays
 from swarm.experiments.measurement.retrieval_run import RetrievalRun
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SpecError
@@ -102,7 +103,9 @@ def test_readings_are_those_of_answering_token_by_token(runner, longer, measure)
     exact, cache = make_cache(model), make_cache(model, kv, seed=3)
     for first in range(0, tokens.shape[1], 128):
         model(mx.array(tokens[row : row + 1, first : first + 128]), cache=exact)
-    for layer, (keys, values) in enumerate(zip(run.capture["keys"], run.capture["values"], strict=True)):
+    for layer, (keys, values) in enumerate(
+        zip(*(layer_arrays(run.capture, name) for name in ("keys", "values")), strict=True)
+    ):
         cache[layer].append(keys[row : row + 1], values[row : row + 1])
     asked = questions[row : row + 1, number]
     answer = asked[0, start : start + lengths[row, number]]
