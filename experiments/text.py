@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.experiments.artifacts import CAPTURE_VERSION
+from swarm.experiments.corpora import BUNDLED, TITLES
 from swarm.experiments.environment import version
 from swarm.kernels.errors import UsageError
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Split = Literal["scored", "calibration"]
 SCORED_SHARE = 0.8
 MAX_CHARACTERS = 4_000_000
+DEFAULT = "prose"
 TOO_SHORT = "Give a longer text with --corpus, or shorten the context."
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -59,16 +61,25 @@ class Corpus:
 
     @classmethod
     def open(cls, path: Path | None = None) -> Corpus:
-        """The text in a UTF-8 file, or the topic help that comes with CPython (465 KB of English).
+        """The text in a UTF-8 file, or one that comes with CPython.
+
+        Args:
+            path: the file, or the name of a bundled text: `prose` (CPython's topic help, the default), `code` (its
+                standard library) or `dialogue` (interactive sessions).
 
         Raises:
             CorpusError: the file is missing, not readable, not UTF-8 text, or empty.
         """
-        if path is None:
-            from pydoc_data.topics import topics
-
-            return cls("\n\n".join(topics.values()), "CPython's topic help")
-        remedy = "Give a UTF-8 text file with --corpus."
+        name = DEFAULT if path is None else str(path)
+        if name in BUNDLED:
+            text = BUNDLED[name]()
+            if not text.strip():
+                raise CorpusError(
+                    f"this Python comes without the text {name!r}.", "Give a UTF-8 text file with --corpus."
+                )
+            return cls(text, TITLES[name])
+        path = Path(name)
+        remedy = f"Give a UTF-8 text file with --corpus, or one of: {', '.join(BUNDLED)}."
         try:
             with path.open("rb") as file:
                 data = file.read(4 * MAX_CHARACTERS)

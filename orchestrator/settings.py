@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from swarm.agents.llm.endpoint import LlmSettings
 from swarm.agents.settings import AgentSettings
+from swarm.experiments.corpora import BUNDLED
 from swarm.experiments.spec import Device
 from swarm.kernels.errors import UsageError
 from swarm.orchestrator import toml
@@ -101,7 +102,7 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     @field_validator("corpus")
     @classmethod
     def _for_every_worker(cls, value: str | None) -> str | None:
-        return _absolute(value) if value else None
+        return value if not value or value in BUNDLED else _absolute(value)
 
     @field_validator("agenda")
     @classmethod

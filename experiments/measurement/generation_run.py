@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from swarm.experiments.deploy import generation
 from swarm.experiments.measurement.learned_scaling import trial_caches
-from swarm.experiments.measurement.prompts import Prompt, of_replicate
+from swarm.experiments.measurement.prompts import Assignment, of_replicate
 from swarm.experiments.measurement.reference_run import ReferenceRun, in_16_bit
 from swarm.kernels.errors import NonFiniteError, SpecError
 
@@ -145,7 +145,7 @@ class GenerationRun(ReferenceRun):
         return [self.tokens[row, start:end].tolist() for row, (start, end) in enumerate(places)]
 
 
-def rows(replicate: int) -> tuple[Prompt, ...]:
+def rows(replicate: int) -> tuple[Assignment, ...]:
     """The prompt of each row."""
     return tuple(prompt for prompt in of_replicate(replicate) for _ in ("greedy", "sampled"))
 

@@ -23,7 +23,7 @@ TYPES: dict[FieldType, Any] = {"str": str, "int": int, "float": float, "bool": b
 FENCED = re.compile(r"```[a-zA-Z]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
-class Prompt(FrozenModel):
+class Assignment(FrozenModel):
     """A prompt with places for two words (`{a}`, `{b}`) or a part of the corpus (`{text}`).
 
     `fields` are those that a JSON answer must have, by type.
@@ -40,19 +40,19 @@ class Prompt(FrozenModel):
 
 
 @cache
-def prompts() -> tuple[Prompt, ...]:
+def prompts() -> tuple[Assignment, ...]:
     """The bundled prompts."""
     data = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    return TypeAdapter(tuple[Prompt, ...]).validate_python(data["prompt"])
+    return TypeAdapter(tuple[Assignment, ...]).validate_python(data["prompt"])
 
 
-def of_replicate(replicate: int) -> tuple[Prompt, ...]:
+def of_replicate(replicate: int) -> tuple[Assignment, ...]:
     """One prompt of each kind."""
     by_kind = [[prompt for prompt in prompts() if prompt.kind == kind] for kind in KINDS]
     return tuple(known[replicate % len(known)] for known in by_kind)
 
 
-def is_valid_json(answer: str, prompt: Prompt) -> bool:
+def is_valid_json(answer: str, prompt: Assignment) -> bool:
     """Whether the first JSON object of an answer has the fields of the prompt, of their types, and no others."""
     start = answer.find("{")
     if start < 0:

@@ -13,7 +13,7 @@ from swarm.experiments.measurement import divergence
 from swarm.experiments.measurement.generation_run import MOST_TOKENS, GenerationRun, rows
 from swarm.experiments.measurement.learned_scaling import trial_caches
 from swarm.experiments.measurement.model_under_test import ModelUnderTest
-from swarm.experiments.measurement.prompts import Prompt, compiles, is_valid_json
+from swarm.experiments.measurement.prompts import Assignment, compiles, is_valid_json
 from swarm.experiments.protocols.base import ComparedProtocol, storage
 from swarm.experiments.space.layers import ALL, PROTECT, Scope
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
@@ -27,7 +27,7 @@ DEGENERATE = 0.5
 """An answer goes in circles when it has repeated more than this share of its last tokens' n-grams."""
 
 
-class Generation(ComparedProtocol[GenerationRun]):
+class FreeAnswers(ComparedProtocol[GenerationRun]):
     """Answers to instructions, code, JSON and copying, greedy and sampled, beside those of the 16-bit run.
 
     `context` is prompt and answer together.
@@ -111,7 +111,7 @@ def _answers(spec: TrialSpec, reference: GenerationRun, found: list[list[int]], 
 
 
 def _of_kind(
-    kind: str, texts: list[tuple[Prompt, str, bool]], test: Callable[[Prompt, str, bool], bool]
+    kind: str, texts: list[tuple[Assignment, str, bool]], test: Callable[[Assignment, str, bool], bool]
 ) -> NDArray[np.float64]:
     return np.array([float(test(*one)) for one in texts if one[0].kind == kind])
 

@@ -25,7 +25,9 @@ def command(
     ray_address: RayAddress = None,
     device: DeviceName = None,
     context: Annotated[int | None, typer.Option(help="Tokens per text window.  [default: 512]")] = None,
-    corpus: Annotated[str | None, typer.Option(metavar="FILE", help="Text to measure on.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Text to measure on: a file, or prose, code, dialogue.")
+    ] = None,
     control_share: Annotated[
         float | None, typer.Option(help="Share of random and plain TPE trials.  [default: 0.2]")
     ] = None,

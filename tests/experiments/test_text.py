@@ -201,3 +201,19 @@ def test_another_tokenizer_or_text_is_not_taken_for_the_same(folder, captures) -
 def test_a_text_that_it_was_not_made_for_is_refused(folder, captures) -> None:
     with pytest.raises(KeyError):
         TokenizedTexts(counting(folder)[0], TEXTS, captures).encode("other")
+
+
+@pytest.mark.parametrize(("name", "sign"), [("prose", " the "), ("code", "\nimport "), ("dialogue", "\n>>> ")])
+def test_texts_of_three_kinds_come_with_python(name, sign):
+    corpus = Corpus.open(Path(name))
+    assert len(corpus.text) > 100_000
+    for split in ("scored", "calibration"):
+        assert corpus.part(split).count(sign) > 100
+    assert corpus.digest == Corpus.open(Path(name)).digest
+
+
+def test_a_file_may_have_the_name_of_a_bundled_text(tmp_path, monkeypatch):
+    (tmp_path / "code").write_text("my own text\n")
+    monkeypatch.chdir(tmp_path)
+    assert Corpus.open(Path.cwd() / "code").text == "my own text\n"
+    assert Corpus.open(Path("code")).text != "my own text\n"
