@@ -42,11 +42,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-<<<<<<< HEAD
 class HiddenFact:
-=======
-class FactQuestion:
->>>>>>> 84b10b1 (Corpora of code and of dialogue that come with CPython, by name; class names exist once)
     """A question, the words that the answer begins with, and how it goes on.
 
     `depth` is where the first fact lies that the answer needs.
@@ -65,11 +61,7 @@ class Puzzle:
 
     kind: Kind
     facts: tuple[Fact, ...]
-<<<<<<< HEAD
     questions: tuple[HiddenFact, ...]
-=======
-    questions: tuple[FactQuestion, ...]
->>>>>>> 84b10b1 (Corpora of code and of dialogue that come with CPython, by name; class names exist once)
 
 
 def puzzles(number: int) -> Iterator[Puzzle]:
@@ -96,11 +88,7 @@ def _single(rng: np.random.Generator, shift: float) -> Puzzle:
     (number,), place = _numbers(rng, 1), rng.choice(PLACES)
     lead = f"The secret of the {place} is"
     fact = Fact(f" {lead} {number}.", shift)
-<<<<<<< HEAD
     question = HiddenFact("single", f"What is the secret of the {place}?", lead, f" {number}", shift)
-=======
-    question = FactQuestion("single", f"What is the secret of the {place}?", lead, f" {number}", shift)
->>>>>>> 84b10b1 (Corpora of code and of dialogue that come with CPython, by name; class names exist once)
     return Puzzle("single", (fact,), (question,))
 
 
@@ -110,11 +98,7 @@ def _multi_key(rng: np.random.Generator, shift: float) -> Puzzle:
     leads = [f"The number of {name} is" for name in names]
     facts = [Fact(f" {lead} {number}.", depth) for lead, number, depth in zip(leads, numbers, depths, strict=True)]
     questions = [
-<<<<<<< HEAD
         HiddenFact("multi_key", f"What is the number of {names[i]}?", leads[i], f" {numbers[i]}", depths[i])
-=======
-        FactQuestion("multi_key", f"What is the number of {names[i]}?", leads[i], f" {numbers[i]}", depths[i])
->>>>>>> 84b10b1 (Corpora of code and of dialogue that come with CPython, by name; class names exist once)
         for i in sorted(rng.choice(KEYS, ASKED_KEYS, replace=False))
     ]
     return Puzzle("multi_key", tuple(facts), tuple(questions))
@@ -124,11 +108,7 @@ def _multi_value(rng: np.random.Generator, shift: float) -> Puzzle:
     town, numbers, depths = rng.choice(TOWNS), _numbers(rng, VALUES), _spread(VALUES, shift)
     facts = [Fact(f" One ticket to {town} is {n}.", depth) for n, depth in zip(numbers, depths, strict=True)]
     text = f"Which tickets to {town} are there? List all {VALUES}, the first one first."
-<<<<<<< HEAD
     question = HiddenFact("multi_value", text, f"All tickets to {town}:", f" {', '.join(numbers)}", depths[0])
-=======
-    question = FactQuestion("multi_value", text, f"All tickets to {town}:", f" {', '.join(numbers)}", depths[0])
->>>>>>> 84b10b1 (Corpora of code and of dialogue that come with CPython, by name; class names exist once)
     return Puzzle("multi_value", tuple(facts), (question,))
 
 
@@ -139,11 +119,7 @@ def _tracing(rng: np.random.Generator, shift: float) -> Puzzle:
     way = " = ".join(reversed(sources))
     facts = [Fact(f" VAR {n} = {s}.", depth) for n, s, depth in zip(names, sources, depths, strict=True)]
     text = f"Trace the variable {names[-1]} to its number, step by step, as in VAR A = B = C = 12."
-<<<<<<< HEAD
     question = HiddenFact("tracing", text, f"VAR {names[-1]} =", f" {way}", depths[0])
-=======
-    question = FactQuestion("tracing", text, f"VAR {names[-1]} =", f" {way}", depths[0])
->>>>>>> 84b10b1 (Corpora of code and of dialogue that come with CPython, by name; class names exist once)
     return Puzzle("tracing", tuple(facts), (question,))
 
 
@@ -153,9 +129,5 @@ def _aggregation(rng: np.random.Generator, shift: float) -> Puzzle:
     depths = _spread(len(words), shift)
     facts = [Fact(f" Vote: {word}.", depth) for word, depth in zip(words, depths, strict=True)]
     lead = "Most often named: Vote:"
-<<<<<<< HEAD
     question = HiddenFact("aggregation", "Which word got the most votes?", lead, f" {common}", depths[0])
-=======
-    question = FactQuestion("aggregation", "Which word got the most votes?", lead, f" {common}", depths[0])
->>>>>>> 84b10b1 (Corpora of code and of dialogue that come with CPython, by name; class names exist once)
     return Puzzle("aggregation", tuple(facts), (question,))

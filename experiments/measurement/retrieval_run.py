@@ -16,11 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-<<<<<<< HEAD
 from swarm.experiments.measurement.haystack import INTRODUCTION, KINDS, HiddenFact, Puzzle, puzzles
-=======
-from swarm.experiments.measurement.haystack import INTRODUCTION, KINDS, FactQuestion, Puzzle, puzzles
->>>>>>> 84b10b1 (Corpora of code and of dialogue that come with CPython, by name; class names exist once)
 from swarm.experiments.measurement.learned_scaling import trial_caches
 from swarm.experiments.measurement.reference_run import (
     ReferenceRun,
@@ -235,11 +231,7 @@ class _Texts:
         """Tokens as the vocabulary writes them; numbers behind its end have none."""
         return [word or "" for word in self._tokenizer.convert_ids_to_tokens(list(tokens))]
 
-<<<<<<< HEAD
     def _suffix(self, question: HiddenFact) -> tuple[list[int], list[int]]:
-=======
-    def _suffix(self, question: FactQuestion) -> tuple[list[int], list[int]]:
->>>>>>> 84b10b1 (Corpora of code and of dialogue that come with CPython, by name; class names exist once)
         """A question with the beginning of its answer, and the rest of the answer."""
         asked = f"\n\nQuestion: {question.text}{self._foot}{question.lead}"
         short, whole = self._ids(asked), self._ids(asked + question.answer)
