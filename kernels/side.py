@@ -357,6 +357,11 @@ class SideView:
         low, high, skip = self._blocks(start, stop)
         return self.codec.unpack(xp, self.side.store.read(low, high))[:, :, skip : skip + stop - start]
 
+    def stored(self, start: int, stop: int) -> Packed:
+        """The packed arrays [B, H, T, ...] of columns of a method that encodes every token by itself."""
+        low, high, _ = self._blocks(start, stop)
+        return self.side.store.read(low, high)
+
     def dense(self, start: int, stop: int, heads: slice, after: Array) -> Array:
         """Decoded columns of some heads on an accelerator, known part included, as `after` is typed.
 

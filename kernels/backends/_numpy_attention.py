@@ -1,6 +1,7 @@
 """Attention over a packed cache in numpy: chunks of columns, online softmax, no copy of the dequantized cache.
 
-The view says which columns are held in which form and which queries see them.
+The view says which columns are held in which form and which queries see them. One token's queries read codes as they
+are, more queries read decoded vectors.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 
 from swarm.kernels import arrays
 from swarm.kernels.attention import MASKED, Visibility
+from swarm.kernels.backends._numpy_codes import MAX_FEW_ROWS, Codes, Vectors, foldable
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from swarm.kernels.side import SideView
 
 CHUNK_COLUMNS = 1024  # columns unpacked at a time
-MAX_FEW_ROWS = 32  # query rows up to which keys are the first factor of a product: about those of one token
+FEW_VALUES = (
+    3 << 17
+)  # of one side unpacked at a time for a few query rows; much larger arrays are mapped anew each time
 MAX_SCORES = 1 << 20  # scores of one tile of queries and one head group: what stays in the processor's cache
 
 
@@ -41,7 +45,7 @@ class _Tile:
             self.weight += 1
         self.sums: dict[str, np.ndarray] = {}
 
-    def step(self, scores: np.ndarray, values: list[tuple[str, slice, np.ndarray, np.ndarray | None]]) -> None:
+    def step(self, scores: np.ndarray, values: list[tuple[str, slice, Vectors | Codes, np.ndarray | None]]) -> None:
         """One chunk: scores [B, H, R l, T], and per run of columns its frame, vectors, and share of each query."""
         peak = np.maximum(self.peak, scores.max(axis=-1, keepdims=True))
         scores -= peak
@@ -53,7 +57,7 @@ class _Tile:
             self.sums[frame] *= decay
         for frame, where, vectors, share in values:
             part = scores[..., where] if share is None else scores[..., where] * share
-            product = part @ vectors
+            product = vectors.weighted(part)
             if frame in self.sums:
                 self.sums[frame] += product
             else:
@@ -79,19 +83,21 @@ def attend(
     edges = [(low, min(low + size, length)) for low in range(0, length, size)]
     learned = None if sinks is None else arrays.single(np, arrays.to_numpy(sinks))
     tiles = [_Tile(view, grouped[:, :, :, low:high], (low, high), learned) for low, high in edges]
-    for low in range(view.lowest(), view.offset, CHUNK_COLUMNS):
-        columns = low, min(low + CHUNK_COLUMNS, view.offset)
+    few = repeats * length <= MAX_FEW_ROWS
+    step = max(FEW_VALUES // (batch * heads * dim), 64) if few else CHUNK_COLUMNS
+    for low in range(view.lowest(), view.offset, step):
+        columns = low, min(low + step, view.offset)
         seeing = [tile for tile in tiles if not visible.hidden(tile.rows, columns)]
         if seeing:
-            _chunk(view, visible, columns, seeing)
+            _chunk(view, visible, columns, seeing, few)
     out = np.concatenate([tile.result(view) for tile in tiles], axis=3) if len(tiles) > 1 else tiles[0].result(view)
     out = out.reshape(batch, q_heads, length, -1)
     return arrays.like(queries, out).astype(queries.dtype)
 
 
-def _chunk(view: StoredView, visible: Visibility, columns: tuple[int, int], tiles: list[_Tile]) -> None:
-    keys = _forms(view.key, columns)
-    values = keys if view.value is view.key else _forms(view.value, columns)  # a latent is both
+def _chunk(view: StoredView, visible: Visibility, columns: tuple[int, int], tiles: list[_Tile], few: bool) -> None:
+    keys = _forms(view.key, columns, few)
+    values = keys if view.value is view.key else _forms(view.value, columns, few)  # a latent is both
     plain = view.value.codec.identity
     for tile in tiles:
         scores = _scores(view.key, keys, tile, columns)
@@ -116,20 +122,27 @@ def _chunk(view: StoredView, visible: Visibility, columns: tuple[int, int], tile
         tile.step(scores, runs)
 
 
-_Form = tuple[int, int, "np.ndarray | None", "np.ndarray | None"]
+_Form = tuple[int, int, "Vectors | None", "Vectors | Codes | None"]
 
 
-def _forms(side: SideView, columns: tuple[int, int]) -> list[_Form]:
-    """Runs of columns with their vectors in 16-bit form (as float32), in packed form (decoded), or both."""
+def _forms(side: SideView, columns: tuple[int, int], few: bool) -> list[_Form]:
+    """Runs of columns with their vectors in 16-bit form (as float32), in packed form, or both."""
     return [
         (
             low,
             high,
-            None if form == "packed" else arrays.single(np, side.half(low, high)),
-            None if form == "half" else side.packed(np, low, high),
+            None if form == "packed" else Vectors(arrays.single(np, side.half(low, high))),
+            None if form == "half" else _packed(side, low, high, few),
         )
         for low, high, form in side.spans(*columns)
     ]
+
+
+def _packed(side: SideView, low: int, high: int, few: bool) -> Vectors | Codes:
+    form = side.codec.form
+    if few and form is not None and foldable(form):
+        return Codes(form, side.stored(low, high))
+    return Vectors(side.packed(np, low, high))
 
 
 def _scores(side: SideView, keys: list[_Form], tile: _Tile, columns: tuple[int, int]) -> np.ndarray:
@@ -137,24 +150,17 @@ def _scores(side: SideView, keys: list[_Form], tile: _Tile, columns: tuple[int, 
     for low, high, half, packed in keys:
         where = scores[..., low - columns[0] : high - columns[0]]
         if packed is not None:
-            _products(tile.framed, packed, where)
+            packed.scores(tile.framed, where)
             if side.part is not None:
                 where += tile.known @ side.part.table(np, low, high).T
         if half is not None:
             if packed is None:
-                _products(tile.plain, half, where)
+                half.scores(tile.plain, where)
             else:
-                product = tile.plain @ half.swapaxes(-1, -2)
+                product = np.empty_like(where)
+                half.scores(tile.plain, product)
                 np.copyto(where, product, where=_share(side, tile, low, high) == 0)
     return scores
-
-
-def _products(queries: np.ndarray, keys: np.ndarray, out: np.ndarray) -> None:
-    """Every query with every key, into `out`. A BLAS is twice as fast when a few rows are the second factor."""
-    if queries.shape[-2] > MAX_FEW_ROWS:
-        np.matmul(queries, keys.swapaxes(-1, -2), out=out)
-    else:
-        out[...] = (keys @ queries.swapaxes(-1, -2)).swapaxes(-1, -2)
 
 
 def _share(side: SideView, tile: _Tile, low: int, high: int) -> np.ndarray:

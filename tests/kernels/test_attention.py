@@ -113,6 +113,7 @@ def test_any_cut_gives_what_token_by_token_gives(name, where, seed, batch, repea
 @pytest.mark.parametrize("name", METHODS)
 def test_long_contexts_span_many_chunks(name, where, monkeypatch):
     monkeypatch.setattr(_numpy_attention, "CHUNK_COLUMNS", 96)
+    monkeypatch.setattr(_numpy_attention, "FEW_VALUES", 96 * 2 * 64)
     monkeypatch.setattr(_mlx_operations, "CHUNK_COLUMNS", 128)
     monkeypatch.setattr(_numpy_attention, "MAX_SCORES", 96 * 3 * 50)
     kv = kv_of(name, sink_tokens=4, residual_window=33)
