@@ -106,12 +106,16 @@ class Cell:
         }
 
     def unpack(self) -> Array:
-        """What ours does to codes, without any product."""
-        from swarm.kernels.backends import _numpy_attention
+        """What ours does to codes, without any product: one token reads them as they are, several decoded."""
+        from swarm.kernels.backends import _numpy_attention, _numpy_codes
 
         for low in range(0, self.view.offset, _numpy_attention.CHUNK_COLUMNS):
+            high = min(low + _numpy_attention.CHUNK_COLUMNS, self.view.offset)
             for side in (self.view.key, self.view.value):
-                side.packed(np, low, min(low + _numpy_attention.CHUNK_COLUMNS, self.view.offset))
+                if self.mask is None:
+                    _numpy_codes.Codes(side.codec.form, side.stored(low, high))
+                else:
+                    side.packed(np, low, high)
         return self.q
 
     def stored(self, path: str) -> list[np.ndarray]:

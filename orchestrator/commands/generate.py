@@ -78,9 +78,12 @@ def _report(model: str, runs: dict[str, Generated], json: bool) -> None:
     rows: list[CacheRow] = [_row(label, run) for label, run in runs.items()]
     first, *others = runs.values()
     agreement = next((_agreement(first, other) for other in others), None)
+    faster = next((_speedup(first, other) for other in others), None)
     if json:
-        emit_json({"model": model, "text": first.text, "runs": rows, "same_tokens": agreement})
+        answer = {"model": model, "text": first.text, "runs": rows, "same_tokens": agreement}
+        emit_json({**answer, "sixteen_bit_speedup": faster})
         return
+    from swarm.experiments.deploy.rates import NOISE
     from swarm.experiments.sizing.units import size
 
     say("\n")
@@ -96,6 +99,10 @@ def _report(model: str, runs: dict[str, Generated], json: bool) -> None:
     listing(rows, columns)
     if agreement is not None:
         say(f"The first {agreement} of {len(first.tokens)} tokens are those of 16 bit.")
+    if faster is not None:
+        for doing, ratio in (("prefill", faster["prefill"]), ("decode", faster["decode"])):
+            if ratio is not None and ratio >= NOISE:
+                say(f"16 bit is faster here: {doing} at {ratio:.2f} times the rate.")
 
 
 class CacheRow(TypedDict):
@@ -110,6 +117,13 @@ class CacheRow(TypedDict):
     decode_rate: float | None
 
 
+class Speedup(TypedDict):
+    """How many times as fast 16 bit is; None where there was no second token."""
+
+    prefill: float
+    decode: float | None
+
+
 class Generation(TypedDict):
     """The text, and what each cache cost."""
 
@@ -117,6 +131,7 @@ class Generation(TypedDict):
     text: str
     runs: list[CacheRow]
     same_tokens: int | None
+    sixteen_bit_speedup: Speedup | None
 
 
 def output() -> object:
@@ -134,6 +149,11 @@ def _row(cache: str, run: Generated) -> CacheRow:
         "prefill_rate": run.prefill_rate,
         "decode_rate": run.decode_rate,
     }
+
+
+def _speedup(first: Generated, other: Generated) -> Speedup:
+    decode = other.decode_rate / first.decode_rate if first.decode_rate and other.decode_rate else None
+    return {"prefill": other.prefill_rate / first.prefill_rate, "decode": decode}
 
 
 def _agreement(first: Generated, other: Generated) -> int:

@@ -136,6 +136,9 @@ def test_text_is_generated_next_to_16_bit(swarm, kept, tiny):
     assert rows[0].startswith("K affine8/g32 V affine4/g32 layers 1-2")
     assert rows[1].startswith("16 bit")
     assert "tokens are those of 16 bit" in done.out
+    packed, plain = (float(row.split()[-1]) for row in rows)
+    if abs(plain / packed - 1.05) > 0.02:  # rates are shown rounded
+        assert ("16 bit is faster here: decode" in done.out) == (plain / packed > 1.05)
     done = swarm("generate", "--model", tiny, "--kv", "q8_0", "--tokens", "6", "--json", "Topics of interest: ")
     found = json.loads(done.out)
     jsonschema.validate(found, schemas.schema("generate"))
@@ -143,8 +146,11 @@ def test_text_is_generated_next_to_16_bit(swarm, kept, tiny):
     assert packed["bits_per_value"] == 8.5
     assert packed["cache_bytes"] < plain["cache_bytes"]
     assert found["same_tokens"] <= 6
+    for doing, ratio in found["sixteen_bit_speedup"].items():
+        assert ratio == pytest.approx(plain[f"{doing}_rate"] / packed[f"{doing}_rate"])
     done = swarm("generate", "--model", tiny, "--kv", "q8_0", "--tokens", "6", "--json", "--no-compare", "hello")
     assert len(json.loads(done.out)["runs"]) == 1
+    assert json.loads(done.out)["sixteen_bit_speedup"] is None
 
 
 @pytest.mark.parametrize(
