@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from swarm.kernels import arrays, attention
 from swarm.kernels.attention import HandsOutArrays, StoredView
+from swarm.kernels.batch_cache import BatchView, PackedBatchCache
 from swarm.kernels.cache import PackedKVCache
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from swarm.kernels.arrays import Array, Namespace
     from swarm.kernels.side import SideView
 
@@ -23,6 +26,11 @@ class ArrayKVCache(PackedKVCache, HandsOutArrays):
     """
 
     _handed: tuple[Array, ...] = ()
+
+    @classmethod
+    def merge(cls, caches: Sequence[PackedKVCache]) -> PackedBatchCache:
+        """One cache for a batch of sequences; the caches belong to it from now on."""
+        return ArrayBatchCache(caches)
 
     def update_and_fetch(self, keys: Array, values: Array) -> tuple[Array, ...]:
         """Take in the keys and values [B, H, T, D] of new tokens; returns what a mask of `make_mask` covers."""
@@ -61,6 +69,79 @@ class ArrayKVCache(PackedKVCache, HandsOutArrays):
             return self._view
         view = self._view
         return StoredView(self, view.key, view.key, (view.fresh[0],) * 2) if values is keys else None
+
+
+class ArrayBatchCache(PackedBatchCache, HandsOutArrays):
+    """A batch of such caches, whose arrays [B, H, columns, D] are right-aligned.
+
+    Where a sequence has fewer columns they are 0, and the masks of `make_mask` hide them.
+    """
+
+    _handed: tuple[Array, ...] = ()
+
+    def update_and_fetch(self, keys: Array, values: Array) -> tuple[Array, ...]:
+        """Take in the keys and values [B, H, T, D] of new tokens; returns what a mask of `make_mask` covers."""
+        import mlx.core as mx
+
+        view: BatchView = super().update_and_fetch(keys, values)[0]
+        length, rows = keys.shape[2], list(zip(self.rows, view.views, view.parts, strict=True))
+        old = max(row.mask_columns(row.offset if seen is None else seen.start) for row, seen, _ in rows)
+        handed: list[list[Array]] = [[], []]
+        for row, seen, (_, high) in rows:
+            for out, fresh, side in zip(handed, (keys, values), ("key", "value"), strict=True):
+                if seen is None:
+                    out.append(mx.zeros((1, fresh.shape[1], old + length, fresh.shape[3]), fresh.dtype))
+                    continue
+                first = seen.start - row.mask_columns(seen.start)
+                columns = _array(row.backend.xp, getattr(seen, side), first, fresh)
+                missing = old + high - columns.shape[2]
+                out.append(mx.pad(columns, [(0, 0), (0, 0), (missing, length - high), (0, 0)]))
+        self._handed = tuple(mx.concatenate(out) for out in handed)
+        return self._handed
+
+    def keys_and_values(self) -> tuple[Array, ...]:
+        """What the last call of `update_and_fetch` returned."""
+        super().keys_and_values()
+        return self._handed
+
+    @property
+    def keys(self) -> Array:
+        """The keys of the last call."""
+        return self.keys_and_values()[0]
+
+    @keys.setter
+    def keys(self, after: Array) -> None:
+        PackedBatchCache.keys.fset(self, after)  # type: ignore[attr-defined]
+
+    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> Any:  # noqa: N803
+        """mlx-lm's mask for N new tokens; an array wherever some sequence has fewer columns than others."""
+        import mlx.core as mx
+
+        if self._real is None and len({row.offset for row in self.rows}) == 1:
+            return super().make_mask(N, return_array, window_size)
+        masks = [row.make_mask(N, True, window_size) for row in self.rows]
+        shapes = [(N, row.mask_columns(row.offset) + N) for row in self.rows]
+        full = [mx.ones(shape, mx.bool_) if mask is None else mask for mask, shape in zip(masks, shapes, strict=True)]
+        stacked = self.stacked(full)
+        before = [
+            (stacked.shape[-1] - N + low if low else 0) for low, _ in self._parts(N)
+        ]  # a prompt padded on the left
+        return stacked & (mx.arange(stacked.shape[-1]) >= mx.array(before)[:, None, None, None])
+
+    def view_of(self, keys: Any, values: Any) -> BatchView | None:
+        """The view behind the arrays handed out last; one array as keys and values is a latent."""
+        view = self._view
+        if view is None or not self._handed or keys is not self._handed[0]:
+            return None
+        if values is self._handed[1]:
+            return view
+        if values is not keys:
+            return None
+        latents = [
+            None if seen is None else StoredView(row, seen.key, seen.key, (seen.fresh[0],) * 2)
+            for row, seen in zip(self.rows, view.views, strict=True)
+        ]
+        return BatchView(self, latents, view.parts, (view.fresh[0],) * 2)
 
 
 def _array(xp: Namespace, side: SideView, low: int, fresh: Array) -> Array:

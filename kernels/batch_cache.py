@@ -93,7 +93,7 @@ class PackedBatchCache:
         """The padded tokens have all come in."""
         self._real = None
 
-    def update_and_fetch(self, keys: Array, values: Array) -> tuple[BatchView, BatchView]:
+    def update_and_fetch(self, keys: Array, values: Array) -> tuple[Any, ...]:
         """Take in the keys and values [B, H, T, D] of new tokens; the returned views are for attention only."""
         length = keys.shape[2]
         parts = self._parts(length)
@@ -109,11 +109,22 @@ class PackedBatchCache:
         self._view = BatchView(self, views, parts, (keys, values))
         return self._view, self._view
 
-    def keys_and_values(self) -> tuple[BatchView, BatchView]:
+    def keys_and_values(self) -> tuple[Any, ...]:
         """What the last call of `update_and_fetch` returned, for layers that read the keys and values of this one."""
         if self._view is None:
             raise UsageError(f"Layer {self.layer} holds nothing that another layer could read.", "Run its layer first.")
         return self._view, self._view
+
+    @property
+    def keys(self) -> Array:
+        """Keys of the last call, for models that make later work wait for a cache or a cache wait for other work."""
+        return self.keys_and_values()[0].fresh[0]
+
+    @keys.setter
+    def keys(self, after: Array) -> None:
+        import mlx.core as mx
+
+        mx.async_eval(after)  # type: ignore[no-untyped-call]
 
     def _parts(self, length: int) -> list[Part]:
         """Which of the next so many tokens belong to each sequence."""
@@ -164,8 +175,12 @@ class PackedBatchCache:
         import mlx.core as mx
 
         masks = [row.make_mask(N, return_array, window_size) for row in self.rows]
-        if not isinstance(masks[0], mx.array):
-            return masks[0]
+        return self.stacked(masks) if isinstance(masks[0], mx.array) else masks[0]
+
+    def stacked(self, masks: Sequence[Array]) -> Array:
+        """Masks [N, columns] of every sequence as one, right-aligned: nothing is seen where a sequence has fewer."""
+        import mlx.core as mx
+
         width = max(mask.shape[-1] for mask in masks)
         return mx.stack([mx.pad(mask, [(0, 0), (width - mask.shape[-1], 0)]) for mask in masks])[:, None]
 

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+from families import build
 
 from swarm.kernels.batch_cache import PackedBatchCache
 from swarm.kernels.cache import PackedKVCache
@@ -50,9 +51,21 @@ def batch(model, kv, count):
 @pytest.mark.parametrize("kv", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padded_prompts_give_the_logits_of_each_alone(tiny, family, kv, side):
+    check_padded(tiny(family), kv, side)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", ["deepseek_v3", "gpt_oss", "plamo"])
+def test_latents_sinks_and_arrays_are_padded_too(name, side):
+    with build.uncompiled():
+        check_padded(build.build(name), CONFIGURATIONS["codes, sinks and a tail"], side)
+
+
+def check_padded(model, kv, side):
+    """Three prompts of different length run together, padded on a side, and each alone; then one more token each."""
     import mlx.core as mx
 
-    model, texts = tiny(family), prompts(1)
+    texts = prompts(1)
     caches, longest = batch(model, kv, 3), max(LENGTHS)
     padding = [longest - length for length in LENGTHS]
     told = {"left_padding": padding} if side == "left" else {"lengths": LENGTHS, "right_padding": padding}
