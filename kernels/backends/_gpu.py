@@ -44,18 +44,17 @@ class FusedBackend(Backend):
 
     def append(self, sides: tuple[CacheSide, CacheSide], fresh: tuple[Array, Array]) -> tuple[SideView, SideView]:
         """One launch for one token in formats that the kernels write: it joins the recent tokens of the layer."""
-        one = fresh[0].shape[2] == 1 and all(side.packs_token_by_token for side in sides)
+        key, value = sides
+        one = fresh[0].shape[2] == 1 and key.packs_token_by_token and value.packs_token_by_token
         recent = self._extended(sides, fresh) if one else None
         if recent is None:
             return super().append(sides, fresh)
-        key, value = (
-            side.append_packed(recent.side(i), x) for i, (side, x) in enumerate(zip(sides, fresh, strict=True))
-        )
-        return key, value
+        return key.append_packed(recent.side(0), fresh[0]), value.append_packed(recent.side(1), fresh[1])
 
     def _extended(self, sides: tuple[CacheSide, CacheSide], fresh: tuple[Array, Array]) -> Recent | None:
         """The recent tokens with one more: behind those that both sides have, or the first where they are full."""
-        key, value = (side.codec.moved(self.xp, x) for side, x in zip(sides, fresh, strict=True))
+        xp = self.xp
+        key, value = sides[0].codec.moved(xp, fresh[0]), sides[1].codec.moved(xp, fresh[1])
         last = sides[0].store.recent, sides[1].store.recent
         if isinstance(last[0], RecentSide) and isinstance(last[1], RecentSide) and last[0].of is last[1].of:
             recent = self._append.behind(last[0].of, key, value)

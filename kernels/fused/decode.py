@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from swarm.kernels.errors import SpecError
 from swarm.kernels.fused import operands, sources
@@ -23,6 +23,7 @@ MAX_SET_HEADS = 16  # query heads of a KV head that one threadgroup works on
 MAX_TOKENS = 1 << 30
 _MAX_QUERY_HALVES = 8192  # float16 numbers of queries in threadgroup memory: half of it
 _MERGE_SIMDGROUPS = 8
+_MAX_LAUNCHES = 256  # that are remembered: those of some steps
 _MERGE_CHANNELS = 128  # of a threadgroup
 
 _Described = tuple[tuple[PackedForm, tuple[Array, ...]], tuple[PackedForm, tuple[Array, ...]]]
@@ -49,6 +50,25 @@ class _Geometry:
         return -(-self.shape[1] // self.kv_heads // self.set_heads)
 
 
+class _Call(NamedTuple):
+    """What decides the launches of a call, besides the formats: the same for layers of one shape in one step."""
+
+    shape: tuple[int, ...]  # of the queries
+    query: DType
+    wide: DType  # the type in which they meet keys
+    half: DType | None  # of the 16-bit runs
+    counts: tuple[int, int, int]
+    read_from: tuple[Any, ...]  # recent tokens, first tokens, the 16-bit runs, the column of the bias
+    scale: float
+    apart: bool
+    scored: tuple[tuple[str, Any], ...]
+
+
+_Launches = tuple[
+    Kernel, Array, Kernel | None, Array
+]  # attention and the merge, each with the numbers that it is given
+
+
 class DecodeAttention:
     """softmax(scale * q K^T) V for one query token, K and V in up to three runs: 16 bit, packed, 16 bit."""
 
@@ -56,6 +76,7 @@ class DecodeAttention:
         self.launcher = launcher
         self.device = device
         self._kernels: dict[tuple[object, ...], tuple[Kernel, Kernel | None]] = {}
+        self._launches: dict[tuple[object, ...], _Launches] = {}
 
     def __call__(
         self,
@@ -78,65 +99,78 @@ class DecodeAttention:
         Raises:
             SpecError: a shape that the kernels do not take, or no token at all.
         """
-        import mlx.core as mx
-
+        run = packed or head or tail
         counts = (_count(packed), _count(head), _count(tail))
-        kv_heads, value_dim = self._check(q, counts, packed or head or tail)
-        group = q.shape[1] // kv_heads
-        terms = 0 if packed is None else _terms(packed, q)
-        sets = -(-group // _most_heads(terms, q.shape[-1]))
-        set_heads = -(-group // sets)
-        rows = q.shape[0] * kv_heads * sets
-        chosen = plan(self.device, counts=counts, rows=rows, group=set_heads, terms=terms)
+        dims = (q.shape[-1], 0 if run is None else operands.dim_of(run.value))
         sides = (packed.key, packed.value) if packed else (operands.nothing(), operands.nothing())
-        dims = (q.shape[-1], value_dim)
-        (key_form, keys), (value_form, values) = (
-            operands.described(side, dim) for side, dim in zip(sides, dims, strict=True)
-        )
-        wide = q if framed is None or q.dtype == framed.dtype else q.astype(framed.dtype)  # mapped ones stay precise
-        parts = (chosen.head_parts, chosen.tail_parts)
+        forms = (operands.described(sides[0], dims[0]), operands.described(sides[1], dims[1]))
         recent, fresh = operands.recent_of(packed)
-        arrays = [wide if framed is None else framed, *keys, *values, recent]
+        wide = q if framed is None or q.dtype == framed.dtype else q.astype(framed.dtype)  # mapped ones stay precise
+        arrays = [wide if framed is None else framed, *forms[0][1], *forms[1][1], recent]
         half, places = None, operands.NOWHERE
-        if any(parts):
+        if head or tail:
             half, dense, places = operands.dense(head, tail)
             arrays += [wide, *dense]
-        given = numbers(
-            operands.pair(counts[0] - fresh, fresh),
-            operands.pair(packed.key.first, packed.value.first) if packed else 0,
-            operands.pair(chosen.packed_parts, chosen.head_parts),
-            operands.pair(chosen.tail_parts, kv_heads),
-            operands.pair(operands.bits_of(scale), operands.bias_column(scoring, counts)),
-            *places,
-        )
         scored: tuple[tuple[str, Any], ...] = ()
         if not scoring.plain:
             scored, read = operands.scored(scoring, (q.shape[0], q.shape[1]))
             arrays += read
-        out = mx.float32 if apart else q.dtype
-        geometry = _Geometry(
-            tuple(q.shape), value_dim, kv_heads, set_heads, wide.dtype, out, half, chosen, apart, scored
-        )
-        forms = ((key_form, keys), (value_form, values))
-        key = (geometry, *((form.key, stored[1].dtype) for form, stored in forms))
-        kernels = self._kernels.get(key)
-        if kernels is None:
-            kernels = self._kernels[key] = self._made(geometry, forms, [array.dtype for array in arrays])
-        first, *leads = self.launcher.run(kernels[0], [*arrays, given])
-        if kernels[1] is None:
+        firsts = (packed.key.first, packed.value.first) if packed else (0, 0)
+        read_from = (fresh, firsts, places, operands.bias_column(scoring, counts))
+        call = _Call(q.shape, q.dtype, wide.dtype, half, counts, read_from, scale, apart, scored)
+        key = (call, *((form.key, stored[1].dtype) for form, stored in forms))
+        launches = self._launches.get(key)
+        if launches is None:  # the first layer of a step; the others are alike
+            if len(self._launches) >= _MAX_LAUNCHES:
+                self._launches.clear()
+            launches = self._launches[key] = self._prepared(call, packed, run, forms, arrays)
+        attention, given, merge, merged_parts = launches
+        first, *leads = self.launcher.run(attention, [*arrays, given])
+        if merge is None:
             return first, None
-        (merged,) = self.launcher.run(kernels[1], [first, *leads, numbers(chosen.packed_parts)])
+        (merged,) = self.launcher.run(merge, [first, *leads, merged_parts])
         return (merged[0], merged[1]) if merged.ndim > q.ndim else (merged, None)
 
-    def _check(self, q: Array, counts: tuple[int, ...], run: TokenRun | None) -> tuple[int, int]:
+    def _prepared(
+        self, call: _Call, packed: TokenRun | None, run: TokenRun | None, forms: _Described, arrays: list[Array]
+    ) -> _Launches:
+        """What the launches of a call are, and the numbers that they are given."""
+        import mlx.core as mx
+
+        kv_heads, value_dim = self._check(call, run)
+        group = call.shape[1] // kv_heads
+        terms = 0 if packed is None else _terms(packed, call.query)
+        set_heads = -(-group // -(-group // _most_heads(terms, call.shape[-1])))
+        rows = call.shape[0] * kv_heads * -(-group // set_heads)
+        chosen = plan(self.device, counts=call.counts, rows=rows, group=set_heads, terms=terms)
+        fresh, firsts, places, column = call.read_from
+        given = numbers(
+            operands.pair(call.counts[0] - fresh, fresh),
+            operands.pair(*firsts),
+            operands.pair(chosen.packed_parts, chosen.head_parts),
+            operands.pair(chosen.tail_parts, kv_heads),
+            operands.pair(operands.bits_of(call.scale), column),
+            *places,
+        )
+        out = mx.float32 if call.apart else call.query
+        geometry = _Geometry(
+            call.shape, value_dim, kv_heads, set_heads, call.wide, out, call.half, chosen, call.apart, call.scored
+        )
+        key = (geometry, *((form.key, stored[1].dtype) for form, stored in forms))
+        if key not in self._kernels:
+            self._kernels[key] = self._made(geometry, forms, [array.dtype for array in arrays])
+        attention, merge = self._kernels[key]
+        return attention, given, merge, numbers(chosen.packed_parts)
+
+    def _check(self, call: _Call, run: TokenRun | None) -> tuple[int, int]:
         """The number of KV heads, and the head size of the values."""
-        _, q_heads, length, dim = q.shape
+        (_, q_heads, length, dim), counts = call.shape, call.counts
         if run is None or not 0 < sum(counts) <= MAX_TOKENS:
             raise SpecError(f"Attention over {sum(counts)} tokens.", f"Give 1 to {MAX_TOKENS} tokens.")
         kv_heads, value_dim = int(operands.codes_of(run.key).shape[1]), operands.dim_of(run.value)
         if length != 1 or not (takes(dim) and takes(value_dim)):
             raise SpecError(
-                f"The fused kernel does not take queries of shape {tuple(q.shape)} over values of size {value_dim}.",
+                f"The fused kernel does not take queries of shape {call.shape} over values of size {value_dim}.",
                 f"It takes one token and head sizes that are multiples of {DIM_STEP} up to {MAX_DIM}.",
             )
         if q_heads % kv_heads:
@@ -220,7 +254,7 @@ def takes(dim: int) -> bool:
     return 0 < dim <= MAX_DIM and dim % DIM_STEP == 0
 
 
-def _terms(run: TokenRun, q: Array) -> int:
+def _terms(run: TokenRun, query: DType) -> int:
     """How many float16 terms hold a query: one for 16-bit types, two for float32; 0 where tiles cannot be.
 
     Tiles hold codes exactly, but not bfloat16 values.
@@ -228,7 +262,7 @@ def _terms(run: TokenRun, q: Array) -> int:
     import mlx.core as mx
 
     tiles = isinstance(run.key, PackedSide) and isinstance(run.value, PackedSide)
-    return (2 if q.dtype == mx.float32 else 1) if tiles else 0
+    return (2 if query == mx.float32 else 1) if tiles else 0
 
 
 def _most_heads(terms: int, dim: int) -> int:

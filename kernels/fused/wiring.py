@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from swarm.kernels.attention import MASKED
-from swarm.kernels.fused import decode
+from swarm.kernels.fused import decode, operands
 from swarm.kernels.fused.decode import DecodeAttention
 from swarm.kernels.fused.operands import DenseSide, PackedSide, Scoring, TokenRun
 from swarm.kernels.fused.plan import Device
@@ -61,6 +61,8 @@ class FusedDecode:
         if packed is not None and not view.key.codec.identity:
             framed = view.key.codec.query(queries.reshape(grouped)).reshape(queries.shape)
         apart = packed is not None and not view.value.codec.identity
+        plain = view.cache.logit_cap is None and read[1] is None and sinks is None
+        scoring = operands.PLAIN if plain else Scoring(view.cache.logit_cap, read[1], sinks)
         first, second = self._attention(view, grouped)(
             queries,
             scale,
@@ -69,7 +71,7 @@ class FusedDecode:
             head=head[0] if head else None,
             tail=tail[0] if tail else None,
             apart=apart,
-            scoring=Scoring(view.cache.logit_cap, read[1], sinks),
+            scoring=scoring,
         )
         if not apart:
             return first
@@ -78,9 +80,9 @@ class FusedDecode:
 
     def _attention(self, view: StoredView, grouped: tuple[int, int, int, int]) -> DecodeAttention:
         """The kernels for the larger head size, scales per head and query heads of a threadgroup; made once each."""
-        sides = (view.key, view.value)
-        scales = max(side.codec.head_dim // _form_group(side, side.codec.head_dim) for side in sides)
-        key = (max(side.codec.head_dim for side in sides), scales, min(grouped[2], decode.MAX_SET_HEADS))
+        dims = view.key.codec.head_dim, view.value.codec.head_dim
+        scales = max(dims[0] // _form_group(view.key, dims[0]), dims[1] // _form_group(view.value, dims[1]))
+        key = (max(dims), scales, min(grouped[2], decode.MAX_SET_HEADS))
         if key not in self._attentions:
             self._attentions[key] = DecodeAttention(self.launcher, self.device_of(*key))
         return self._attentions[key]
@@ -88,18 +90,17 @@ class FusedDecode:
     def _spans(self, view: StoredView, queries: Array, lowest: int) -> list[_Span] | None:
         """The runs of columns in one form each, or None: at most one packed one, with one run before and one behind."""
         batch, _, length, dim = queries.shape
-        sides = (view.key, view.value)
+        key, value = sides = (view.key, view.value)
         fits = (
             length == 1
-            and dim == view.key.codec.head_dim
-            and all(decode.takes(side.codec.head_dim) for side in sides)
+            and dim == key.codec.head_dim
             and 0 < view.offset - lowest <= decode.MAX_TOKENS
-            and all(side.part is None and side.codec.block_tokens == 1 for side in sides)
-            and all(side.codec.form is not None for side in sides)
+            and _is_taken(key)
+            and _is_taken(value)
         )
         if not fits or batch == 0:
             return None
-        if all(side.all_packed for side in sides) and any(_is_packed_form(side) for side in sides):
+        if key.all_packed and value.all_packed and (_is_packed_form(key) or _is_packed_form(value)):
             return [_Span(lowest, view.offset, True)]
         edges = {lowest, view.offset}
         for side in sides:
@@ -130,6 +131,11 @@ def _columns(view: StoredView, queries: Array, mask: Array | str | None) -> tupl
     return max(view.lowest(), view.offset - bias.shape[-1]), bias
 
 
+def _is_taken(side: SideView) -> bool:
+    codec = side.codec
+    return codec.form is not None and side.part is None and codec.block_tokens == 1 and decode.takes(codec.head_dim)
+
+
 def _is_packed(side: SideView, low: int, high: int) -> bool:
     return _is_packed_form(side) and [kind for _, _, kind in side.spans(low, high)] == ["packed"]
 
@@ -146,7 +152,7 @@ def _form_group(side: SideView, dim: int) -> int:
 
 def _run(view: StoredView, span: _Span) -> TokenRun:
     recent = _recent(view, span) if span.packed else None
-    key, value = (_source(side, span.low, span.high) for side in (view.key, view.value))
+    key, value = _source(view.key, span.low, span.high), _source(view.value, span.low, span.high)
     return TokenRun(key, value, span.high - span.low - (0 if recent is None else recent.count), recent)
 
 
@@ -156,12 +162,12 @@ def _recent(view: StoredView, span: _Span) -> Recent | None:
     They are moved there where the kernel could not read keys and values so.
     """
     sides = view.key.side, view.value.side
-    key, value = (side.store.recent for side in sides)
+    key, value = sides[0].store.recent, sides[1].store.recent
     if key is None and value is None:
         return None
     if isinstance(key, RecentSide) and isinstance(value, RecentSide) and key.of is value.of:
         recent = key.of
-        if recent.count <= span.high - span.low and all(side.encoded == span.high for side in sides):
+        if recent.count <= span.high - span.low and sides[0].encoded == span.high == sides[1].encoded:
             return recent
     for side in sides:
         side.store.settle()
