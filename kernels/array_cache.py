@@ -20,9 +20,9 @@ class ArrayKVCache(PackedKVCache, HandsOutArrays):
     """A packed cache that hands out unpacked 16-bit arrays [B, H, columns, D] of keys and of values.
 
     Multi-head latent attention (2405.04434) expands the latent for several tokens at a time and reads it as keys and
-    values for one: then the arrays come back to mlx-lm's attention, which reads the packed ones in their place. Where
-    the tokens of a call come in packed only later (residual windows, blocks of tokens), its queries read them in 16
-    bit.
+    values for one: then the arrays come back to mlx-lm's attention, which reads the packed ones in their place. One
+    array serves all queries of a call, so that they read what the last of them does: a token that a residual window or
+    an open block kept in 16 bit for the earlier ones may be packed.
     """
 
     _handed: tuple[Array, ...] = ()
@@ -150,7 +150,7 @@ def _array(xp: Namespace, side: SideView, low: int, fresh: Array) -> Array:
 
     parts = []
     for start, stop, form in side.spans(low, side.offset):
-        if form == "packed":
+        if form != "half":
             vectors = side.packed(xp, start, stop)
             plain = side.codec.output(vectors)
             if side.part is not None:

@@ -98,7 +98,8 @@ def _seen(view: StoredView, columns: Columns, mask: Array | str | None, length: 
 
     total = sum(stop - start for start, stop, *_ in columns)
     single = total == view.offset - view.lowest()
-    limited = view.cache.first_seen(view.offset - 1) > 0  # the last query does not see the first column
+    # Whether the last query does not see the first column; a mask of the model's own says that itself.
+    limited = (mask is None or isinstance(mask, str)) and view.cache.first_seen(view.offset - 1) > 0
     if single and (mask is None or isinstance(mask, str)) and not limited:
         return mask or ""
     if length * total > MAX_MASK_ELEMENTS:
