@@ -77,12 +77,13 @@ def make_workload(settings: Settings) -> Workload:
         return Workload(MODELS, {"rehearsal": settings.rehearsal})
     from swarm.agents.published_claims import schema
     from swarm.experiments.measurement.decode import WINDOWS
+    from swarm.experiments.measurement.reference_run import window_count
     from swarm.experiments.models import registry
     from swarm.kernels import blas
 
     blas.use_openblas(1)
     corpus = corpus_of(settings)
-    corpus.check_length(settings.context + 1, 2 * WINDOWS)
+    corpus.check_length(settings.context + 1, 2 * window_count(WINDOWS, settings.context))
     names = model_names(settings)
     for name in names:
         registry.ensure(name)

@@ -27,6 +27,7 @@ from swarm.experiments.measurement.reference_run import (
     layer_arrays,
     noise_floor,
     save_layers,
+    window_count,
 )
 from swarm.experiments.measurement.states import State, read_states, restore_states, save_states, states_of
 from swarm.kernels import arrays, attention
@@ -143,7 +144,7 @@ class _Capturing:
         self.subject = subject
         self.plain = in_16_bit(spec)
         self.forward = subject.forward
-        text = subject.windows(spec, spec.context + 1, 2 * WINDOWS)[::2]
+        text = subject.windows(spec, spec.context + 1, 2 * window_count(WINDOWS, spec.context))[::2]
         self.text, self.targets = text[:, :-1], text[:, self.prefix + 1 :]
         self.tail = self.text[:, self.prefix :]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from swarm.experiments.measurement import divergence
 from swarm.experiments.measurement.learned_scaling import trial_caches
-from swarm.experiments.measurement.reference_run import ScoredRun, in_16_bit, noise_floor
+from swarm.experiments.measurement.reference_run import ScoredRun, in_16_bit, noise_floor, window_count
 
 if TYPE_CHECKING:
     from swarm.experiments.artifacts import CaptureWriter
@@ -49,7 +49,7 @@ class PrefillRun(ScoredRun):
     def write(cls, spec: TrialSpec, subject: ModelUnderTest, writer: CaptureWriter) -> None:
         """Read the windows in 16 bit, and write down the logits at the scored positions."""
         # Every second window is the cheap rung's: what is promoted is not judged by the text that it was chosen on.
-        text = subject.windows(spec, spec.context + 1, 2 * WINDOWS)[1::2]
+        text = subject.windows(spec, spec.context + 1, 2 * window_count(WINDOWS, spec.context))[1::2]
         positions = scored_positions(spec.context)
         tokens, targets = text[:, :-1], text[:, positions + 1]
         part = slice(0, NOISE_WINDOWS)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
     from swarm.kernels.attention import Recorded
 
+MAX_CONTEXT_OF_ALL_WINDOWS = 8192
+"""Tokens of a window up to which runs read all of their windows; of longer ones they read half."""
 ATTENTION_INPUTS = ("keys", "values", "tail_keys", "tail_values", "queries")
 
 
@@ -210,6 +212,11 @@ def float32_from_file(x: NDArray[Any]) -> NDArray[np.float32]:
     """The file's values in float32."""
     wide: NDArray[np.float32] = arrays.single(np, arrays.to_numpy(from_file(x)))
     return wide
+
+
+def window_count(windows: int, context: int) -> int:
+    """How many of its text windows a run reads at a context."""
+    return windows if context <= MAX_CONTEXT_OF_ALL_WINDOWS else windows // 2
 
 
 def in_16_bit(spec: TrialSpec) -> TrialSpec:
