@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from swarm.experiments.models.base import LoadedModel
 
 MAX_PROMPT_CACHES = 10
-MAX_ANSWERS = 32  # that are decoded together
-MAX_PROMPTS = 8  # that are read together
 PREFILL_STEP = 512
 
 
@@ -102,10 +100,11 @@ def serve(
                 say(line)
         plug_in(loaded.model, template)
         reused = prompt_caches(loaded.model)
-    alone = batching.refusal(loaded.model)
-    if alone is not None:
-        say(f"Requests are answered one at a time: {alone}.")
-    answers = _answers(server, _provider(server, loaded, batched=alone is None), reused, beside, say)
+    limits = batching.limits(loaded.model)
+    if limits.reason:
+        what = "Requests are answered" if limits.answers == 1 else "Prompts are read"
+        say(f"{what} one at a time: {limits.reason}.")
+    answers = _answers(server, _provider(server, loaded, limits), reused, beside, say)
     httpd.RequestHandlerClass = _handler(server, loaded.info.name, answers)
     shown = f"[{host}]" if ":" in host else host
     try:
@@ -182,7 +181,7 @@ def _handler(server: Any, model: str, answers: Any) -> Any:
     return ServeHandler
 
 
-def _provider(server: Any, loaded: LoadedModel, *, batched: bool) -> Any:
+def _provider(server: Any, loaded: LoadedModel, limits: batching.Limits) -> Any:
     """What mlx_lm's server asks for models: there is one, it is loaded, and no other is fetched."""
 
     class OneModel(server.ModelProvider):  # type: ignore[misc]
@@ -191,22 +190,22 @@ def _provider(server: Any, loaded: LoadedModel, *, batched: bool) -> Any:
                 raise ValueError("this server takes neither adapters nor draft models")
             self.model_key = (model_path, None, None)
             self.model, self.tokenizer = loaded.model, loaded.tokenizer
-            self.is_batchable = batched
+            self.is_batchable = limits.answers > 1
 
         def load(self, model_path: Any, adapter_path: Any = None, draft_model_path: Any = None) -> Any:
             if model_path not in ("default_model", loaded.info.name):
                 raise ValueError(f"this server has one model: {loaded.info.name}")
             return super().load("default_model", adapter_path, draft_model_path)
 
-    return OneModel(_arguments(loaded))
+    return OneModel(_arguments(loaded, limits))
 
 
-def _arguments(loaded: LoadedModel) -> argparse.Namespace:
+def _arguments(loaded: LoadedModel, limits: batching.Limits) -> argparse.Namespace:
     """What mlx_lm's own command line would have parsed."""
     return argparse.Namespace(
         model=loaded.info.name, adapter_path=None, draft_model=None, num_draft_tokens=3, trust_remote_code=False,
         chat_template="", use_default_chat_template=False, temp=0.0, top_p=1.0, top_k=0, min_p=0.0, max_tokens=512,
-        chat_template_args={}, decode_concurrency=MAX_ANSWERS, prompt_concurrency=MAX_PROMPTS,
+        chat_template_args={}, decode_concurrency=limits.answers, prompt_concurrency=limits.prompts,
         prefill_step_size=PREFILL_STEP, prompt_cache_size=MAX_PROMPT_CACHES, prompt_cache_bytes=None,
         kv_bits=None, kv_group_size=64, quantized_kv_start=0, allowed_origins=[], pipeline=False,
     )  # fmt: skip

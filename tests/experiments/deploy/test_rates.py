@@ -64,7 +64,7 @@ def test_steps_are_timed_with_caches_as_full_as_asked(loaded):
 def test_a_model_is_batched_or_a_reason_is_given(loaded, monkeypatch):
     from mlx_lm.models import cache as mlx_caches
 
-    assert batching.refusal(loaded.model) is None
+    assert batching.limits(loaded.model) == batching.Limits(batching.MAX_PROMPTS, batching.MAX_ANSWERS)
     short = make_cache(loaded.model)[:1]
     for make, reason in (
         (lambda: [mlx_caches.QuantizedKVCache() for _ in loaded.model.layers], "no batches of QuantizedKVCache"),
@@ -72,7 +72,19 @@ def test_a_model_is_batched_or_a_reason_is_given(loaded, monkeypatch):
     ):
         with monkeypatch.context() as patched:
             patched.setattr(loaded.model, "make_cache", make, raising=False)
-            assert reason in batching.refusal(loaded.model)
+            found = batching.limits(loaded.model)
+            assert (found.prompts, found.answers) == (1, 1)
+            assert reason in found.reason
+
+
+def test_prompts_are_not_padded_where_a_family_reads_padding():
+    """Jamba's recurrent states take padding in as if it were text."""
+    with build.uncompiled():
+        model = build.build("jamba")
+        plug_in(model, make_cache(model, "q8_0"))
+        found = batching.limits(model)
+    assert (found.prompts, found.answers) == (1, batching.MAX_ANSWERS)
+    assert "padded prompts" in found.reason
 
 
 @pytest.mark.parametrize("family", ["gpt_oss", "plamo3", "qwen3_next", "gemma3n"])
@@ -81,4 +93,4 @@ def test_learned_sinks_masks_and_states_are_batched(family):
     with build.uncompiled():
         model = build.build(family)
         plug_in(model, make_cache(model, "q8_0"))
-        assert batching.refusal(model) is None
+        assert batching.limits(model).prompts == batching.MAX_PROMPTS
