@@ -21,7 +21,7 @@ from swarm.kernels.fused.recent import ROOM
 DIM_STEP, MAX_DIM = 16, 512  # head sizes, of keys and of values: multiples of the one up to the other
 MAX_SET_HEADS = 16  # query heads of a KV head that one threadgroup works on
 MAX_TOKENS = 1 << 30
-_MAX_QUERY_HALVES = 8192  # float16 numbers of queries in threadgroup memory: half of it
+_MAX_QUERY_HALVES = 9216  # float16 numbers of queries in threadgroup memory: 16 heads of 512 + 64 channels
 _MERGE_SIMDGROUPS = 8
 _MAX_LAUNCHES = 256  # that are remembered: those of some steps
 _MERGE_CHANNELS = 128  # of a threadgroup
@@ -29,13 +29,26 @@ _MERGE_CHANNELS = 128  # of a threadgroup
 _Described = tuple[tuple[PackedForm, tuple[Array, ...]], tuple[PackedForm, tuple[Array, ...]]]
 
 
+class _Sides(NamedTuple):
+    """KV heads, and head sizes of a run's keys and values; whether they are latents and the rest of keys."""
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    latent: bool
+
+    @property
+    def out_dim(self) -> int:
+        """The head size of the output."""
+        return self.key_dim if self.latent else self.value_dim
+
+
 @dataclass(frozen=True)
 class _Geometry:
     """What decides the kernels of a decode attention, besides the formats: made once per geometry."""
 
     shape: tuple[int, ...]  # of the queries
-    value_dim: int
-    kv_heads: int
+    sides: _Sides
     set_heads: int  # query heads of a threadgroup
     query: DType
     out: DType
@@ -47,13 +60,14 @@ class _Geometry:
     @property
     def sets(self) -> int:
         """Sets of query heads of one KV head."""
-        return -(-self.shape[1] // self.kv_heads // self.set_heads)
+        return -(-self.shape[1] // self.sides.heads // self.set_heads)
 
 
 class _Call(NamedTuple):
     """What decides the launches of a call, besides the formats: the same for layers of one shape in one step."""
 
     shape: tuple[int, ...]  # of the queries
+    sides: _Sides
     query: DType
     wide: DType  # the type in which they meet keys
     half: DType | None  # of the 16-bit runs
@@ -89,6 +103,7 @@ class DecodeAttention:
         tail: TokenRun | None = None,
         apart: bool = False,
         scoring: Scoring = operands.PLAIN,
+        latent: bool = False,
     ) -> tuple[Array, Array | None]:
         """Attention of queries q [B, Hq, 1, Dk] over all runs, [B, Hq, 1, Dv].
 
@@ -96,14 +111,20 @@ class DecodeAttention:
         live in a frame of their own: the result is then (packed part float32, 16-bit part float32 or None), which the
         caller adds up after mapping the first back; without it is (output in q's type, None).
 
+        With `latent`, the keys of a run are latents that are read as values too, and its values are the rest of the
+        keys (the rotary part of multi-head latent attention, 2405.04434), which the last channels of q meet.
+
         Raises:
             SpecError: a shape that the kernels do not take, or no token at all.
         """
         run = packed or head or tail
         counts = (_count(packed), _count(head), _count(tail))
-        dims = (q.shape[-1], 0 if run is None else operands.dim_of(run.value))
-        sides = (packed.key, packed.value) if packed else (operands.nothing(), operands.nothing())
-        forms = (operands.described(sides[0], dims[0]), operands.described(sides[1], dims[1]))
+        if run is None:
+            raise SpecError("Attention over 0 tokens.", f"Give 1 to {MAX_TOKENS} tokens.")
+        second = operands.dim_of(run.value)
+        sides = _Sides(operands.codes_of(run.key).shape[1], q.shape[-1] - second * latent, second, latent)
+        key, value = (packed.key, packed.value) if packed else (operands.nothing(), operands.nothing())
+        forms = (operands.described(key, sides.key_dim), operands.described(value, sides.value_dim))
         recent, fresh = operands.recent_of(packed)
         wide = q if framed is None or q.dtype == framed.dtype else q.astype(framed.dtype)  # mapped ones stay precise
         arrays = [wide if framed is None else framed, *forms[0][1], *forms[1][1], recent]
@@ -117,13 +138,13 @@ class DecodeAttention:
             arrays += read
         firsts = (packed.key.first, packed.value.first) if packed else (0, 0)
         read_from = (fresh, firsts, places, operands.bias_column(scoring, counts))
-        call = _Call(q.shape, q.dtype, wide.dtype, half, counts, read_from, scale, apart, scored)
-        key = (call, *((form.key, stored[1].dtype) for form, stored in forms))
-        launches = self._launches.get(key)
+        call = _Call(q.shape, sides, q.dtype, wide.dtype, half, counts, read_from, scale, apart, scored)
+        known = (call, *((form.key, stored[1].dtype) for form, stored in forms))
+        launches = self._launches.get(known)
         if launches is None:  # the first layer of a step; the others are alike
             if len(self._launches) >= _MAX_LAUNCHES:
                 self._launches.clear()
-            launches = self._launches[key] = self._prepared(call, packed, run, forms, arrays)
+            launches = self._launches[known] = self._prepared(call, packed, forms, arrays)
         attention, given, merge, merged_parts = launches
         first, *leads = self.launcher.run(attention, [*arrays, given])
         if merge is None:
@@ -131,13 +152,12 @@ class DecodeAttention:
         (merged,) = self.launcher.run(merge, [first, *leads, merged_parts])
         return (merged[0], merged[1]) if merged.ndim > q.ndim else (merged, None)
 
-    def _prepared(
-        self, call: _Call, packed: TokenRun | None, run: TokenRun | None, forms: _Described, arrays: list[Array]
-    ) -> _Launches:
+    def _prepared(self, call: _Call, packed: TokenRun | None, forms: _Described, arrays: list[Array]) -> _Launches:
         """What the launches of a call are, and the numbers that they are given."""
         import mlx.core as mx
 
-        kv_heads, value_dim = self._check(call, run)
+        _check(call)
+        kv_heads = call.sides.heads
         group = call.shape[1] // kv_heads
         terms = 0 if packed is None else _terms(packed, call.query)
         set_heads = -(-group // -(-group // _most_heads(terms, call.shape[-1])))
@@ -154,7 +174,7 @@ class DecodeAttention:
         )
         out = mx.float32 if call.apart else call.query
         geometry = _Geometry(
-            call.shape, value_dim, kv_heads, set_heads, call.wide, out, call.half, chosen, call.apart, call.scored
+            call.shape, call.sides, set_heads, call.wide, out, call.half, chosen, call.apart, call.scored
         )
         key = (geometry, *((form.key, stored[1].dtype) for form, stored in forms))
         if key not in self._kernels:
@@ -162,35 +182,18 @@ class DecodeAttention:
         attention, merge = self._kernels[key]
         return attention, given, merge, numbers(chosen.packed_parts)
 
-    def _check(self, call: _Call, run: TokenRun | None) -> tuple[int, int]:
-        """The number of KV heads, and the head size of the values."""
-        (_, q_heads, length, dim), counts = call.shape, call.counts
-        if run is None or not 0 < sum(counts) <= MAX_TOKENS:
-            raise SpecError(f"Attention over {sum(counts)} tokens.", f"Give 1 to {MAX_TOKENS} tokens.")
-        kv_heads, value_dim = int(operands.codes_of(run.key).shape[1]), operands.dim_of(run.value)
-        if length != 1 or not (takes(dim) and takes(value_dim)):
-            raise SpecError(
-                f"The fused kernel does not take queries of shape {call.shape} over values of size {value_dim}.",
-                f"It takes one token and head sizes that are multiples of {DIM_STEP} up to {MAX_DIM}.",
-            )
-        if q_heads % kv_heads:
-            raise SpecError(
-                f"{q_heads} query heads over {kv_heads} KV heads do not suit the fused kernel.",
-                "Every KV head must have as many query heads.",
-            )
-        return kv_heads, value_dim
-
     def _made(self, of: _Geometry, forms: _Described, types: list[DType]) -> tuple[Kernel, Kernel | None]:
         """The first launch, every threadgroup one part of one run, and the merge, None where there is one part."""
         import mlx.core as mx
 
-        batch, q_heads, _, key_dim = of.shape
+        batch, q_heads, _, _ = of.shape
         chosen, names = of.chosen, ["q_frame"]
         template: list[tuple[str, Any]] = [
-            ("K_DIM", key_dim),
-            ("V_DIM", of.value_dim),
+            ("K_DIM", of.sides.key_dim),
+            ("V_DIM", of.sides.value_dim),
+            ("LATENT", int(of.sides.latent)),
             ("Q", of.query),
-            ("GROUP", q_heads // of.kv_heads),
+            ("GROUP", q_heads // of.sides.heads),
             ("GQA", of.set_heads),
             ("MATRIX", chosen.terms),
             ("SIMDS", self.device.simdgroups),
@@ -211,11 +214,11 @@ class DecodeAttention:
         rows = (batch, q_heads, chosen.parts)
         single = chosen.parts == 1 and of.half is None
         outputs: tuple[tuple[str, tuple[int, ...], DType], ...] = (
-            ("partials", (*rows, of.value_dim), mx.float32),
+            ("partials", (*rows, of.sides.out_dim), mx.float32),
             ("leads", (max(MIN_INPUT_ELEMENTS, 2 * math.prod(rows)),), mx.float32),
         )
         if single:
-            outputs = (("out", (*of.shape[:3], of.value_dim), of.out),)
+            outputs = (("out", (*of.shape[:3], of.sides.out_dim), of.out),)
             template.append(("T", of.out))
         entry = "decode_whole" if single else "decode_packed" if of.half is None else "decode"
         first = Kernel(
@@ -223,17 +226,34 @@ class DecodeAttention:
             tuple(template),
             (*zip(names, types, strict=True), ("counts", mx.float32)),
             outputs,
-            (chosen.parts, of.kv_heads * of.sets, batch),
+            (chosen.parts, of.sides.heads * of.sets, batch),
             32 * self.device.simdgroups,
         )
         return first, None if single else _merge(of)
+
+
+def _check(call: _Call) -> None:
+    """Refuse shapes that the kernels do not take."""
+    (_, q_heads, length, _), sides, tokens = call.shape, call.sides, sum(call.counts)
+    if not 0 < tokens <= MAX_TOKENS:
+        raise SpecError(f"Attention over {tokens} tokens.", f"Give 1 to {MAX_TOKENS} tokens.")
+    if length != 1 or not (takes(sides.key_dim) and takes(sides.value_dim)):
+        raise SpecError(
+            f"The fused kernel does not take queries of shape {call.shape} over values of size {sides.value_dim}.",
+            f"It takes one token and head sizes that are multiples of {DIM_STEP} up to {MAX_DIM}.",
+        )
+    if q_heads % sides.heads:
+        raise SpecError(
+            f"{q_heads} query heads over {sides.heads} KV heads do not suit the fused kernel.",
+            "Every KV head must have as many query heads.",
+        )
 
 
 def _merge(of: _Geometry) -> Kernel:
     import mlx.core as mx
 
     batch, heads, _, _ = of.shape
-    dim, out = of.value_dim, (*of.shape[:3], of.value_dim)
+    dim, out = of.sides.out_dim, (*of.shape[:3], of.sides.out_dim)
     outputs = 2 if of.apart and of.half is not None else 1
     return Kernel(
         "merge",

@@ -96,6 +96,44 @@ def test_large_query_groups_are_cut_into_sets(group, matrix):
     check(Case(dim=64, group=group, heads=2, packed=20, tail=3, matrix=matrix, layout="metal"))
 
 
+LATENTS = [("affine4g64", "q8_0", True, "metal", mx.float16), ("q4_0", "affine4g32", False, "cuda", mx.float32)]
+MORE_LATENTS = [  # of 512 + 64 channels
+    ("affine4g64", "affine4g64", True, "cuda", mx.float32), ("turboquant3", "turboquant4", True, "metal", mx.bfloat16),
+    ("affine8g32", "iq4_nl", True, "cuda", mx.float16), ("none", "none", False, "metal", mx.float16),
+    ("affine3g64", "turboquant4", False, "metal", mx.float32),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("latent", "rotary", "matrix", "layout", "dtype"),
+    [*LATENTS, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_LATENTS)],
+)
+def test_the_rotary_part_of_a_latent_is_a_second_packed_side(latent, rotary, matrix, layout, dtype):
+    """Scores of both, values of the latent, over all three runs, with a mask and without."""
+    rng = np.random.default_rng([3, len(latent)])
+    small = (latent, rotary, matrix, layout, dtype) in LATENTS
+    dims, heads = ((128, 64), 9) if small else ((512, 64), 20)
+    half = mx.float16 if dtype == mx.float32 else dtype
+    runs, keys = {}, []
+    for name, count in (("head", 3), ("packed", 37), ("tail", 18)):
+        x = [vectors(rng, (2, 1, count + 2, dim), half) for dim in dims]
+        specs = [QuantSpec(method="none") if name != "packed" else FORMATS[form] for form in (latent, rotary)]
+        sides = [packed(spec, part.shape[-1], part, 2) for spec, part in zip(specs, x, strict=True)]
+        runs[name] = TokenRun(sides[0][0], sides[1][0], count)
+        keys.append([meaning for _, meaning in sides])
+    values, rest = (np.concatenate(parts, axis=2) for parts in zip(*keys, strict=True))
+    q, bias = vectors(rng, (2, heads, 1, sum(dims)), dtype), vectors(rng, (2, heads, 1, 58), dtype)
+    for scoring in (Scoring(), Scoring(bias=bias)) if dtype == mx.float16 else (Scoring(),):
+        attention = DecodeAttention(Host(layout), Device(8, 0 if matrix else 20, 4, 1))
+        out, _ = attention(q, 0.05, runs["packed"], head=runs["head"], tail=runs["tail"], scoring=scoring, latent=True)
+        scores = 0.05 * wide(q) @ np.concatenate([values, rest], axis=-1).swapaxes(-1, -2)
+        scores += 0 if scoring.bias is None else wide(bias)
+        shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        expected = shares / shares.sum(axis=-1, keepdims=True) @ values
+        assert out.shape == expected.shape
+        assert np.linalg.norm(wide(out) - expected) / np.linalg.norm(expected) < LIMITS[dtype]
+
+
 DIFFERENT = [(192, 128, True, "cuda"), (64, 256, False, "metal")]
 REST = [(96, 64, True, "metal"), (96, 64, False, "cuda"), (192, 128, False, "metal"), (64, 256, True, "cuda"),
         (256, 128, True, "metal"), (512, 64, True, "cuda"), (64, 512, True, "cuda")]  # fmt: skip

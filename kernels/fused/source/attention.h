@@ -20,8 +20,18 @@ struct Span {
   int count, part, parts;
 };
 
+// A second part of every key, in a format of its own: latent attention's rotary part. Absent stands for none.
+struct Absent {};
+template <typename R>
+struct Rest {
+  Rows<R> rows;
+  KV_SHARED(uint) book;
+};
+template <>
+struct Rest<Absent> {};
+
 // Packed keys and values of one (batch, KV head), and the tables of their codebooks.
-template <typename K, typename V>
+template <typename K, typename V, typename R>
 struct Stored {
   typedef K Key;
   typedef V Value;
@@ -29,6 +39,35 @@ struct Stored {
   Rows<V> values;
   KV_SHARED(uint) key_book;
   KV_SHARED(uint) value_book;
+  Rest<R> rest;
+};
+
+// What two stored sides A and B are: keys and values; or, LATENT, latents that are keys and values, and the rest of keys.
+template <typename A, typename B, int LATENT>
+struct Sides {
+  typedef B Values;
+  typedef Absent RestOfKeys;
+  typedef Stored<A, B, Absent> Held;
+
+  static KV_FUNC Held of(KV_THREAD const Rows<A>& a, KV_THREAD const Rows<B>& b, KV_SHARED(uint) a_book,
+                         KV_SHARED(uint) b_book) {
+    Held held = {a, b, a_book, b_book, Rest<Absent>()};
+    return held;
+  }
+  static KV_FUNC KV_SHARED(uint) second_book(KV_THREAD const Held& held) { return held.value_book; }
+};
+template <typename A, typename B>
+struct Sides<A, B, 1> {
+  typedef A Values;
+  typedef B RestOfKeys;
+  typedef Stored<A, A, B> Held;
+
+  static KV_FUNC Held of(KV_THREAD const Rows<A>& a, KV_THREAD const Rows<B>& b, KV_SHARED(uint) a_book,
+                         KV_SHARED(uint) b_book) {
+    Held held = {a, a, a_book, a_book, {b, b_book}};
+    return held;
+  }
+  static KV_FUNC KV_SHARED(uint) second_book(KV_THREAD const Held& held) { return held.rest.book; }
 };
 
 // Where a lane reads for the tile that begins at token 0: its run of key codes and the scales of token `row`, and its run
@@ -45,8 +84,8 @@ KV_FUNC Rows<F> advanced(KV_THREAD const Rows<F>& rows, i64 tokens) {
   Rows<F> next = {rows.codes + tokens * F::row_bytes, rows.scales + tokens * F::groups, rows.biases + tokens * F::groups};
   return next;
 }
-template <typename K, typename V>
-KV_FUNC Cursor<K, V> cursor_of(KV_THREAD const Stored<K, V>& stored, i64 token, int row, int quad) {
+template <typename K, typename V, typename R>
+KV_FUNC Cursor<K, V> cursor_of(KV_THREAD const Stored<K, V, R>& stored, i64 token, int row, int quad) {
   Cursor<K, V> at = {stored.keys.codes + (row * K::row_bytes + run_offset<K, 4>(quad)) + token * K::row_bytes,
                      stored.values.codes + (2 * quad * V::row_bytes + run_offset<V, 8>(row)) + token * V::row_bytes,
                      advanced<K>(stored.keys, token + row), advanced<V>(stored.values, token + row)};
@@ -89,12 +128,19 @@ KV_FUNC void prefetch_scales(KV_THREAD const Rows<F>& rows, i64 token, int lane)
                token * (F::groups * int(sizeof(typename F::Scale))));
   }
 }
+KV_FUNC void prefetch_rest(KV_THREAD const Rest<Absent>&, i64, int) {}
+template <typename R>
+KV_FUNC void prefetch_rest(KV_THREAD const Rest<R>& rest, i64 token, int lane) {
+  prefetch_codes<R>(rest.rows, token, lane);
+  prefetch_scales<R>(rest.rows, token, lane);
+}
 template <typename Source>
 KV_FUNC void prefetch_tile(KV_THREAD const Source& source, i64 token, int lane) {
   prefetch_codes<typename Source::Key>(source.keys, token, lane);
   prefetch_codes<typename Source::Value>(source.values, token, lane);
   prefetch_scales<typename Source::Key>(source.keys, token, lane);
   prefetch_scales<typename Source::Value>(source.values, token, lane);
+  prefetch_rest(source.rest, token, lane);
 }
 
 // The tiles of a simdgroup: every STRIPES-th of the part, and how far ahead it asks for them. Nothing behind the run
@@ -129,23 +175,23 @@ KV_FUNC void sweep(KV_THREAD Body& body, KV_THREAD const Source& source, KV_THRE
   }
 }
 
-// Recent tokens of one (batch, KV head), planes of keys and then of values, and this threadgroup's part of them.
-template <int ROOM>
+// Recent tokens of one (batch, KV head), planes of A and then of B, and this threadgroup's part of them.
+template <typename A, typename B, int LATENT, int ROOM>
 struct Newest {
   KV_DEVICE(const uchar) planes;
   Span span;
 
-  template <typename K, typename V>
-  KV_FUNC void put(KV_THREAD Stored<K, V>& stored) const {
-    stored.keys = Planes<K, ROOM>::rows(planes);
-    stored.values = Planes<V, ROOM>::rows(planes + Planes<K, ROOM>::bytes);
+  template <typename Held>
+  KV_FUNC void put(KV_THREAD Held& held) const {
+    held = Sides<A, B, LATENT>::of(Planes<A, ROOM>::rows(planes), Planes<B, ROOM>::rows(planes + Planes<A, ROOM>::bytes),
+                                   held.key_book, Sides<A, B, LATENT>::second_book(held));
   }
 };
 struct NothingNew {
   Span span;
 
-  template <typename K, typename V>
-  KV_FUNC void put(KV_THREAD Stored<K, V>&) const {}
+  template <typename Held>
+  KV_FUNC void put(KV_THREAD Held&) const {}
 };
 
 // The same over the tokens of `source`, then over the recent ones behind them, one body of code for both.

@@ -19,23 +19,24 @@ struct Deal {
   KV_CONST int slots = SIMDS / stripes;
 };
 
-// Sizes that follow from the template arguments of a kernel. K and V are formats; GQA is the most query heads that a
+// Sizes that follow from the template arguments of a kernel. K, V and R are formats, R of the rest of keys; GQA is the most query heads that a
 // threadgroup works on; MATRIX is 0 for the scalar body, or the number of float16 terms by which the matrix body holds a
 // query or a weight.
-template <typename K, typename V, int GQA, int MATRIX, int SIMDS>
+template <typename K, typename V, typename R, int GQA, int MATRIX, int SIMDS>
 struct Decode {
   KV_CONST int dim = most(K::dim, V::dim);
   KV_CONST int tiles = GQA > 8 && dim <= 256 ? 2 : 1;  // 8-head tiles of a simdgroup
   KV_CONST int packed_heads = MATRIX ? 8 * tiles : least(least(GQA, 4), most(1, 512 / dim));
   KV_CONST int dense_heads = least(GQA, dim <= 64 ? 2 : 1);  // few registers: this body must not be the larger one
   typedef Deal<GQA, packed_heads, SIMDS> Dealt;
-  typedef MatrixQuery<K, tiles, most(1, MATRIX), Dealt::chunks, SIMDS> Query;
+  typedef MatrixQuery<K, tiles, most(1, MATRIX), Dealt::chunks, SIMDS, true> Query;
+  typedef typename RestQuery<R, tiles, most(1, MATRIX), Dealt::chunks, SIMDS>::Query Second;
   KV_CONST int room = MATRIX && !Query::held ? 2048 : 4096;  // floats through which output passes
   typedef Publish<packed_heads, V::dim / 16, SIMDS, room> PackedPublish;
   typedef Publish<dense_heads, V::dim / 16, SIMDS, room> DensePublish;
   KV_CONST int memory_floats = most(PackedPublish::floats, DensePublish::floats);
-  KV_CONST int query_floats = MATRIX ? Query::floats : 4;
-  KV_CONST int query_halves = MATRIX ? Query::halves : 4;
+  KV_CONST int query_floats = MATRIX ? Query::floats + Second::floats : 4;
+  KV_CONST int query_halves = MATRIX ? Query::halves + Second::halves : 4;
 };
 
 template <typename F, typename C>
@@ -63,6 +64,10 @@ struct Heads {
   KV_FUNC float at(int head, int channel) const {
     return to_float(first[head * head_stride + channel * channel_stride]);
   }
+  KV_FUNC Heads from(int channel) const {
+    Heads next = {first + channel * channel_stride, head_stride, channel_stride};
+    return next;
+  }
 };
 
 // Queries, threadgroup memory, and where the result goes.
@@ -77,13 +82,13 @@ struct Work {
   Sink sink;
 };
 
-template <typename Plan, typename K, typename V, int GQA, int HEADS, int SIMDS, int AHEAD, typename Recent, typename Q,
-          typename Scoring, typename Sink>
-KV_FUNC void decode_scalar(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
+template <typename Plan, int GQA, int HEADS, int SIMDS, int AHEAD, typename K, typename V, typename R, typename Recent,
+          typename Q, typename Scoring, typename Sink>
+KV_FUNC void decode_scalar(KV_THREAD const Stored<K, V, R>& stored, KV_THREAD const Span& span,
                            KV_THREAD const Recent& recent, KV_THREAD const Place& place,
                            KV_THREAD const Work<Q, Scoring, Sink>& work) {
   typedef Deal<GQA, HEADS, SIMDS> Dealt;
-  typedef ScalarBody<K, V, HEADS, Scoring> Body;
+  typedef ScalarBody<K, V, R, HEADS, Scoring> Body;
   for (int first = 0; first < Dealt::chunks; first += Dealt::slots) {
     if (first > 0) group_sync();
     const int chunk = first + place.simd / Dealt::stripes;
@@ -103,14 +108,15 @@ KV_FUNC void decode_scalar(KV_THREAD const Stored<K, V>& stored, KV_THREAD const
 // Chooses the body at compile time; the other one is not instantiated.
 template <int MATRIX>
 struct DecodePacked {
-  template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Recent, typename Q,
-          typename Scoring, typename Sink>
-  static KV_FUNC void run(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
+  template <int GQA, int SIMDS, int AHEAD, typename K, typename V, typename R, typename Recent, typename Q,
+            typename Scoring, typename Sink>
+  static KV_FUNC void run(KV_THREAD const Stored<K, V, R>& stored, KV_THREAD const Span& span,
                           KV_THREAD const Recent& recent, KV_THREAD const Place& place,
                           KV_THREAD const Work<Q, Scoring, Sink>& work) {
-    typedef Decode<K, V, GQA, MATRIX, SIMDS> Sizes;
+    typedef Decode<K, V, R, GQA, MATRIX, SIMDS> Sizes;
     typedef typename Sizes::Dealt Dealt;
-    typedef MatrixBody<K, V, typename Sizes::Query, Scoring> Body;
+    typedef typename Sizes::Query Query;
+    typedef MatrixBody<K, V, R, Query, typename Sizes::Second, Scoring> Body;
     static_assert(Dealt::chunks <= SIMDS, "every set of heads needs a simdgroup");
     const int share = place.simd % Dealt::stripes, chunk = place.simd / Dealt::stripes;
     Stripe stripe = stripe_of(span, share, Dealt::stripes, AHEAD);
@@ -118,6 +124,8 @@ struct DecodePacked {
     Body body;
     body.queries.prepare(work.q, work.scale, place, chunk, share, Dealt::stripes,
                          work.query_halves, work.query_floats);
+    body.second.prepare(work.q.from(K::dim), work.scale, place, chunk, share, Dealt::stripes,
+                        work.query_halves + Query::halves, work.query_floats + Query::floats);
     body.begin(chunk * Sizes::packed_heads, work.scoring.where(place.split == 0 && share == 0), place.lane);
     sweep_both<AHEAD>(body, stored, span, stripe, recent, share, Dealt::stripes, place.lane);
     publish<Body, V, typename Sizes::PackedPublish, Sizes::packed_heads, SIMDS, Dealt::stripes>(
@@ -126,13 +134,13 @@ struct DecodePacked {
 };
 template <>
 struct DecodePacked<0> {
-  template <typename K, typename V, int GQA, int SIMDS, int AHEAD, typename Recent, typename Q,
-          typename Scoring, typename Sink>
-  static KV_FUNC void run(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Span& span,
+  template <int GQA, int SIMDS, int AHEAD, typename K, typename V, typename R, typename Recent, typename Q,
+            typename Scoring, typename Sink>
+  static KV_FUNC void run(KV_THREAD const Stored<K, V, R>& stored, KV_THREAD const Span& span,
                           KV_THREAD const Recent& recent, KV_THREAD const Place& place,
                           KV_THREAD const Work<Q, Scoring, Sink>& work) {
-    typedef Decode<K, V, GQA, 0, SIMDS> Sizes;
-    decode_scalar<typename Sizes::PackedPublish, K, V, GQA, Sizes::packed_heads, SIMDS, AHEAD>(
+    typedef Decode<K, V, R, GQA, 0, SIMDS> Sizes;
+    decode_scalar<typename Sizes::PackedPublish, GQA, Sizes::packed_heads, SIMDS, AHEAD>(
         stored, span, recent, place, work);
   }
 };

@@ -3,12 +3,11 @@
 
 namespace kv {
 
-// Query is a MatrixQuery of K, Scoring one of scoring.h.
-template <typename K, typename V, typename Query, typename Scoring>
+// Query is a MatrixQuery of K, Second one of the rest R of the keys, Scoring one of scoring.h.
+template <typename K, typename V, typename R, typename Query, typename Second, typename Scoring>
 struct MatrixBody {
   typedef Slices<K, 4> KeyCut;
   typedef Slices<V, 8> ValueCut;
-  KV_CONST int steps_per_word = most(1, KeyCut::codes / 4);
   KV_CONST int TILES = Query::tiles;
   KV_CONST int TERMS = Query::terms;
   KV_CONST int output_tiles = V::dim / 16;
@@ -22,6 +21,7 @@ struct MatrixBody {
   };
 
   Query queries;
+  Second second;
   Scoring scoring;
   int first_head;  // of this simdgroup, among those of the threadgroup
   int lane, row, quad;
@@ -57,7 +57,7 @@ struct MatrixBody {
 
   // Sixteen tokens from `token` on, of which `left` are there (all of them if FULL).
   template <bool FULL>
-  KV_FUNC void step(KV_THREAD const Stored<K, V>& stored, i64 token, int left) {
+  KV_FUNC void step(KV_THREAD const Stored<K, V, R>& stored, i64 token, int left) {
     const Tokens at = tokens_of<FULL>(left, row, quad);
     const Cursor<K, V> cursor = cursor_of<K, V>(stored, token, row, quad);
     Codes codes;
@@ -71,7 +71,11 @@ struct MatrixBody {
     }
     TileC p[TILES];
     KV_UNROLL for (int u = 0; u < (early_values ? ValueCut::units : 1); ++u) load_values(cursor, at, u, codes);
-    score(stored, cursor, at, codes, p);
+    KV_UNROLL for (int t = 0; t < TILES; ++t) {
+      KV_UNROLL for (int e = 0; e < 4; ++e) p[t].v[e] = 0.0f;
+    }
+    score<K, early_keys>(cursor.keys, cursor.key_rows, stored.key_book, queries, at, codes.keys, p);
+    score_rest(stored.rest, token, at, p);
     float widest = 0.0f;
     KV_UNROLL for (int r = 0; r < 2; ++r) {
       KV_UNROLL for (int t = 0; t < TILES; ++t) {
@@ -90,54 +94,70 @@ struct MatrixBody {
     accumulate(stored, cursor, at, codes, p, scales, biases);
   }
 
-  // Scores of the tile: groups of channels one by one, each with its scale and bias after the product.
-  KV_FUNC void score(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Cursor<K, V>& cursor,
-                     KV_THREAD const Tokens& at, KV_THREAD Codes& codes,
-                     KV_THREAD TileC (&s)[TILES]) const {
-    Scales<K> scales[2], biases[2];
+  // Adds the scores of the tile with keys, or a part of them, of format F: groups of channels one by one, each with its
+  // scale and bias after the product. EARLY: the codes are loaded already.
+  template <typename F, bool EARLY, typename Queries>
+  KV_FUNC void score(KV_DEVICE(const uchar) first, KV_THREAD const Rows<F>& rows, KV_SHARED(uint) book,
+                     KV_THREAD const Queries& q, KV_THREAD const Tokens& at,
+                     KV_THREAD Run<Slices<F, 4>::words> (&codes)[2][EARLY ? Slices<F, 4>::units : 1],
+                     KV_THREAD TileC (&sum)[TILES]) const {
+    typedef Slices<F, 4> Cut;
+    const int steps_per_word = most(1, Cut::codes / 4);
+    Scales<F> scales[2], biases[2];
     KV_UNROLL for (int r = 0; r < 2; ++r) {
-      if (K::meta >= META_SCALE) load_scales<K>(cursor.key_rows, at.near[r], 0, scales[r]);
-      if (K::meta == META_BIAS) load_scales<K>(cursor.key_rows, at.near[r], 1, biases[r]);
+      if (F::meta >= META_SCALE) load_scales<F>(rows, at.near[r], 0, scales[r]);
+      if (F::meta == META_BIAS) load_scales<F>(rows, at.near[r], 1, biases[r]);
     }
+    TileC s[TILES];
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
       KV_UNROLL for (int e = 0; e < 4; ++e) s[t].v[e] = 0.0f;
     }
-    KV_UNROLL for (int g = 0; g < K::groups; ++g) {
+    KV_UNROLL for (int g = 0; g < F::groups; ++g) {
       TileC dot[TILES];
       KV_UNROLL for (int t = 0; t < TILES; ++t) {
         KV_UNROLL for (int e = 0; e < 4; ++e) dot[t].v[e] = 0.0f;
       }
-      KV_UNROLL for (int uu = 0; uu < KeyCut::units_per_group; ++uu) {
-        const int u = g * KeyCut::units_per_group + uu;
-        if (!early_keys) load_keys(cursor, at, u, codes);
-        KV_UNROLL for (int w = 0; w < KeyCut::words; ++w) {
+      KV_UNROLL for (int uu = 0; uu < Cut::units_per_group; ++uu) {
+        const int u = g * Cut::units_per_group + uu;
+        KV_UNROLL for (int r = 0; r < 2; ++r) {
+          if (!EARLY) load_slice<F, 4>(first + at.near[r] * F::row_bytes, u, quad, codes[r][0]);
+        }
+        KV_UNROLL for (int w = 0; w < Cut::words; ++w) {
           KV_UNROLL for (int i = 0; i < steps_per_word; ++i) {
-            const int step = (u * KeyCut::words + w) * steps_per_word + i;
+            const int step = (u * Cut::words + w) * steps_per_word + i;
             TileA a;
             KV_UNROLL for (int e = 0; e < 4; ++e)
-              a.v[e] = pair_at<K>(codes.keys[e & 1][early_keys ? u : 0].w[w], 2 * i + (e >> 1), stored.key_book);
+              a.v[e] = pair_at<F>(codes[e & 1][EARLY ? u : 0].w[w], 2 * i + (e >> 1), book);
             KV_UNROLL for (int t = 0; t < TILES; ++t) {
               KV_UNROLL for (int term = 0; term < TERMS; ++term)
-                multiply_add(dot[t], a, queries.at(step, t, term, lane));
+                multiply_add(dot[t], a, q.at(step, t, term, lane));
             }
           }
         }
       }
       KV_UNROLL for (int r = 0; r < 2; ++r) {
-        const float scale = K::meta >= META_SCALE ? scales[r].at(g) : 1.0f;
-        const float bias = K::meta == META_BIAS ? fast_fma(scale, float(K::center), biases[r].at(g)) : 0.0f;
+        const float scale = F::meta >= META_SCALE ? scales[r].at(g) : 1.0f;
+        const float bias = F::meta == META_BIAS ? fast_fma(scale, float(F::center), biases[r].at(g)) : 0.0f;
         KV_UNROLL for (int t = 0; t < TILES; ++t) {
           KV_UNROLL for (int j = 0; j < 2; ++j) {
             float x = fast_fma(scale, dot[t].v[2 * r + j], s[t].v[2 * r + j]);
-            if (K::meta == META_BIAS) x = fast_fma(bias, queries.sum_at(g, t, j, quad), x);
+            if (F::meta == META_BIAS) x = fast_fma(bias, q.sum_at(g, t, j, quad), x);
             s[t].v[2 * r + j] = x;
           }
         }
       }
     }
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
-      KV_UNROLL for (int e = 0; e < 4; ++e) s[t].v[e] *= queries.factor[t][e & 1];
+      KV_UNROLL for (int e = 0; e < 4; ++e) sum[t].v[e] = fast_fma(s[t].v[e], q.factor[t][e & 1], sum[t].v[e]);
     }
+  }
+  KV_FUNC void score_rest(KV_THREAD const Rest<Absent>&, i64, KV_THREAD const Tokens&, KV_THREAD TileC (&)[TILES]) const {}
+  template <typename F>
+  KV_FUNC void score_rest(KV_THREAD const Rest<F>& rest, i64 token, KV_THREAD const Tokens& at,
+                          KV_THREAD TileC (&s)[TILES]) const {
+    Run<Slices<F, 4>::words> codes[2][1];
+    const Rows<F> rows = advanced<F>(rest.rows, token + row);
+    score<F, false>(rows.codes + run_offset<F, 4>(quad), rows, rest.book, second, at, codes, s);
   }
 
   // Raises the running maxima and the bound of the value scales when this tile passes them, which is rare.
@@ -174,7 +194,7 @@ struct MatrixBody {
   }
 
   // Adds the tile's values under probabilities p, each group of channels with its scale inside p.
-  KV_FUNC void accumulate(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Cursor<K, V>& cursor,
+  KV_FUNC void accumulate(KV_THREAD const Stored<K, V, R>& stored, KV_THREAD const Cursor<K, V>& cursor,
                      KV_THREAD const Tokens& at, KV_THREAD Codes& codes,
                           KV_THREAD const TileC (&p)[TILES], KV_THREAD const Scales<V> (&scales)[2],
                           KV_THREAD const Scales<V> (&biases)[2]) {

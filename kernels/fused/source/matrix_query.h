@@ -24,13 +24,13 @@ struct KeyOrder {
 KV_FUNC float half_rest(float x) { return x - to_float(Convert<half_t>::from(x)); }
 
 // TILES times 8 query heads of one KV head, that one simdgroup works on; heads that are not there are zero. The tiles of all
-// CHUNKS sets of heads lie in threadgroup memory; a few of one term are held in registers as well.
-template <typename K, int TILES, int TERMS, int CHUNKS, int SIMDS>
+// CHUNKS sets of heads lie in threadgroup memory; a few of one term are held in registers as well if HOLD.
+template <typename K, int TILES, int TERMS, int CHUNKS, int SIMDS, bool HOLD>
 struct MatrixQuery {
   KV_CONST int steps = K::dim / 16;
   KV_CONST int tiles = TILES;
   KV_CONST int terms = TERMS;
-  KV_CONST bool held = TERMS == 1 && TILES * steps <= 16;
+  KV_CONST bool held = HOLD && TERMS == 1 && TILES * steps <= 16;
   KV_CONST int heads = CHUNKS * TILES * 8;
   KV_CONST int term_halves = heads * K::dim;
   KV_CONST int halves = TERMS * term_halves;
@@ -119,6 +119,23 @@ struct MatrixQuery {
   KV_FUNC float sum_at(int group, int t, int j, int quad) const {
     return held ? sums[group][t][j] : float(sum_memory[8 * (group * TILES + t) + 2 * quad + j]);
   }
+};
+
+// Of keys that have no second part.
+struct NoQuery {
+  KV_CONST int floats = 0, halves = 0;
+
+  template <typename Q>
+  KV_FUNC void prepare(KV_THREAD const Q&, float, KV_THREAD const Place&, int, int, int, KV_SHARED(half_t),
+                       KV_SHARED(float)) {}
+};
+template <typename R, int TILES, int TERMS, int CHUNKS, int SIMDS>
+struct RestQuery {
+  typedef MatrixQuery<R, TILES, TERMS, CHUNKS, SIMDS, false> Query;
+};
+template <int TILES, int TERMS, int CHUNKS, int SIMDS>
+struct RestQuery<Absent, TILES, TERMS, CHUNKS, SIMDS> {
+  typedef NoQuery Query;
 };
 
 }  // namespace kv

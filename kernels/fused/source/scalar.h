@@ -3,18 +3,78 @@
 
 namespace kv {
 
+// Queries of HEADS heads, as a lane meets keys of format F with them.
+template <typename F, int HEADS>
+struct ScalarQuery {
+  typedef Slices<F, 4> Cut;
+
+  float query[HEADS][F::dim / 4];  // of this lane's channels, times the scale and log2(e)
+  float query_sum[HEADS][F::groups];
+
+  // The heads from `first` on, of which `present` are there; the keys meet their channels from `from` on.
+  template <typename Q>
+  KV_FUNC void begin(KV_THREAD const Q& q, int first, int present, int from, float scale, int quad) {
+    KV_UNROLL for (int h = 0; h < HEADS; ++h) {
+      KV_UNROLL for (int g = 0; g < F::groups; ++g) query_sum[h][g] = 0.0f;
+      KV_UNROLL for (int u = 0; u < Cut::units; ++u) {
+        KV_UNROLL for (int i = 0; i < Cut::run; ++i) {
+          const int channel = from + F::channel(u * Cut::unit + quad * Cut::run + i);
+          const float x = h < present ? q.at(first + h, channel) * scale : 0.0f;
+          query[h][u * Cut::run + i] = x;
+          query_sum[h][u / Cut::units_per_group] += x;
+        }
+      }
+    }
+  }
+  // Adds this lane's share of the scores with the key of a token: its codes at `codes_at`, its scales those of `rows`.
+  KV_FUNC void score(KV_DEVICE(const uchar) codes_at, KV_THREAD const Rows<F>& rows, int near, int quad,
+                     KV_SHARED(uint) book, KV_THREAD float (&s)[HEADS]) const {
+    Scales<F> scales, biases;
+    if (F::meta >= META_SCALE) load_scales<F>(rows, near, 0, scales);
+    if (F::meta == META_BIAS) load_scales<F>(rows, near, 1, biases);
+    KV_UNROLL for (int g = 0; g < F::groups; ++g) {
+      float dot[HEADS];
+      KV_UNROLL for (int h = 0; h < HEADS; ++h) dot[h] = 0.0f;
+      KV_UNROLL for (int uu = 0; uu < Cut::units_per_group; ++uu) {
+        const int u = g * Cut::units_per_group + uu;
+        Run<Cut::words> codes;
+        load_slice<F, 4>(codes_at, u, quad, codes);
+        KV_UNROLL for (int w = 0; w < Cut::words; ++w) {
+          KV_UNROLL for (int i = 0; i < Cut::pairs; ++i) {
+            float low, high;
+            floats_at<F>(codes.w[w], i, book, low, high);
+            const int position = u * Cut::run + w * Cut::codes + i;
+            KV_UNROLL for (int h = 0; h < HEADS; ++h) {
+              dot[h] = fast_fma(low, query[h][position], dot[h]);
+              dot[h] = fast_fma(high, query[h][position + Cut::pairs], dot[h]);
+            }
+          }
+        }
+      }
+      const float scale = F::meta >= META_SCALE ? scales.at(g) : 1.0f;
+      const float bias = F::meta == META_BIAS ? fast_fma(scale, float(F::center), biases.at(g)) : 0.0f;
+      KV_UNROLL for (int h = 0; h < HEADS; ++h)
+        s[h] = fast_fma(scale, dot[h], fast_fma(bias, query_sum[h][g], s[h]));
+    }
+  }
+};
+template <int HEADS>
+struct ScalarQuery<Absent, HEADS> {
+  template <typename Q>
+  KV_FUNC void begin(KV_THREAD const Q&, int, int, int, float, int) {}
+};
+
 // HEADS is the number of query heads that one simdgroup works on, Scoring one of scoring.h.
-template <typename K, typename V, int HEADS, typename Scoring>
+template <typename K, typename V, typename R, int HEADS, typename Scoring>
 struct ScalarBody {
-  typedef Slices<K, 4> KeyCut;
   typedef Slices<V, 8> ValueCut;
   KV_CONST int output_tiles = V::dim / 16;
 
+  ScalarQuery<K, HEADS> queries;
+  ScalarQuery<R, HEADS> second;
   Scoring scoring;
   int first_head;  // of this simdgroup, among those of the threadgroup
   int lane, row, quad;
-  float query[HEADS][K::dim / 4];  // of this lane's channels, times the scale and log2(e)
-  float query_sum[HEADS][K::groups];
   float out[HEADS][output_tiles][2];
   float peak[HEADS];
   float weight[HEADS];
@@ -36,26 +96,24 @@ struct ScalarBody {
       sum[h] = 0.0f;
       KV_UNROLL for (int g = 0; g < V::groups; ++g) shift[h][g] = 0.0f;
       KV_UNROLL for (int i = 0; i < output_tiles; ++i) out[h][i][0] = out[h][i][1] = 0.0f;
-      KV_UNROLL for (int g = 0; g < K::groups; ++g) query_sum[h][g] = 0.0f;
-      KV_UNROLL for (int u = 0; u < KeyCut::units; ++u) {
-        KV_UNROLL for (int i = 0; i < KeyCut::run; ++i) {
-          const int channel = K::channel(u * KeyCut::unit + quad * KeyCut::run + i);
-          const float x = h < present ? q.at(first + h, channel) * scale : 0.0f;
-          query[h][u * KeyCut::run + i] = x;
-          query_sum[h][u / KeyCut::units_per_group] += x;
-        }
-      }
     }
+    queries.begin(q, first, present, 0, scale, quad);
+    second.begin(q, first, present, K::dim, scale, quad);
   }
 
   // Sixteen tokens from `token` on, of which `left` are there (all of them if FULL).
   template <bool FULL>
-  KV_FUNC void step(KV_THREAD const Stored<K, V>& stored, i64 token, int left) {
+  KV_FUNC void step(KV_THREAD const Stored<K, V, R>& stored, i64 token, int left) {
     const Tokens at = tokens_of<FULL>(left, row, quad);
     const Cursor<K, V> cursor = cursor_of<K, V>(stored, token, row, quad);
     float p[2][HEADS];
     KV_UNROLL for (int r = 0; r < 2; ++r) {
-      score(stored, cursor, at.near[r], p[r]);
+      KV_UNROLL for (int h = 0; h < HEADS; ++h) p[r][h] = 0.0f;
+      queries.score(cursor.keys + at.near[r] * K::row_bytes, cursor.key_rows, at.near[r], quad, stored.key_book, p[r]);
+      score_rest(stored.rest, token, at.near[r], p[r]);
+      KV_UNROLL for (int h = 0; h < HEADS; ++h) {
+        KV_UNROLL for (int i = 0; i < 2; ++i) p[r][h] += simd_swap(p[r][h], quad_step(i));
+      }
       KV_UNROLL for (int h = 0; h < HEADS; ++h)
         p[r][h] = scoring.score(p[r][h], first_head + h, token + row + at.near[r]);
       if (!FULL && row + 8 * r >= left) {
@@ -70,39 +128,11 @@ struct ScalarBody {
     accumulate(stored, cursor, at, p);
   }
 
-  KV_FUNC void score(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Cursor<K, V>& cursor, int near,
-                     KV_THREAD float (&s)[HEADS]) const {
-    Scales<K> scales, biases;
-    if (K::meta >= META_SCALE) load_scales<K>(cursor.key_rows, near, 0, scales);
-    if (K::meta == META_BIAS) load_scales<K>(cursor.key_rows, near, 1, biases);
-    KV_UNROLL for (int h = 0; h < HEADS; ++h) s[h] = 0.0f;
-    KV_UNROLL for (int g = 0; g < K::groups; ++g) {
-      float dot[HEADS];
-      KV_UNROLL for (int h = 0; h < HEADS; ++h) dot[h] = 0.0f;
-      KV_UNROLL for (int uu = 0; uu < KeyCut::units_per_group; ++uu) {
-        const int u = g * KeyCut::units_per_group + uu;
-        Run<KeyCut::words> codes;
-        load_slice<K, 4>(cursor.keys + near * K::row_bytes, u, quad, codes);
-        KV_UNROLL for (int w = 0; w < KeyCut::words; ++w) {
-          KV_UNROLL for (int i = 0; i < KeyCut::pairs; ++i) {
-            float low, high;
-            floats_at<K>(codes.w[w], i, stored.key_book, low, high);
-            const int position = u * KeyCut::run + w * KeyCut::codes + i;
-            KV_UNROLL for (int h = 0; h < HEADS; ++h) {
-              dot[h] = fast_fma(low, query[h][position], dot[h]);
-              dot[h] = fast_fma(high, query[h][position + KeyCut::pairs], dot[h]);
-            }
-          }
-        }
-      }
-      const float scale = K::meta >= META_SCALE ? scales.at(g) : 1.0f;
-      const float bias = K::meta == META_BIAS ? fast_fma(scale, float(K::center), biases.at(g)) : 0.0f;
-      KV_UNROLL for (int h = 0; h < HEADS; ++h)
-        s[h] = fast_fma(scale, dot[h], fast_fma(bias, query_sum[h][g], s[h]));
-    }
-    KV_UNROLL for (int h = 0; h < HEADS; ++h) {
-      KV_UNROLL for (int i = 0; i < 2; ++i) s[h] += simd_swap(s[h], quad_step(i));
-    }
+  KV_FUNC void score_rest(KV_THREAD const Rest<Absent>&, i64, int, KV_THREAD float (&)[HEADS]) const {}
+  template <typename F>
+  KV_FUNC void score_rest(KV_THREAD const Rest<F>& rest, i64 token, int near, KV_THREAD float (&s)[HEADS]) const {
+    const Rows<F> rows = advanced<F>(rest.rows, token + row);
+    second.score(rows.codes + run_offset<F, 4>(quad) + near * F::row_bytes, rows, near, quad, rest.book, s);
   }
 
   // Raises the running maxima when this tile passes them by much, which is rare.
@@ -125,7 +155,7 @@ struct ScalarBody {
     }
   }
 
-  KV_FUNC void accumulate(KV_THREAD const Stored<K, V>& stored, KV_THREAD const Cursor<K, V>& cursor,
+  KV_FUNC void accumulate(KV_THREAD const Stored<K, V, R>& stored, KV_THREAD const Cursor<K, V>& cursor,
                      KV_THREAD const Tokens& at,
                           KV_THREAD const float (&p)[2][HEADS]) {
     Scales<V> scales[2], biases[2];
