@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Self
 
 from swarm.kernels import arrays, attention
 from swarm.kernels.attention import HandsOutArrays, StoredView
 from swarm.kernels.batch_cache import BatchView, PackedBatchCache
 from swarm.kernels.cache import PackedKVCache
+from swarm.kernels.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swarm.kernels.arrays import Array, Namespace
     from swarm.kernels.side import SideView
+
+
+class LatentView(StoredView):
+    """Latents, the keys, and the rest of the keys, both packed, as one query token reads them in a fused kernel."""
 
 
 class ArrayKVCache(PackedKVCache, HandsOutArrays):
@@ -23,9 +29,14 @@ class ArrayKVCache(PackedKVCache, HandsOutArrays):
     values for one: then the arrays come back to mlx-lm's attention, which reads the packed ones in their place. One
     array serves all queries of a call, so that they read what the last of them does: a token that a residual window or
     an open block kept in 16 bit for the earlier ones may be packed.
+
+    Where a fused kernel scores the rotary part as well, nothing is unpacked for one token: the model gets the identity
+    in the place of rotary parts, so that the scores that it adds are the rotary part of its queries, times the scale.
     """
 
+    latent = False  # whether the layer reads its keys as values, with the scores of what it calls values added
     _handed: tuple[Array, ...] = ()
+    _unpacked = True  # whether the last call handed out what is stored
 
     @classmethod
     def merge(cls, caches: Sequence[PackedKVCache]) -> PackedBatchCache:
@@ -37,6 +48,11 @@ class ArrayKVCache(PackedKVCache, HandsOutArrays):
         super().update_and_fetch(keys, values)
         view: StoredView = self._view  # type: ignore[assignment]
         attention.tell(view)
+        fused = self.backend.fused
+        self._unpacked = not (self.latent and keys.shape[2] == 1 and fused is not None and fused.takes_latent(view))
+        if not self._unpacked:
+            self._handed = keys, _identity(values.shape[-1], values.dtype)
+            return self._handed
         low = self.offset - keys.shape[2] - self.mask_columns(view.start)
         xp = self.backend.xp
         self._handed = tuple(_array(xp, side, low, fresh) for side, fresh in ((view.key, keys), (view.value, values)))
@@ -68,7 +84,44 @@ class ArrayKVCache(PackedKVCache, HandsOutArrays):
         if values is self._handed[1]:
             return self._view
         view = self._view
-        return StoredView(self, view.key, view.key, (view.fresh[0],) * 2) if values is keys else None
+        if values is not keys:
+            return None
+        if self._unpacked:
+            return StoredView(self, view.key, view.key, (view.fresh[0],) * 2)
+        return LatentView(self, view.key, view.value, (view.fresh[0],) * 2)
+
+    def attend(
+        self, view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
+    ) -> Array:
+        """Attention output [B, Hq, L, D] over the columns of a view of this cache, by its back-end."""
+        if not isinstance(view, LatentView):
+            return super().attend(view, queries, scale, mask, sinks)
+        rotary, fused = view.value.codec.head_dim, self.backend.fused
+        if fused is None or mask is None or isinstance(mask, str) or mask.shape[-1] != rotary or sinks is not None:
+            raise ModelError(
+                f"Layer {self.layer} of {self.family} does not add the scores of {rotary} rotary channels alone.",
+                "Its latents cannot be packed on this device: choose another model.",
+            )
+        import mlx.core as mx
+
+        scale *= self.logit_gain
+        return fused.attend_latent(view, queries, mask.astype(mx.float32) / scale, scale)
+
+    def fresh(self) -> Self:
+        """A cache for the same layer with nothing in it."""
+        other = super().fresh()
+        other.latent = self.latent
+        return other
+
+
+@lru_cache(maxsize=8)
+def _identity(size: int, dtype: Any) -> Array:
+    """The identity of a size, [1, 1, size, size]."""
+    import mlx.core as mx
+
+    identity = mx.eye(size, dtype=dtype)[None, None]
+    mx.eval(identity)
+    return identity
 
 
 class ArrayBatchCache(PackedBatchCache, HandsOutArrays):

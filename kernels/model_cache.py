@@ -77,6 +77,8 @@ def make_cache(
             dims=(layer.shape.key_dim, layer.shape.value_dim),
             logit_cap=layer.logit_cap,
         )
+        if isinstance(packed, ArrayKVCache):  # an indexer picks among unpacked latents
+            packed.latent = layer.shape.latent and not layer.shape.plain_dim
         entry, part = layer.place
         if part is None:
             caches[entry] = packed

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from swarm.kernels.attention import MASKED
+from swarm.kernels.errors import SpecError
 from swarm.kernels.fused import decode, operands
 from swarm.kernels.fused.decode import DecodeAttention
 from swarm.kernels.fused.operands import DenseSide, PackedSide, Scoring, TokenRun
@@ -46,25 +47,69 @@ class FusedDecode:
     ) -> Array | None:
         """Attention output [B, Hq, 1, Dv] in the queries' type, or None where the kernels do not take the call."""
         read = _columns(view, queries, mask)
-        spans = None if read is None else self._spans(view, queries, read[0])
-        if read is None or spans is None:
+        if read is None or queries.shape[2] != 1 or queries.shape[-1] != view.key.codec.head_dim:
             return None
+        spans = self._spans(view, read[0])
+        if spans is None:
+            return None
+        packed = any(span.packed for span in spans)
+        framed = None if not packed or view.key.codec.identity else _framed(view.key, view, queries)
+        plain = view.cache.logit_cap is None and read[1] is None and sinks is None
+        scoring = operands.PLAIN if plain else Scoring(view.cache.logit_cap, read[1], sinks)
+        return self._computed(view, spans, (queries, framed), scale, scoring, view.value)
+
+    def takes_latent(self, view: StoredView) -> bool:
+        """Whether `attend_latent` takes a view of one more token."""
+        return self._spans(view, view.lowest()) is not None
+
+    def attend_latent(self, view: StoredView, queries: Array, rotary: Array, scale: float) -> Array:
+        """Attention output [B, Hq, 1, D] over latents of D channels, the keys of the view, that are values as well.
+
+        The values of the view are the rest of the keys, which `rotary` [B, Hq, 1, R] meets.
+
+        Raises:
+            SpecError: the kernels do not take the view.
+        """
+        import mlx.core as mx
+
+        spans = self._spans(view, view.lowest())
+        if spans is None:
+            raise SpecError("The fused kernel does not take these latents.", "Ask takes_latent first.")
+        parts = [queries, rotary.astype(queries.dtype)]
+        framed = None
+        if any(span.packed for span in spans) and not (view.key.codec.identity and view.value.codec.identity):
+            sides = (view.key, view.value)
+            mapped = [_framed(side, view, part) for side, part in zip(sides, parts, strict=True)]
+            framed = mx.concatenate(mapped, axis=-1)
+        scoring = Scoring(view.cache.logit_cap)
+        return self._computed(
+            view, spans, (mx.concatenate(parts, axis=-1), framed), scale, scoring, view.key, latent=True
+        )
+
+    def _computed(
+        self,
+        view: StoredView,
+        spans: list[_Span],
+        queries: tuple[Array, Array | None],
+        scale: float,
+        scoring: Scoring,
+        values: SideView,
+        *,
+        latent: bool = False,
+    ) -> Array:
+        """Attention over the runs of a view, of queries as they are and in the frame of packed keys."""
         runs = [_run(view, span) for span in spans]
         at = next((i for i, span in enumerate(spans) if span.packed), None)
         if at is None:
             head, packed, tail = runs[:-1], None, runs[-1:]
         else:
             head, packed, tail = runs[:at], runs[at], runs[at + 1 :]
+        plain, framed = queries
+        apart = packed is not None and not values.codec.identity
         batch, heads = view.fresh[0].shape[:2]
-        grouped = (batch, heads, queries.shape[1] // heads, queries.shape[-1])
-        framed = None
-        if packed is not None and not view.key.codec.identity:
-            framed = view.key.codec.query(queries.reshape(grouped)).reshape(queries.shape)
-        apart = packed is not None and not view.value.codec.identity
-        plain = view.cache.logit_cap is None and read[1] is None and sinks is None
-        scoring = operands.PLAIN if plain else Scoring(view.cache.logit_cap, read[1], sinks)
-        first, second = self._attention(view, grouped)(
-            queries,
+        grouped = (batch, heads, plain.shape[1] // heads)
+        first, second = self._attention(view, grouped[2])(
+            plain,
             scale,
             packed,
             framed=framed,
@@ -72,33 +117,27 @@ class FusedDecode:
             tail=tail[0] if tail else None,
             apart=apart,
             scoring=scoring,
+            latent=latent,
         )
         if not apart:
             return first
-        mapped = view.value.codec.output(first.reshape(*grouped[:3], first.shape[-1])).reshape(first.shape)
-        return (mapped if second is None else mapped + second).astype(queries.dtype)
+        mapped = values.codec.output(first.reshape(*grouped, first.shape[-1])).reshape(first.shape)
+        return (mapped if second is None else mapped + second).astype(plain.dtype)
 
-    def _attention(self, view: StoredView, grouped: tuple[int, int, int, int]) -> DecodeAttention:
+    def _attention(self, view: StoredView, group: int) -> DecodeAttention:
         """The kernels for the larger head size, scales per head and query heads of a threadgroup; made once each."""
         dims = view.key.codec.head_dim, view.value.codec.head_dim
         scales = max(dims[0] // _form_group(view.key, dims[0]), dims[1] // _form_group(view.value, dims[1]))
-        key = (max(dims), scales, min(grouped[2], decode.MAX_SET_HEADS))
+        key = (max(dims), scales, min(group, decode.MAX_SET_HEADS))
         if key not in self._attentions:
             self._attentions[key] = DecodeAttention(self.launcher, self.device_of(*key))
         return self._attentions[key]
 
-    def _spans(self, view: StoredView, queries: Array, lowest: int) -> list[_Span] | None:
+    def _spans(self, view: StoredView, lowest: int) -> list[_Span] | None:
         """The runs of columns in one form each, or None: at most one packed one, with one run before and one behind."""
-        batch, _, length, dim = queries.shape
         key, value = sides = (view.key, view.value)
-        fits = (
-            length == 1
-            and dim == key.codec.head_dim
-            and 0 < view.offset - lowest <= decode.MAX_TOKENS
-            and _is_taken(key)
-            and _is_taken(value)
-        )
-        if not fits or batch == 0:
+        fits = 0 < view.offset - lowest <= decode.MAX_TOKENS and _is_taken(key) and _is_taken(value)
+        if not fits or view.fresh[0].shape[0] == 0:
             return None
         if key.all_packed and value.all_packed and (_is_packed_form(key) or _is_packed_form(value)):
             return [_Span(lowest, view.offset, True)]
@@ -136,6 +175,13 @@ def _is_taken(side: SideView) -> bool:
     return codec.form is not None and side.part is None and codec.block_tokens == 1 and decode.takes(codec.head_dim)
 
 
+def _framed(side: SideView, view: StoredView, queries: Array) -> Array:
+    """Queries [B, Hq, 1, D] in the frame of a side's packed vectors."""
+    batch, heads = view.fresh[0].shape[:2]
+    grouped = queries.reshape(batch, heads, queries.shape[1] // heads, queries.shape[-1])
+    return side.codec.query(grouped).reshape(queries.shape)
+
+
 def _is_packed(side: SideView, low: int, high: int) -> bool:
     return _is_packed_form(side) and [kind for _, _, kind in side.spans(low, high)] == ["packed"]
 
@@ -165,7 +211,8 @@ def _recent(view: StoredView, span: _Span) -> Recent | None:
     key, value = sides[0].store.recent, sides[1].store.recent
     if key is None and value is None:
         return None
-    if isinstance(key, RecentSide) and isinstance(value, RecentSide) and key.of is value.of:
+    # A latent that is read as both keys and values lies there once, and not where the kernel looks for values.
+    if isinstance(key, RecentSide) and isinstance(value, RecentSide) and key.of is value.of and key is not value:
         recent = key.of
         if recent.count <= span.high - span.low and sides[0].encoded == span.high == sides[1].encoded:
             return recent
