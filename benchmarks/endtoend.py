@@ -18,17 +18,20 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from benchmarks import _frame
+from benchmarks._endtoend_page import OURS, OUT_OF_THE_BOX, OWN_SIXTEEN, SIXTEEN, page
 
 from swarm.kernels.errors import SwarmError, UsageError
 from swarm.kernels.model_cache import make_cache
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 GROUP, BITS = 64, 4  # of the random weights
-OURS, SIXTEEN = "ours, affine4/g64", "mlx-lm 16 bit"
 FORMATS = {OURS: QuantSpec(method="affine"), "ours, q8_0": QuantSpec(method="q8_0")}
 MLX_LM_BITS = {"mlx-lm 8 bit": 8, "mlx-lm 4 bit": 4}
 FILL_TOKENS = 8192  # with which a cache is filled at a time
@@ -39,8 +42,6 @@ RESIDENT = {"gpu": (0, 30_720, 122_880), "cpu": (0, 2048)}
 CHUNK = {"gpu": 2048, "cpu": 512}
 STEPS = {"gpu": 64, "cpu": 16}
 BATCHED_DEPTH, BATCH = 16_384, 8
-GOALS = {1024: 0.97, 8192: 0.97, 32_768: 1.2, 131_072: 1.6}  # of decode, 16 bit over ours
-PREFILL_GOAL = 1.10  # ours over 16 bit
 
 Array = Any
 Caches = list[Any]
@@ -127,8 +128,13 @@ class Subject:
 
         loaded = registry.load(name)
         info = loaded.info
-        layers, half = info.n_layers, loaded.model.parameters()["model"]["norm"]["weight"].dtype
-        return cls(info.name, loaded.model, [info.n_kv_heads] * layers, [info.head_dim] * layers, half, 1000)
+        return cls.over(loaded.model, info)
+
+    @classmethod
+    def over(cls, model: Any, info: Any) -> Subject:
+        """A bundled model that is loaded, and its facts."""
+        layers, dtype = info.n_layers, model.parameters()["model"]["norm"]["weight"].dtype
+        return cls(info.name, model, [info.n_kv_heads] * layers, [info.head_dim] * layers, dtype, 1000)
 
     def fill(self, caches: Caches, tokens: int, batch: int) -> None:
         """Append random keys and values to every cache."""
@@ -152,6 +158,8 @@ class Subject:
             name: lambda spec=spec: list(make_cache(self.model, KVSpec(key=spec, value=spec)))
             for name, spec in FORMATS.items()
         }
+        if where() == "cpu":
+            found[OWN_SIXTEEN] = lambda: list(make_cache(self.model))
         found[SIXTEEN] = lambda: make_prompt_cache(self.model)
         if all(kind == "KVCache" for kind in {type(cache).__name__ for cache in make_prompt_cache(self.model)}):
             for name, bits in MLX_LM_BITS.items():
@@ -222,6 +230,34 @@ def cell(subject: Subject, path: Callable[[], Caches], job: str, depth: int, bat
     return {"ms": times, "active_gb": held / 1e9, "peak_gb": peak / 1e9, "cache_gb": cached / 1e9}
 
 
+def out_of_the_box(name: str, job: str, depth: int, answer: Connection) -> None:
+    """Send the `cell` of mlx-lm alone: MLX's own BLAS and activations, weights and cache in 16 bit."""
+    from mlx_lm.models.cache import make_prompt_cache
+    from mlx_lm.utils import load_model
+
+    from swarm.experiments.models import registry
+
+    info = registry.describe(name)
+    model, _ = load_model(registry.ensure(name))
+    answer.send(cell(Subject.over(model, info), lambda: make_prompt_cache(model), job, depth, 1, short=False))
+
+
+def apart(name: str, job: str, depth: int) -> dict[str, Any]:
+    """`out_of_the_box` in a process of its own, which has loaded no other BLAS."""
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=out_of_the_box, args=(name, job, depth, sender))
+    process.start()
+    sender.close()
+    try:
+        found: dict[str, Any] = receiver.recv()
+    except EOFError:
+        return {"refused": "its process ended without an answer"}
+    finally:
+        process.join()
+    return found
+
+
 def where() -> str:
     """`gpu` or `cpu`: what MLX computes on."""
     import mlx.core as mx
@@ -240,9 +276,8 @@ def subjects(short: bool, chosen: Sequence[str]) -> Iterable[Subject]:
     else:
         from swarm.experiments.models import registry
 
-        for name in registry.default_models():
-            if not chosen or name in chosen:
-                yield Subject.bundled(name)
+        for name in chosen or registry.default_models():
+            yield Subject.bundled(name)
 
 
 def measure(short: bool, tell: _frame.Tell, chosen: Sequence[str] = ()) -> _frame.Results:
@@ -262,10 +297,15 @@ def measure(short: bool, tell: _frame.Tell, chosen: Sequence[str] = ()) -> _fram
         if subject.batched and not short:
             jobs.append(("decode", BATCHED_DEPTH, BATCH))
         for job, depth, batch in jobs:
-            for name, path in subject.paths().items():
+            made = {
+                name: partial(cell, subject, path, job, depth, batch, short) for name, path in subject.paths().items()
+            }
+            if not gpu and not short:
+                made[OUT_OF_THE_BOX] = partial(apart, subject.name, job, depth)
+            for name, run in made.items():
                 row = {"model": subject.name, "path": name, "job": job, "depth": depth, "batch": batch}
                 try:
-                    row |= cell(subject, path, job, depth, batch, short)
+                    row |= run()
                 except (RuntimeError, ValueError, TypeError, SwarmError) as error:
                     row |= {"refused": str(error).splitlines()[0][:120]}
                 rows.append(row | {"weights_gb": weights / 1e9})
@@ -274,62 +314,6 @@ def measure(short: bool, tell: _frame.Tell, chosen: Sequence[str] = ()) -> _fram
         del subject
         mx.clear_cache()
     return {"rows": rows, "device": place, "copy_gb_per_s": roof.copy if roof else None, "chunk": CHUNK[place]}
-
-
-def page(record: _frame.Results) -> str:
-    """The record in words."""
-    results = record["results"]
-    text = _frame.heading(record, "Whole models over a packed cache")
-    text += (
-        "\nMilliseconds, median of the rounds; the ratio is 16 bit over the path (above 1 is faster than 16 bit) with "
-        "its extremes over all pairs of rounds. Caches are filled with random vectors. `roofline` is what weights and "
-        "cache take at the bandwidth of a copy measured in the same run. Why one sequence decodes slower than over 16 "
-        "bit on a GPU, and where the time goes, is in [Kernels](../kernels.md#decoding-a-whole-model).\n"
-    )
-    for model in dict.fromkeys(row["model"] for row in results["rows"]):
-        text += f"\n## {model}\n"
-        for job, title in (("decode", "Decode, ms per step"), ("prefill", f"Prefill, {results['chunk']} tokens")):
-            rows = [row for row in results["rows"] if row["model"] == model and row["job"] == job]
-            columns = ("path", "depth", "batch", "ms", "16 bit / path", "cache GB", "peak GB", "roofline")
-            text += f"\n{title}\n\n" + _frame.table(columns, [_line(row, rows, results) for row in rows])
-        text += "\n" + "\n".join(_goals([row for row in results["rows"] if row["model"] == model])) + "\n"
-    return text
-
-
-def _line(row: dict[str, Any], rows: Sequence[dict[str, Any]], results: _frame.Results) -> Sequence[object]:
-    head = (row["path"], f"{row['depth']:,}", row["batch"])
-    if "refused" in row:
-        return (*head, f"does not run: {row['refused']}", "", "", "", "")
-    other = _sixteen(row, rows)
-    ratio = _frame.times(_frame.ratio(other["ms"], row["ms"])) if other else ""
-    least = ""
-    if row["job"] == "decode" and results["copy_gb_per_s"]:
-        least = f"{(row['weights_gb'] + row['cache_gb']) / results['copy_gb_per_s'] * 1e3:.2f}"
-    sizes = (f"{row['cache_gb']:.2f}", f"{row['peak_gb']:.1f}")
-    return (*head, f"{statistics.median(row['ms']):.2f}", ratio, *sizes, least)
-
-
-def _sixteen(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    key = ("job", "depth", "batch")
-    same = (r for r in rows if r["path"] == SIXTEEN and "ms" in r and all(r[k] == row[k] for k in key))
-    return next(same, None)
-
-
-def _goals(rows: Sequence[dict[str, Any]]) -> list[str]:
-    said = []
-    for row in rows:
-        other = _sixteen(row, rows)
-        if row["path"] != OURS or "ms" not in row or other is None:
-            continue
-        ratio = statistics.median(other["ms"]) / statistics.median(row["ms"])
-        at = f"at {row['depth']:,}"
-        if row["job"] == "decode" and row["batch"] == 1 and row["depth"] in GOALS:
-            goal = GOALS[row["depth"]]
-            said.append(_frame.said(f"Decode {at}: {goal}x 16 bit", ratio >= goal, f"{ratio:.2f}x"))
-        elif row["job"] == "prefill":
-            goal = f"Prefill {at}: within {PREFILL_GOAL}x of 16 bit"
-            said.append(_frame.said(goal, 1 / ratio <= PREFILL_GOAL, f"{1 / ratio:.2f}x"))
-    return said
 
 
 def profiled(chosen: Sequence[str], depth: int = 1024, steps: int = 20) -> str:
