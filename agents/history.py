@@ -68,15 +68,20 @@ class History:
         known = History.before(number, self.records, self.lag)
         return replace(self, records=known.records)
 
+    def edited(self, metric: str = "kld", protocol: str = "quality") -> dict[Place, ConfigResult]:
+        """The same of trials on edited weights, which count for nothing else."""
+        found = (r for r in self.records if r.state == "complete" and not r.outdated and r.spec.edits)
+        return results.pool(found, metric, protocol)
+
     @cached_property
     def completed(self) -> tuple[TrialRecord, ...]:
-        """Trials with a visible measurement by the present versions, in order."""
-        return tuple(r for r in self.records if r.state == "complete" and not r.outdated)
+        """Trials on unedited weights with a visible measurement by the present versions, in order."""
+        return tuple(r for r in self.records if r.state == "complete" and not (r.outdated or r.spec.edits))
 
     @cached_property
     def failed(self) -> tuple[TrialRecord, ...]:
-        """Trials that visibly ended without a measurement by the present versions, in order."""
-        return tuple(r for r in self.records if r.state == "failed" and not r.outdated)
+        """Trials on unedited weights that visibly ended without a measurement by the present versions, in order."""
+        return tuple(r for r in self.records if r.state == "failed" and not (r.outdated or r.spec.edits))
 
     @cached_property
     def fingerprints(self) -> frozenset[str]:

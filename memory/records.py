@@ -13,7 +13,7 @@ from swarm.kernels.spec import FrozenModel
 TrialState = Literal["waiting", "running", "complete", "failed", "pruned", "quarantined"]
 Arm = Literal["agents", "control", "defaults"]
 Comparator = Literal["<=", ">="]
-FindingKind = Literal["plateau", "contrast", "transfer", "failure", "sensitivity"]
+FindingKind = Literal["plateau", "contrast", "transfer", "failure", "sensitivity", "cause"]
 FindingStatus = Literal["hypothesis", "confirmed", "refuted"]
 Verdict = Literal["open", "confirmed", "refuted", "inconclusive"]
 CampaignState = Literal["running", "interrupted", "complete", "failed"]

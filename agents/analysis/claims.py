@@ -17,9 +17,9 @@ from swarm.agents.analysis.results import ConfigResult, Place, Results
 from swarm.agents.analysis.statistics import Estimate
 from swarm.memory.records import Effect, Finding, FindingKind
 
-Relation = Literal["pair", "contrast", "transfer", "threshold", "growth", "law"]
-COMPARISONS: tuple[Relation, ...] = ("pair", "contrast", "transfer")
-"""Relations of two configurations."""
+Relation = Literal["pair", "contrast", "transfer", "cause", "threshold", "growth", "law"]
+KEY_PARTS: dict[Relation, tuple[int, int]] = {"pair": (2, 1), "contrast": (2, 2), "transfer": (2, 2), "cause": (4, 1)}
+"""How many configurations and models the keys of comparisons name."""
 
 MAX_NAME_CHARS = 48
 MIN_POINTS = 3
@@ -48,6 +48,8 @@ class Claim:
     - pair: on `models[0]`, the first configuration has the lower metric than the second.
     - transfer: that it does on `models[0]` holds on `models[1]` as well.
     - contrast: the ratio of the first to the second is lower on `models[0]` than on `models[1]`.
+    - cause: less than half of the first's advantage over the second (on the logarithmic scale) is left between the
+      third and the fourth, which are the same configurations on edited weights.
     - threshold: how large the metric of the one configuration is.
     - growth: with which exponent the metric grows with the number of quantized layers, given as `points`.
     - law: with which exponent the metric grows with G, which is measured in the same trials.
@@ -70,17 +72,17 @@ class Claim:
     @property
     def kind(self) -> FindingKind:
         """The kind of finding that states it."""
-        return self.relation if self.relation in ("contrast", "transfer") else "sensitivity"
+        return self.relation if self.relation in ("contrast", "transfer", "cause") else "sensitivity"
 
     @classmethod
     def parse(cls, key: str) -> Claim | None:
         """The comparison of a key; None when the key states something else."""
         start, *rest = key.split(":")
-        relation = next((r for r in COMPARISONS if r == start), None)
-        if relation is None or len(rest) != (4 if relation == "pair" else 5):
+        relation = next((r for r in KEY_PARTS if r == start), None)
+        if relation is None or len(rest) != 1 + sum(KEY_PARTS[relation]):
             return None
-        metric, better, worse, *models = rest
-        return cls(relation, metric, (better, worse), tuple(models))
+        first_model = 1 + KEY_PARTS[relation][0]
+        return cls(relation, rest[0], tuple(rest[1:first_model]), tuple(rest[first_model:]))
 
     @property
     def needs(self) -> list[Place]:
@@ -102,6 +104,9 @@ class Claim:
             return self._exponent(measured)
         if self.relation == "threshold":
             return statistics.mean(measured[0].values) if measured[0] else None
+        if self.relation == "cause":
+            kept = self._advantages(measured, replicates)
+            return statistics.mean([before / 2 - after for before, after in kept])
         differences = []
         for a, b in zip(measured[::2], measured[1::2], strict=True):
             difference = None if a is None or b is None else results.compare(a, b, replicates)
@@ -109,6 +114,24 @@ class Claim:
                 return None
             differences.append(difference)
         return differences[0] - differences[1] if self.relation == "contrast" else differences[0]
+
+    def _advantages(
+        self, measured: list[ConfigResult | None], replicates: Iterable[int] | None
+    ) -> list[tuple[float, float]]:
+        """ln(first / second) and ln(third / fourth) by window, where all four were measured."""
+        samples = [{} if result is None else result.samples(replicates) for result in measured]
+        shared = sorted(set.intersection(*(set(sample) for sample in samples)))
+        return [(samples[0][w] - samples[1][w], samples[2][w] - samples[3][w]) for w in shared]
+
+    def _share_gone(self, found: Results) -> Effect | None:
+        """How much of the advantage is gone on edited weights: 1 is all of it, negative when it has grown."""
+        kept = self._advantages([found.get(place) for place in self.needs], None)
+        gone = statistics.mean([before - after for before, after in kept])
+        before = statistics.mean([before for before, _ in kept])
+        if gone is None or before is None or before.mean >= 0:
+            return None
+        low, high = sorted(end / before.mean for end in gone.interval())
+        return Effect(name="share of the advantage", value=gone.mean / before.mean, low=low, high=high, unit="share")
 
     def _exponent(self, measured: list[ConfigResult | None]) -> Estimate | None:
         curve = []
@@ -128,6 +151,8 @@ class Claim:
         if self.relation == "threshold":
             unit = found[self.needs[0]].records[0].metrics[self.metric].unit
             return results.effect(self.metric, estimate, unit)
+        if self.relation == "cause":
+            return self._share_gone(found)
         if self.relation in ("growth", "law"):
             return results.effect(f"exponent of {'depth' if self.relation == 'growth' else 'G'}", estimate, "exponent")
         contrast = self.relation == "contrast"

@@ -38,11 +38,12 @@ def judge(
     """
     current = {finding.key: finding for finding in found}
     before = {finding.key: finding for finding in known}
-    measured = by_token(history.results())
+    measured = by_token({**history.results(), **history.edited()})
     fresh = tuple(r for r in history.records if r.spec.replicate > 0)
     again = analyse(replace(history, records=fresh, findings=()), infos) if fresh else []
     replicated = {finding.key: finding for finding in again}
-    inconsistent = {record.id for record in history.completed if not results.is_consistent(record)}
+    finished = (record for record in history.records if record.state == "complete")
+    inconsistent = {record.id for record in finished if not results.is_consistent(record)}
     outdated = {record.id for record in history.records if record.outdated}
     judged = []
     for key, finding in (before | current).items():
@@ -111,13 +112,17 @@ def _judge_claim(finding: Finding, claim: Claim, measured: Results) -> Finding:
     replicates = {r for result in used for r in result.replicates if r > 0}
     fresh = claim.estimate(measured, replicates)
     status: FindingStatus = "hypothesis"
-    if pooled.interval()[1] >= 0 or (fresh is not None and fresh.mean > 0 and fresh.p < ALPHA):
+    low, high = pooled.interval()
+    # Causes are stated because captures suggest them, before trials do: only trials that speak against one refute it.
+    unsupported = low >= 0 if claim.relation == "cause" else high >= 0
+    if unsupported or (fresh is not None and fresh.mean > 0 and fresh.p < ALPHA):
         status = "refuted"
     elif fresh is not None and fresh.below(0.0) < ALPHA:
         status = "confirmed"
     elif fresh is not None and len(replicates) >= MAX_REPLICATES:
         status = "refuted"
-    effect = finding.effect and results.ratio(finding.effect.name, pooled)
+    size = claim.evaluate(measured)
+    effect = finding.effect and size and size.model_copy(update={"name": finding.effect.name})
     ids = tuple(dict.fromkeys((*finding.evidence, *(i for result in used for i in result.ids))))
     return finding.model_copy(update={"status": status, "effect": effect, "evidence": ids})
 
@@ -177,7 +182,7 @@ def _observed(record: TrialRecord, prediction: Prediction, history: History) -> 
 
 
 STATUS_ORDER = {"confirmed": 0, "hypothesis": 1, "refuted": 2}
-KIND_ORDER = {"contrast": 0, "transfer": 1, "failure": 2, "sensitivity": 3, "plateau": 4}
+KIND_ORDER = {"cause": 0, "contrast": 1, "transfer": 2, "failure": 3, "sensitivity": 4, "plateau": 5}
 MAX_WEIGHT = 5.0
 """Effects from here on (a factor of about 150) count as equally large."""
 

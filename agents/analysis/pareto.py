@@ -83,9 +83,9 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
 
 
 def is_search(record: TrialRecord) -> bool:
-    """Whether a trial is a first look at a configuration: quality, the first rung, no replication, not outdated."""
+    """Whether a trial is a first look at a configuration: quality, first rung, not edited, repeated or outdated."""
     spec = record.spec
-    return spec.protocol == "quality" and not (spec.rung or spec.replicate or record.outdated)
+    return spec.protocol == "quality" and not (spec.rung or spec.replicate or spec.edits or record.outdated)
 
 
 def objectives(record: TrialRecord) -> Point | None:

@@ -72,6 +72,7 @@ def test_every_kind_belongs_to_an_arm() -> None:
     assert list(nodes()) == [
         "agenda",
         "attention",
+        "cause",
         "default",
         "depth",
         "offered",
