@@ -8,6 +8,7 @@ from math import log
 from statistics import fmean
 
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, token
+from swarm.agents.analysis.pairs import costs_the_same
 from swarm.agents.analysis.results import Results, compare, config_key
 from swarm.agents.analysis.statistics import Estimate, bounded_exp
 from swarm.agents.history import History
@@ -90,6 +91,6 @@ def tested(model: str, plain: Results, without: Results) -> Iterator[tuple[Suspe
                 effect = compare(a, b) if a is not None and b is not None else None
                 if a is None or b is None or effect is None or not may_explain(suspect, a.spec.kv, b.spec.kv):
                     continue
-                if effect.mean < -NEGLIGIBLE and effect.interval()[1] < 0:
+                if costs_the_same(a, b) and effect.mean < -NEGLIGIBLE and effect.interval()[1] < 0:
                     keys = (better, worse, base[better].key, base[worse].key)
                     yield suspect, Claim("cause", "kld", keys, (token(model),)), effect

@@ -16,6 +16,11 @@ MAX_BITS_APART = 0.3
 """Bits per value within which a change counts as free; dearer changes are expected to help."""
 
 
+def costs_the_same(a: ConfigResult, b: ConfigResult) -> bool:
+    """Whether two results can be compared without a word on their cost."""
+    return a.bits is not None and b.bits is not None and abs(a.bits - b.bits) <= MAX_BITS_APART
+
+
 @dataclass(frozen=True)
 class ControlledPair:
     """Two results of one model that differ in `factor` alone: `a` has level `low`, `b` has level `high`."""
@@ -37,7 +42,7 @@ def controlled(found: Sequence[ConfigResult]) -> Iterator[ControlledPair]:
         for (low, a), (high, b) in combinations(sorted(members, key=lambda m: m[0]), 2):
             if factor.startswith("method") and low.split()[0] == high.split()[0]:
                 continue  # the field that differs tells it
-            if low != high and a.bits is not None and b.bits is not None and abs(a.bits - b.bits) <= MAX_BITS_APART:
+            if low != high and costs_the_same(a, b):
                 yield ControlledPair(factor, low, high, a, b)
 
 

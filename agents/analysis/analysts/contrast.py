@@ -8,14 +8,12 @@ from itertools import combinations
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
+from swarm.agents.analysis.pairs import costs_the_same
 from swarm.agents.analysis.results import ConfigResult, Results
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
 from swarm.experiments.models.base import ModelInfo
 from swarm.memory.records import Finding
-
-MAX_BITS_APART = 0.5
-"""Bits per value that configurations may differ in, so that a contrast is about the method and not about the cost."""
 
 MAX_FINDINGS = 8
 """Findings per pair of models, the clearest first; each configuration leads one."""
@@ -70,5 +68,4 @@ def state(claim: Claim, estimate: Estimate, first: str, second: str, found: Resu
 
 
 def _is_similar(a: ConfigResult, b: ConfigResult) -> bool:
-    same_rung = a.spec.rung == b.spec.rung
-    return same_rung and a.bits is not None and b.bits is not None and abs(a.bits - b.bits) <= MAX_BITS_APART
+    return a.spec.rung == b.spec.rung and costs_the_same(a, b)

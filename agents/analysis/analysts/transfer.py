@@ -9,6 +9,7 @@ from itertools import combinations, permutations
 from swarm.agents.analysis import results, statistics
 from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
+from swarm.agents.analysis.pairs import costs_the_same
 from swarm.agents.analysis.results import ConfigResult, Results, config_key
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
@@ -39,7 +40,12 @@ class TransferAnalyst(Analyst):
             for record in history.completed:
                 claim = predicted(record, by_id, source, target)
                 estimate = claim and claim.estimate(found)
-                if claim and estimate and _was_learned(claim, found):
+                if (
+                    claim
+                    and estimate
+                    and _was_learned(claim, found)
+                    and costs_the_same(*map(found.__getitem__, claim.needs))
+                ):
                     tested.append((claim, estimate))
         told: Counter[tuple[str, ...]] = Counter()
         # In the order of their trials, so that later ones do not push earlier ones out.

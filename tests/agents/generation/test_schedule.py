@@ -75,6 +75,7 @@ def test_every_kind_belongs_to_an_arm() -> None:
         "cause",
         "default",
         "depth",
+        "design",
         "offered",
         "promotion",
         "quality",

@@ -1,0 +1,104 @@
+"""The designed experiment: equal bits, estimable effects, found where they are and nowhere else."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import log
+
+import numpy as np
+import pytest
+
+from swarm.agents.analysis import design, judge
+from swarm.agents.analysis.analysts.factors import FactorAnalyst
+from swarm.agents.history import History
+from swarm.experiments.spec import TrialSpec
+from swarm.memory.records import Proposal
+
+PER_CHANNEL = "factor:kld:key-axis"
+
+
+def law(spec) -> float:
+    """Keys per channel halve the KLD on alpha and change nothing on beta; the common law is taken out."""
+    return log(0.5) * (spec.model == "alpha" and spec.kv.key.axis == "channel")
+
+
+def flat(make_lab, law=lambda spec: 0.0, **fields):
+    """A laboratory in which nothing matters but the law."""
+    lab = make_lab(law=law, **fields)
+    lab.log_kld = lambda spec: -3.0 + law(spec)
+    return lab
+
+
+def history(lab, replicates=(0, 1), models=("alpha", "beta")) -> History:
+    specs = [
+        TrialSpec(model=model, kv=kv, replicate=replicate, seed=replicate)
+        for replicate in replicates
+        for kv in design.rows().values()
+        for model in models
+    ]
+    return History(tuple(lab.run(n, Proposal(spec=spec, proposer="test")) for n, spec in enumerate(specs)))
+
+
+def test_configurations_cost_the_same_and_factors_are_balanced_in_pairs():
+    rows = design.rows()
+    assert len(set(rows.values())) == 8
+    assert {kv.key.bits + kv.value.bits for kv in rows.values()} == {7}
+    levels = np.array(list(rows)) * 2 - 1
+    assert levels.shape[1] == len(design.FACTORS)
+    assert (levels.sum(0) == 0).all()
+    # No main effect is mixed up with another one, nor with an interaction of two others.
+    for a, b in combinations(range(len(design.FACTORS)), 2):
+        assert levels[:, a] @ levels[:, b] == 0
+        for c in set(range(len(design.FACTORS))) - {a, b}:
+            assert (levels[:, a] * levels[:, b]) @ levels[:, c] == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_effect_on_one_model_is_found_there_and_as_a_difference(make_lab, infos, seed):
+    seen = history(flat(make_lab, law, seed=seed))
+    named = {info.name: info for info in infos}
+    found = FactorAnalyst().analyse(seen, named)
+    assert [f.key for f in found] == [f"{PER_CHANNEL}:alpha", f"{PER_CHANNEL}:alpha:beta"]
+    assert [f.kind for f in found] == ["sensitivity", "contrast"]
+    assert found[0].statement.startswith("On alpha keys per channel instead of per token lower the KLD at ")
+    assert all(f.effect.low < 0.6 and f.effect.high < 0.8 for f in found)
+    status = {f.key: f.status for f in judge.judge(found, [], seen, named)}
+    assert status[f"{PER_CHANNEL}:alpha"] == "confirmed"
+    (first,) = (
+        f
+        for f in judge.judge(found, [], history(flat(make_lab, law, seed=seed), (0,)), named)
+        if ":beta" not in f.key and f.key.startswith(PER_CHANNEL)
+    )
+    assert first.status == "hypothesis"
+
+
+def test_the_interval_covers_the_effect_as_often_as_it_says(make_lab):
+    covered = 0
+    for seed in range(100):
+        seen = history(flat(make_lab, law, seed=seed), models=("alpha",))
+        rows = design.measured(list(seen.results().values()), "alpha")
+        estimate = next(e for factor, e in design.effects(rows).items() if factor.name == "key-axis")
+        low, high = estimate.interval()
+        covered += low <= log(0.5) <= high
+    assert 88 <= covered <= 100
+
+
+def test_where_nothing_matters_little_is_stated(make_lab, infos):
+    named = {info.name: info for info in infos}
+    stated = [bool(FactorAnalyst().analyse(history(flat(make_lab, seed=seed)), named)) for seed in range(60)]
+    assert sum(stated) <= 7  # 3 are expected at a family-wise error of 5%
+
+
+def test_an_incomplete_design_states_nothing(make_lab, infos):
+    seen = history(flat(make_lab, law))
+    kept = tuple(r for r in seen.records if r.spec.kv != next(iter(design.rows().values())))
+    assert FactorAnalyst().analyse(History(kept), {info.name: info for info in infos}) == []
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_campaign_runs_the_design_on_every_model_and_confirms_what_it_shows(make_lab, infos, simulate, seed):
+    run = simulate(flat(make_lab, law, seed=seed), infos, 260, seed=seed)
+    designed = [r for r in run.records if r.proposer == "design"]
+    assert {(r.spec.model, r.spec.replicate) for r in designed} >= {("alpha", 0), ("alpha", 1), ("beta", 0)}
+    assert run.keys(f"{PER_CHANNEL}:alpha", "confirmed")
+    assert not run.keys(f"{PER_CHANNEL}:beta", "confirmed")
