@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from swarm.experiments.space.layers import ALL, EdgeLayers, Scope
+from swarm.experiments.space.layers import ALL, EdgeLayers, KindLayers, Scope
 from swarm.experiments.space.search_space import Space, SpaceSettings
 from swarm.experiments.space.sides import SideChoices
 from swarm.experiments.space.suggest import Params, Trial
@@ -106,6 +106,10 @@ class Grid(Space):
     def edge_layers(self, info: ModelInfo) -> EdgeLayers:
         """First and last layers are like the others."""
         return NoEdgeLayers(*self.sides(info), info.kv_layers[:1])
+
+    def kind_layers(self, info: ModelInfo) -> KindLayers:
+        """Layers of all kinds are alike."""
+        return KindLayers(*self.sides(info), {})
 
     def defaults(self, info: ModelInfo) -> list[TrialSpec]:
         """The campaign's defaults as far as they were measured."""

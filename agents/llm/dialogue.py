@@ -153,7 +153,7 @@ class Dialogue:
             except ContextError:
                 # It answered, and the next question may be shorter.
                 self.breaker.succeeded()
-                self._room = max(MIN_ROOM, self.room // 2)
+                self._room = max(MIN_ROOM, min(self.room, len(question.messages[1]["content"])) // 2)
                 raise
             except CallError as error:
                 self.breaker.failed(error)

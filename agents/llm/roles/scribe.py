@@ -65,13 +65,16 @@ class ScribeRole(Role[Sentences]):
         for sentence in dict.fromkeys(
             " ".join(s.split())[:MAX_SENTENCE_CHARS] for s in answer.sentences[: 2 * MAX_SENTENCES]
         ):
-            found = problems(sentence, resolver) if sentence else []
-            if sentence and not found:
-                judged = True
-                found = [] if _told(sentence) & new else ["it tells nothing that the summary does not show already."]
+            if not sentence:
+                continue
+            found, told = problems(sentence, resolver), _told(sentence) & new
+            # What quotes a finding can be judged, and so can what is right and quotes none.
+            judged |= bool(told) or not found
+            if not told:
+                found = found or ["it tells nothing that the summary does not show already."]
             if found:
                 reasons.append(f"{found[0]} ({sentence[:120]})")
-            elif sentence:
+            else:
                 kept.append(sentence)
         if not answer.sentences:
             reasons.append("the list of sentences is empty")

@@ -215,7 +215,7 @@ def test_a_prompt_beyond_the_context_costs_later_calls_nothing(server, store, co
     with pytest.raises(ContextError):
         ask(dialogue)
     assert len(server.bodies) == 1
-    assert dialogue.room == room // 2
+    assert dialogue.room <= room // 2
     assert dialogue.breaker.state == "closed"
     assert dialogue.client.dialect == before
     assert ask(dialogue).kept is not None

@@ -369,6 +369,42 @@ def test_reasons_that_state_numbers_or_compare_are_left_out(server, make_lab, in
         assert reason(bad, "no cause", context) == ""
 
 
+def test_a_short_context_gets_a_shorter_question(server, make_lab, infos, simulate, converse, acts) -> None:
+    run = simulate(make_lab(), infos, 30)
+    context = run.strategy.context(30, run.history)
+    long = acts.status(400, message="the request exceeds the available context size")
+    server.plan = [long, long, acts.says(Clever())]
+    runner = make_runner(converse)
+    assert runner.ask("proposer", context).kept is not None
+    lengths = [len(body["messages"][1]["content"]) for body in server.bodies]
+    assert lengths[0] > lengths[1] >= lengths[2]
+    assert all("task" in data_of(body) for body in server.bodies)
+    assert len({tuple(sorted(body)) for body in server.bodies}) == 1
+    runner.close()
+
+
+def test_sentences_stand_only_where_they_tell_what_the_summary_does_not(
+    server, make_lab, infos, simulate, converse, acts
+) -> None:
+    from swarm.agents.llm.roles.scribe import ScribeRole, Sentences
+
+    run = simulate(make_lab(law=law), infos, 120)
+    context = run.strategy.context(120, run.history)
+    role = ScribeRole()
+    new = [name.partition(":")[2] for name in role.task(context)["findings"]]
+    built_in = run.strategy.engine.summarise(run.history).text
+    shown = [str(record.id) for record in run.history.findings if f"{{finding:{record.id}" in built_in]
+    assert not {*new} & {*shown}
+    assert shown
+    old = role.use(Sentences(sentences=[f"Look at this: {{finding:{shown[0]}:statement}}."]), context)
+    assert (old.kept, old.judged) == (None, True)
+    for identity in new[:1]:
+        told = role.use(Sentences(sentences=[f"Look at this: {{finding:{identity}:statement}}."]), context)
+        assert told.kept is not None
+        wrong = role.use(Sentences(sentences=[f"It is better: {{finding:{identity}:statement}}."]), context)
+        assert (wrong.kept, wrong.judged) == (None, True)
+
+
 def test_closing_is_quick_even_with_a_call_in_flight(server, make_lab, infos, converse, acts) -> None:
     server.plan = [acts.hangs(60.0)]
     runner = make_runner(converse, llm_timeout=60.0)
