@@ -149,21 +149,15 @@ def _fill(model: Any, packed: Sequence[Any], caches: Sequence[Any], tokens: int)
 
     from swarm.kernels import attention
     from swarm.kernels.cache import PackedKVCache
+    from swarm.kernels.model_cache import all_caches
 
     calls: list[attention.Recorded] = []
     with attention.record(calls.append):
         mx.eval(model(mx.arange(1, PASSAGE_TOKENS + 1)[None], cache=list(packed)))
     passage = {call.layer: call for call in calls}
-    for kind, cache in zip(_parts(packed), _parts(caches), strict=True):
+    for kind, cache in zip(all_caches(packed), all_caches(caches), strict=True):
         if isinstance(kind, PackedKVCache):
             given = passage[kind.layer]
             repeats = -(-tokens // PASSAGE_TOKENS)
             cache.update_and_fetch(*(mx.tile(x, (1, 1, repeats, 1))[:, :, :tokens] for x in (given.keys, given.values)))
             mx.eval(cache.state)
-
-
-def _parts(caches: Sequence[Any]) -> Iterator[Any]:
-    from mlx_lm.models.cache import CacheList
-
-    for cache in caches:
-        yield from _parts(cache.caches) if isinstance(cache, CacheList) else (cache,)

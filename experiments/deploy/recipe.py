@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from swarm.experiments.measurement.learned_scaling import StoredFactors, digest, restored
 from swarm.experiments.spec import Metric
-from swarm.kernels.errors import SwarmError, UsageError
+from swarm.kernels.errors import SpecError, SwarmError, UsageError
 from swarm.kernels.spec import FrozenModel, KVSpec, layers_in_kv, ranges
 
 if TYPE_CHECKING:
@@ -84,12 +84,17 @@ class Recipe(FrozenModel):
         """Empty caches for an mlx-lm model, one per layer, learned factors included: pass them as `prompt_cache`.
 
         Raises:
-            SpecError: the configuration or its learned factors do not fit the model.
+            SpecError: the configuration or its learned factors do not fit the model, for one made for other layers.
             ModelError: the model's cache cannot be packed.
         """
         from swarm.kernels.model_cache import make_cache
 
-        return make_cache(model, self.kv, seed=self.seed, factors=restored(self.factors))
+        try:
+            return make_cache(model, self.kv, seed=self.seed, factors=restored(self.factors))
+        except SpecError as error:
+            if self.evidence is None:  # a configuration that was just given
+                raise
+            raise SpecError(f"A recipe made on {self.model}: {error.problem}", error.remedy) from error
 
 
 def load_recipe(path: Path | str) -> Recipe:

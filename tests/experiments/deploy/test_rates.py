@@ -3,11 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
-from families import build
 from tiny_models import write_tiny_model
 
-from swarm.experiments.deploy import batching, rates
-from swarm.experiments.deploy.serving import plug_in
+from swarm.experiments.deploy import rates
 from swarm.experiments.models import registry
 from swarm.kernels.model_cache import make_cache
 
@@ -59,38 +57,3 @@ def test_steps_are_timed_with_caches_as_full_as_asked(loaded):
     assert min(*found.packed, *found.sixteen_bit) > 0
     filled = next(caches for caches in made if caches[0].offset > rates.PASSAGE_TOKENS)
     assert {cache.offset for cache in filled} == {limit}
-
-
-def test_a_model_is_batched_or_a_reason_is_given(loaded, monkeypatch):
-    from mlx_lm.models import cache as mlx_caches
-
-    assert batching.limits(loaded.model) == batching.Limits(batching.MAX_PROMPTS, batching.MAX_ANSWERS)
-    short = make_cache(loaded.model)[:1]
-    for make, reason in (
-        (lambda: [mlx_caches.QuantizedKVCache() for _ in loaded.model.layers], "no batches of QuantizedKVCache"),
-        (lambda: short, "trial batch failed: IndexError"),
-    ):
-        with monkeypatch.context() as patched:
-            patched.setattr(loaded.model, "make_cache", make, raising=False)
-            found = batching.limits(loaded.model)
-            assert (found.prompts, found.answers) == (1, 1)
-            assert reason in found.reason
-
-
-def test_prompts_are_not_padded_where_a_family_reads_padding():
-    """Jamba's recurrent states take padding in as if it were text."""
-    with build.uncompiled():
-        model = build.build("jamba")
-        plug_in(model, make_cache(model, "q8_0"))
-        found = batching.limits(model)
-    assert (found.prompts, found.answers) == (1, batching.MAX_ANSWERS)
-    assert "padded prompts" in found.reason
-
-
-@pytest.mark.parametrize("family", ["gpt_oss", "plamo3", "qwen3_next", "gemma3n"])
-def test_learned_sinks_masks_and_states_are_batched(family):
-    """Sinks and a window's mask come to the threads that read sequences; a hybrid's states are mlx-lm's to batch."""
-    with build.uncompiled():
-        model = build.build(family)
-        plug_in(model, make_cache(model, "q8_0"))
-        assert batching.limits(model).prompts == batching.MAX_PROMPTS
