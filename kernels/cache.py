@@ -50,6 +50,10 @@ class PackedKVCache:
         dims: tuple[int, int] | None = None,
         logit_cap: float | None = None,
     ) -> None:
+        # mlx-lm's `load_prompt_cache` looks classes up by name in the module of its caches.
+        from mlx_lm.models import cache as mlx_caches
+
+        setattr(mlx_caches, type(self).__name__, type(self))
         self.kv = kv or KVSpec()
         self.window = window
         self.chunk = chunk

@@ -46,7 +46,6 @@ def make_cache(
     """
     from mlx_lm.models.cache import CacheList, make_prompt_cache
 
-    register()
     kv = KVSpec.parse(kv) if isinstance(kv, str) else kv or KVSpec()
     traced = layers.trace(model)
     layers.check(model, traced)
@@ -120,14 +119,6 @@ def _places(caches: Sequence[Any]) -> Iterator[tuple[tuple[int, int | None], Any
             yield from (((entry, part), inner) for part, inner in enumerate(cache.caches))
         else:
             yield (entry, None), cache
-
-
-def register() -> None:
-    """Make the packed caches known to mlx-lm's `load_prompt_cache`, which looks classes up by name in its module."""
-    from mlx_lm.models import cache as mlx_caches
-
-    for kind in (PackedKVCache, ArrayKVCache):
-        setattr(mlx_caches, kind.__name__, kind)
 
 
 def key_bias(module: Any, shape: LayerShape) -> KeyBias:

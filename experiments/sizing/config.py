@@ -254,8 +254,7 @@ def _heads(fields: Config, name: str, layer: int, window: int | None) -> LayerSh
         kv_heads = int(listed[layer])
     else:
         kv_heads = optional(fields, "num_key_value_heads", name) or query_heads
-        other = "num_global_key_value_heads" if window is None else "swa_num_key_value_heads"
-        kv_heads = optional(fields, other, name) or kv_heads
+        kv_heads = _other_kv_heads(fields, name, windowed=window is not None) or kv_heads
         if query_heads % kv_heads:
             raise ModelError(
                 f"{query_heads} query heads of {name} do not divide among {kv_heads} KV heads.",
@@ -277,6 +276,17 @@ def _heads(fields: Config, name: str, layer: int, window: int | None) -> LayerSh
         window=window,
         sinks=sinks,
     )
+
+
+def _other_kv_heads(fields: Config, name: str, *, windowed: bool) -> int | None:
+    """KV heads of the layers with a window, or of those without, where they have another number than the rest."""
+    if not windowed:  # Gemma 4 has fewer where its values are its keys
+        one_projection = fields.get("attention_k_eq_v", True)
+        return optional(fields, "num_global_key_value_heads", name) if one_projection else None
+    setting = fields.get("attention_other_setting")  # Step 3.5
+    if isinstance(setting, Mapping):
+        return optional(setting, "num_attention_groups", name)
+    return optional(fields, "swa_num_key_value_heads", name)
 
 
 def _used_windows(

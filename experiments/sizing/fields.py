@@ -48,7 +48,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "mamba_expand": ("expand",),
 }
 # What is never filled in from defaults: a file that says its context length without them has none.
-NOT_DEFAULTED = frozenset({"rope_scaling", "rope_parameters", "original_max_position_embeddings"})
+NOT_DEFAULTED = frozenset({"rope_scaling", "rope_parameters", "original_max_position_embeddings", "attention_k_eq_v"})
 # Rope scaling that is already in `max_position_embeddings`, or that does not lengthen the window.
 NOT_LENGTHENING = frozenset({"default", "mrope", "llama3", "longrope", "su"})
 ALREADY_LENGTHENED = ("gemma3", "gemma4")
@@ -61,7 +61,11 @@ def complete(config: Config) -> dict[str, Any]:
     """
     flat = flatten(config)
     stated = _keys(config) | NOT_DEFAULTED
-    flat = flatten({**{key: value for key, value in _defaults(flat).items() if key not in stated}, **flat})
+    # Defaults may be nested where the file is flat.
+    defaults = flatten(_defaults(flat))
+    flat = flatten(
+        {**{key: value for key, value in defaults.items() if key not in stated and key not in NESTED}, **flat}
+    )
     if flat.get("model_type") in ("falcon", "gpt_bigcode") and not flat.get("new_decoder_architecture"):
         # Falcon: one KV head for all queries, unless `multi_query` is off; `num_kv_heads` counts in newer ones alone.
         flat["num_key_value_heads"] = 1 if flat.get("multi_query", True) else flat.get("num_attention_heads")

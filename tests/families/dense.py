@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_GPT = {"n_embd": 128, "n_head": 4, "n_layer": 2, "n_positions": 512, "n_ctx": 512}
+_GPT = {"num_key_value_heads": 4, "n_embd": 128, "n_head": 4, "n_layer": 2, "n_positions": 512, "n_ctx": 512}
 _GRANITE = {
     "logits_scaling": 2.0,
     "attention_multiplier": 0.2,
@@ -46,7 +46,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "glm4": {"attention_bias": True},
     "gpt2": _GPT,
     "gpt_bigcode": {**_GPT, "n_inner": 96},
-    "gpt_neox": {"rotary_emb_base": 10000, "rotary_pct": 0.25},
+    "gpt_neox": {"num_key_value_heads": 4, "rotary_emb_base": 10000, "rotary_pct": 0.25},
     "gptj": {**_GPT, "rotary_dim": 16},
     "granite": _GRANITE,
     # The layers run twice, the second time beside a window of the second run's own keys.

@@ -83,6 +83,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "lfm2_moe": {**_CONV, "use_expert_bias": True},
     # All four kinds of layers: recurrent, attention, dense, experts.
     "nemotron_h": {
+        "num_hidden_layers": 6,
         "hybrid_override_pattern": ["M", "*", "-", "M", "*", "E"],
         "mamba_num_heads": 4,
         "mamba_head_dim": 32,

@@ -46,7 +46,7 @@ CONFIGS: dict[str, dict[str, Any]] = dict.fromkeys(("afmoe", "cohere2", "gemma3_
         },
     },
     # Global layers have one head of twice the size.
-    "gemma4_text": {**_SHARED, "global_head_dim": 64, "num_global_key_value_heads": 1},
+    "gemma4_text": {**_SHARED, "global_head_dim": 64, "num_global_key_value_heads": 1, "attention_k_eq_v": True},
     "laguna": {**PATTERN, **_BY_KIND, "num_attention_heads_per_layer": [4, 8, 4, 8]},
     # Every fourth layer sees all, the others chunks.
     "llama4": {
