@@ -55,6 +55,7 @@ class _Geometry:
     half: DType | None  # of the 16-bit runs
     chosen: DecodePlan
     apart: bool
+    room: int  # for recent tokens, 0 where there are none
     scored: tuple[tuple[str, Any], ...]  # template arguments of a kernel that does something with scores
 
     @property
@@ -173,8 +174,9 @@ class DecodeAttention:
             *places,
         )
         out = mx.float32 if call.apart else call.query
+        room = ROOM if fresh else 0
         geometry = _Geometry(
-            call.shape, call.sides, set_heads, call.wide, out, call.half, chosen, call.apart, call.scored
+            call.shape, call.sides, set_heads, call.wide, out, call.half, chosen, call.apart, room, call.scored
         )
         key = (geometry, *((form.key, stored[1].dtype) for form, stored in forms))
         if key not in self._kernels:
@@ -198,7 +200,7 @@ class DecodeAttention:
             ("MATRIX", chosen.terms),
             ("SIMDS", self.device.simdgroups),
             ("AHEAD", self.device.ahead),
-            ("ROOM", ROOM),
+            ("ROOM", of.room),
         ]
         for prefix, (form, stored) in zip("kv", forms, strict=True):
             template += form.arguments(f"{prefix.upper()}_")

@@ -175,9 +175,10 @@ KV_FUNC void sweep(KV_THREAD Body& body, KV_THREAD const Source& source, KV_THRE
   }
 }
 
-// Recent tokens of one (batch, KV head), planes of A and then of B, and this threadgroup's part of them.
+// Recent tokens of one (batch, KV head), planes of A and then of B, and this threadgroup's part of them; none for ROOM 0.
 template <typename A, typename B, int LATENT, int ROOM>
 struct Newest {
+  KV_CONST bool none = false;
   KV_DEVICE(const uchar) planes;
   Span span;
 
@@ -187,7 +188,10 @@ struct Newest {
                                    held.key_book, Sides<A, B, LATENT>::second_book(held));
   }
 };
-struct NothingNew {
+template <typename A, typename B, int LATENT>
+struct Newest<A, B, LATENT, 0> {
+  KV_CONST bool none = true;
+  KV_DEVICE(const uchar) planes;
   Span span;
 
   template <typename Held>
@@ -201,7 +205,7 @@ KV_FUNC void sweep_both(KV_THREAD Body& body, KV_THREAD const Source& source, KV
   Source now = source;
   KV_UNROLL_1 for (int run = 0; run < 2; ++run) {
     sweep<AHEAD>(body, now, at, lane);
-    if (recent.span.count == 0) return;
+    if (Recent::none || recent.span.count == 0) return;
     recent.put(now);
     body.scoring = body.scoring.from(span.count);
     at = stripe_of(recent.span, share, shares, 0);
