@@ -4,8 +4,10 @@ import copy
 
 import numpy as np
 import pytest
+from emulated import Emulated
 from families import build
 
+from swarm.kernels.backends import base as backends
 from swarm.kernels.batch_cache import PackedBatchCache
 from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.model_cache import make_cache
@@ -186,3 +188,11 @@ def test_copies_share_memory_until_one_grows(vectors):
         got, expected = side.state(), want.state()
         assert all((np.array(got["arrays"][name]) == np.array(part)).all() for name, part in expected["arrays"].items())
     assert cache.offset == other.offset == 180
+
+
+def test_an_accelerator_reads_sequence_by_sequence(tiny, monkeypatch):
+    """The fused kernels in the host emulation: codes of every sequence, and no padding."""
+    device = Emulated()
+    monkeypatch.setattr(backends, "current", lambda: device)
+    check_padded(tiny("llama"), CONFIGURATIONS["codes, sinks and a tail"], "right")
+    assert device.taken > 0
