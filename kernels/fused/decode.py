@@ -64,7 +64,7 @@ class _Geometry:
         return -(-self.shape[1] // self.sides.heads // self.set_heads)
 
 
-class _Call(NamedTuple):
+class _Decoding(NamedTuple):
     """What decides the launches of a call, besides the formats: the same for layers of one shape in one step."""
 
     shape: tuple[int, ...]  # of the queries
@@ -139,7 +139,7 @@ class DecodeAttention:
             arrays += read
         firsts = (packed.key.first, packed.value.first) if packed else (0, 0)
         read_from = (fresh, firsts, places, operands.bias_column(scoring, counts))
-        call = _Call(q.shape, sides, q.dtype, wide.dtype, half, counts, read_from, scale, apart, scored)
+        call = _Decoding(q.shape, sides, q.dtype, wide.dtype, half, counts, read_from, scale, apart, scored)
         known = (call, *((form.key, stored[1].dtype) for form, stored in forms))
         launches = self._launches.get(known)
         if launches is None:  # the first layer of a step; the others are alike
@@ -153,7 +153,7 @@ class DecodeAttention:
         (merged,) = self.launcher.run(merge, [first, *leads, merged_parts])
         return (merged[0], merged[1]) if merged.ndim > q.ndim else (merged, None)
 
-    def _prepared(self, call: _Call, packed: TokenRun | None, forms: _Described, arrays: list[Array]) -> _Launches:
+    def _prepared(self, call: _Decoding, packed: TokenRun | None, forms: _Described, arrays: list[Array]) -> _Launches:
         """What the launches of a call are, and the numbers that they are given."""
         import mlx.core as mx
 
@@ -234,7 +234,7 @@ class DecodeAttention:
         return first, None if single else _merge(of)
 
 
-def _check(call: _Call) -> None:
+def _check(call: _Decoding) -> None:
     """Refuse shapes that the kernels do not take."""
     (_, q_heads, length, _), sides, tokens = call.shape, call.sides, sum(call.counts)
     if not 0 < tokens <= MAX_TOKENS:
