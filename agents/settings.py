@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from swarm.kernels.spec import FrozenModel
+
+
+def _tokens(value: object) -> object:
+    """A number of tokens, also as a text such as 2K or 32k."""
+    found = re.fullmatch(r"(\d+)[kK]", value.strip()) if isinstance(value, str) else None
+    return int(found[1]) * 1024 if found else value
+
+
+Tokens = Annotated[int, BeforeValidator(_tokens), Field(ge=1024, le=1 << 24)]
 
 
 class AgentSettings(FrozenModel):
@@ -15,7 +25,8 @@ class AgentSettings(FrozenModel):
     `control_share` of all trials after the defaults is the control arm; `shares` overrides the weights of the kinds
     of trial in the agents' arm (`agents.generation.nodes`, normalised). A configuration is feasible when its KLD is
     at most `max_kld` nats and its cost at most `max_bits` bits per value. `analyse_every` and `summarise_every` count
-    trials between two runs of the analysts and between two summaries.
+    trials between two runs of the analysts and between two summaries. With `long`, the finalists of each model are
+    tried at a context of so many tokens as well (or the model's longest).
     """
 
     control_share: float = Field(default=0.2, ge=0, le=1)
@@ -24,3 +35,4 @@ class AgentSettings(FrozenModel):
     max_bits: float = Field(default=9.0, gt=0, le=16)
     analyse_every: int = Field(default=10, ge=1)
     summarise_every: int = Field(default=110, ge=1)
+    long: Tokens | None = None

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -21,12 +21,15 @@ from pydantic_settings import (
 )
 
 from swarm.agents.llm.endpoint import LlmSettings
-from swarm.agents.settings import AgentSettings
+from swarm.agents.settings import AgentSettings, Tokens
 from swarm.experiments.corpora import BUNDLED
 from swarm.experiments.spec import Device
 from swarm.kernels.errors import UsageError
 from swarm.orchestrator import toml
 
+TRIAL_SECONDS = 300.0
+SHORT_TOKENS = 2048
+"""Context up to which a trial's time suffices for its 16-bit run; longer ones get more in proportion."""
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -85,12 +88,21 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     ray_address: str | None = None
     device: Device | None = None
     lag: int | None = Field(default=None, ge=1, le=MAX_COUNT)
-    trial_timeout: Seconds = 300.0
+    trial_timeout: Seconds = TRIAL_SECONDS
     time_limit: Seconds | None = None
     max_tokens: int | None = Field(default=None, ge=0, le=MAX_SPEND)
     max_usd: float | None = Field(default=None, ge=0, le=MAX_SPEND, allow_inf_nan=False)
     agenda: str | None = None
     rehearsal: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _time_for_long_captures(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """The first trial at a long context makes the 16-bit run that the others share."""
+        long = TypeAdapter(Tokens | None).validate_python(data.get("long"))
+        if long is None or data.get("trial_timeout") is not None:
+            return data
+        return {**data, "trial_timeout": TRIAL_SECONDS * max(1.0, long / SHORT_TOKENS)}
 
     @field_validator("models")
     @classmethod

@@ -83,11 +83,13 @@ def make_workload(settings: Settings) -> Workload:
 
     blas.use_openblas(1)
     corpus = corpus_of(settings)
-    corpus.check_length(settings.context + 1, 2 * window_count(WINDOWS, settings.context))
     names = model_names(settings)
     for name in names:
         registry.ensure(name)
     infos = [registry.describe(name) for name in names]
+    longest = max(info.max_context for info in infos)
+    for context in (settings.context, min(settings.long or settings.context, longest)):
+        corpus.check_length(context + 1, 2 * window_count(WINDOWS, context))
     identity = {
         "models": {info.name: info.digest for info in infos},
         "corpus": corpus.digest,

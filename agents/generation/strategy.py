@@ -11,6 +11,8 @@ from swarm.agents.analysis.engine import AnalysisEngine
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import GenerationNode, nodes
 from swarm.agents.generation.nodes.external import ExternalNode
+from swarm.agents.generation.nodes.long_context import SHARE as LONG_SHARE
+from swarm.agents.generation.nodes.long_context import LongContextNode
 from swarm.agents.generation.nodes.published_claims import SHARE, PublishedClaimsNode
 from swarm.agents.generation.nodes.search import DefaultNode
 from swarm.agents.history import FINISHED, History
@@ -20,6 +22,7 @@ from swarm.memory.records import Arm, Proposal
 
 if TYPE_CHECKING:
     from swarm.agents.llm.runner import RoleRunner
+    from swarm.agents.settings import AgentSettings
     from swarm.experiments.space.search_space import Space
 
 FALL_BACK = ("replication", "quality")
@@ -70,7 +73,7 @@ class GenerationStrategy:
         self._templates = {name: specs[0] for name, specs in defaults.items()}
         self.schedule = Schedule(
             {name: len(specs) for name, specs in defaults.items()},
-            weights(self._nodes, engine.settings.shares, planned=engine.plan is not None),
+            weights(self._nodes, _shares(engine.settings), planned=engine.plan is not None),
             engine.settings.control_share,
         )
 
@@ -123,6 +126,12 @@ class GenerationStrategy:
         idle = all(record.state in FINISHED for record in history.records)
         context = self.context(len(history.records), history)
         return self._llm.text(context, wait=self._llm.summary_wait if idle else 0.0)
+
+
+def _shares(settings: AgentSettings) -> dict[str, float]:
+    """The weights that differ from the default ones."""
+    long = {LongContextNode.name: LONG_SHARE} if settings.long is not None else {}
+    return {**long, **settings.shares}
 
 
 def weights(

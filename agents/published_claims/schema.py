@@ -79,7 +79,7 @@ class Setup(FrozenModel):
     """One side of a comparison: a cache configuration and how it is measured.
 
     `kv` is one configuration for all models, as text (`K affine4/g64 V kivi2/g32 sink4`); `both`, or `key` and `value`,
-    with the fields below leave open what fits each model.
+    with the fields below leave open what fits each model. `context` is in tokens; the campaign's, if left out.
     """
 
     kv: KVSpec | None = None
@@ -93,6 +93,7 @@ class Setup(FrozenModel):
     rung: int = 0
     logit_gain: float = 1.0
     edits: WeightEdits = ()
+    context: int | None = Field(default=None, ge=2, exclude_if=lambda context: context is None)
 
     @model_validator(mode="after")
     def _check_sides(self) -> Self:
@@ -125,6 +126,7 @@ class Setup(FrozenModel):
             "rung": self.rung,
             "logit_gain": self.logit_gain,
             "edits": self.edits,
+            **({"context": self.context} if self.context is not None else {}),
         }
         return template.model_copy(update=changes)
 

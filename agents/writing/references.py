@@ -33,7 +33,7 @@ class Resolver:
     """Resolves references against a history, to numbers and to text.
 
     References:
-        `{trial:ID}`, `{trial:ID:FIELD}` with a metric's name, `label`, `model` or `number`;
+        `{trial:ID}`, `{trial:ID:FIELD}` with a metric's name, `context`, `label`, `model` or `number`;
         `{finding:ID}`, `{finding:ID:FIELD}` with `value`, `low`, `high`, `effect` (its name and `size`), `statement`,
         `status`, `claim` or `verdict`;
         `{fact:NAME}` with a count or rate that is computed from all trials.
@@ -74,6 +74,8 @@ class Resolver:
         identity, _, field = rest.partition(":")
         if kind == "trial":
             trial = self.trial(identity)
+            if field == "context":
+                return float(trial.spec.context)
             if field not in trial.metrics:
                 raise UnresolvedError(
                     f"trial {trial.id} has no metric {field!r}.", f"It has: {', '.join(sorted(trial.metrics))}."

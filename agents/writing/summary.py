@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from swarm.agents.analysis import results
 from swarm.agents.analysis.judge import mixed, ranked
+from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.history import History
 from swarm.agents.published_claims.plan import AUTHOR as AGENDA
 from swarm.agents.settings import AgentSettings
@@ -48,6 +49,7 @@ def summarise(
         _published(history.findings, remarks),
         *_findings([f for f in history.findings if f.finding.author != AGENDA]),
         _fronts(models, history),
+        _long(models, history),
         _predictions(resolver),
         _control(resolver),
     ]
@@ -109,6 +111,46 @@ def _front(model: str, history: History) -> Iterator[str]:
             f"| {{{trial}:model}} | {{{trial}:bits_per_value}} | {{{trial}:kld}} | {{{trial}:label}} "
             f"| {{{trial}}}, {'full' if rung else 'cheap'} rung |"
         )
+
+
+def _long(models: Iterable[str], history: History) -> str:
+    """Per model whether the finalist that is best at the shortest context is best at the longest, with every curve."""
+    lines = [line for model in models for line in _curves(model, history)]
+    return _section("At long contexts", lines)
+
+
+def _curves(model: str, history: History) -> Iterator[str]:
+    curves = list(results.pool(history.select(model=model, protocol="context"), protocol="context").values())
+    curves = [curve for curve in curves if len(_contexts(curve)) > 1]
+    if not curves:
+        return
+    answers = results.pool(history.select(model=model, protocol="retrieval"), "kept", "retrieval")
+    kept = {result.spec.kv: result.records[0].id for result in answers.values()}
+    short, long = (
+        min(curves, key=lambda curve, at=at: curve.records[0].metrics[_contexts(curve)[at]].value)  # type: ignore[misc]
+        for at in (0, -1)
+    )
+    if len(curves) > 1:
+        first, last = (f"trial:{curve.records[0].id}" for curve in (short, long))
+        verdict = (
+            "leads at the longest too" if short is long else f"does not lead at the longest, {{{last}:label}} does"
+        )
+        yield f"- {{{first}:model}}: what leads at the shortest context, {{{first}:label}}, {verdict}."
+    for curve in sorted(curves, key=lambda curve: curve.bits or 0.0):
+        trial = f"trial:{curve.records[0].id}"
+        points = " to ".join(f"{{{trial}:{name}}}" for name in _contexts(curve))
+        answered = kept.get(curve.spec.kv)
+        share = f"; share of answers kept {{trial:{answered}:kept}}" if answered is not None else ""
+        yield (
+            f"- {{{trial}:model}}, {{{trial}:label}}: KLD {points} from the shortest context to one of "
+            f"{{{trial}:context}} tokens{share} ({{{trial}}})"
+        )
+
+
+def _contexts(curve: ConfigResult) -> list[str]:
+    """Names of the metrics of a curve, the shortest context first."""
+    names = [name for name in curve.records[0].metrics if name.startswith("kld_at_")]
+    return sorted(names, key=lambda name: int(name.removeprefix("kld_at_")))
 
 
 def _predictions(resolver: Resolver) -> str:

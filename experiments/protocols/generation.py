@@ -58,7 +58,11 @@ class FreeAnswers(ComparedProtocol[GenerationRun]):
         if spec.rung:
             series |= _answers(spec, reference, *reference.free(trial_caches(spec, reference.subject), spec, parted))
         return Measurement(
-            metrics=(*(_metric(name, unit, values) for name, (unit, values) in series.items()), *held),
+            metrics=(
+                *(_metric(name, unit, values) for name, (unit, values) in series.items()),
+                *_growth(series["kld"][1], series["late_kld"][1]),
+                *held,
+            ),
             arrays={f"window_{name}": tuple(_by_prompt(values).tolist()) for name, (_, values) in series.items()},
             notes=f"{reference.asked}; divergence over the 64 likeliest tokens and the rest",
             environment=environment(),
@@ -92,6 +96,18 @@ def _along(reference: GenerationRun, kld: NDArray[np.float64], parted: NDArray[n
         "unparted": ("share", (parted == reference.ends).astype(np.float64)),
         "answer_tokens_16bit": ("token", lengths.astype(np.float64)),
     }
+
+
+def _growth(kld: NDArray[np.float64], late: NDArray[np.float64]) -> tuple[Metric, ...]:
+    """Divergence of the second halves of the answers over that of the whole; nothing where there is none."""
+    pairs = np.stack([_by_prompt(late), _by_prompt(kld)], axis=1)
+    if not pairs[:, 1].all():
+        return ()
+
+    def ratio(part: NDArray[np.float64]) -> float:
+        return float(part[:, 0].sum() / part[:, 1].sum())
+
+    return (Metric.of("late_growth", ratio(pairs), "ratio", len(pairs), divergence.jackknife(pairs, ratio)),)
 
 
 def _answers(spec: TrialSpec, reference: GenerationRun, found: list[list[int]], ended: list[bool]) -> Series:

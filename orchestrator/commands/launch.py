@@ -25,6 +25,9 @@ def command(
     ray_address: RayAddress = None,
     device: DeviceName = None,
     context: Annotated[int | None, typer.Option(help="Tokens per text window.  [default: 512]")] = None,
+    long: Annotated[
+        str | None, typer.Option(metavar="TOKENS", help="Also try finalists at such a context, as in 2K or 8K.")
+    ] = None,
     corpus: Annotated[
         str | None, typer.Option(metavar="FILE", help="Text to measure on: a file, or prose, code, dialogue.")
     ] = None,
@@ -52,7 +55,7 @@ def command(
     _launch(
         budget=budget, models=models, name=name, store=store, seed=seed, workers=workers, ray_address=ray_address,
         device=device,
-        context=context, corpus=corpus, control_share=control_share, time_limit=time_limit,
+        context=context, long=long, corpus=corpus, control_share=control_share, time_limit=time_limit,
         trial_timeout=trial_timeout, llm=llm, llm_model=llm_model, max_tokens=max_tokens, max_usd=max_usd,
         agenda=agenda, rehearsal=rehearsal,
     )  # fmt: skip

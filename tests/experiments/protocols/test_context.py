@@ -33,7 +33,9 @@ def test_the_contexts_of_a_curve(longest, expected):
     assert contexts(longest) == expected
 
 
-@pytest.mark.parametrize("kv", [affine(3), affine(4, sink_tokens=4, residual_window=700)], ids=["plain", "recent"])
+@pytest.mark.parametrize(
+    "kv", [affine(3), pytest.param(affine(4, sink_tokens=4, residual_window=700), marks=pytest.mark.slow)]
+)
 def test_every_point_is_a_quality_trial(runner, longer, kv):
     found = runner.run(TrialSpec(model=longer, context=CONTEXT, protocol="context", kv=kv))
     for context in (512, CONTEXT):

@@ -1,0 +1,43 @@
+"""Long contexts: what survived the full measurement is tried where low bits are said to do their damage."""
+
+from __future__ import annotations
+
+from swarm.agents.analysis import pareto
+from swarm.agents.generation.context import ProposalContext
+from swarm.agents.generation.nodes.base import GenerationNode
+from swarm.memory.records import Proposal
+
+SHARE = 0.08
+"""Of the agents' arm, when a campaign asks for long contexts."""
+PROTOCOLS = ("context", "retrieval")
+
+
+class LongContextNode(GenerationNode):
+    """The third rung: the curve over the context and retrieval, for the finalists of the model.
+
+    Finalists are the Pareto front of the configurations that were measured with a quantized prefill.
+    """
+
+    name = "long"
+
+    def propose(self, context: ProposalContext) -> Proposal | None:
+        """The first missing trial of a finalist, both ends of the front first; None without a context or a finalist."""
+        if context.settings.long is None:
+            return None
+        tokens = min(context.settings.long, context.info.max_context)
+        found = [
+            result
+            for (name, _), result in context.results.items()
+            if name == context.model and result.spec.rung and result.bits is not None and result.is_quantized
+        ]
+        front = [result for result, rank in zip(found, pareto.ranks(found), strict=True) if rank == 0]
+        front.sort(key=lambda result: result.bits or 0.0)
+        for result in (*front[:1], *front[-1:], *front[1:-1]):
+            for protocol in PROTOCOLS:
+                trial = result.records[0]
+                changes = {"protocol": protocol, "rung": 0, "context": tokens, "replicate": 0}
+                spec = trial.spec.model_copy(update=changes)
+                if context.is_new(spec):
+                    why = f"Finalist of {context.model} (trial {trial.id}) at {tokens} tokens."
+                    return Proposal(spec=spec, proposer=self.name, rationale=why)
+        return None

@@ -1,0 +1,80 @@
+"""The third rung: finalists at long contexts, only where a campaign asks for them."""
+
+import numpy as np
+import pytest
+
+from swarm.agents.analysis.engine import AnalysisEngine
+from swarm.agents.history import History
+from swarm.agents.settings import AgentSettings
+from swarm.agents.writing.checks import problems
+from swarm.agents.writing.references import Resolver
+from swarm.agents.writing.summary import summarise
+from swarm.experiments.spec import Metric, TrialSpec
+from swarm.kernels.spec import KVSpec
+from swarm.memory.records import Proposal
+
+
+class Curves:
+    """A laboratory whose trials have curves and answers too; `turn` makes cheap keys worse at long contexts."""
+
+    def __init__(self, lab, turn=0.0):
+        self.lab, self.turn = lab, turn
+
+    def __setattr__(self, name, value):
+        object.__setattr__(self, name, value)
+        if name == "n_layers":
+            self.lab.n_layers = value
+
+    def run(self, number, proposal):
+        record = self.lab.run(number, proposal)
+        if record.state != "complete" or record.spec.protocol not in ("context", "retrieval"):
+            return record
+        kld = record.metrics["kld"].value
+        bits = record.metrics["bits_per_value"].value
+        far = kld * np.exp(self.turn * bits)
+        found = {"kept": 0.5} if record.spec.protocol == "retrieval" else {"kld_at_512": kld, "kld_at_2048": far}
+        more = {name: Metric(name=name, value=float(value)) for name, value in found.items()}
+        return record.model_copy(update={"metrics": {**record.metrics, **more}})
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_without_the_setting_nothing_changes_and_with_it_finalists_are_tried(make_lab, simulate, infos, seed):
+    plain = simulate(Curves(make_lab(seed=seed)), infos, 110, seed=seed)
+    assert {r.spec.protocol for r in plain.records} == {"quality", "attention", "depth"}
+    settings = AgentSettings(long="2K")
+    run = simulate(Curves(make_lab(seed=seed)), infos, 110, seed=seed, settings=settings)
+    long = [r for r in run.records if r.proposer == "long"]
+    assert {(r.spec.protocol, r.spec.context) for r in long} <= {("context", 2048), ("retrieval", 2048)}
+    assert 2 <= len(long) < 30
+    for record in long:
+        before = [r.spec for r in run.records[: record.number] if r.spec.rung == 1]
+        assert (record.spec.model, record.spec.kv) in {(spec.model, spec.kv) for spec in before}
+
+
+@pytest.mark.parametrize("turn", [0.0, 5.0])
+def test_the_summary_says_whether_what_leads_at_short_contexts_leads_at_long_ones(make_lab, turn):
+    settings, lab = AgentSettings(long=2048), Curves(make_lab(), turn)
+    specs = [
+        TrialSpec(model="alpha", kv=KVSpec.parse(f"K affine{bits}/g64 V affine{bits}/g64"), protocol=name, context=2048)
+        for bits in (4, 8)
+        for name in ("context", "retrieval")
+    ]
+    records = [lab.run(number, Proposal(spec=spec, proposer="long")) for number, spec in enumerate(specs)]
+    history = History(tuple(records))
+    summary = summarise(history, ["alpha"], settings)
+    leads = "does not lead at the longest, {trial:1:label} does" if turn else "leads at the longest too"
+    assert f"{{trial:3:label}}, {leads}." in summary.text
+    resolver = Resolver(history, settings)
+    assert problems(summary.text, resolver) == []
+    assert "to one of 2048 tokens; share of answers kept 0.5 (trial 1)" in resolver.render(summary.text)
+
+
+@pytest.mark.parametrize("value", ["2K", "2k", 2048])
+def test_contexts_may_be_given_in_k(value):
+    assert AgentSettings(long=value).long == 2048
+
+
+def test_a_campaign_without_finalists_has_no_long_trial(infos, make_lab, simulate):
+    run = simulate(Curves(make_lab()), infos, 20, settings=AgentSettings(long=2048))
+    assert not [r for r in run.records if r.proposer == "long"]
+    assert AnalysisEngine(infos, AgentSettings()).settings.long is None
