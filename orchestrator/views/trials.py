@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import TypedDict
 
-from swarm.experiments import edits
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -42,6 +40,8 @@ class TrialRow(TypedDict):
 
 def trial_row(record: TrialRecord) -> TrialRow:
     """A trial as one row of a listing."""
+    from swarm.experiments import edits
+
     spec = record.spec
     values = {name: metric.value for name, metric in record.metrics.items()}
     return {
