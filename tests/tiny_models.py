@@ -1,7 +1,9 @@
 """Small models with random weights, as directories that mlx-lm loads: real code, real tokenizer, no download."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,14 +25,39 @@ COMMON = {
 }
 
 
-def write_tiny_model(folder: Path, family: str, seed: int = 0) -> Path:
-    """Write a model of a family; another seed gives other weights."""
+MIXED = {
+    # Llama 3.1: rotary scaling of its own; 70B's eight query heads per KV head.
+    "llama": {"num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 64, "tie_word_embeddings": False,
+              "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                               "original_max_position_embeddings": 64}},
+    # Windowed and global layers with heads of different sizes, the last two reading another layer's keys and values.
+    "gemma4_text": {"head_dim": 32, "global_head_dim": 64, "num_key_value_heads": 2, "sliding_window": 24,
+                    "layer_types": ["sliding_attention", "full_attention"] * 3, "num_hidden_layers": 6,
+                    "num_kv_shared_layers": 2, "hidden_size_per_layer_input": 0},
+    # Three recurrent layers to one of attention, and experts.
+    "qwen3_next": {"head_dim": 64, "num_key_value_heads": 2, "num_hidden_layers": 8, "linear_num_value_heads": 4,
+                   "linear_num_key_heads": 2, "linear_key_head_dim": 32, "linear_value_head_dim": 32,
+                   "linear_conv_kernel_dim": 4, "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 1,
+                   "shared_expert_intermediate_size": 64, "mlp_only_layers": [], "moe_intermediate_size": 64,
+                   "partial_rotary_factor": 0.5, "norm_topk_prob": True},
+    "qwen3": FAMILIES["qwen3"],
+    # A latent of 64 values and a rotary part of 32.
+    "deepseek_v3": {"num_key_value_heads": 4, "moe_intermediate_size": 64, "kv_lora_rank": 64, "q_lora_rank": None,
+                    "qk_rope_head_dim": 32, "qk_nope_head_dim": 32, "v_head_dim": 32, "n_routed_experts": 4,
+                    "num_experts_per_tok": 2, "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
+                    "first_k_dense_replace": 1},
+}  # fmt: skip
+"""Families of which people run large models, made small: what each layer keeps is as it is there."""
+
+
+def write_tiny_model(folder: Path, family: str, seed: int = 0, given: Mapping[str, Any] | None = None) -> Path:
+    """Write a model of a family, of a configuration or that in `FAMILIES`; another seed gives other weights."""
     import mlx.core as mx
     from mlx.utils import tree_flatten
     from mlx_lm.utils import _get_classes
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    config = {"model_type": family, **COMMON, **FAMILIES[family]}
+    config = {"model_type": family, **COMMON, **(FAMILIES[family] if given is None else given)}
     model_class, arguments = _get_classes(config)
     model = model_class(arguments.from_dict(config))
     rng = np.random.default_rng(seed)
