@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Annotated, Any, Literal, Union, cast
 
 from pydantic import BaseModel, Field, StringConstraints, create_model
@@ -21,6 +22,11 @@ Words = Annotated[str, Field(max_length=MAX_WORDS_CHARS)]
 def one_of(values: Iterable[str | int | float | None]) -> Any:
     """The type of exactly these values."""
     return cast("Any", Literal).__getitem__(tuple(values))
+
+
+def listed(name: str, values: Sequence[str]) -> Any:
+    """The type of exactly these words, under a name: a schema that has it in many places spells it out once."""
+    return Enum(name, {value: value for value in values})
 
 
 def either(types: Sequence[Any]) -> Any:

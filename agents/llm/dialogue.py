@@ -123,7 +123,7 @@ class Dialogue:
             if outcome != failed:
                 break
             question.add("assistant", reply.text[:MAX_ECHO_CHARS] or "(nothing)")
-            question.add("user", _complaint(used.reasons, question.schema))
+            question.add("user", _complaint(used.reasons, answer))
         return used
 
     def _answer(self, question: _Question) -> tuple[ChatReply, Finish]:
@@ -226,8 +226,9 @@ def _read(reply: ChatReply, answer: type[Answer]) -> Answer:
     return parsing.read(reply.text or reply.thoughts, answer)
 
 
-def _complaint(reasons: tuple[str, ...], schema: Schema) -> str:
+def _complaint(reasons: tuple[str, ...], answer: type[BaseModel]) -> str:
+    schema = json.dumps(strict_schema(answer), ensure_ascii=False)
     return (
         f"Nothing of that can be used: {'; '.join(reasons)[:1_500]}\n"
-        f"Answer once more, with JSON of this schema and nothing else:\n{json.dumps(schema, ensure_ascii=False)}"
+        f"Answer once more, with JSON of this schema and nothing else:\n{schema}"
     )

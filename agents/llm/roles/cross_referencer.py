@@ -65,13 +65,14 @@ class CrossReferencerRole(Role[Questions]):
 
     def choices(self, context: ProposalContext, most: int) -> type[BaseModel] | None:
         """Two trials of one model, another model, what is expected there, a cause, and words."""
+        cause = choices.listed("Cause", CAUSES)
         found = [
             choices.shape(
                 "Question",
                 **trials,
                 other_model=choices.one_of(name for name in context.infos if name != model),
                 expectation=choices.one_of(EXPECTATIONS),
-                cause=choices.one_of(CAUSES),
+                cause=cause,
                 because=choices.Words,
             )
             for model, trials in choices.pairs(_carried(context))

@@ -59,8 +59,9 @@ class ScoutRole(Role[Observations]):
 
     def choices(self, context: ProposalContext, most: int) -> type[BaseModel] | None:
         """Two trials of one model, a cause, and words."""
+        cause = choices.listed("Cause", CAUSES)
         found = [
-            choices.shape("Observation", **trials, cause=choices.one_of(CAUSES), because=choices.Words)
+            choices.shape("Observation", **trials, cause=cause, because=choices.Words)
             for _, trials in choices.pairs(comparable(context))
         ]
         items = choices.list_of(choices.either(found), min(most, MAX_OBSERVATIONS)) if found else None
