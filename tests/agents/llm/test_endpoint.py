@@ -77,6 +77,11 @@ def test_local_models() -> None:
     assert local_model(settings("http://localhost/v1")) is None
 
 
+def test_models_that_are_nowhere_are_refused_before_anything_is_made() -> None:
+    with pytest.raises(UnknownNameError, match="no-such-model-anywhere"):
+        factory.check(settings("local:no-such-model-anywhere"), capped=False)
+
+
 def test_prices() -> None:
     assert price("gpt-4.1-mini-2025-04-14", settings("openai"), loopback=False, capped=True) == Price(0.4, 1.6)
     assert price("gpt-4.1", settings("openai"), loopback=False, capped=True) == Price(2.0, 8.0)
