@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from swarm.kernels import arrays
 from swarm.kernels.attention import StoredView
-from swarm.kernels.errors import UsageError
+from swarm.kernels.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
@@ -51,10 +51,15 @@ class PackedBatchCache:
     """Packed caches `rows` of one layer, one per sequence.
 
     Tokens with which a shorter prompt is padded are not stored; the attention output at their place is zero.
+
+    Raises:
+        ModelError: the layer attends within chunks, which mlx-lm does not batch.
     """
 
     def __init__(self, rows: Sequence[PackedKVCache]) -> None:
         self.rows = list(rows)
+        if self.rows[0].chunk is not None:
+            raise ModelError("mlx-lm has no batches of attention within chunks.", "Run its sequences one at a time.")
         one = self.rows[0]  # what the layer is, all sequences have in common
         self.layer, self.family, self.logit_cap, self.reach = one.layer, one.family, one.logit_cap, one.reach
         self._view: BatchView | None = None  # of the last call
@@ -183,11 +188,6 @@ class PackedBatchCache:
 
         width = max(mask.shape[-1] for mask in masks)
         return mx.stack([mx.pad(mask, [(0, 0), (width - mask.shape[-1], 0)]) for mask in masks])[:, None]
-
-    @classmethod
-    def merge(cls, caches: Sequence[PackedKVCache]) -> Self:
-        """A batch of these caches, which belong to it from now on."""
-        return cls(caches)
 
     def extend(self, other: PackedBatchCache) -> None:
         """Put the sequences of another batch behind those of this one."""

@@ -47,6 +47,13 @@ def test_a_model_is_batched_or_a_reason_is_given(loaded, monkeypatch):
             assert reason in found.reason
 
 
+def test_attention_within_chunks_is_served_alone():
+    with served("llama4") as model:
+        found = batching.limits(model)
+    assert (found.prompts, found.answers) == (1, 1)
+    assert "no batches of attention within chunks" in found.reason
+
+
 def test_prompts_are_not_padded_where_a_family_reads_padding():
     """Jamba's recurrent states take padding in as if it were text."""
     with served("jamba") as model:
