@@ -99,10 +99,11 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     @classmethod
     def _time_for_long_captures(cls, data: dict[str, Any]) -> dict[str, Any]:
         """The first trial at a long context makes the 16-bit run that the others share."""
-        long = TypeAdapter(Tokens | None).validate_python(data.get("long"))
-        if long is None or data.get("trial_timeout") is not None:
+        try:
+            long = TypeAdapter(Tokens).validate_python(data.get("long"))
+        except ValidationError:  # none is wanted, or the field itself says what is wrong
             return data
-        return {**data, "trial_timeout": TRIAL_SECONDS * max(1.0, long / SHORT_TOKENS)}
+        return {"trial_timeout": TRIAL_SECONDS * max(1.0, long / SHORT_TOKENS), **data}
 
     @field_validator("models")
     @classmethod

@@ -100,3 +100,15 @@ def test_what_is_stored_is_restored(budget, seed, share, limit):
 def test_keys_of_providers_are_not_stored(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     assert "sk-secret" not in str(settings.load().stored())
+
+
+@pytest.mark.parametrize(("long", "seconds"), [(None, 300), ("2K", 300), ("8K", 1200), ("8192", 1200)])
+def test_trials_at_long_contexts_have_time_for_their_16_bit_run(long, seconds):
+    assert settings.load(long=long).trial_timeout == seconds
+    assert settings.load(long=long, trial_timeout="40s").trial_timeout == 40
+
+
+@pytest.mark.parametrize("long", ["many", "64", "-2K"])
+def test_a_long_context_that_is_none_is_named(long):
+    with pytest.raises(UsageError, match="long"):
+        settings.load(long=long)
