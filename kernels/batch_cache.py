@@ -195,7 +195,7 @@ class PackedBatchCache:
 
     def filter(self, batch_indices: Sequence[int]) -> None:
         """Keep only these sequences, in this order."""
-        self.rows = [self.rows[i] for i in batch_indices]
+        self.rows, self._view = [self.rows[i] for i in batch_indices], None
 
     def extract(self, idx: int) -> PackedKVCache:
         """A cache of one sequence as it is now, on shared memory until either grows."""
