@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from swarm.experiments.deploy import generation
 from swarm.experiments.measurement.learned_scaling import trial_caches
-from swarm.experiments.measurement.prompts import Assignment, of_replicate
+from swarm.experiments.measurement.prompts import WORDING, Assignment, of_replicate
 from swarm.experiments.measurement.reference_run import ReferenceRun, in_16_bit
 from swarm.kernels.errors import NonFiniteError, SpecError
 
@@ -60,7 +60,7 @@ class GenerationRun(ReferenceRun):
     """
 
     kind = "generation"
-    settings = {"chunk": CHUNK, "top": TOP, "longest": MOST_TOKENS}  # noqa: RUF012
+    settings = {"chunk": CHUNK, "top": TOP, "longest": MOST_TOKENS, "wording": WORDING}  # noqa: RUF012
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

@@ -17,6 +17,8 @@ Kind = Literal["single", "multi_key", "multi_value", "tracing", "aggregation"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 INTRODUCTION = "Remember the facts in this text. Questions about them follow.\n\n"
+WORDING = 1
+"""Raised when texts, facts or questions change: captures of other ones are made again."""
 KEYS = 4
 """Facts of the same wording, of which a multi-key question asks for one."""
 ASKED_KEYS = 2

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from swarm.experiments.measurement.haystack import WORDS
 from swarm.kernels.spec import FrozenModel
 
+WORDING = 1
+"""Raised when prompts change: captures of answers to other ones are made again."""
 PromptKind = Literal["instruction", "code", "json", "copy"]
 FieldType = Literal["str", "int", "float", "bool", "list[str]"]
 KINDS: tuple[PromptKind, ...] = ("instruction", "code", "json", "copy")

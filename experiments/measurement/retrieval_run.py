@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swarm.experiments.measurement.haystack import INTRODUCTION, KINDS, HiddenFact, Puzzle, puzzles
+from swarm.experiments.measurement.haystack import INTRODUCTION, KINDS, WORDING, HiddenFact, Puzzle, puzzles
 from swarm.experiments.measurement.learned_scaling import trial_caches
 from swarm.experiments.measurement.reference_run import (
     ReferenceRun,
@@ -66,7 +66,7 @@ class RetrievalRun(ReferenceRun):
     """
 
     kind = "retrieval"
-    settings = {"texts": TEXTS, "chunk": CHUNK}  # noqa: RUF012
+    settings = {"texts": TEXTS, "chunk": CHUNK, "wording": WORDING}  # noqa: RUF012
 
     @classmethod
     def write(cls, spec: TrialSpec, subject: ModelUnderTest, writer: CaptureWriter) -> None:
