@@ -1,6 +1,7 @@
 """Whole models over a packed cache, against the same models over mlx-lm's caches: decode, prefill, memory.
 
-On a GPU: Llama 3.1 8B and 70B by their shapes, with random weights of 4 bits made on the machine; on a CPU the bundled
+On a GPU: Llama 3.1 8B and 70B, Gemma 4 31B and Qwen3-Next 80B by their shapes, with random weights of 4 bits made on
+the machine, and beside the smallest of them transformers with torch's attention and 16-bit weights; on a CPU the bundled
 models. A cache is filled with random vectors up to a depth. Decoding runs through mlx-lm's own `generate_step`, tokens
 chosen greedily; prefill is one chunk of a prompt behind the resident tokens, evaluated as mlx-lm does. All paths of a
 model run in turns in one process.
@@ -17,24 +18,18 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _frame
-from benchmarks._endtoend_page import OURS, OUT_OF_THE_BOX, OWN_SIXTEEN, SIXTEEN, page
+from benchmarks import _endtoend_torch, _frame
+from benchmarks._endtoend_page import OURS, OUT_OF_THE_BOX, SIXTEEN, TORCH, page
+from benchmarks._endtoend_subject import SHAPES, TINY, Caches, Subject, where
 
 from swarm.kernels.errors import SwarmError, UsageError
-from swarm.kernels.model_cache import make_cache
-from swarm.kernels.spec import KVSpec, QuantSpec
 
-GROUP, BITS = 64, 4  # of the random weights
-FORMATS = {OURS: QuantSpec(method="affine"), "ours, q8_0": QuantSpec(method="q8_0")}
-MLX_LM_BITS = {"mlx-lm 8 bit": 8, "mlx-lm 4 bit": 4}
-FILL_TOKENS = 8192  # with which a cache is filled at a time
 MAX_ROUNDS = 5  # of a cell
 MAX_SECONDS = 10.0  # of the rounds of a cell; two are made in any case
 DEPTHS = {"gpu": (1024, 8192, 32_768, 131_072), "cpu": (2048, 8192)}
@@ -42,161 +37,7 @@ RESIDENT = {"gpu": (0, 30_720, 122_880), "cpu": (0, 2048)}
 CHUNK = {"gpu": 2048, "cpu": 512}
 STEPS = {"gpu": 64, "cpu": 16}
 BATCHED_DEPTH, BATCH = 16_384, 8
-
-Array = Any
-Caches = list[Any]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A Llama by its sizes; `paths` that run, `depths` to decode at."""
-
-    name: str
-    hidden: int
-    layers: int
-    inner: int
-    q_heads: int
-    kv_heads: int
-    vocabulary: int = 128_256
-    batched: bool = True
-
-
-SHAPES = (
-    Shape("Llama 3.1 8B", 4096, 32, 14_336, 32, 8),
-    Shape("Llama 3.1 70B", 8192, 80, 28_672, 64, 8, batched=False),
-)
-TINY = Shape("tiny Llama", 256, 2, 512, 4, 2, 1000)
-
-
-@dataclass
-class Subject:
-    """A model under test, and how to fill a cache of one of its layers with random vectors."""
-
-    name: str
-    model: Any
-    kv_heads: list[int]
-    head_dims: list[int]
-    dtype: Any
-    vocabulary: int
-    batched: bool = False
-    kept: dict[int, Array] = field(default_factory=dict)
-
-    @classmethod
-    def of_shape(cls, shape: Shape) -> Subject:
-        """Random weights of 4 bits whose products have the size of a trained model's."""
-        import mlx.core as mx
-        from mlx import nn
-        from mlx.utils import tree_map_with_path
-        from mlx_lm.models import llama
-
-        args = llama.ModelArgs(
-            model_type="llama", hidden_size=shape.hidden, num_hidden_layers=shape.layers,
-            intermediate_size=shape.inner, num_attention_heads=shape.q_heads, num_key_value_heads=shape.kv_heads,
-            rms_norm_eps=1e-5, vocab_size=shape.vocabulary, rope_theta=500_000.0, tie_word_embeddings=False,
-        )  # fmt: skip
-        model = llama.Model(args)
-        dtype = mx.float16 if where() == "gpu" else mx.float32  # in which models run there
-
-        def drawn(_: str, module: Any) -> Any:
-            if not isinstance(module, (nn.Linear, nn.Embedding)):
-                return module
-            rows, columns = module.weight.shape
-            kind = nn.QuantizedLinear if isinstance(module, nn.Linear) else nn.QuantizedEmbedding
-            sizes = (columns, rows) if kind is nn.QuantizedLinear else (rows, columns)
-            options = {"bias": False} if kind is nn.QuantizedLinear else {}
-            made = kind(*sizes, group_size=GROUP, bits=BITS, **options)
-            scale = (1 if kind is nn.QuantizedEmbedding else columns**-0.5) / 4.6  # uniform codes deviate by 4.6
-            halves = mx.random.randint(0, 2**16, (rows, columns * BITS // 16)).astype(mx.uint16)
-            made.weight = halves.view(mx.uint32)
-            made.scales = mx.full((rows, columns // GROUP), scale, dtype)
-            made.biases = mx.full((rows, columns // GROUP), -7.5 * scale, dtype)
-            mx.eval(made.parameters())
-            return made
-
-        leaves = tree_map_with_path(drawn, model.leaf_modules(), is_leaf=nn.Module.is_module)
-        model.update_modules(leaves)
-        model.set_dtype(dtype)
-        mx.eval(model.parameters())
-        dims = [shape.hidden // shape.q_heads] * shape.layers
-        heads = [shape.kv_heads] * shape.layers
-        return cls(shape.name, model, heads, dims, dtype, shape.vocabulary, shape.batched)
-
-    @classmethod
-    def bundled(cls, name: str) -> Subject:
-        """A bundled model, as every command loads it."""
-        from swarm.experiments.models import registry
-
-        loaded = registry.load(name)
-        info = loaded.info
-        return cls.over(loaded.model, info)
-
-    @classmethod
-    def over(cls, model: Any, info: Any) -> Subject:
-        """A bundled model that is loaded, and its facts."""
-        layers, dtype = info.n_layers, model.parameters()["model"]["norm"]["weight"].dtype
-        return cls(info.name, model, [info.n_kv_heads] * layers, [info.head_dim] * layers, dtype, 1000)
-
-    def fill(self, caches: Caches, tokens: int, batch: int) -> None:
-        """Append random keys and values to every cache."""
-        import mlx.core as mx
-
-        for i, cache in enumerate(caches):
-            done = 0
-            while done < tokens:
-                size = min(FILL_TOKENS, tokens - done)
-                x = mx.random.normal((2, batch, self.kv_heads[i], size, self.head_dims[i])).astype(self.dtype)
-                append = cache.append if hasattr(cache, "append") else cache.update_and_fetch
-                append(x[0], x[1])
-                mx.eval(cache.state)
-                done += size
-
-    def paths(self) -> dict[str, Callable[[], Caches]]:
-        """Ways to cache, ours first."""
-        from mlx_lm.models.cache import QuantizedKVCache, make_prompt_cache
-
-        found: dict[str, Callable[[], Caches]] = {
-            name: lambda spec=spec: list(make_cache(self.model, KVSpec(key=spec, value=spec)))
-            for name, spec in FORMATS.items()
-        }
-        if where() == "cpu":
-            found[OWN_SIXTEEN] = lambda: list(make_cache(self.model))
-        found[SIXTEEN] = lambda: make_prompt_cache(self.model)
-        if all(kind == "KVCache" for kind in {type(cache).__name__ for cache in make_prompt_cache(self.model)}):
-            for name, bits in MLX_LM_BITS.items():
-                found[name] = lambda bits=bits: [QuantizedKVCache(64, bits) for _ in self.kv_heads]
-        return found
-
-    def decode(self, caches: Caches, steps: int, batch: int) -> float:
-        """Milliseconds per step of greedy decoding."""
-        import mlx.core as mx
-        from mlx_lm.generate import generate_step
-
-        if batch == 1:
-            tokens = generate_step(mx.array([1]), self.model, prompt_cache=caches, max_tokens=steps + 4)
-            stamps = [time.perf_counter() for _ in tokens]
-            return (stamps[-1] - stamps[3]) / (len(stamps) - 4) * 1e3
-        y = mx.ones((batch, 1), mx.int32)
-        for step in range(steps + 4):
-            if step == 4:
-                mx.eval(y)
-                started = time.perf_counter()
-            y = mx.argmax(self.model(y, cache=caches)[:, -1:], axis=-1)
-            mx.async_eval(y)
-        mx.eval(y)
-        return (time.perf_counter() - started) / steps * 1e3
-
-    def prefill(self, caches: Caches, chunk: int) -> float:
-        """Milliseconds that a chunk of a prompt takes behind what the caches hold."""
-        import mlx.core as mx
-
-        tokens = mx.random.randint(0, self.vocabulary, (1, chunk))
-        mx.eval(tokens)
-        mx.synchronize()
-        started = time.perf_counter()
-        self.model(tokens, cache=caches)
-        mx.eval([cache.state for cache in caches])
-        mx.synchronize()
-        return (time.perf_counter() - started) * 1e3
+TORCH_MODELS = ("Llama 3.1 8B",)  # whose 16-bit weights fit beside the others
 
 
 def cell(subject: Subject, path: Callable[[], Caches], job: str, depth: int, batch: int, short: bool) -> dict[str, Any]:
@@ -237,9 +78,8 @@ def out_of_the_box(name: str, job: str, depth: int, answer: Connection) -> None:
 
     from swarm.experiments.models import registry
 
-    info = registry.describe(name)
     model, _ = load_model(registry.ensure(name))
-    answer.send(cell(Subject.over(model, info), lambda: make_prompt_cache(model), job, depth, 1, short=False))
+    answer.send(cell(Subject.over(model, name), lambda: make_prompt_cache(model), job, depth, 1, short=False))
 
 
 def apart(name: str, job: str, depth: int) -> dict[str, Any]:
@@ -256,13 +96,6 @@ def apart(name: str, job: str, depth: int) -> dict[str, Any]:
     finally:
         process.join()
     return found
-
-
-def where() -> str:
-    """`gpu` or `cpu`: what MLX computes on."""
-    import mlx.core as mx
-
-    return "gpu" if mx.default_device() == mx.Device(mx.gpu) else "cpu"
 
 
 def subjects(short: bool, chosen: Sequence[str]) -> Iterable[Subject]:
@@ -302,6 +135,8 @@ def measure(short: bool, tell: _frame.Tell, chosen: Sequence[str] = ()) -> _fram
             }
             if not gpu and not short:
                 made[OUT_OF_THE_BOX] = partial(apart, subject.name, job, depth)
+            if gpu and not short and subject.name in TORCH_MODELS:
+                made[TORCH] = partial(_endtoend_torch.cell, subject.name, job, depth, batch, CHUNK[place])
             for name, run in made.items():
                 row = {"model": subject.name, "path": name, "job": job, "depth": depth, "batch": batch}
                 try:
