@@ -2,9 +2,9 @@
 
 On a GPU: Llama 3.1 8B and 70B, Gemma 4 31B and Qwen3-Next 80B by their shapes, with random weights of 4 bits made on
 the machine, and beside the smallest of them transformers with torch's attention and 16-bit weights; on a CPU the
-bundled models. A cache is filled with random vectors up to a depth. Decoding runs through mlx-lm's own `generate_step`, tokens
-chosen greedily; prefill is one chunk of a prompt behind the resident tokens, evaluated as mlx-lm does. All paths of a
-model run in turns in one process.
+bundled models. A cache is filled with random vectors up to a depth. Decoding runs through mlx-lm's own
+`generate_step`, tokens chosen greedily; prefill is one chunk of a prompt behind the resident tokens, evaluated as
+mlx-lm does. All paths of a model run in turns in one process.
 
     python -m benchmarks.endtoend --shapes "Llama 3.1 8B" --profile PROFILE.txt     (steps under cProfile, no record)
 """
