@@ -6,82 +6,136 @@ part is enough. Memory beside the output depends on the number of parts, never o
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swarm.kernels.errors import SpecError
-from swarm.kernels.fused import operands, sources
-from swarm.kernels.fused.form import PackedForm
-from swarm.kernels.fused.launch import MIN_INPUT_ELEMENTS, Array, DType, Kernel, Launcher, numbers
+from swarm.kernels.fused import operands
+from swarm.kernels.fused.decode_kernels import Described, Geometry, Sides, kernels_of
+from swarm.kernels.fused.launch import Array, DType, Kernel, Launcher, numbers
 from swarm.kernels.fused.operands import PackedSide, Scoring, TokenRun
-from swarm.kernels.fused.plan import DecodePlan, Device, plan
+from swarm.kernels.fused.plan import Device, plan
 from swarm.kernels.fused.recent import ROOM
+
+if TYPE_CHECKING:
+    from swarm.kernels.fused.recent import Recent
 
 DIM_STEP, MAX_DIM = 16, 512  # head sizes, of keys and of values: multiples of the one up to the other
 MAX_SET_HEADS = 16  # query heads of a KV head that one threadgroup works on
 MAX_TOKENS = 1 << 30
 _MAX_QUERY_HALVES = 9216  # float16 numbers of queries in threadgroup memory: 16 heads of 512 + 64 channels
-_MERGE_SIMDGROUPS = 8
-_MAX_LAUNCHES = 256  # that are remembered: those of some steps
-_MERGE_CHANNELS = 128  # of a threadgroup
-
-_Described = tuple[tuple[PackedForm, tuple[Array, ...]], tuple[PackedForm, tuple[Array, ...]]]
-
-
-class _Sides(NamedTuple):
-    """KV heads, and head sizes of a run's keys and values; whether they are latents and the rest of keys."""
-
-    heads: int
-    key_dim: int
-    value_dim: int
-    latent: bool
-
-    @property
-    def out_dim(self) -> int:
-        """The head size of the output."""
-        return self.key_dim if self.latent else self.value_dim
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """What decides the kernels of a decode attention, besides the formats: made once per geometry."""
-
-    shape: tuple[int, ...]  # of the queries
-    sides: _Sides
-    set_heads: int  # query heads of a threadgroup
-    query: DType
-    out: DType
-    half: DType | None  # of the 16-bit runs
-    chosen: DecodePlan
-    apart: bool
-    room: int  # for recent tokens, 0 where there are none
-    scored: tuple[tuple[str, Any], ...]  # template arguments of a kernel that does something with scores
-
-    @property
-    def sets(self) -> int:
-        """Sets of query heads of one KV head."""
-        return -(-self.shape[1] // self.sides.heads // self.set_heads)
+_MAX_REMEMBERED = 256  # launches of calls that are alike, and kinds of calls
 
 
 class _Decoding(NamedTuple):
-    """What decides the launches of a call, besides the formats: the same for layers of one shape in one step."""
+    """What calls of layers of one shape have in common, step after step, besides the formats."""
 
     shape: tuple[int, ...]  # of the queries
-    sides: _Sides
+    sides: Sides
     query: DType
     wide: DType  # the type in which they meet keys
     half: DType | None  # of the 16-bit runs
-    counts: tuple[int, int, int]
-    read_from: tuple[Any, ...]  # recent tokens, first tokens, the 16-bit runs, the column of the bias
+    around: tuple[int, int]  # 16-bit tokens before and behind the packed ones
+    places: tuple[int, ...]  # the numbers of the 16-bit runs
+    columns: int  # of the bias, 0 without
     scale: float
     apart: bool
     scored: tuple[tuple[str, Any], ...]
 
 
+class _Range(NamedTuple):
+    """What changes from step to step: packed tokens, how many of them are recent, the first of keys and values."""
+
+    packed: int
+    recent: int
+    first_key: int
+    first_value: int
+
+
 _Launches = tuple[
     Kernel, Array, Kernel | None, Array
 ]  # attention and the merge, each with the numbers that it is given
+
+
+class Reading:
+    """Attention of one layer as long as only recent tokens come in: the same arrays, looked at once.
+
+    It holds the arrays of the stores: whoever keeps it drops it when they change.
+    """
+
+    def __init__(
+        self,
+        attention: DecodeAttention,
+        q: Array,
+        scale: float,
+        packed: TokenRun | None,
+        framed: DType | None,
+        around: tuple[TokenRun | None, TokenRun | None],
+        apart: bool,
+        scoring: Scoring,
+        latent: bool,
+        low: int = 0,
+    ) -> None:
+        """For queries like q [B, Hq, 1, Dk], mapped ones of type `framed`, 16-bit runs before and behind.
+
+        `low` is the first column that the runs hold.
+
+        Raises:
+            SpecError: no run at all.
+        """
+        head, tail = around
+        run = packed or head or tail
+        if run is None:
+            raise SpecError("Attention over 0 tokens.", f"Give 1 to {MAX_TOKENS} tokens.")
+        self._attention = attention
+        self._packed = packed
+        self._low = low
+        second = operands.dim_of(run.value)
+        sides = Sides(operands.codes_of(run.key).shape[1], q.shape[-1] - second * latent, second, latent)
+        key, value = (packed.key, packed.value) if packed else (operands.nothing(), operands.nothing())
+        self._forms = (operands.described(key, sides.key_dim), operands.described(value, sides.value_dim))
+        self._stored = (*self._forms[0][1], *self._forms[1][1])
+        self._settled = 0 if packed is None else packed.count
+        self._firsts = (packed.key.first, packed.value.first) if packed else (0, 0)
+        half, places = None, operands.NOWHERE
+        self._dense: list[Array] = []
+        if head or tail:
+            half, self._dense, places = operands.dense(head, tail)
+        scored, self._scores = ((), []) if scoring.plain else operands.scored(scoring, (q.shape[0], q.shape[1]))
+        self._wide = q.dtype if framed is None else framed  # mapped queries stay precise
+        columns = 0 if scoring.bias is None else scoring.bias.shape[-1]
+        counts = (_count(head), _count(tail))
+        self._call = _Decoding(q.shape, sides, q.dtype, self._wide, half, counts, places, columns, scale, apart, scored)
+        self._launches = attention.launches_of(self._call, self._forms)
+
+    def takes(self, q: Array, scale: float, low: int) -> bool:
+        """Whether it can read for these queries, from the column `low` on."""
+        made, near = self._call, low == self._low or (low > self._low and not self._dense)
+        return bool(near and q.shape == made.shape and q.dtype == made.query and scale == made.scale)
+
+    def __call__(self, q: Array, framed: Array | None, recent: Recent | None, low: int) -> tuple[Array, Array | None]:
+        """What `DecodeAttention` returns, from the column `low` on; `recent` are the last packed tokens."""
+        array, fresh = operands.recent_of(recent)
+        later = low - self._low
+        read = _Range(self._settled + fresh - later, fresh, self._firsts[0] + later, self._firsts[1] + later)
+        wide = q if q.dtype == self._wide else q.astype(self._wide)
+        arrays = [wide if framed is None else framed, *self._stored, array]
+        if self._dense:
+            arrays += [wide, *self._dense]
+        arrays += self._scores
+        launches = self._launches.get(read)
+        if launches is None:  # the first layer of a step; the others are alike
+            if len(self._launches) >= _MAX_REMEMBERED:
+                self._launches.clear()
+            prepared = self._attention.prepared(self._call, read, self._packed, self._forms, arrays)
+            launches = self._launches[read] = prepared
+        attention, given, merge, merged_parts = launches
+        arrays.append(given)
+        run = self._attention.launcher.run
+        first, *leads = run(attention, arrays)
+        if merge is None:
+            return first, None
+        (merged,) = run(merge, [first, *leads, merged_parts])
+        return (merged[0], merged[1]) if merged.ndim > q.ndim else (merged, None)
 
 
 class DecodeAttention:
@@ -91,7 +145,7 @@ class DecodeAttention:
         self.launcher = launcher
         self.device = device
         self._kernels: dict[tuple[object, ...], tuple[Kernel, Kernel | None]] = {}
-        self._launches: dict[tuple[object, ...], _Launches] = {}
+        self._launches: dict[tuple[object, ...], dict[_Range, _Launches]] = {}
 
     def __call__(
         self,
@@ -118,125 +172,59 @@ class DecodeAttention:
         Raises:
             SpecError: a shape that the kernels do not take, or no token at all.
         """
-        run = packed or head or tail
-        counts = (_count(packed), _count(head), _count(tail))
-        if run is None:
-            raise SpecError("Attention over 0 tokens.", f"Give 1 to {MAX_TOKENS} tokens.")
-        second = operands.dim_of(run.value)
-        sides = _Sides(operands.codes_of(run.key).shape[1], q.shape[-1] - second * latent, second, latent)
-        key, value = (packed.key, packed.value) if packed else (operands.nothing(), operands.nothing())
-        forms = (operands.described(key, sides.key_dim), operands.described(value, sides.value_dim))
-        recent, fresh = operands.recent_of(packed)
-        wide = q if framed is None or q.dtype == framed.dtype else q.astype(framed.dtype)  # mapped ones stay precise
-        arrays = [wide if framed is None else framed, *forms[0][1], *forms[1][1], recent]
-        half, places = None, operands.NOWHERE
-        if head or tail:
-            half, dense, places = operands.dense(head, tail)
-            arrays += [wide, *dense]
-        scored: tuple[tuple[str, Any], ...] = ()
-        if not scoring.plain:
-            scored, read = operands.scored(scoring, (q.shape[0], q.shape[1]))
-            arrays += read
-        firsts = (packed.key.first, packed.value.first) if packed else (0, 0)
-        read_from = (fresh, firsts, places, operands.bias_column(scoring, counts))
-        call = _Decoding(q.shape, sides, q.dtype, wide.dtype, half, counts, read_from, scale, apart, scored)
-        known = (call, *((form.key, stored[1].dtype) for form, stored in forms))
-        launches = self._launches.get(known)
-        if launches is None:  # the first layer of a step; the others are alike
-            if len(self._launches) >= _MAX_LAUNCHES:
-                self._launches.clear()
-            launches = self._launches[known] = self._prepared(call, packed, forms, arrays)
-        attention, given, merge, merged_parts = launches
-        first, *leads = self.launcher.run(attention, [*arrays, given])
-        if merge is None:
-            return first, None
-        (merged,) = self.launcher.run(merge, [first, *leads, merged_parts])
-        return (merged[0], merged[1]) if merged.ndim > q.ndim else (merged, None)
+        kind = None if framed is None else framed.dtype
+        reading = Reading(self, q, scale, packed, kind, (head, tail), apart, scoring, latent)
+        return reading(q, framed, None if packed is None else packed.recent, 0)
 
-    def _prepared(self, call: _Decoding, packed: TokenRun | None, forms: _Described, arrays: list[Array]) -> _Launches:
+    def launches_of(self, call: _Decoding, forms: Described) -> dict[_Range, _Launches]:
+        """The launches of calls that are alike, by what each of them read; readings of alike layers share them."""
+        key = (call, *((form.key, stored[1].dtype) for form, stored in forms))
+        if key not in self._launches:
+            if len(self._launches) >= _MAX_REMEMBERED:
+                self._launches.clear()
+            self._launches[key] = {}
+        return self._launches[key]
+
+    def prepared(
+        self, call: _Decoding, read: _Range, packed: TokenRun | None, forms: Described, arrays: list[Array]
+    ) -> _Launches:
         """What the launches of a call are, and the numbers that they are given."""
         import mlx.core as mx
 
-        _check(call)
+        counts = (read.packed, *call.around)
+        _check(call, sum(counts))
         kv_heads = call.sides.heads
         group = call.shape[1] // kv_heads
         terms = 0 if packed is None else _terms(packed, call.query)
         set_heads = -(-group // -(-group // _most_heads(terms, call.shape[-1])))
         rows = call.shape[0] * kv_heads * -(-group // set_heads)
-        chosen = plan(self.device, counts=call.counts, rows=rows, group=set_heads, terms=terms)
-        fresh, firsts, places, column = call.read_from
+        chosen = plan(self.device, counts=counts, rows=rows, group=set_heads, terms=terms)
+        column = (
+            call.columns - sum(counts) + counts[1] if call.columns else 0
+        )  # of the bias, for the first packed token
         given = numbers(
-            operands.pair(call.counts[0] - fresh, fresh),
-            operands.pair(*firsts),
+            operands.pair(read.packed - read.recent, read.recent),
+            operands.pair(read.first_key, read.first_value),
             operands.pair(chosen.packed_parts, chosen.head_parts),
             operands.pair(chosen.tail_parts, kv_heads),
             operands.pair(operands.bits_of(call.scale), column),
-            *places,
+            *call.places,
         )
         out = mx.float32 if call.apart else call.query
-        room = ROOM if fresh else 0
-        geometry = _Geometry(
+        room = ROOM if read.recent else 0
+        geometry = Geometry(
             call.shape, call.sides, set_heads, call.wide, out, call.half, chosen, call.apart, room, call.scored
         )
         key = (geometry, *((form.key, stored[1].dtype) for form, stored in forms))
         if key not in self._kernels:
-            self._kernels[key] = self._made(geometry, forms, [array.dtype for array in arrays])
+            self._kernels[key] = kernels_of(self.device, geometry, forms, [array.dtype for array in arrays])
         attention, merge = self._kernels[key]
         return attention, given, merge, numbers(chosen.packed_parts)
 
-    def _made(self, of: _Geometry, forms: _Described, types: list[DType]) -> tuple[Kernel, Kernel | None]:
-        """The first launch, every threadgroup one part of one run, and the merge, None where there is one part."""
-        import mlx.core as mx
 
-        batch, q_heads, _, _ = of.shape
-        chosen, names = of.chosen, ["q_frame"]
-        template: list[tuple[str, Any]] = [
-            ("K_DIM", of.sides.key_dim),
-            ("V_DIM", of.sides.value_dim),
-            ("LATENT", int(of.sides.latent)),
-            ("Q", of.query),
-            ("GROUP", q_heads // of.sides.heads),
-            ("GQA", of.set_heads),
-            ("MATRIX", chosen.terms),
-            ("SIMDS", self.device.simdgroups),
-            ("AHEAD", self.device.ahead),
-            ("ROOM", of.room),
-        ]
-        for prefix, (form, stored) in zip("kv", forms, strict=True):
-            template += form.arguments(f"{prefix.upper()}_")
-            template.append((f"{prefix.upper()}S", stored[1].dtype))
-            names += [f"{prefix}_codes", f"{prefix}_scales", f"{prefix}_biases"]
-        names.append("recent")
-        if of.half is not None:
-            names += ["q", "head_k", "head_v", "tail_k", "tail_v"]
-            template += [("H", of.half), ("H_CODES", 4 if of.half == mx.bfloat16 else 3)]
-        if of.scored:
-            names += ["bias", "sinks"]
-            template += of.scored
-        rows = (batch, q_heads, chosen.parts)
-        single = chosen.parts == 1 and of.half is None
-        outputs: tuple[tuple[str, tuple[int, ...], DType], ...] = (
-            ("partials", (*rows, of.sides.out_dim), mx.float32),
-            ("leads", (max(MIN_INPUT_ELEMENTS, 2 * math.prod(rows)),), mx.float32),
-        )
-        if single:
-            outputs = (("out", (*of.shape[:3], of.sides.out_dim), of.out),)
-            template.append(("T", of.out))
-        entry = "decode_whole" if single else "decode_packed" if of.half is None else "decode"
-        first = Kernel(
-            entry + (sources.SCORED if of.scored else ""),
-            tuple(template),
-            (*zip(names, types, strict=True), ("counts", mx.float32)),
-            outputs,
-            (chosen.parts, of.sides.heads * of.sets, batch),
-            32 * self.device.simdgroups,
-        )
-        return first, None if single else _merge(of)
-
-
-def _check(call: _Decoding) -> None:
+def _check(call: _Decoding, tokens: int) -> None:
     """Refuse shapes that the kernels do not take."""
-    (_, q_heads, length, _), sides, tokens = call.shape, call.sides, sum(call.counts)
+    (_, q_heads, length, _), sides = call.shape, call.sides
     if not 0 < tokens <= MAX_TOKENS:
         raise SpecError(f"Attention over {tokens} tokens.", f"Give 1 to {MAX_TOKENS} tokens.")
     if length != 1 or not (takes(sides.key_dim) and takes(sides.value_dim)):
@@ -251,24 +239,8 @@ def _check(call: _Decoding) -> None:
         )
 
 
-def _merge(of: _Geometry) -> Kernel:
-    import mlx.core as mx
-
-    batch, heads, _, _ = of.shape
-    dim, out = of.sides.out_dim, (*of.shape[:3], of.sides.out_dim)
-    outputs = 2 if of.apart and of.half is not None else 1
-    return Kernel(
-        "merge",
-        (("DIM", dim), ("SIMDS", _MERGE_SIMDGROUPS), ("OUTPUTS", outputs), ("T", of.out)),
-        tuple((name, mx.float32) for name in ("partials", "leads", "counts")),
-        (("out", (outputs, *out) if outputs > 1 else out, of.out),),
-        (-(-dim // _MERGE_CHANNELS), heads, batch),
-        32 * _MERGE_SIMDGROUPS,
-    )
-
-
 def _count(run: TokenRun | None) -> int:
-    return 0 if run is None else run.count + (0 if run.recent is None else run.recent.count)
+    return 0 if run is None else run.count
 
 
 def takes(dim: int) -> bool:

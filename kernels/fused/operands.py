@@ -90,19 +90,11 @@ def pair(low: int, high: int) -> int:
     return low + (high << 32)
 
 
-def recent_of(run: TokenRun | None) -> tuple[Array, int]:
-    """The array of a run's recent tokens and their number, with a stand-in for none."""
+def recent_of(recent: Recent | None) -> tuple[Array, int]:
+    """The array of recent tokens and their number, with a stand-in for none."""
     import mlx.core as mx
 
-    return (_blank(mx.uint8), 0) if run is None or run.recent is None else (run.recent.array, run.recent.count)
-
-
-def bias_column(scoring: Scoring, counts: tuple[int, int, int]) -> int:
-    """The column of the bias for the first packed token.
-
-    `counts` are the packed tokens, and the 16-bit ones before and behind them.
-    """
-    return 0 if scoring.bias is None else scoring.bias.shape[-1] - sum(counts) + counts[1]
+    return (_blank(mx.uint8), 0) if recent is None else (recent.array, recent.count)
 
 
 def dim_of(side: PackedSide | DenseSide) -> int:

@@ -19,6 +19,7 @@ from swarm.kernels.fused.launch import Kernel, numbers
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from swarm.kernels.fused.decode import Reading
     from swarm.kernels.fused.launch import Array, DType, Launcher
 
 ROOM = 64  # tokens
@@ -55,11 +56,16 @@ class _Way:
 
 @dataclass(eq=False)
 class Recent:
-    """`count` packed tokens of keys and values in `array`, uint8 [B, H, bytes]; never changed."""
+    """`count` packed tokens of keys and values in `array`, uint8 [B, H, bytes]; never changed.
+
+    `reading` is how attention reads the layer while such tokens come in. The stores do not change before these tokens
+    move into them, and the first token after that begins without one.
+    """
 
     way: _Way
     array: Array
     count: int
+    reading: Reading | None = None
 
     def side(self, index: int) -> RecentSide:
         """The keys (0) or the values (1)."""
@@ -124,7 +130,7 @@ class FusedAppend:
         if way.halved[1]:
             values = typed(way.forms[1], values)
         (packed,) = self.launcher.run(way.kernel, (keys, values, recent.array, *way.edges, numbers(recent.count)))
-        return Recent(way, packed, recent.count + 1)
+        return Recent(way, packed, recent.count + 1, recent.reading)
 
 
 def _way(forms: tuple[PackedForm, PackedForm], keys: Array, values: Array, stored: Stored) -> _Way | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from swarm.kernels.attention import MASKED
 from swarm.kernels.errors import SpecError
 from swarm.kernels.fused import decode, operands
-from swarm.kernels.fused.decode import DecodeAttention
+from swarm.kernels.fused.decode import DecodeAttention, Reading
 from swarm.kernels.fused.operands import DenseSide, PackedSide, Scoring, TokenRun
 from swarm.kernels.fused.plan import Device
 from swarm.kernels.fused.recent import Recent, RecentSide
@@ -46,6 +46,13 @@ class FusedDecode:
         self, view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
     ) -> Array | None:
         """Attention output [B, Hq, 1, Dv] in the queries' type, or None where the kernels do not take the call."""
+        if mask is None and sinks is None:
+            recent, low = _newest(view), view.lowest()
+            reading = None if recent is None else recent.reading
+            if reading is not None and reading.takes(queries, scale, low):
+                framed = None if view.key.codec.identity else _framed(view.key, view, queries)
+                found = reading(queries, framed, recent, low)
+                return _summed(view.value, view, queries, found, not view.value.codec.identity)
         read = _columns(view, queries, mask)
         if read is None or queries.shape[2] != 1 or queries.shape[-1] != view.key.codec.head_dim:
             return None
@@ -106,23 +113,15 @@ class FusedDecode:
             head, packed, tail = runs[:at], runs[at], runs[at + 1 :]
         plain, framed = queries
         apart = packed is not None and not values.codec.identity
-        batch, heads = view.fresh[0].shape[:2]
-        grouped = (batch, heads, plain.shape[1] // heads)
-        first, second = self._attention(view, grouped[2])(
-            plain,
-            scale,
-            packed,
-            framed=framed,
-            head=head[0] if head else None,
-            tail=tail[0] if tail else None,
-            apart=apart,
-            scoring=scoring,
-            latent=latent,
-        )
-        if not apart:
-            return first
-        mapped = values.codec.output(first.reshape(*grouped, first.shape[-1])).reshape(first.shape)
-        return (mapped if second is None else mapped + second).astype(plain.dtype)
+        kind = None if framed is None else framed.dtype
+        attention = self._attention(view, plain.shape[1] // view.fresh[0].shape[1])
+        around = (head[0] if head else None, tail[0] if tail else None)
+        low = spans[0].low
+        reading = Reading(attention, plain, scale, packed, kind, around, apart, scoring, latent, low)
+        recent = None if packed is None else packed.recent
+        if recent is not None and scoring.plain and not tail and not latent:
+            recent.reading = reading  # for further tokens
+        return _summed(values, view, plain, reading(plain, framed, recent, low), apart)
 
     def _attention(self, view: StoredView, group: int) -> DecodeAttention:
         """The kernels for the larger head size, scales per head and query heads of a threadgroup; made once each."""
@@ -182,6 +181,28 @@ def _framed(side: SideView, view: StoredView, queries: Array) -> Array:
     return side.codec.query(grouped).reshape(queries.shape)
 
 
+def _summed(side: SideView, view: StoredView, queries: Array, found: tuple[Array, Array | None], apart: bool) -> Array:
+    """The output of what a side's packed values, in a frame of their own if `apart`, and 16-bit ones gave."""
+    first, second = found
+    if not apart:
+        return first
+    batch, heads = view.fresh[0].shape[:2]
+    grouped = (batch, heads, first.shape[1] // heads, first.shape[-1])
+    mapped = side.codec.output(first.reshape(grouped)).reshape(first.shape)
+    return (mapped if second is None else mapped + second).astype(queries.dtype)
+
+
+def _newest(view: StoredView) -> Recent | None:
+    """The packed tokens of both sides that are not in the stores yet, if the view ends with the last of them."""
+    sides = view.key.side, view.value.side
+    key, value = sides[0].store.recent, sides[1].store.recent
+    if isinstance(key, RecentSide) and isinstance(value, RecentSide) and key.index != value.index:
+        recent = key.of
+        if recent is value.of and sides[0].encoded == view.offset == sides[1].encoded:
+            return recent
+    return None
+
+
 def _is_packed(side: SideView, low: int, high: int) -> bool:
     return _is_packed_form(side) and [kind for _, _, kind in side.spans(low, high)] == ["packed"]
 
@@ -207,17 +228,14 @@ def _recent(view: StoredView, span: _Span) -> Recent | None:
 
     They are moved there where the kernel could not read keys and values so.
     """
-    sides = view.key.side, view.value.side
-    key, value = sides[0].store.recent, sides[1].store.recent
-    if key is None and value is None:
+    stores = view.key.side.store, view.value.side.store
+    if all(store.recent is None for store in stores):
         return None
-    # A latent that is read as both keys and values lies there once, and not where the kernel looks for values.
-    if isinstance(key, RecentSide) and isinstance(value, RecentSide) and key.of is value.of and key is not value:
-        recent = key.of
-        if recent.count <= span.high - span.low and sides[0].encoded == span.high == sides[1].encoded:
-            return recent
-    for side in sides:
-        side.store.settle()
+    recent = _newest(view)
+    if recent is not None and span.high == view.offset and recent.count <= span.high - span.low:
+        return recent
+    for store in stores:
+        store.settle()
     return None
 
 
