@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ def command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the models: family, layers, heads, attention scale, windows, key bias, and whether they are here.
+    """List the models: family, what layers keep, heads, attention scale, key bias, and whether they are here.
 
     Examples: `swarm models`, `swarm models Qwen/Qwen3-0.6B`
     """
@@ -32,12 +33,11 @@ def command(
     columns = [
         Column("name", "model"),
         Column("family"),
-        Column("n_layers", "layers", right=True),
+        Column("kept", "layers"),
         Column("n_heads", "heads", right=True),
         Column("n_kv_heads", "KV heads", right=True),
         Column("head_dim", "head size", right=True),
         Column("scale", "attention scale"),
-        Column("window", "window"),
         Column("key_bias", "key bias", show=_yes),
         Column("max_context", "max context", right=True),
         Column("here", "on this machine", show=_yes),
@@ -51,6 +51,7 @@ def output() -> object:
 
     class ModelRow(ModelInfo):
         scale: str
+        kept: str
         window: str
         here: bool
 
@@ -58,10 +59,14 @@ def output() -> object:
 
 
 def _row(info: ModelInfo) -> dict[str, Any]:
+    kinds = Counter(layer.kind for layer in info.layers)
+    reach = {info.layers[number].reach for number in info.of_kind("windowed")}
+    named = {kind: f"{kind} ({max(reach)})" if kind == "windowed" else kind for kind in kinds}  # type: ignore[type-var]
+    kept = ", ".join(f"{count} {named[kind]}" for kind, count in kinds.most_common())
     limited = [window for window in info.windows if window is not None]
     window = f"{max(limited)} on {len(limited)} of {info.n_layers}" if limited else "none"
     scale = f"{info.scale_kind} {next((scale for scale in info.scales if scale), 1.0):.4g}"
-    return {**info.model_dump(mode="json"), "scale": scale, "window": window, "here": info.available}
+    return {**info.model_dump(mode="json"), "scale": scale, "kept": kept, "window": window, "here": info.available}
 
 
 def _yes(value: bool) -> str:

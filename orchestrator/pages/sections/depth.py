@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from swarm.experiments.models.base import ModelInfo
 from swarm.orchestrator.pages import charts
 from swarm.orchestrator.pages.blocks import Block, Chart, Charts, Columns, Interval, Num, Paragraph, Ref, Table
 from swarm.orchestrator.pages.entities import kld_span
@@ -29,6 +30,8 @@ def blocks(source: Source) -> Sequence[Block]:
     rows = source.rows(_CURVES)
     if not rows:
         return []
+    kinds = _kinds(source)
+    rows = [{**row, "kind": kinds.get((str(row["model"]), int(row["layer"])), "")} for row in rows]
     found = [
         _chart(model, mode, list(group))
         for (model, mode), group in groupby(rows, key=lambda row: (str(row["model"]), str(row["mode"])))
@@ -38,6 +41,12 @@ def blocks(source: Source) -> Sequence[Block]:
         "text windows."
     )
     return [Paragraph(text), Charts(found)]
+
+
+def _kinds(source: Source) -> dict[tuple[str, int], str]:
+    """The kind of every layer of the models that the store knows."""
+    infos = [ModelInfo.model_validate(info) for info in source.store.models.list()]
+    return {(info.name, number): layer.kind for info in infos for number, layer in enumerate(info.layers)}
 
 
 def _chart(model: str, mode: str, rows: Sequence[dict[str, Any]]) -> Chart:
@@ -55,7 +64,8 @@ def _chart(model: str, mode: str, rows: Sequence[dict[str, Any]]) -> Chart:
                 spans,
                 **charts.style(index),
                 texts=[
-                    f"trial {row['id']}: layer {row['layer']} · KLD {s.value:.3g} [{s.low:.3g}, {s.high:.3g}]"
+                    f"trial {row['id']}: layer {row['layer']} {row['kind']} · KLD {s.value:.3g} "
+                    f"[{s.low:.3g}, {s.high:.3g}]"
                     for row, s in zip(curve, spans, strict=True)
                 ],
                 ids=[row["id"] for row in curve],
@@ -83,6 +93,7 @@ def _span(row: Mapping[str, Any]) -> Interval:
 
 COLUMNS: Columns = {
     Num("Layer"): "layer",
+    "Kind": "kind",
     Num("KLD, 95% interval"): _span,
     Num("Hidden-state error"): "hidden",
     "Keys": "key_label",
