@@ -152,6 +152,8 @@ class Codec:
 
     def moved(self, xp: Namespace, x: Array) -> Array:
         """Vectors in the method's frame: divided by the factors, rotated, clipped."""
+        if self.factors is None and self.rotation.kind == "none":
+            return x
         held = x.dtype
         if self.factors is not None:
             x = arrays.single(xp, x) / arrays.constant(xp, self.factors.per_head)

@@ -45,8 +45,7 @@ class FusedBackend(Backend):
     def append(self, sides: tuple[CacheSide, CacheSide], fresh: tuple[Array, Array]) -> tuple[SideView, SideView]:
         """One launch for one token in formats that the kernels write: it joins the recent tokens of the layer."""
         key, value = sides
-        one = fresh[0].shape[2] == 1 and key.packs_token_by_token and value.packs_token_by_token
-        recent = self._extended(sides, fresh) if one else None
+        recent = self._extended(sides, fresh) if fresh[0].shape[2] == 1 else None
         if recent is None:
             return super().append(sides, fresh)
         return key.append_packed(recent.side(0), fresh[0]), value.append_packed(recent.side(1), fresh[1])
@@ -54,16 +53,21 @@ class FusedBackend(Backend):
     def _extended(self, sides: tuple[CacheSide, CacheSide], fresh: tuple[Array, Array]) -> Recent | None:
         """The recent tokens with one more: behind those that both sides have, or the first where they are full."""
         xp = self.xp
-        key, value = sides[0].codec.moved(xp, fresh[0]), sides[1].codec.moved(xp, fresh[1])
-        last = sides[0].store.recent, sides[1].store.recent
+        key, value = sides
+        last = key.store.recent, value.store.recent
+        recent = None
         if isinstance(last[0], RecentSide) and isinstance(last[1], RecentSide) and last[0].of is last[1].of:
-            recent = self._append.behind(last[0].of, key, value)
-            if recent is not None:
-                return recent
+            recent = last[0].of
+        elif not (key.packs_token_by_token and value.packs_token_by_token):
+            return None
+        vectors = key.codec.moved(xp, fresh[0]), value.codec.moved(xp, fresh[1])
+        longer = None if recent is None else self._append.behind(recent, *vectors)
+        if longer is not None:
+            return longer
         for side in sides:
             side.store.settle()
-        stored = sides[0].store.arrays()[0], sides[1].store.arrays()[0]
-        return self._append.first((sides[0].codec.form, sides[1].codec.form), key, value, stored)
+        stored = key.store.arrays()[0], value.store.arrays()[0]
+        return self._append.first((key.codec.form, value.codec.form), *vectors, stored)
 
     @property
     def fused(self) -> FusedDecode:

@@ -72,12 +72,13 @@ class Backend(ABC):
         The fused kernels for one query token in a format that they know; MLX's fused attention over an unpacked layer
         for several; MLX operations on chunks of columns for all else.
         """
+        if queries.shape[2] == 1 and self.fused is not None:
+            found = self.fused.attend(view, queries, scale, mask, sinks)
+            if found is not None:
+                return found
         from swarm.kernels.backends import _mlx_operations, _mlx_unpacked
 
-        if queries.shape[2] > 1:
-            out = _mlx_unpacked.attend(view, queries, scale, mask, sinks)
-        else:
-            out = None if self.fused is None else self.fused.attend(view, queries, scale, mask, sinks)
+        out = None if queries.shape[2] == 1 else _mlx_unpacked.attend(view, queries, scale, mask, sinks)
         return _mlx_operations.attend(view, queries, scale, mask, sinks) if out is None else out
 
 
