@@ -14,6 +14,7 @@ struct MatrixBody {
   // Small slices are loaded before they are needed; large ones would not leave registers for the output.
   KV_CONST bool early_keys = KeyCut::units * KeyCut::words <= 16;
   KV_CONST bool early_values = ValueCut::units * ValueCut::words <= 4;
+  KV_CONST bool early_biases = V::groups <= 8;
 
   struct Codes {
     Run<KeyCut::words> keys[2][early_keys ? KeyCut::units : 1];
@@ -67,7 +68,7 @@ struct MatrixBody {
     Scales<V> scales[2], biases[2];
     KV_UNROLL for (int r = 0; r < 2; ++r) {
       if (V::meta >= META_SCALE) load_scales<V>(cursor.value_rows, at.near[r], 0, scales[r]);
-      if (V::meta == META_BIAS) load_scales<V>(cursor.value_rows, at.near[r], 1, biases[r]);
+      if (V::meta == META_BIAS && early_biases) load_scales<V>(cursor.value_rows, at.near[r], 1, biases[r]);
     }
     TileC p[TILES];
     KV_UNROLL for (int u = 0; u < (early_values ? ValueCut::units : 1); ++u) load_values(cursor, at, u, codes);
@@ -87,6 +88,9 @@ struct MatrixBody {
         widest = larger(widest, V::meta >= META_SCALE ? magnitude(scales[r].at(g)) : 1.0f);
     }
     keep_in_range(p, widest);
+    KV_UNROLL for (int r = 0; r < 2; ++r) {
+      if (V::meta == META_BIAS && !early_biases) load_scales<V>(cursor.value_rows, at.near[r], 1, biases[r]);
+    }
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
       KV_UNROLL for (int e = 0; e < 4; ++e) p[t].v[e] = fast_exp2(p[t].v[e] - peak[t][e & 1]);
       KV_UNROLL for (int j = 0; j < 2; ++j) sum[t][j] += p[t].v[j] + p[t].v[2 + j];
