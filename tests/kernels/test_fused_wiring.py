@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -90,6 +92,56 @@ def test_tokens_that_are_not_in_the_stores_yet_are_read(name):
     reference = outputs(Cpu(), kv, prompt=20, steps=25)
     for step, (found, expected) in enumerate(zip(fused, reference, strict=True)):
         assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 4e-3, step
+
+
+def decoded(backend, kv, *, window, seed):
+    """Outputs of single tokens among all that changes a cache: chunks, tokens taken back, copies, another scale."""
+    rng = np.random.default_rng(seed)
+
+    def drawn(length, heads):
+        x = mx.array(rng.standard_normal((1, length, heads, 64)).astype(np.float32))
+        return x.astype(mx.float16).transpose(0, 2, 1, 3)
+
+    cache = PackedKVCache(kv, window=window, seed=3)
+    cache.backend = backend
+    caches, found = [cache], []
+
+    def step(cache, length=1, scale=0.2):
+        view = cache.append(drawn(length, 2), drawn(length, 2))
+        out = attention.attend(view, drawn(length, 8), scale, "causal" if length > 1 else None)
+        if length == 1:
+            found.append(np.array(out.astype(mx.float32)))
+
+    def steps(*scales):
+        for scale in scales:
+            for each in caches:
+                step(each, scale=scale)
+
+    step(cache, 41)
+    steps(0.2, 0.2, 0.2, 0.3, 0.3)
+    if window is None:
+        cache.trim(2)
+    steps(0.3, 0.2, 0.2)
+    step(cache, 5)
+    steps(0.2, 0.2, 0.2)
+    caches.append(copy.deepcopy(cache))
+    steps(0.2, 0.2, 0.2)
+    cache.logit_gain = 1.5
+    steps(0.2, 0.2)
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("window", [None, 24])
+@pytest.mark.parametrize("name", ["affine4", "hadamard", "norms"])
+def test_every_token_reads_what_is_stored_by_then(name, window):
+    kv = KVSpec(key=spec("turboquant_mse"), value=spec("turboquant_mse", bits=3)) if name == "norms" else CASES[name]
+    kv = kv.model_copy(update={"residual_window": 0})
+    for seed in (0, 1):
+        backend = Emulated("cuda")
+        fused = decoded(backend, kv, window=window, seed=seed)
+        assert backend.joined > 10
+        reference = decoded(Cpu(), kv, window=window, seed=seed)
+        np.testing.assert_allclose(fused, reference, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize(
