@@ -125,7 +125,7 @@ class PackedKVCache:
             NonFiniteError: NaN, Inf, or magnitudes beyond the 16-bit type; on an accelerator one call later.
             SpecError: the method does not fit the head size.
         """
-        key, value = self._sides(keys.shape[-1], values.shape[-1])
+        key, value = self.sides or self._sides(keys.shape[-1], values.shape[-1])
         xp = self.backend.xp
         self.release()
         fresh = arrays.half(xp, arrays.held(xp, keys)), arrays.half(xp, arrays.held(xp, values))

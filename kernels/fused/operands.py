@@ -92,9 +92,11 @@ def pair(low: int, high: int) -> int:
 
 def recent_of(recent: Recent | None) -> tuple[Array, int]:
     """The array of recent tokens and their number, with a stand-in for none."""
+    if recent is not None:
+        return recent.array, recent.count
     import mlx.core as mx
 
-    return (_blank(mx.uint8), 0) if recent is None else (recent.array, recent.count)
+    return _blank(mx.uint8), 0
 
 
 def dim_of(side: PackedSide | DenseSide) -> int:
