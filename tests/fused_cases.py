@@ -20,7 +20,10 @@ A4 = QuantSpec(method="affine", bits=4, group_size=64)
 FORMATS = {
     **{f"affine{b}g{g}": QuantSpec(method="affine", bits=b, group_size=g) for b in (2, 4, 8) for g in (32, 64, 128)},
     **{f"affine{b}g64": QuantSpec(method="affine", bits=b, group_size=64) for b in (3, 5, 6)},
-    **{name: QuantSpec(method=name) for name in ("q4_0", "q4_1", "q8_0", "iq4_nl")},
+    **{
+        name: QuantSpec(method=name)
+        for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "mxfp4", "mxfp8", "nvfp4")
+    },
     **{f"turboquant{b}": QuantSpec(method="turboquant_mse", bits=b) for b in (1, 2, 3, 4, 5)},
     "none": QuantSpec(method="none"),
 }

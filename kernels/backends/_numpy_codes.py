@@ -97,8 +97,9 @@ class Codes:
 
 
 def foldable(form: PackedForm) -> bool:
-    """Whether vectors of a form are scale * code + bias."""
-    return form.meta > 0 and form.codes in ("unsigned", "signed", "book")
+    """Whether vectors of a form are scale * code + bias, of codes and scales that are read at once."""
+    together = form.scales == "float" and not (form.halves and form.bits == 5)
+    return form.meta > 0 and together and form.codes in ("unsigned", "signed", "book")
 
 
 @cache

@@ -11,22 +11,26 @@ from typing import Literal
 
 import numpy as np
 
-Codes = Literal["unsigned", "signed", "book", "float16", "bfloat16"]
+Codes = Literal["unsigned", "signed", "book", "float16", "bfloat16", "minifloat"]
+Scales = Literal["float", "e8m0", "e4m3"]
 Encoder = Literal["affine", "peak", "extreme", "minimum", "nearest"]
 ENCODERS: tuple[Encoder, ...] = ("affine", "peak", "extreme", "minimum", "nearest")
-_CODES: tuple[Codes, ...] = ("unsigned", "signed", "book", "float16", "bfloat16")
+_CODES: tuple[Codes, ...] = ("unsigned", "signed", "book", "float16", "bfloat16", "minifloat")
+_SCALES: tuple[Scales, ...] = ("float", "e8m0", "e4m3")
 
 
 @dataclass(frozen=True, eq=False)
 class PackedForm:
     """One side's packed arrays as a kernel reads them.
 
-    A code of `bits` means itself (`unsigned`, `signed`), an entry of `book`, or a 16-bit float. `group` channels share
-    a scale; with a bias (`meta` 2) a value is scale * code + bias, without (1) scale * code, and 0 has neither.
-    Codes lie low bits first. With `block` > 0, scale, bias and codes of each group are together in that many bytes,
-    16-bit fields first; otherwise `scales` and `biases` name arrays of their own, one entry per group. `halves`: of
-    32 channels, byte i holds channel i in its low and channel i + 16 in its high nibble. For unsigned codes without
-    bias the middle of the range is zero.
+    A code of `bits` means itself (`unsigned`, `signed`), an entry of `book`, a 16-bit float, or a float of 4 bits
+    (e2m1) or 8 (e4m3, both `minifloat`). `group` channels share a scale, a number of its array's type or a byte that
+    stands for a power of two (`e8m0`) or is a float (`e4m3`); with a bias (`meta` 2) a value is scale * code + bias,
+    without (1) scale * code, and 0 has neither. Codes lie low bits first. With `block` > 0, scale, bias and codes of
+    each group are together in that many bytes, 16-bit fields first; otherwise `scales` and `biases` name arrays of
+    their own, one entry per group. `halves`: of 32 channels, byte i holds channel i in its low and channel i + 16 in
+    its high nibble; fifth bits come before those bytes, in the order of channels. For unsigned codes without bias the
+    middle of the range is zero.
 
     `encoder` says how codes are found, where a kernel can do it: as `mx.quantize` does (`affine`), from the largest
     magnitude (`peak`), the value that has it (`extreme`), minimum and range (`minimum`), or as the nearest entry of a
@@ -39,6 +43,7 @@ class PackedForm:
     meta: int
     block: int = 0
     halves: bool = False
+    scales: Scales = "float"
     codes_name: str = "codes"
     scales_name: str | None = None
     biases_name: str | None = None
@@ -71,5 +76,6 @@ class PackedForm:
             "META": self.meta,
             "BLOCK": self.block,
             "HALVES": int(self.halves),
+            "SCALES": _SCALES.index(self.scales),
         }
         return tuple((prefix + name, value) for name, value in values.items())

@@ -7,11 +7,13 @@ bit for bit. The 4-bit encoders are written out because MLX's own take eight tim
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
 from swarm.kernels import arrays, bits
 from swarm.kernels.arrays import Array, Namespace, Packed
+from swarm.kernels.fused.form import PackedForm, Scales
 from swarm.kernels.quantizers import _groups
 from swarm.kernels.quantizers.base import Quantizer
 
@@ -59,6 +61,8 @@ class Microscaled(Quantizer):
     [B, H, T, D / group_size].
     """
 
+    scale_codes: ClassVar[Scales] = "e8m0"
+
     def scale_table(self) -> np.ndarray:
         """The values of the 256 scale codes, float32: powers of two, unless a format says otherwise."""
         return e8m0()
@@ -77,6 +81,10 @@ class Microscaled(Quantizer):
     def bits_per_value(self) -> float:
         """Code bits plus an 8-bit scale per group."""
         return self.bits + 8 / self.group
+
+    def form(self) -> PackedForm:
+        """The layout above."""
+        return PackedForm(self.bits, self.group, "minifloat", 1, scales=self.scale_codes, scales_name="scales")
 
 
 class Microscaled4(Microscaled):

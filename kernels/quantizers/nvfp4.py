@@ -18,6 +18,7 @@ class Nvfp4(_mx.Microscaled4):
     summary = "4-bit floats under an 8-bit float scale"
     formula = "4 + 8/16 = 4.5"
     choices = Choices(bits=(4,), group_sizes=(16,), scalings=("fixed", "learned"))
+    scale_codes = "e4m3"
     largest = 448.0 * 6  # e4m3 scales end at 448, e2m1 values at 6
 
     def scale_table(self) -> np.ndarray:

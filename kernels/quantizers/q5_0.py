@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers import _ggml
 from swarm.kernels.quantizers.base import Choices
 
@@ -18,3 +19,7 @@ class GgmlQ50(_ggml.ExtremeBlock):
     formula = "5 + 16/32 = 5.5"
     choices = Choices(bits=(5,), group_sizes=(32,), scalings=("fixed", "learned"))
     block_bytes = 22
+
+    def form(self) -> PackedForm:
+        """The layout above."""
+        return PackedForm(5, _ggml.BLOCK, "unsigned", 1, block=self.block_bytes, halves=True, codes_name="blocks")

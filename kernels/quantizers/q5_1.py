@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers import _ggml
 from swarm.kernels.quantizers.base import Choices
 
@@ -15,3 +16,7 @@ class GgmlQ51(_ggml.MinimumBlock):
     formula = "5 + 32/32 = 6"
     choices = Choices(bits=(5,), group_sizes=(32,), scalings=("fixed", "learned"))
     block_bytes = 24
+
+    def form(self) -> PackedForm:
+        """The layout above."""
+        return PackedForm(5, _ggml.BLOCK, "unsigned", 2, block=self.block_bytes, halves=True, codes_name="blocks")

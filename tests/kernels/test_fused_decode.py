@@ -31,7 +31,8 @@ def fits(spec: QuantSpec, dim: int) -> bool:
     return True
 
 
-USUAL = ("affine2g32", "affine3g64", "affine4g64", "affine6g64", "affine8g128", "q4_0", "q4_1", "q8_0", "iq4_nl",
+USUAL = ("affine2g32", "affine3g64", "affine4g64", "affine6g64", "affine8g128", "q4_0", "q4_1", "q5_0", "q5_1",
+         "q8_0", "iq4_nl", "mxfp4", "mxfp8", "nvfp4",
          "turboquant1", "turboquant3", "turboquant4")  # fmt: skip
 PACKED = [name for name in FORMATS if name != "none"]
 
@@ -64,7 +65,9 @@ def test_any_combination_of_template_arguments(seed):
     check(case)
 
 
-@pytest.mark.parametrize("name", ["affine4g64", "affine2g32", "affine8g128", "q4_0", "q8_0", "turboquant3", "none"])
+@pytest.mark.parametrize(
+    "name", ["affine4g64", "affine2g32", "affine8g128", "q4_0", "q8_0", "turboquant3", "none", "q5_1", "nvfp4"]
+)
 def test_formats_by_the_scalar_body(name):
     check(Case(key=FORMATS[name], value=FORMATS[name], group=2, matrix=False))
 

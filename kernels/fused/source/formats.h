@@ -2,17 +2,20 @@
 
 namespace kv {
 
-enum CodeKind { CODES_UNSIGNED = 0, CODES_SIGNED = 1, CODES_BOOK = 2, CODES_FLOAT16 = 3, CODES_BFLOAT16 = 4 };
+enum CodeKind { CODES_UNSIGNED = 0, CODES_SIGNED = 1, CODES_BOOK = 2, CODES_FLOAT16 = 3, CODES_BFLOAT16 = 4, CODES_MINIFLOAT = 5 };
 enum MetaKind { META_NONE = 0, META_SCALE = 1, META_BIAS = 2 };
+enum ScaleKind { SCALES_FLOAT = 0, SCALES_E8M0 = 1, SCALES_E4M3 = 2 };  // of S, or a byte: a power of two, an 8-bit float
 
+KV_FUNC float to_float(uchar x) { return float(x); }  // a scale that is a byte
 KV_FUNC constexpr int lowest_bit(int x) { return x & -x; }
 KV_FUNC constexpr int least(int a, int b) { return a < b ? a : b; }
 KV_FUNC constexpr int most(int a, int b) { return a > b ? a : b; }
 
 // BITS per code; GROUP channels share a scale; DIM channels of a head. CODES is a CodeKind, META a MetaKind.
 // BLOCK > 0: scale, bias and codes of a group lie together in BLOCK bytes (ggml); else in three arrays of META type S.
-// HALVES: within 32 channels, code 2 i is channel i and code 2 i + 1 channel i + 16 (ggml's nibbles).
-template <int BITS, int GROUP, int DIM, int CODES, int META, int BLOCK, int HALVES, typename S>
+// HALVES: within 32 channels, code 2 i is channel i and code 2 i + 1 channel i + 16 (ggml's nibbles); of five bits, the
+// fifth ones lie before the nibbles, in the order of channels. Minifloats are e2m1 of 4 bits, or e4m3 of 8. SCALES is a ScaleKind.
+template <int BITS, int GROUP, int DIM, int CODES, int META, int BLOCK, int HALVES, int SCALES, typename S>
 struct Format {
   KV_CONST int bits = BITS;
   KV_CONST int group = GROUP;
@@ -23,13 +26,17 @@ struct Format {
   KV_CONST bool dense = CODES == CODES_FLOAT16 || CODES == CODES_BFLOAT16;
   KV_CONST bool bfloat = CODES == CODES_BFLOAT16;
   KV_CONST bool book = CODES == CODES_BOOK;
-  KV_CONST int header = BLOCK > 0 ? 2 * META : 0;
+  KV_CONST bool fifths = HALVES && BITS == 5;
+  KV_CONST int header = BLOCK > 0 ? 2 * META + (fifths ? 4 : 0) : 0;
   KV_CONST int row_bytes = BLOCK > 0 ? groups * BLOCK : DIM * BITS / 8;
   KV_CONST int center = CODES <= CODES_SIGNED ? 1 << (BITS - 1) : 0;  // subtracted from every code: smaller rounding
   KV_CONST bool book_pairs = BITS <= 4;  // one look-up for two codes
   KV_CONST int book_entries = book ? 1 << (book_pairs ? 2 * BITS : BITS) : 4;
   KV_CONST uint mask = CODES == CODES_BOOK || CODES <= CODES_SIGNED ? ((1u << BITS) - 1u) * 0x10001u : 0u;
   KV_CONST uint sign = CODES == CODES_SIGNED ? (1u << (BITS - 1)) * 0x10001u : 0u;  // two's complement to offset
+  KV_CONST bool minifloat = CODES == CODES_MINIFLOAT;
+  KV_CONST int fraction = BITS == 4 ? 1 : 3, exponent_bias = BITS == 4 ? 1 : 7;  // of a minifloat
+  KV_CONST int scale_kind = SCALES;
   KV_CONST bool word_codes = BLOCK == 0 && (BITS == 2 || BITS == 4 || BITS == 8 || BITS == 16);
 
   typedef S Scale;
@@ -110,7 +117,14 @@ template <typename F, int SHARERS>
 KV_FUNC void load_slice(KV_DEVICE(const uchar) at, int unit, int member,
                         KV_THREAD Run<Slices<F, SHARERS>::words>& out) {
   typedef Slices<F, SHARERS> Cut;
-  if (F::header > 0) {  // 2-byte alignment only
+  if (F::fifths) {  // four codes: two bytes of nibbles, and the fifth bits of channels c, c + 16, c + 1 and c + 17
+    const int first = unit * Cut::unit + member * Cut::run, c = first % 32 / 2;
+    const int block = first / F::group * (F::row_bytes / F::groups) + F::header;
+    const uint fifths = (load_16(at + (block - 4)) | (load_16(at + (block - 2)) << 16)) >> c;
+    const uint bytes = load_16(at + (block + c)), nibbles = (bytes & 0xffu) | ((bytes & 0xff00u) << 8);
+    out.w[0] = (nibbles & 0x000f000fu) | ((nibbles & 0x00f000f0u) << 1) | ((fifths & 1u) << 4) |
+               ((fifths >> 7) & 0x200u) | ((fifths << 19) & 0x100000u) | ((fifths << 8) & 0x2000000u);
+  } else if (F::header > 0) {  // 2-byte alignment only
     const int first = unit * Cut::unit;
     const int base = first / F::group * (F::row_bytes / F::groups) + first % F::group * F::bits / 8;
     if (Cut::width >= 32) {
@@ -142,6 +156,12 @@ KV_FUNC Pair pair_at(uint x, int i, KV_SHARED(uint) book) {
     return pair_from_bits(book[codes & 0xffffu] | (book[codes >> 16] << 16));
   }
   if (F::dense) return pair_from_bits(x);
+  if (F::minifloat) {  // its fields at the lower end of a float16's: off by a power of two, small numbers included
+    const uint codes = x >> (i * F::bits), fields = ((1u << (F::bits - 1)) - 1u) << (10 - F::fraction);
+    const uint signs = (codes << (16 - F::bits)) & 0x80008000u;
+    return pair_fma(pair_from_bits(((codes << (10 - F::fraction)) & (fields * 0x10001u)) | signs),
+                    float(1 << (15 - F::exponent_bias)), 0.0f);
+  }
   // The code's bits below the exponent of 1024 make 1024 + code * 2^place; one exact fma takes both off again.
   const int place = i * F::bits % 8 + F::bits <= 10 ? i * F::bits % 8 : 0;
   const uint magic = 0x64006400u ^ (F::sign << place);
@@ -162,17 +182,36 @@ KV_FUNC void floats_at(uint x, int i, KV_SHARED(uint) book, KV_THREAD float& low
   high = pair_high(pair);
 }
 
+// The number that a stored scale stands for. The power of two below float32's normal ones counts as zero.
+template <int KIND, typename S>
+struct ScaleValue {
+  static KV_FUNC float of(uint x) { return Convert<S>::word(x); }
+};
+template <typename S>
+struct ScaleValue<SCALES_E8M0, S> {
+  static KV_FUNC float of(uint x) { return bits_float(x << 23); }
+};
+template <typename S>
+struct ScaleValue<SCALES_E4M3, S> {
+  static KV_FUNC float of(uint x) {
+    return Convert<half_t>::word(((x & 0x80u) << 8) | ((x & 0x7fu) << 7)) * 256.0f;
+  }
+};
+
 // Scales (or biases) of one token, as loaded.
 template <typename F>
 struct Scales {
-  KV_CONST bool halves = sizeof(typename F::Scale) == 2;
-  KV_CONST bool words = F::header == 0 && (!halves || F::groups % 2 == 0);
-  KV_CONST int count = words && halves ? F::groups / 2 : F::groups;
+  KV_CONST int bytes = int(sizeof(typename F::Scale));
+  KV_CONST int of_word = 4 / bytes;
+  KV_CONST bool words = F::header == 0 && F::groups % of_word == 0;
+  KV_CONST int count = words ? F::groups / of_word : F::groups;
   uint w[count];
 
   KV_FUNC float at(int group) const {
-    if (words && halves) return Convert<typename F::Scale>::word((w[group / 2] >> (16 * (group % 2))) & 0xffffu);
-    return Convert<typename F::Scale>::word(w[group]);
+    typedef ScaleValue<F::scale_kind, typename F::Scale> Value;
+    if (words && of_word > 1)
+      return Value::of((w[group / of_word] >> (8 * bytes * (group % of_word))) & ((1u << (8 * bytes & 31)) - 1u));
+    return Value::of(w[group]);
   }
 };
 
@@ -190,7 +229,8 @@ KV_FUNC void load_scales(KV_THREAD const Rows<F>& rows, int token, int field, KV
     load_words<Scales<F>::count>(row, words);
     KV_UNROLL for (int i = 0; i < Scales<F>::count; ++i) out.w[i] = words.w[i];
   } else {
-    KV_UNROLL for (int g = 0; g < F::groups; ++g) out.w[g] = load_16(row + 2 * g);
+    KV_UNROLL for (int g = 0; g < F::groups; ++g)
+      out.w[g] = Scales<F>::bytes == 1 ? load_8(row + g) : load_16(row + 2 * g);
   }
 }
 
