@@ -48,8 +48,10 @@ def typed(form: PackedForm, x: Array) -> Array:
     return x.astype(mx.float16) if x.dtype == mx.float32 and layout(form) == "affine" else x
 
 
-def layout(form: PackedForm) -> Literal["affine", "blocks", "norms"]:
+def layout(form: PackedForm) -> Literal["affine", "blocks", "norms", "minifloats"]:
     """What a packed vector consists of."""
+    if form.codes == "minifloat":
+        return "minifloats"
     return "blocks" if form.block else "affine" if form.meta == 2 else "norms"
 
 
@@ -72,9 +74,14 @@ def _kernel(form: PackedForm, x: Array) -> Kernel:
         ("HALVES", int(form.halves)),
         ("SIMDS", SIMDGROUPS),
     ]
-    template += {"affine": [("S", x.dtype)], "blocks": [("META", form.meta)], "norms": []}[kind]
+    template += {"affine": [("S", x.dtype)], "blocks": [("META", form.meta)]}.get(kind, [])
     inputs = [("x", x.dtype)] if form.edges is None else [("x", x.dtype), ("edges", mx.float32)]
-    names = {"affine": ("codes", "scales", "biases"), "blocks": ("codes",), "norms": ("codes", "norms")}[kind]
+    names = {
+        "affine": ("codes", "scales", "biases"),
+        "blocks": ("codes",),
+        "norms": ("codes", "norms"),
+        "minifloats": ("codes", "scales"),
+    }[kind]
     outputs = tuple((name, *rest) for name, rest in zip(names, _outputs(form, x), strict=True))
     grid = (-(-tokens // SIMDGROUPS), heads, batch)
     return Kernel(f"encode_{kind}", tuple(template), tuple(inputs), outputs, grid, LANES * SIMDGROUPS)
@@ -88,6 +95,8 @@ def _outputs(form: PackedForm, x: Array) -> list[tuple[tuple[int, ...], Any]]:
     groups = (*rows, dim // form.group)
     if form.block:
         return [((*rows, dim // form.group * form.block), mx.uint8)]
+    if form.codes == "minifloat":
+        return [((*rows, dim * form.bits // 32), mx.uint32), (groups, mx.uint8)]
     if form.biases_name is None:
         return [((*rows, dim * form.bits // 8), mx.uint8), (groups, mx.float16)]
     return [((*rows, dim * form.bits // 32), mx.uint32), (groups, x.dtype), (groups, x.dtype)]

@@ -13,8 +13,8 @@ import numpy as np
 
 Codes = Literal["unsigned", "signed", "book", "float16", "bfloat16", "minifloat"]
 Scales = Literal["float", "e8m0", "e4m3"]
-Encoder = Literal["affine", "peak", "extreme", "minimum", "nearest"]
-ENCODERS: tuple[Encoder, ...] = ("affine", "peak", "extreme", "minimum", "nearest")
+Encoder = Literal["affine", "peak", "extreme", "minimum", "nearest", "power", "ratio"]
+ENCODERS: tuple[Encoder, ...] = ("affine", "peak", "extreme", "minimum", "nearest", "power", "ratio")
 _CODES: tuple[Codes, ...] = ("unsigned", "signed", "book", "float16", "bfloat16", "minifloat")
 _SCALES: tuple[Scales, ...] = ("float", "e8m0", "e4m3")
 
@@ -33,8 +33,9 @@ class PackedForm:
     middle of the range is zero.
 
     `encoder` says how codes are found, where a kernel can do it: as `mx.quantize` does (`affine`), from the largest
-    magnitude (`peak`), the value that has it (`extreme`), minimum and range (`minimum`), or as the nearest entry of a
-    symmetric codebook with positive `edges` to the vector's direction (`nearest`).
+    magnitude (`peak`), the value that has it (`extreme`), minimum and range (`minimum`), as the nearest entry of a
+    symmetric codebook with positive `edges` to the vector's direction (`nearest`), or as the nearest float under the
+    smallest power of two that cuts nothing off (`power`), or under the ratio of the largest magnitudes (`ratio`).
     """
 
     bits: int

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 _ATTENTION = ("formats", "attention")
-_LAYOUTS = ("affine", "blocks", "norms")  # what a packed vector consists of
+_LAYOUTS = ("affine", "blocks", "norms", "minifloats")  # what a packed vector consists of
 _DECODE = (*_ATTENTION, "scoring", "publish", "matrix_query", "matrix", "scalar", "decode")
 # What a decode reads, and where its result goes. With nothing in 16 bit there are fewer arguments and a body less to
 # compile; in one part there is nothing to merge.

@@ -13,7 +13,7 @@ import numpy as np
 
 from swarm.kernels import arrays, bits
 from swarm.kernels.arrays import Array, Namespace, Packed
-from swarm.kernels.fused.form import PackedForm, Scales
+from swarm.kernels.fused.form import Encoder, PackedForm, Scales
 from swarm.kernels.quantizers import _groups
 from swarm.kernels.quantizers.base import Quantizer
 
@@ -62,6 +62,7 @@ class Microscaled(Quantizer):
     """
 
     scale_codes: ClassVar[Scales] = "e8m0"
+    encoder: ClassVar[Encoder] = "power"
 
     def scale_table(self) -> np.ndarray:
         """The values of the 256 scale codes, float32: powers of two, unless a format says otherwise."""
@@ -84,7 +85,15 @@ class Microscaled(Quantizer):
 
     def form(self) -> PackedForm:
         """The layout above."""
-        return PackedForm(self.bits, self.group, "minifloat", 1, scales=self.scale_codes, scales_name="scales")
+        return PackedForm(
+            self.bits,
+            self.group,
+            "minifloat",
+            1,
+            scales=self.scale_codes,
+            scales_name="scales",
+            encoder=self.encoder,
+        )
 
 
 class Microscaled4(Microscaled):

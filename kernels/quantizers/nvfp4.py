@@ -19,6 +19,7 @@ class Nvfp4(_mx.Microscaled4):
     formula = "4 + 8/16 = 4.5"
     choices = Choices(bits=(4,), group_sizes=(16,), scalings=("fixed", "learned"))
     scale_codes = "e4m3"
+    encoder = "ratio"
     largest = 448.0 * 6  # e4m3 scales end at 448, e2m1 values at 6
 
     def scale_table(self) -> np.ndarray:

@@ -22,4 +22,6 @@ class GgmlQ50(_ggml.ExtremeBlock):
 
     def form(self) -> PackedForm:
         """The layout above."""
-        return PackedForm(5, _ggml.BLOCK, "unsigned", 1, block=self.block_bytes, halves=True, codes_name="blocks")
+        return PackedForm(
+            5, _ggml.BLOCK, "unsigned", 1, block=self.block_bytes, halves=True, codes_name="blocks", encoder="extreme"
+        )

@@ -19,4 +19,6 @@ class GgmlQ51(_ggml.MinimumBlock):
 
     def form(self) -> PackedForm:
         """The layout above."""
-        return PackedForm(5, _ggml.BLOCK, "unsigned", 2, block=self.block_bytes, halves=True, codes_name="blocks")
+        return PackedForm(
+            5, _ggml.BLOCK, "unsigned", 2, block=self.block_bytes, halves=True, codes_name="blocks", encoder="minimum"
+        )

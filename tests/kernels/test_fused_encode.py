@@ -23,12 +23,14 @@ CASES = [
     (QuantSpec(method="q4_0"), 96),
     (QuantSpec(method="q4_1"), 64),
     (QuantSpec(method="turboquant_mse", bits=4), 80),
+    *((QuantSpec(method=name), 96) for name in ("q5_0", "q5_1", "mxfp4", "mxfp8", "nvfp4")),
 ]
 REST = [
     *((QuantSpec(method="affine", bits=b, group_size=g), d) for b in (2, 3, 4, 5, 6, 8) for g in (32, 64, 128)
       for d in (128, 512)),
     *((QuantSpec(method="turboquant_mse", bits=b), d) for b in (1, 2, 3, 4, 5) for d in (64, 80, 96, 256, 512)),
-    *((QuantSpec(method=name), d) for name in ("q4_0", "q4_1", "q8_0") for d in (64, 96, 128, 256, 512)),
+    *((QuantSpec(method=name), d) for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "mxfp4", "mxfp8", "nvfp4")
+      for d in (64, 96, 128, 256, 512)),
 ]  # fmt: skip
 
 
@@ -73,7 +75,7 @@ def test_codes_of_every_template_combination(case, dtype, layout):
 
 def test_what_no_kernel_writes_is_left_to_its_method():
     x = mx.zeros((1, 1, 1, 64))
-    for name in ("iq4_nl", "kivi", "qjl", "none", "mxfp4"):
+    for name in ("iq4_nl", "kivi", "qjl", "none", "polarquant"):
         assert FusedEncode(Host())(base.build(QuantSpec(method=name), 64).form(), x) is None
 
 
@@ -104,6 +106,8 @@ TOKEN_BY_TOKEN = {
     "affine": KVSpec(key=A4, value=QuantSpec(method="affine", bits=3, group_size=32)),
     "blocks": KVSpec(key=QuantSpec(method="q8_0"), value=QuantSpec(method="q4_1"), sink_tokens=2),
     "norms": KVSpec(key=QuantSpec(method="turboquant_mse", bits=3), value=QuantSpec(method="q4_0")),
+    "floats": KVSpec(key=QuantSpec(method="nvfp4"), value=QuantSpec(method="mxfp8")),
+    "fifths": KVSpec(key=QuantSpec(method="q5_1"), value=QuantSpec(method="q5_0")),
     "rotated": KVSpec(key=QuantSpec(method="affine", rotation="hadamard"), value=A4),
 }
 
@@ -115,6 +119,8 @@ TOKEN_BY_TOKEN = {
         ("blocks", 24, mx.float16),
         ("norms", 24, mx.bfloat16),
         ("rotated", None, mx.float16),
+        ("floats", None, mx.bfloat16),
+        ("fifths", 24, mx.float16),
     ],
 )
 def test_tokens_that_come_one_by_one_are_stored_as_in_one_call(monkeypatch, name, window, dtype):

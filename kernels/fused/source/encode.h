@@ -3,7 +3,15 @@
 
 namespace kv {
 
-enum EncoderKind { ENCODE_AFFINE = 0, ENCODE_PEAK = 1, ENCODE_EXTREME = 2, ENCODE_MINIMUM = 3, ENCODE_NEAREST = 4 };
+enum EncoderKind {
+  ENCODE_AFFINE = 0,
+  ENCODE_PEAK = 1,
+  ENCODE_EXTREME = 2,
+  ENCODE_MINIMUM = 3,
+  ENCODE_NEAREST = 4,
+  ENCODE_POWER = 5,
+  ENCODE_RATIO = 6
+};
 
 KV_FUNC float simd_largest(float x) {
   KV_UNROLL for (int i = 0; i < 5; ++i) x = larger(x, simd_swap(x, 1 << i));
@@ -11,6 +19,20 @@ KV_FUNC float simd_largest(float x) {
 }
 KV_FUNC float smaller(float a, float b) { return a < b ? a : b; }
 KV_FUNC float inverse_of(float x) { return x == 0.0f ? 0.0f : quotient(1.0f, x); }
+
+// The 8-bit float (e4m3) nearest to x >= 0, the even one of two; the largest one for all beyond it.
+KV_FUNC uint nearest_e4m3(float x) {
+  if (x < 0.015625f) return uint(round_even(product(x, 512.0f)));  // multiples of 2^-9
+  const uint bits = float_bits(x);
+  const uint code = ((bits + 0x7ffffu + ((bits >> 20) & 1u)) >> 20) - (120u << 3);
+  return code < 126u ? code : 126u;
+}
+// The 4-bit float (e2m1) nearest to x >= 0, the smaller one of two.
+KV_FUNC uint nearest_e2m1(float x) {
+  uint code = x > 5.0f ? 1u : 0u;
+  KV_UNROLL for (int i = 0; i < 4; ++i) code += x > 0.25f + 0.5f * float(i) ? 1u : 0u;
+  return code + (x > 2.5f ? 1u : 0u) + (x > 3.5f ? 1u : 0u);
+}
 
 // One group of GROUP channels, spread over the lanes: what is stored of it, and the code of every value.
 template <int KIND, int BITS, int GROUP>
@@ -22,6 +44,7 @@ struct GroupEncoder {
   float x[each];
   float scale, bias;  // as stored, before rounding to 16 bit
   float factor;       // what values are multiplied with before rounding
+  uint scale_code;    // of a scale that is stored as a byte
 
   KV_FUNC bool present(int i) const { return GROUP % 32 == 0 || lane + 32 * i < GROUP; }
 
@@ -69,6 +92,10 @@ struct GroupEncoder {
       return;
     }
     if (KIND != ENCODE_EXTREME) bounds(high, low);
+    if (KIND == ENCODE_POWER || KIND == ENCODE_RATIO) {
+      measure_byte(magnitude(larger(high, -low)));
+      return;
+    }
     if (KIND == ENCODE_PEAK) scale = quotient(magnitude(larger(high, -low)), float(levels >> 1));
     if (KIND == ENCODE_EXTREME) scale = quotient(extreme(), -float(1 << (BITS - 1)));
     if (KIND == ENCODE_MINIMUM) {
@@ -89,6 +116,22 @@ struct GroupEncoder {
     }
   }
 
+  // A scale of one byte: the smallest power of two under which nothing is cut off, or the 8-bit float nearest to the
+  // ratio of the largest magnitudes. Values under a scale of zero are stored as they are.
+  KV_FUNC void measure_byte(float top) {
+    const float largest = BITS == 4 ? 6.0f : 448.0f;
+    if (KIND == ENCODE_POWER) {
+      const uint fields = float_bits(top), of_largest = float_bits(largest);
+      const int above = (fields & 0x7fffffu) > (of_largest & 0x7fffffu) ? 1 : 0;
+      const int power = int(fields >> 23) - int(of_largest >> 23) + 127 + above;
+      scale_code = top == 0.0f ? 127u : uint(most(0, least(power, 254)));
+      scale = bits_float(scale_code == 0u ? 0x400000u : scale_code << 23);
+      return;
+    }
+    scale_code = nearest_e4m3(quotient(top, largest));
+    scale = scale_code == 0u ? 1.0f : ScaleValue<SCALES_E4M3, uchar>::of(scale_code);
+  }
+
   // The code of value i; `edges` are the positive bounds between the cells of a symmetric codebook.
   template <typename Edges>
   KV_FUNC uint code(int i, KV_THREAD const Edges& edges) const {
@@ -100,6 +143,11 @@ struct GroupEncoder {
     }
     if (KIND == ENCODE_EXTREME) return uint(smaller(product(x[i], factor) + (float(1 << (BITS - 1)) + 0.5f), most_levels));
     if (KIND == ENCODE_MINIMUM) return uint(smaller(product(x[i] - bias, factor) + 0.5f, most_levels));
+    if (KIND == ENCODE_POWER || KIND == ENCODE_RATIO) {
+      const float steps = quotient(x[i], scale);
+      if (BITS == 4) return nearest_e2m1(magnitude(steps)) | (steps < -0.25f ? 8u : 0u);
+      return nearest_e4m3(magnitude(steps)) | ((float_bits(steps) >> 24) & 128u);
+    }
     const float direction = product(x[i], factor);
     uint above = 1u << (BITS - 1);
     KV_UNROLL_1 for (int e = 0; e < levels >> 1; ++e) above += magnitude(direction) > edges.at(e) ? 1u : 0u;
@@ -118,6 +166,12 @@ struct DeviceEdges {
 // Byte `index` of a vector's stream of codes, low bits first, out of threadgroup memory. HALVES as in Format.
 template <int BITS, int HALVES>
 KV_FUNC uint stream_byte(KV_SHARED(uchar) codes, int index) {
+  if (HALVES && BITS == 5) {  // of 20 bytes the fifth bits are the first four
+    const int first = index / 20 * 32, at = index % 20;
+    uint fifths = 0;
+    for (int i = 0; i < 8 && at < 4; ++i) fifths |= ((uint(codes[first + 8 * at + i]) >> 4) & 1u) << i;
+    return at < 4 ? fifths : (uint(codes[first + at - 4]) & 15u) | ((uint(codes[first + at + 12]) & 15u) << 4);
+  }
   uint x = 0;
   const int last = (8 * index + 7) / BITS;
   for (int i = 8 * index / BITS; i <= last; ++i) {
@@ -126,6 +180,13 @@ KV_FUNC uint stream_byte(KV_SHARED(uchar) codes, int index) {
     x |= shift >= 0 ? code << shift : code >> -shift;
   }
   return x & 0xffu;
+}
+
+template <int BITS>
+KV_FUNC uint stream_word(KV_SHARED(uchar) codes, int index) {
+  uint word = 0;
+  for (int byte = 0; byte < 4; ++byte) word |= stream_byte<BITS, 0>(codes, 4 * index + byte) << (8 * byte);
+  return word;
 }
 
 KV_FUNC uint half_bits(float x) { return pair_bits(make_pair(x, 0.0f)) & 0xffffu; }
