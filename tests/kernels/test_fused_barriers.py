@@ -27,6 +27,7 @@ ENCODERS = {
     "encode_affine.entry": A4,
     "encode_blocks.entry": QuantSpec(method="q4_0"),
     "encode_norms.entry": FORMATS["turboquant4"],
+    "encode_minifloats.entry": FORMATS["nvfp4"],
     "append.h": A4,
 }
 # File, which of its barriers, and a case that runs into its absence.
@@ -44,6 +45,7 @@ REST = [
     ("decode_packed.entry", 0, BOOK),
     ("encode_blocks.entry", 0, None),
     ("encode_norms.entry", 0, None),
+    ("encode_minifloats.entry", 0, None),
     ("append.h", 0, None),
 ]
 
