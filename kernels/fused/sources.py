@@ -9,7 +9,7 @@ from pathlib import Path
 
 _ATTENTION = ("formats", "attention")
 _LAYOUTS = ("affine", "blocks", "norms", "minifloats")  # what a packed vector consists of
-_DECODE = (*_ATTENTION, "scoring", "publish", "matrix_query", "matrix", "scalar", "decode")
+_DECODE = (*_ATTENTION, "frame", "scoring", "publish", "matrix_query", "matrix", "scalar", "decode")
 # What a decode reads, and where its result goes. With nothing in 16 bit there are fewer arguments and a body less to
 # compile; in one part there is nothing to merge.
 _DECODES = {
@@ -17,17 +17,28 @@ _DECODES = {
     "decode_packed": ("decode_partials", "decode_packed"),
     "decode_whole": ("decode_whole", "decode_packed"),
 }
-SCORED = "_scored"  # ends the name of a decode whose scores are capped, have something added, or meet sinks
+# Ends of names: queries, or merged outputs, that the kernel maps itself, and scores that are capped, have something
+# added, or meet sinks.
+FRAMED, SCORED = "_framed", "_scored"
+_QUERIES = {"": "decode_queries", FRAMED: "decode_framed"}
+_SCORES = {"": "decode_plain", SCORED: "decode_scored"}
+_VARIANTS = {
+    f"{entry}{framed}{scored}": ("decode_begin", _SCORES[scored], _QUERIES[framed], *rest)
+    for entry, rest in _DECODES.items()
+    for framed in _QUERIES
+    for scored in _SCORES
+}
 BODIES = {
-    **{f"{entry}{scored}": _DECODE for entry in _DECODES for scored in ("", SCORED)},
+    **dict.fromkeys(_VARIANTS, _DECODE),
     "merge": (*_ATTENTION, "merge"),
+    f"merge{FRAMED}": (*_ATTENTION, "frame", "merge"),
     **{f"encode_{layout}": ("formats", "encode") for layout in _LAYOUTS},
     "append": ("formats", "encode", "append"),
 }
 STATEMENTS = {
-    **{entry: ("decode_begin", "decode_plain", *rest) for entry, rest in _DECODES.items()},
-    **{f"{entry}{SCORED}": ("decode_begin", "decode_scored", *rest) for entry, rest in _DECODES.items()},
-    "merge": ("merge",),
+    **_VARIANTS,
+    "merge": ("merge_begin", "merge"),
+    f"merge{FRAMED}": ("merge_begin", "merge_framed"),
     **{f"encode_{layout}": ("encode_begin", f"encode_{layout}") for layout in _LAYOUTS},
     "append": ("append",),
 }
