@@ -56,7 +56,7 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
                 times: dict[int, list[float]] = {clients: [] for clients in counts}
                 for _ in range(rounds):
                     for clients, caches in batches.items():
-                        times[clients].append(subject.decode(caches, steps, clients))
+                        times[clients].append(subject.decode_together(caches, steps, clients))
                 for clients, found in times.items():
                     row = {"model": subject.name, "path": path, "depth": depth, "clients": clients, "ms": found}
                     rows.append(row)

@@ -131,6 +131,7 @@ class ArrayBatchCache(PackedBatchCache, HandsOutArrays):
     """
 
     _handed: tuple[Array, ...] = ()
+    together = False
 
     def update_and_fetch(self, keys: Array, values: Array) -> tuple[Array, ...]:
         """Take in the keys and values [B, H, T, D] of new tokens; returns what a mask of `make_mask` covers."""
@@ -184,7 +185,7 @@ class ArrayBatchCache(PackedBatchCache, HandsOutArrays):
     def view_of(self, keys: Any, values: Any) -> BatchView | None:
         """The view behind the arrays handed out last; one array as keys and values is a latent."""
         view = self._view
-        if view is None or not self._handed or keys is not self._handed[0]:
+        if not isinstance(view, BatchView) or not self._handed or keys is not self._handed[0]:
             return None
         if values is self._handed[1]:
             return view

@@ -1,7 +1,8 @@
 """One layer's packed caches of several sequences, behind the interface of mlx-lm's batched caches.
 
 Every sequence keeps a packed cache of its own. A model computes all else for the whole batch: its weights are read
-once for all sequences.
+once for all sequences. While answers grow token by token, fused kernels read the sequences side by side in one cache;
+the tokens move back when a sequence comes or goes, or several tokens come in.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from swarm.kernels import arrays
+from swarm.kernels.aligned_rows import AlignedRows, last_token, positions
 from swarm.kernels.attention import StoredView
 from swarm.kernels.errors import ModelError, UsageError
 
@@ -42,6 +44,7 @@ class BatchView(StoredView):
         self.views = views
         self.parts = parts
         self.fresh = fresh
+        self.told = False
         length = fresh[0].shape[2]
         self.offset = max(row.offset for row in cache.rows)  # of the longest sequence
         self.start = max(0, self.offset - length)
@@ -56,13 +59,16 @@ class PackedBatchCache:
         ModelError: the layer attends within chunks, which mlx-lm does not batch.
     """
 
+    together = True  # whether sequences may share one cache while they grow by single tokens
+
     def __init__(self, rows: Sequence[PackedKVCache]) -> None:
-        self.rows = list(rows)
+        self._rows = list(rows)
+        self._aligned: AlignedRows | None = None  # what holds the tokens of the rows now
         if self.rows[0].chunk is not None:
             raise ModelError("mlx-lm has no batches of attention within chunks.", "Run its sequences one at a time.")
-        one = self.rows[0]  # what the layer is, all sequences have in common
+        one = self._rows[0]  # what the layer is, all sequences have in common
         self.layer, self.family, self.logit_cap, self.reach = one.layer, one.family, one.logit_cap, one.reach
-        self._view: BatchView | None = None  # of the last call
+        self._view: StoredView | None = None  # of the last call
         self._fed = 0  # tokens per sequence, padding included, since `prepare`
         self._real: list[tuple[int, float]] | None = None  # which of them are no padding
 
@@ -72,12 +78,25 @@ class PackedBatchCache:
         return other
 
     @property
+    def rows(self) -> list[PackedKVCache]:
+        """The cache of every sequence, with its tokens."""
+        if self._aligned is not None:
+            self._aligned.give_back(self._rows)
+            self._aligned = None
+        return self._rows
+
+    @property
+    def _held(self) -> list[PackedKVCache]:
+        """The caches that hold the tokens now."""
+        return self._rows if self._aligned is None else [self._aligned.cache]
+
+    @property
     def offset(self) -> Array:
         """Position of each sequence's next token [B]: before padding on the left, below 0."""
-        import mlx.core as mx
-
-        ahead = [0] * len(self.rows) if self._real is None else [max(0, low - self._fed) for low, _ in self._real]
-        return mx.array([row.offset - padding for row, padding in zip(self.rows, ahead, strict=True)])
+        if self._aligned is not None:
+            return self._aligned.offset
+        ahead = [0] * len(self._rows) if self._real is None else [max(0, low - self._fed) for low, _ in self._real]
+        return positions(tuple(row.offset - padding for row, padding in zip(self._rows, ahead, strict=True)))
 
     def prepare(
         self,
@@ -101,6 +120,10 @@ class PackedBatchCache:
     def update_and_fetch(self, keys: Array, values: Array) -> tuple[Any, ...]:
         """Take in the keys and values [B, H, T, D] of new tokens; the returned views are for attention only."""
         length = keys.shape[2]
+        if length == 1 and self.together and self._real is None:
+            self._view = self._token(keys, values)
+            if self._view is not None:
+                return self._view, self._view
         parts = self._parts(length)
         self._fed += length
         xp = self.rows[0].backend.xp
@@ -113,6 +136,18 @@ class PackedBatchCache:
         views = self._each(take)
         self._view = BatchView(self, views, parts, (keys, values))
         return self._view, self._view
+
+    def _token(self, keys: Array, values: Array) -> StoredView | None:
+        """Take in a token of every sequence for all at once, where there is one sequence or they lie side by side."""
+        if len(self._rows) == 1:
+            return self._rows[0].append(keys, values)
+        if self._aligned is None:
+            self._aligned = AlignedRows.of(self._rows)
+        if self._aligned is None:
+            return None
+        view = self._aligned.append(keys, values)
+        view.cache = self
+        return view
 
     def keys_and_values(self) -> tuple[Any, ...]:
         """What the last call of `update_and_fetch` returned, for layers that read the keys and values of this one."""
@@ -143,7 +178,10 @@ class PackedBatchCache:
     ) -> Array:
         """Attention output [B, Hq, L, D] over the columns of a view of this cache, sequence by sequence."""
         if not isinstance(view, BatchView):
-            raise TypeError("a batch attends to its own views")
+            found = None if self._aligned is None else self._aligned.attend(view, queries, scale, mask, sinks)
+            if found is not None:
+                return found
+            view = self._apart(view)
         xp = self.rows[0].backend.xp
         held = arrays.held(xp, queries)
         # Threads other than the model's cannot compute what MLX has not computed yet.
@@ -161,6 +199,18 @@ class PackedBatchCache:
 
         return arrays.to_mlx(xp.concatenate(self._each(read), axis=0)).astype(queries.dtype)
 
+    def _apart(self, view: StoredView) -> BatchView:
+        """A view of the last token of all sequences side by side, as a view per sequence; they stay apart then."""
+        if isinstance(self._view, BatchView):  # another reader of the same call was here
+            return self._view
+        if view is not self._view:
+            raise TypeError("a batch attends to its own views")
+        self.together = False
+        fresh = [tuple(x[i : i + 1] for x in view.fresh) for i in range(len(self.rows))]
+        views = [last_token(row, own) for row, own in zip(self.rows, fresh, strict=True)]
+        self._view = BatchView(self, views, [(0, 1)] * len(views), view.fresh)
+        return self._view
+
     def _each(self, job: Callable[[int], T]) -> list[T]:
         """Results of a job for every sequence: side by side in threads where numpy computes, one by one on a GPU."""
         if len(self.rows) > 1 and arrays.is_host(self.rows[0].backend.xp):
@@ -169,16 +219,18 @@ class PackedBatchCache:
 
     def first_seen(self, position: Any) -> Any:
         """The first token that the query at a position sees: integers or integer arrays."""
-        return self.rows[0].first_seen(position)
+        return self._rows[0].first_seen(position)
 
     def mask_columns(self, _offset: int) -> int:
         """Old columns that a mask of this batch covers: those of the sequence with the most."""
-        return max(row.mask_columns(row.offset) for row in self.rows)
+        return max(row.mask_columns(row.offset) for row in self._held)
 
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> Any:  # noqa: N803
         """mlx-lm's mask for N new tokens: None, "causal", or bool [B, 1, N, columns] right-aligned with the columns."""
         import mlx.core as mx
 
+        if N == 1 and self._rows[0].make_mask(N, return_array, window_size) is None:
+            return None
         masks = [row.make_mask(N, return_array, window_size) for row in self.rows]
         return self.stacked(masks) if isinstance(masks[0], mx.array) else masks[0]
 
@@ -191,11 +243,12 @@ class PackedBatchCache:
 
     def extend(self, other: PackedBatchCache) -> None:
         """Put the sequences of another batch behind those of this one."""
-        self.rows += other.rows
+        self._rows, self.together = self.rows + other.rows, type(self).together
 
     def filter(self, batch_indices: Sequence[int]) -> None:
         """Keep only these sequences, in this order."""
-        self.rows, self._view = [self.rows[i] for i in batch_indices], None
+        self._rows, self._view = [self.rows[i] for i in batch_indices], None
+        self.together = type(self).together
 
     def extract(self, idx: int) -> PackedKVCache:
         """A cache of one sequence as it is now, on shared memory until either grows."""
@@ -208,20 +261,20 @@ class PackedBatchCache:
 
     def size(self) -> int:
         """Tokens held of the sequence with the most."""
-        return max(row.size() for row in self.rows)
+        return max(row.size() for row in self._held)
 
     def empty(self) -> bool:
         """Whether no token came in yet."""
-        return all(row.empty() for row in self.rows)
+        return all(row.empty() for row in self._held)
 
     @property
     def nbytes(self) -> int:
         """Bytes held for all sequences."""
-        return sum(row.nbytes for row in self.rows)
+        return sum(row.nbytes for row in self._held)
 
     def is_trimmable(self) -> bool:
         """Whether any number of last tokens can be taken back from every sequence."""
-        return all(row.is_trimmable() for row in self.rows)
+        return all(row.is_trimmable() for row in self._held)
 
     def trim(self, n: int) -> int:
         """Take back the last n tokens of every sequence, or all of one that has fewer; returns the most taken."""

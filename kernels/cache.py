@@ -20,7 +20,7 @@ from swarm.kernels.spec import KVSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from swarm.kernels.arrays import Array
+    from swarm.kernels.arrays import Array, Packed
     from swarm.kernels.backends.base import Backend
     from swarm.kernels.batch_cache import PackedBatchCache
     from swarm.kernels.key_bias import KeyBias
@@ -293,6 +293,19 @@ class PackedKVCache:
         if self._kept and self.offset < self._kept[0].offset:
             self._kept = ()
         return n
+
+    def hold(self, tokens: int, packed: Sequence[Packed]) -> None:
+        """Hold so many packed tokens, arrays [B, H, tokens, ...] of keys and of values, in the place of all others."""
+        for side, parts in zip(self.sides, packed, strict=True):
+            side.hold(self.backend.xp, tokens, parts)
+        self.offset, self._view = tokens, None
+
+    def is_like(self, other: PackedKVCache) -> bool:
+        """Whether both pack and read tokens in the same way."""
+        names = {*self.factors, *other.factors}
+        learned = all(self.factors.get(name) is other.factors.get(name) for name in names)
+        given = ("kv", "seed", "layer", "window", "chunk", "logit_gain", "logit_cap", "backend")
+        return learned and all(getattr(self, name) == getattr(other, name) for name in given)
 
     def keep_state_at(self, tokens: int) -> None:
         """Remember the state in which the cache will be when it holds so many tokens, for `kept_state`.

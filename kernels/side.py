@@ -303,6 +303,14 @@ class CacheSide:
         self.sink, self.tail = parts.pop("sink", None), parts.pop("tail", None)
         self.store.restore(xp, parts)
 
+    def hold(self, xp: Namespace, tokens: int, packed: Packed) -> None:
+        """Hold so many packed tokens, arrays [B, H, tokens, ...], in the place of all others; no sinks."""
+        self.offset = self.encoded = tokens
+        self.sink = self.tail = None
+        self.store.restore(xp, packed)
+        for part in packed.values():
+            self._heads = part.shape[0] * part.shape[1]
+
     @property
     def nbytes(self) -> int:
         """Bytes held: segments with their room for growth, and the codec's tables."""

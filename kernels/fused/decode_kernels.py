@@ -31,13 +31,6 @@ class Sides(NamedTuple):
         return self.key_dim if self.latent else self.value_dim
 
 
-class Turn(NamedTuple):
-    """The order of a frame's Hadamard matrices, and from the factors of one KV head to those of the next."""
-
-    order: int
-    step: int
-
-
 @dataclass(frozen=True)
 class Geometry:
     """What decides the kernels of a decode attention, besides the formats: made once per geometry."""
@@ -52,7 +45,7 @@ class Geometry:
     apart: bool
     room: int  # for recent tokens, 0 where there are none
     scored: tuple[tuple[str, Any], ...]  # template arguments of a kernel that does something with scores
-    frames: tuple[Turn | None, Turn | None]  # of queries and of outputs, where kernels map them
+    aligned: bool  # whether every sequence says where it begins
 
     @property
     def sets(self) -> int:
@@ -83,17 +76,16 @@ def kernels_of(device: Device, of: Geometry, forms: Described, types: list[DType
         template.append((f"{prefix.upper()}S", stored[1].dtype))
         names += [f"{prefix}_codes", f"{prefix}_scales", f"{prefix}_biases"]
     names.append("recent")
+    if of.aligned:
+        names.append("starts")
     if of.half is not None:
         names += ["q", "head_k", "head_v", "tail_k", "tail_v"]
         template += [("H", of.half), ("H_CODES", 4 if of.half == mx.bfloat16 else 3)]
     if of.scored:
         names += ["bias", "sinks"]
         template += of.scored
-    if of.frames[0] is not None:
-        names.append("k_factors")
-        template += [("K_ORDER", of.frames[0].order), ("K_FACTORS", of.frames[0].step)]
     rows = (batch, q_heads, chosen.parts)
-    single = chosen.parts == 1 and of.half is None and of.frames[1] is None
+    single = chosen.parts == 1 and of.half is None
     outputs: tuple[tuple[str, tuple[int, ...], DType], ...] = (
         ("partials", (*rows, of.sides.out_dim), mx.float32),
         ("leads", (max(MIN_INPUT_ELEMENTS, 2 * math.prod(rows)),), mx.float32),
@@ -103,7 +95,7 @@ def kernels_of(device: Device, of: Geometry, forms: Described, types: list[DType
         template.append(("T", of.out))
     entry = "decode_whole" if single else "decode_packed" if of.half is None else "decode"
     first = Kernel(
-        entry + (sources.FRAMED if of.frames[0] else "") + (sources.SCORED if of.scored else ""),
+        entry + (sources.ALIGNED if of.aligned else "") + (sources.SCORED if of.scored else ""),
         tuple(template),
         (*zip(names, types, strict=True), ("counts", mx.float32)),
         outputs,
@@ -118,24 +110,12 @@ def _merge(of: Geometry) -> Kernel:
 
     batch, heads, _, _ = of.shape
     dim, out = of.sides.out_dim, (*of.shape[:3], of.sides.out_dim)
-    turn = of.frames[1]
-    outputs = 2 if (of.apart or turn) and of.half is not None else 1
-    template: tuple[tuple[str, Any], ...] = (
-        ("DIM", dim),
-        ("SIMDS", _MERGE_SIMDGROUPS),
-        ("OUTPUTS", outputs),
-        ("T", of.out),
-    )
-    names: tuple[str, ...] = ("partials", "leads", "counts")
-    shape, parts = (outputs, *out) if outputs > 1 else out, -(-dim // _MERGE_CHANNELS)
-    if turn is not None:
-        template += (("ORDER", turn.order), ("FACTORS", turn.step), ("GROUP", heads // of.sides.heads))
-        names, shape, parts = ("partials", "leads", "factors", "counts"), out, 1
+    outputs = 2 if of.apart and of.half is not None else 1
     return Kernel(
-        "merge" if turn is None else "merge" + sources.FRAMED,
-        template,
-        tuple((name, mx.float32) for name in names),
-        (("out", shape, of.out),),
-        (parts, heads, batch),
+        "merge",
+        (("DIM", dim), ("SIMDS", _MERGE_SIMDGROUPS), ("OUTPUTS", outputs), ("T", of.out)),
+        tuple((name, mx.float32) for name in ("partials", "leads", "counts")),
+        (("out", (outputs, *out) if outputs > 1 else out, of.out),),
+        (-(-dim // _MERGE_CHANNELS), heads, batch),
         32 * _MERGE_SIMDGROUPS,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,28 +18,13 @@ if TYPE_CHECKING:
     from swarm.kernels.fused.recent import Recent
 
 
-class Frame(NamedTuple):
-    """How vectors [B, H, T, D] came into the frame in which they are packed, for kernels that map queries and outputs.
-
-    A query meets them as (q * factors) H, and outputs o come back as (o H) * factors: H is block diagonal of
-    Hadamard matrices of `order`, a power of two (1: none), with entries 1 and -1, `factors` float32 [H or 1, D].
-    """
-
-    order: int
-    factors: Array
-
-
 @dataclass(frozen=True, eq=False)
 class PackedSide:
-    """Packed keys or values: arrays [B, H, capacity, ...] with contiguous rows, and the first token that counts.
-
-    With a `frame`, queries are given as they are and outputs come back as they are to be.
-    """
+    """Packed keys or values: arrays [B, H, capacity, ...] with contiguous rows, and the first token that counts."""
 
     form: PackedForm
     parts: Mapping[str, Array]
     first: int = 0
-    frame: Frame | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +37,16 @@ class DenseSide:
 
 @dataclass(frozen=True, eq=False)
 class TokenRun:
-    """`count` tokens of keys and values in one form, and queries [B, Hq, 1, D] in the frame of these keys."""
+    """`count` tokens of keys and values in one form.
+
+    `starts`, int32 [B], is the first token of each sequence, where not all begin with the first of the run.
+    """
 
     key: Any
     value: Any
     count: int
     recent: Recent | None = None  # further packed tokens, behind those
+    starts: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +80,7 @@ def scored(scoring: Scoring, heads: tuple[int, int]) -> tuple[tuple[tuple[str, A
     """Template arguments and arrays (bias [B, Hq, 1, columns], sinks), with a stand-in for what there is not."""
     import mlx.core as mx
 
-    bias, sinks = (None if array is None else _long_enough(array) for array in (scoring.bias, scoring.sinks))
+    bias, sinks = (None if array is None else long_enough(array) for array in (scoring.bias, scoring.sinks))
     if bias is not None and bias.shape[:2] != heads:
         bias = mx.broadcast_to(bias, (*heads, *bias.shape[2:]))
     template = [("CAP", 0 if scoring.cap is None else bits_of(scoring.cap))]
@@ -121,11 +110,6 @@ def dim_of(side: PackedSide | DenseSide) -> int:
         return int(codes.shape[-1])
     nbytes, form = codes.shape[-1] * codes.dtype.size, side.form
     return int(nbytes // form.block * form.group if form.block else nbytes * 8 // form.bits)
-
-
-def frame_of(side: PackedSide | DenseSide) -> Frame | None:
-    """The frame that a kernel maps into and back from, None where there is none."""
-    return side.frame if isinstance(side, PackedSide) else None
 
 
 def codes_of(side: PackedSide | DenseSide) -> Array:
@@ -200,7 +184,7 @@ def _book(values: bytes, dtype: Any) -> Array:
     return table
 
 
-def _long_enough(array: Array) -> Array:
+def long_enough(array: Array) -> Array:
     """The array with at least `MIN_INPUT_ELEMENTS` elements in its last axis."""
     import mlx.core as mx
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 _ATTENTION = ("formats", "attention")
 _LAYOUTS = ("affine", "blocks", "norms", "minifloats")  # what a packed vector consists of
-_DECODE = (*_ATTENTION, "frame", "scoring", "publish", "matrix_query", "matrix", "scalar", "decode")
+_DECODE = (*_ATTENTION, "scoring", "publish", "matrix_query", "matrix", "scalar", "decode")
 # What a decode reads, and where its result goes. With nothing in 16 bit there are fewer arguments and a body less to
 # compile; in one part there is nothing to merge.
 _DECODES = {
@@ -17,28 +17,22 @@ _DECODES = {
     "decode_packed": ("decode_partials", "decode_packed"),
     "decode_whole": ("decode_whole", "decode_packed"),
 }
-# Ends of names: queries, or merged outputs, that the kernel maps itself, and scores that are capped, have something
-# added, or meet sinks.
-FRAMED, SCORED = "_framed", "_scored"
-_QUERIES = {"": "decode_queries", FRAMED: "decode_framed"}
-_SCORES = {"": "decode_plain", SCORED: "decode_scored"}
-_VARIANTS = {
-    f"{entry}{framed}{scored}": ("decode_begin", _SCORES[scored], _QUERIES[framed], *rest)
-    for entry, rest in _DECODES.items()
-    for framed in _QUERIES
-    for scored in _SCORES
+ALIGNED = "_aligned"  # ends the name of a decode of sequences that do not all begin with the first token
+SCORED = "_scored"  # ends the name of a decode whose scores are capped, have something added, or meet sinks
+_FORMS = {  # of a decode: what comes before the rest
+    **{(entry, ""): ("decode_even", "decode_begin") for entry in _DECODES},
+    **{(entry, ALIGNED): ("decode_aligned", "decode_begin") for entry in ("decode_packed", "decode_whole")},
 }
 BODIES = {
-    **dict.fromkeys(_VARIANTS, _DECODE),
+    **{f"{entry}{aligned}{scored}": _DECODE for entry, aligned in _FORMS for scored in ("", SCORED)},
     "merge": (*_ATTENTION, "merge"),
-    f"merge{FRAMED}": (*_ATTENTION, "frame", "merge"),
     **{f"encode_{layout}": ("formats", "encode") for layout in _LAYOUTS},
     "append": ("formats", "encode", "append"),
 }
 STATEMENTS = {
-    **_VARIANTS,
-    "merge": ("merge_begin", "merge"),
-    f"merge{FRAMED}": ("merge_begin", "merge_framed"),
+    **{f"{entry}{of}": (*form, "decode_plain", *_DECODES[entry]) for (entry, of), form in _FORMS.items()},
+    **{f"{entry}{of}{SCORED}": (*form, "decode_scored", *_DECODES[entry]) for (entry, of), form in _FORMS.items()},
+    "merge": ("merge",),
     **{f"encode_{layout}": ("encode_begin", f"encode_{layout}") for layout in _LAYOUTS},
     "append": ("append",),
 }

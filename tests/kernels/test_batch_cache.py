@@ -99,11 +99,22 @@ def _cut(length, sizes):
 
 @pytest.mark.parametrize(("seed", "kv"), list(enumerate(CONFIGURATIONS.values())), ids=CONFIGURATIONS)
 def test_mlx_lm_generates_for_clients_that_come_and_go_what_each_gets_alone(tiny, family, kv, seed):
+    check_clients(tiny(family, seed), kv, prompts(seed))
+
+
+@pytest.mark.slow
+def test_clients_whose_sequences_lie_side_by_side_come_and_go_too(tiny, monkeypatch):
+    """The fused kernels in the host emulation; tests of rows that are aligned are the short form."""
+    device = Emulated(launch=1e9, level=1)
+    monkeypatch.setattr(backends, "current", lambda: device)
+    check_clients(tiny("llama", 3), KVSpec(key=QuantSpec(method="q8_0"), value=FINE), prompts(3, (35, 41, 70)))
+    assert device.joined > 0
+
+
+def check_clients(model, kv, texts):
     """One client is there from the start, one comes later with a prefix in its cache, one leaves in the middle."""
     from mlx_lm.generate import BatchGenerator
 
-    model = tiny(family, seed)
-    texts = prompts(seed)
     generator = BatchGenerator(model, max_tokens=20, prefill_step_size=16)
     empty = [make_cache(model, kv) for _ in range(2)]
     first, leaving = generator.insert([texts[0], texts[2]], caches=empty)
@@ -121,7 +132,7 @@ def test_mlx_lm_generates_for_clients_that_come_and_go_what_each_gets_alone(tiny
     generator.close()
     assert len(got[first]) == len(got[late]) == 20
     assert 0 < len(got[leaving]) < 20
-    cuts_of = {first: [4, 1], late: [16, 8, 16, 1], leaving: [16, 16, 16, 16, 5, 1]}
+    cuts_of = {first: _steps(len(texts[0])), late: [16, 8, *_steps(len(texts[1]) - 24)], leaving: _steps(len(texts[2]))}
     for (uid, cuts), text in zip(cuts_of.items(), (texts[0], texts[1], texts[2]), strict=True):
         assert_same_until_a_tie(model, kv, text, cuts, got[uid])
         if uid != leaving:
@@ -130,6 +141,11 @@ def test_mlx_lm_generates_for_clients_that_come_and_go_what_each_gets_alone(tiny
             assert [cache.offset for cache in held] == [len(got[uid][-1].all_tokens)] * len(held)
             assert all(isinstance(cache, PackedKVCache) for cache in held)
     assert all(cache.offset == 24 for cache in prefix)
+
+
+def _steps(length):
+    """How a prompt comes in: the last token begins the answer."""
+    return [*_cut(length - 1, [16] * 5), 1]
 
 
 def alone_in(model, caches, tokens, cuts):
