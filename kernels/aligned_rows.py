@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from swarm.kernels.arrays import Array, Packed
     from swarm.kernels.cache import PackedKVCache
+    from swarm.kernels.side import CacheSide
 
 MOST_PADDING = 0.5  # bytes before shorter sequences, relative to those of tokens
 
@@ -34,18 +35,17 @@ class AlignedRows:
         self._starts = None if even else mx.array([longest - length for length in self._lengths], mx.int32)
         self.cache = copy.deepcopy(rows[0])
         self.cache.keep_state_at(-1)
-        sides = zip(*(row.sides for row in rows), strict=True)
-        packed = [_stacked([side.store.read(0, side.store.blocks) for side in of], longest) for of in sides]
+        held = [_stacked(sides, longest) for sides in zip(*(row.sides for row in rows), strict=True)]
         for row in rows:
-            row.hold(0, ({}, {}))
-        self.cache.hold(longest, packed)
-        mx.eval([side.store.arrays()[0] for side in self.cache.sides])  # memory for one more layer at a time
+            row.hold(0, [({}, None)] * len(held))
+        self.cache.hold(longest, held)
+        mx.eval(_arrays(self.cache))  # memory for one more layer at a time
 
     @classmethod
     def of(cls, rows: Sequence[PackedKVCache]) -> Self | None:
         """The tokens of these caches, or None where they stay apart.
 
-        That is where no fused kernel reads them side by side, where sequences have 16-bit tokens or a window, where
+        That is where no fused kernel reads them side by side, where sequences have a 16-bit tail or a window, where
         caches differ in more than their tokens, and where too much would lie before the shorter sequences.
         """
         one, fused = rows[0], rows[0].backend.fused
@@ -62,11 +62,15 @@ class AlignedRows:
         """Move the tokens into the caches that they came from, in the same order."""
         import mlx.core as mx
 
-        stores = [side.store.read(0, side.store.blocks) for side in self.cache.sides]
+        held = [(side.store.read(0, side.store.blocks), side.sink) for side in self.cache.sides]
         for i, (row, length) in enumerate(zip(rows, self.lengths, strict=True)):
-            own = [{name: part[i : i + 1, :, -length:] for name, part in parts.items()} for parts in stores]
+            own = []
+            for packed, sink in held:
+                first = self.cache.offset - length
+                sinks = None if sink is None else mx.contiguous(sink[i : i + 1])
+                own.append(({name: part[i : i + 1, :, first:] for name, part in packed.items()}, sinks))
             row.hold(length, own)
-        mx.eval([side.store.arrays()[0] for row in rows for side in row.sides])
+        mx.eval([_arrays(row) for row in rows])
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -104,14 +108,22 @@ def last_token(row: PackedKVCache, fresh: tuple[Array, Array]) -> StoredView:
     return StoredView(row, key, value, fresh)
 
 
-def _stacked(rows: Sequence[Packed], longest: int) -> Packed:
-    """Packed arrays [1, H, tokens, ...] of every sequence as one [B, H, longest, ...], aligned at the end."""
+def _stacked(sides: Sequence[CacheSide], longest: int) -> tuple[Packed, Array | None]:
+    """Packed arrays of every sequence as one [B, H, T, ...], aligned at the end, and sinks [B, H, T, D]."""
     import mlx.core as mx
 
-    def padded(part: Array) -> Array:
-        return mx.pad(part, [(0, 0), (0, 0), (longest - part.shape[2], 0)] + [(0, 0)] * (part.ndim - 3))
+    def padded(part: Array, missing: int) -> Array:
+        return mx.pad(part, [(0, 0), (0, 0), (missing, 0)] + [(0, 0)] * (part.ndim - 3))
 
-    return {name: mx.concatenate([padded(parts[name]) for parts in rows]) for name in rows[0]}
+    rows = [(side.store.read(0, side.store.blocks), longest - side.offset) for side in sides]
+    packed = {name: mx.concatenate([padded(part[name], missing) for part, missing in rows]) for name in rows[0][0]}
+    sinks = [side.sink for side in sides if side.sink is not None]
+    return packed, mx.concatenate(sinks) if sinks else None
+
+
+def _arrays(cache: PackedKVCache) -> list[Array]:
+    packed = [part for side in cache.sides for part in side.store.arrays()[0].values()]
+    return packed + [side.sink for side in cache.sides if side.sink is not None]
 
 
 @lru_cache(maxsize=8)

@@ -294,10 +294,10 @@ class PackedKVCache:
             self._kept = ()
         return n
 
-    def hold(self, tokens: int, packed: Sequence[Packed]) -> None:
-        """Hold so many packed tokens, arrays [B, H, tokens, ...] of keys and of values, in the place of all others."""
-        for side, parts in zip(self.sides, packed, strict=True):
-            side.hold(self.backend.xp, tokens, parts)
+    def hold(self, tokens: int, held: Sequence[tuple[Packed, Array | None]]) -> None:
+        """Hold so many tokens in the place of all others: of keys and of values the packed arrays, and 16-bit sinks."""
+        for side, (packed, sink) in zip(self.sides, held, strict=True):
+            side.hold(self.backend.xp, tokens, packed, sink)
         self.offset, self._view = tokens, None
 
     def is_like(self, other: PackedKVCache) -> bool:

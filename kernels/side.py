@@ -303,10 +303,10 @@ class CacheSide:
         self.sink, self.tail = parts.pop("sink", None), parts.pop("tail", None)
         self.store.restore(xp, parts)
 
-    def hold(self, xp: Namespace, tokens: int, packed: Packed) -> None:
-        """Hold so many packed tokens, arrays [B, H, tokens, ...], in the place of all others; no sinks."""
+    def hold(self, xp: Namespace, tokens: int, packed: Packed, sink: Array | None) -> None:
+        """Hold so many tokens in the place of all others: 16-bit sinks, and packed arrays [B, H, T, ...] behind."""
         self.offset = self.encoded = tokens
-        self.sink = self.tail = None
+        self.sink, self.tail = sink, None
         self.store.restore(xp, packed)
         for part in packed.values():
             self._heads = part.shape[0] * part.shape[1]

@@ -21,7 +21,7 @@ ALIGNED = "_aligned"  # ends the name of a decode of sequences that do not all b
 SCORED = "_scored"  # ends the name of a decode whose scores are capped, have something added, or meet sinks
 _FORMS = {  # of a decode: what comes before the rest
     **{(entry, ""): ("decode_even", "decode_begin") for entry in _DECODES},
-    **{(entry, ALIGNED): ("decode_aligned", "decode_begin") for entry in ("decode_packed", "decode_whole")},
+    **{(entry, ALIGNED): ("decode_aligned", "decode_begin") for entry in _DECODES},
 }
 BODIES = {
     **{f"{entry}{aligned}{scored}": _DECODE for entry, aligned in _FORMS for scored in ("", SCORED)},

@@ -67,8 +67,8 @@ class FusedDecode:
 
     def takes_aligned(self, sides: Sequence[CacheSide]) -> bool:
         """Whether the kernels read sides of a layer whose sequences begin at different tokens."""
-        packed = all(side.packs_token_by_token and side.sinks == 0 and _is_taken(side) for side in sides)
-        return packed and any(_is_packed_form(side) for side in sides)
+        packed = all(side.packs_token_by_token and _is_taken(side) for side in sides)
+        return packed and len({side.sinks for side in sides}) == 1 and any(_is_packed_form(side) for side in sides)
 
     def takes_latent(self, view: StoredView) -> bool:
         """Whether `attend_latent` takes a view of one more token."""

@@ -19,6 +19,7 @@ SPECS = {
     "affine": KVSpec(key=AFFINE, value=AFFINE),
     "q8_0 and norms": KVSpec(key=QuantSpec(method="q8_0"), value=QuantSpec(method="turboquant_mse", bits=3)),
     "keys alone": KVSpec(key=AFFINE),
+    "sinks": KVSpec(key=AFFINE, value=AFFINE, sink_tokens=3),
 }
 
 
@@ -67,18 +68,19 @@ class Trial:
 def test_one_launch_reads_every_sequence_from_where_it_begins(name, layout, launch, monkeypatch):
     monkeypatch.setattr(aligned_rows, "MOST_PADDING", 9.0)
     device = Emulated(layout, launch=launch)
-    trial = Trial(SPECS[name], device, (2, 100, 33), seed=len(name))
+    trial = Trial(SPECS[name], device, (5, 100, 33), seed=len(name))
     for _ in range(3):
         before = device.taken
         trial.check()
         assert device.taken == before + 1
-    assert tuple(trial.batch.offset.tolist()) == (5, 103, 36)
-    assert [row.offset for row in trial.batch.rows] == [5, 103, 36]
+    assert tuple(trial.batch.offset.tolist()) == (8, 103, 36)
+    assert [row.offset for row in trial.batch.rows] == [8, 103, 36]
 
 
-def test_capped_scores_and_learned_sinks_are_read_so_too():
+@pytest.mark.parametrize("name", ["affine", "sinks"])
+def test_capped_scores_and_learned_sinks_are_read_so_too(name):
     device = Emulated(launch=1e9)
-    trial = Trial(SPECS["affine"], device, (20, 33), seed=3, cap=4.0)
+    trial = Trial(SPECS[name], device, (20, 33), seed=3, cap=4.0)
     trial.check(sinks=mx.array(np.linspace(-1, 2, HEADS * GROUP), mx.float16))
     assert device.taken == 1
 
@@ -93,7 +95,7 @@ def test_a_mask_of_the_models_is_read_sequence_by_sequence():
     assert device.taken == 1 + 2 * 2
 
 
-@pytest.mark.parametrize(("name", "steps"), [("affine", 66), ("q8_0 and norms", 3), ("keys alone", 3)])
+@pytest.mark.parametrize(("name", "steps"), [("affine", 66), ("q8_0 and norms", 3), ("keys alone", 3), ("sinks", 3)])
 def test_what_is_stored_is_what_each_stores_alone(name, steps):
     """Byte by byte, while sequences come, leave and come back, tokens are taken back, and recent ones move."""
     device = Emulated(launch=1e9)
