@@ -76,6 +76,7 @@ def test_every_kind_belongs_to_an_arm() -> None:
         "default",
         "depth",
         "design",
+        "long",
         "offered",
         "promotion",
         "quality",

@@ -96,7 +96,7 @@ def test_fitting_pays_where_queries_ignore_the_channels_with_outliers(seed):
 
 def test_the_search_offers_learned_scaling_once_per_method_and_width():
     for method in ("affine", "q4_0", "turboquant_mse"):
-        specs = SideChoices("key", 64).specs(method)
+        specs = SideChoices("key", (64,)).specs(method)
         fitted = [spec for spec in specs if spec.scaling == "learned"]
         assert len(fitted) == len({spec.bits for spec in specs})
         assert specs[0].scaling == "fixed"
