@@ -18,7 +18,13 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", params=MIXED)
+SHORT = ("gemma4_text", "qwen3_next", "deepseek_v3")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[family if family in SHORT else pytest.param(family, marks=pytest.mark.slow) for family in MIXED],
+)
 def folder(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("mixed") / request.param
     return str(write_tiny_model(path, request.param, seed=2, given=MIXED[request.param]))

@@ -86,7 +86,7 @@ def with_outliers(lab, keys: float, values: float):
     return lab
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_a_campaign_names_the_cause_that_captures_show(make_lab, infos, simulate, seed):
     lab = with_outliers(make_lab(seed=seed, law=turning_helps), keys=8.0, values=1.5)
     run = simulate(lab, infos, 280, seed=seed)

@@ -95,7 +95,7 @@ def test_an_incomplete_design_states_nothing(make_lab, infos):
     assert FactorAnalyst().analyse(History(kept), {info.name: info for info in infos}) == []
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_campaign_runs_the_design_on_every_model_and_confirms_what_it_shows(make_lab, infos, simulate, seed):
     run = simulate(flat(make_lab, law, seed=seed), infos, 260, seed=seed)
     designed = [r for r in run.records if r.proposer == "design"]
