@@ -105,7 +105,7 @@ class Grid(Space):
 
     def edge_layers(self, info: ModelInfo) -> EdgeLayers:
         """First and last layers are like the others."""
-        return NoEdgeLayers(*self.sides(info), info.kv_layers[:1])
+        return NoEdgeLayers(*self.sides(info), info.kv_layers)
 
     def kind_layers(self, info: ModelInfo) -> KindLayers:
         """Layers of all kinds are alike."""
