@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from swarm.kernels.attention import StoredView
 from swarm.kernels.side import SideView
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from swarm.kernels.arrays import Array, Packed
+    from swarm.kernels.arrays import Array
     from swarm.kernels.cache import PackedKVCache
     from swarm.kernels.side import CacheSide
 
+NOTHING: Mapping[str, Any] = {"offset": 0, "encoded": 0, "arrays": {}}  # the state of a side
+HALVES = ("sink", "tail")  # 16-bit arrays of a state
 MOST_PADDING = 0.5  # bytes before shorter sequences, relative to those of tokens
 
 
@@ -37,7 +38,7 @@ class AlignedRows:
         self.cache.keep_state_at(-1)
         held = [_stacked(sides, longest) for sides in zip(*(row.sides for row in rows), strict=True)]
         for row in rows:
-            row.hold(0, [({}, None)] * len(held))
+            row.hold(0, [NOTHING] * len(held))
         self.cache.hold(longest, held)
         mx.eval(_arrays(self.cache))  # memory for one more layer at a time
 
@@ -45,8 +46,8 @@ class AlignedRows:
     def of(cls, rows: Sequence[PackedKVCache]) -> Self | None:
         """The tokens of these caches, or None where they stay apart.
 
-        That is where no fused kernel reads them side by side, where sequences have a 16-bit tail or a window, where
-        caches differ in more than their tokens, and where too much would lie before the shorter sequences.
+        That is where no fused kernel reads them side by side, where a layer has a window, where 16-bit tails are not
+        full, where caches differ in more than their tokens, and where too much would lie before the shorter sequences.
         """
         one, fused = rows[0], rows[0].backend.fused
         if fused is None or one.reach is not None:
@@ -62,14 +63,9 @@ class AlignedRows:
         """Move the tokens into the caches that they came from, in the same order."""
         import mlx.core as mx
 
-        held = [(side.store.read(0, side.store.blocks), side.sink) for side in self.cache.sides]
+        states = [side.state() for side in self.cache.sides]
         for i, (row, length) in enumerate(zip(rows, self.lengths, strict=True)):
-            own = []
-            for packed, sink in held:
-                first = self.cache.offset - length
-                sinks = None if sink is None else mx.contiguous(sink[i : i + 1])
-                own.append(({name: part[i : i + 1, :, first:] for name, part in packed.items()}, sinks))
-            row.hold(length, own)
+            row.hold(length, [_of_one(state, i, self.cache.offset - length) for state in states])
         mx.eval([_arrays(row) for row in rows])
 
     @property
@@ -102,28 +98,45 @@ class AlignedRows:
 
 
 def last_token(row: PackedKVCache, fresh: tuple[Array, Array]) -> StoredView:
-    """What attention of the last token of a cache reads, which came in as `fresh` [1, H, 1, D] and is packed."""
-    before = row.offset - 1
-    key, value = (SideView(side, x, before, before) for side, x in zip(row.sides, fresh, strict=True))
+    """What attention of the last token of a cache reads, which came in as `fresh` [1, H, 1, D]."""
+    start = row.offset - 1
+
+    def view(side: CacheSide, x: Array) -> SideView:
+        return SideView(side, x, start, start) if side.tail is None else SideView(side, side.tail, side.encoded, start)
+
+    key, value = (view(side, x) for side, x in zip(row.sides, fresh, strict=True))
     return StoredView(row, key, value, fresh)
 
 
-def _stacked(sides: Sequence[CacheSide], longest: int) -> tuple[Packed, Array | None]:
-    """Packed arrays of every sequence as one [B, H, T, ...], aligned at the end, and sinks [B, H, T, D]."""
+def _stacked(sides: Sequence[CacheSide], longest: int) -> dict[str, Any]:
+    """The states of sides as one: packed arrays [B, H, T, ...] aligned at the end, 16-bit tokens as they are."""
     import mlx.core as mx
 
-    def padded(part: Array, missing: int) -> Array:
-        return mx.pad(part, [(0, 0), (0, 0), (missing, 0)] + [(0, 0)] * (part.ndim - 3))
+    states = [(side.state(), longest - side.offset) for side in sides]
 
-    rows = [(side.store.read(0, side.store.blocks), longest - side.offset) for side in sides]
-    packed = {name: mx.concatenate([padded(part[name], missing) for part, missing in rows]) for name in rows[0][0]}
-    sinks = [side.sink for side in sides if side.sink is not None]
-    return packed, mx.concatenate(sinks) if sinks else None
+    def stacked(name: str) -> Array:
+        parts = [(state["arrays"][name], 0 if name in HALVES else missing) for state, missing in states]
+        return mx.concatenate([mx.pad(x, [(0, 0), (0, 0), (n, 0)] + [(0, 0)] * (x.ndim - 3)) for x, n in parts])
+
+    one, missing = states[0]
+    held = {name: stacked(name) for name in one["arrays"]}
+    return {"offset": longest, "encoded": one["encoded"] + missing, "arrays": held}
+
+
+def _of_one(state: Mapping[str, Any], row: int, missing: int) -> dict[str, Any]:
+    """The state of one sequence among those of a side, which is so many tokens shorter than the longest."""
+    import mlx.core as mx
+
+    held = {}
+    for name, part in state["arrays"].items():
+        own = part[row : row + 1]
+        held[name] = mx.contiguous(own) if name in HALVES else own[:, :, missing:]
+    return {"offset": state["offset"] - missing, "encoded": state["encoded"] - missing, "arrays": held}
 
 
 def _arrays(cache: PackedKVCache) -> list[Array]:
     packed = [part for side in cache.sides for part in side.store.arrays()[0].values()]
-    return packed + [side.sink for side in cache.sides if side.sink is not None]
+    return packed + [half for side in cache.sides for half in (side.sink, side.tail) if half is not None]
 
 
 @lru_cache(maxsize=8)

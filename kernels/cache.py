@@ -20,7 +20,7 @@ from swarm.kernels.spec import KVSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from swarm.kernels.arrays import Array, Packed
+    from swarm.kernels.arrays import Array
     from swarm.kernels.backends.base import Backend
     from swarm.kernels.batch_cache import PackedBatchCache
     from swarm.kernels.key_bias import KeyBias
@@ -294,10 +294,10 @@ class PackedKVCache:
             self._kept = ()
         return n
 
-    def hold(self, tokens: int, held: Sequence[tuple[Packed, Array | None]]) -> None:
-        """Hold so many tokens in the place of all others: of keys and of values the packed arrays, and 16-bit sinks."""
-        for side, (packed, sink) in zip(self.sides, held, strict=True):
-            side.hold(self.backend.xp, tokens, packed, sink)
+    def hold(self, tokens: int, states: Sequence[Mapping[str, Any]]) -> None:
+        """Hold so many tokens, states of keys and of values, in the place of all others."""
+        for side, state in zip(self.sides, states, strict=True):
+            side.restore(self.backend.xp, state)
         self.offset, self._view = tokens, None
 
     def is_like(self, other: PackedKVCache) -> bool:

@@ -228,6 +228,12 @@ class CacheSide:
         every = self.residual == 0 and self.store.block_tokens == 1 and self.part is None
         return every and self._peak is None and self.offset >= self.sinks and self.store.blocks > 0
 
+    @property
+    def is_even(self) -> bool:
+        """Whether sinks and tail are full, so that sequences of other lengths differ in their packed tokens alone."""
+        plain = self.store.block_tokens == 1 and self.part is None and self._peak is None
+        return plain and self.store.blocks > 0 and self.offset - self.encoded == self.residual
+
     def append_packed(self, recent: RecentBlocks, x: Array) -> SideView:
         """`append` of one token x [B, H, 1, D] that is already packed, as the last of `recent`."""
         before = self.encoded
@@ -298,18 +304,10 @@ class CacheSide:
         """Take over a state."""
         self.offset, self.encoded = int(state["offset"]), int(state["encoded"])
         parts = {name: arrays.held(xp, part) for name, part in state["arrays"].items()}
-        shape = next(iter(parts.values())).shape
-        self._heads = shape[0] * shape[1]
+        for part in parts.values():
+            self._heads = part.shape[0] * part.shape[1]
         self.sink, self.tail = parts.pop("sink", None), parts.pop("tail", None)
         self.store.restore(xp, parts)
-
-    def hold(self, xp: Namespace, tokens: int, packed: Packed, sink: Array | None) -> None:
-        """Hold so many tokens in the place of all others: 16-bit sinks, and packed arrays [B, H, T, ...] behind."""
-        self.offset = self.encoded = tokens
-        self.sink, self.tail = sink, None
-        self.store.restore(xp, packed)
-        for part in packed.values():
-            self._heads = part.shape[0] * part.shape[1]
 
     @property
     def nbytes(self) -> int:

@@ -67,8 +67,9 @@ class FusedDecode:
 
     def takes_aligned(self, sides: Sequence[CacheSide]) -> bool:
         """Whether the kernels read sides of a layer whose sequences begin at different tokens."""
-        packed = all(side.packs_token_by_token and _is_taken(side) for side in sides)
-        return packed and len({side.sinks for side in sides}) == 1 and any(_is_packed_form(side) for side in sides)
+        even = all(side.is_even and _is_taken(side) for side in sides)
+        alike = len({(side.sinks, side.residual) for side in sides}) == 1
+        return even and alike and any(_is_packed_form(side) for side in sides)
 
     def takes_latent(self, view: StoredView) -> bool:
         """Whether `attend_latent` takes a view of one more token."""
