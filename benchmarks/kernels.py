@@ -42,7 +42,7 @@ AFFINE4 = QuantSpec(method="affine", bits=4, group_size=64)
 FORMATS = (
     AFFINE4,
     *(QuantSpec(method="affine", bits=bits, group_size=group) for bits, group in ((2, 64), (8, 64), (4, 32), (4, 128))),
-    *(QuantSpec(method=name) for name in ("q4_0", "q8_0")),
+    *(QuantSpec(method=name) for name in ("q4_0", "q8_0", "q5_0", "q5_1", "mxfp4", "mxfp8", "nvfp4")),
     *(QuantSpec(method="turboquant_mse", bits=bits) for bits in (2, 3, 4)),
 )
 

@@ -129,7 +129,7 @@ struct GroupEncoder {
       return;
     }
     scale_code = nearest_e4m3(quotient(top, largest));
-    scale = scale_code == 0u ? 1.0f : ScaleValue<SCALES_E4M3, uchar>::of(scale_code);
+    scale = scale_code == 0u ? 1.0f : ScaleValue<SCALES_E4M3, uchar>::of(scale_code, 0);
   }
 
   // The code of value i; `edges` are the positive bounds between the cells of a symmetric codebook.

@@ -14,7 +14,8 @@ KV_FUNC constexpr int most(int a, int b) { return a > b ? a : b; }
 // BITS per code; GROUP channels share a scale; DIM channels of a head. CODES is a CodeKind, META a MetaKind.
 // BLOCK > 0: scale, bias and codes of a group lie together in BLOCK bytes (ggml); else in three arrays of META type S.
 // HALVES: within 32 channels, code 2 i is channel i and code 2 i + 1 channel i + 16 (ggml's nibbles); of five bits, the
-// fifth ones lie before the nibbles, in the order of channels. Minifloats are e2m1 of 4 bits, or e4m3 of 8. SCALES is a ScaleKind.
+// fifth ones lie before the nibbles, in the order of channels, and four codes are channels c, c + 1, c + 16 and c + 17, for
+// even c, which takes the fewest operations. Minifloats are e2m1 of 4 bits, or e4m3 of 8. SCALES is a ScaleKind.
 template <int BITS, int GROUP, int DIM, int CODES, int META, int BLOCK, int HALVES, int SCALES, typename S>
 struct Format {
   KV_CONST int bits = BITS;
@@ -42,7 +43,9 @@ struct Format {
   typedef S Scale;
 
   static KV_FUNC constexpr int channel(int position) {
-    return HALVES ? (position & ~31) + ((position & 31) >> 1) + 16 * (position & 1) : position;
+    return fifths   ? (position & ~31) + ((position & 28) >> 1) + (position & 1) + 8 * (position & 2)
+           : HALVES ? (position & ~31) + ((position & 31) >> 1) + 16 * (position & 1)
+                    : position;
   }
 };
 
@@ -117,13 +120,13 @@ template <typename F, int SHARERS>
 KV_FUNC void load_slice(KV_DEVICE(const uchar) at, int unit, int member,
                         KV_THREAD Run<Slices<F, SHARERS>::words>& out) {
   typedef Slices<F, SHARERS> Cut;
-  if (F::fifths) {  // four codes: two bytes of nibbles, and the fifth bits of channels c, c + 16, c + 1 and c + 17
+  if (F::fifths) {
     const int first = unit * Cut::unit + member * Cut::run, c = first % 32 / 2;
     const int block = first / F::group * (F::row_bytes / F::groups) + F::header;
     const uint fifths = (load_16(at + (block - 4)) | (load_16(at + (block - 2)) << 16)) >> c;
-    const uint bytes = load_16(at + (block + c)), nibbles = (bytes & 0xffu) | ((bytes & 0xff00u) << 8);
-    out.w[0] = (nibbles & 0x000f000fu) | ((nibbles & 0x00f000f0u) << 1) | ((fifths & 1u) << 4) |
-               ((fifths >> 7) & 0x200u) | ((fifths << 19) & 0x100000u) | ((fifths << 8) & 0x2000000u);
+    const uint bytes = load_16(at + (block + c)), nibbles = bytes | (bytes << 12);
+    out.w[0] = (nibbles & 0x000f000fu) | ((nibbles & 0x0f000f00u) >> 3) | ((fifths & 0x10001u) << 4) |
+               ((fifths & 0x20002u) << 8);
   } else if (F::header > 0) {  // 2-byte alignment only
     const int first = unit * Cut::unit;
     const int base = first / F::group * (F::row_bytes / F::groups) + first % F::group * F::bits / 8;
@@ -182,19 +185,25 @@ KV_FUNC void floats_at(uint x, int i, KV_SHARED(uint) book, KV_THREAD float& low
   high = pair_high(pair);
 }
 
-// The number that a stored scale stands for. The power of two below float32's normal ones counts as zero.
+// The number that a stored scale stands for: item `at` of a word of them. The power of two below float32's normal ones
+// counts as zero; 8-bit floats are positive here.
 template <int KIND, typename S>
 struct ScaleValue {
-  static KV_FUNC float of(uint x) { return Convert<S>::word(x); }
+  static KV_FUNC float of(uint word, int at) {
+    return Convert<S>::word(sizeof(S) == 2 ? (word >> (16 * at)) & 0xffffu : word);
+  }
 };
 template <typename S>
 struct ScaleValue<SCALES_E8M0, S> {
-  static KV_FUNC float of(uint x) { return bits_float(x << 23); }
+  static KV_FUNC float of(uint word, int at) {
+    return bits_float((at < 3 ? word << (23 - 8 * at) : word >> 1) & 0x7f800000u);
+  }
 };
 template <typename S>
 struct ScaleValue<SCALES_E4M3, S> {
-  static KV_FUNC float of(uint x) {
-    return Convert<half_t>::word(((x & 0x80u) << 8) | ((x & 0x7fu) << 7)) * 256.0f;
+  static KV_FUNC float of(uint word, int at) {  // two bytes at a time become float16, off by a power of two
+    const uint halves = ((at & 1) ? word >> 1 : word << 7) & 0x3f803f80u;
+    return Convert<half_t>::word(at < 2 ? halves & 0xffffu : halves >> 16) * 256.0f;
   }
 };
 
@@ -209,9 +218,7 @@ struct Scales {
 
   KV_FUNC float at(int group) const {
     typedef ScaleValue<F::scale_kind, typename F::Scale> Value;
-    if (words && of_word > 1)
-      return Value::of((w[group / of_word] >> (8 * bytes * (group % of_word))) & ((1u << (8 * bytes & 31)) - 1u));
-    return Value::of(w[group]);
+    return words ? Value::of(w[group / of_word], group % of_word) : Value::of(w[group], 0);
   }
 };
 
