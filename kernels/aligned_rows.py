@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 from swarm.kernels.attention import StoredView
+from swarm.kernels.fused import operands
 from swarm.kernels.side import SideView
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class AlignedRows:
         self._lengths = [row.offset for row in rows]
         self._longest = longest = max(self._lengths)
         even = min(self._lengths) == longest
-        self._starts = None if even else mx.array([longest - length for length in self._lengths], mx.int32)
+        self._starts = None if even else operands.starts_of(tuple(longest - n for n in self._lengths))
         self.cache = copy.deepcopy(rows[0])
         self.cache.keep_state_at(-1)
         held = [_stacked(sides, longest) for sides in zip(*(row.sides for row in rows), strict=True)]

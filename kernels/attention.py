@@ -67,7 +67,7 @@ class StoredView:
         self.fresh = fresh  # the keys and values of this call as the model gave them
         self.start = key.start
         self.offset = key.offset
-        self.starts: Array | None = None  # int32 [B], where sequences do not all begin with the first column
+        self.starts: Array | None = None  # [B], where sequences do not all begin with the first column
         self.told = False  # to those who record calls; other layers may read the view after its own
 
     @property

@@ -102,7 +102,7 @@ class Reading:
         if head or tail:
             half, self._dense, places = operands.dense(head, tail)
         starts = None if packed is None else packed.starts
-        self._starts = [] if starts is None else [operands.long_enough(starts)]
+        self._starts = [] if starts is None else [starts]
         scored, self._scores = ((), []) if scoring.plain else operands.scored(scoring, (q.shape[0], q.shape[1]))
         self._wide = q.dtype if framed is None else framed  # mapped queries stay precise
         columns = 0 if scoring.bias is None else scoring.bias.shape[-1]

@@ -39,7 +39,7 @@ class DenseSide:
 class TokenRun:
     """`count` tokens of keys and values in one form.
 
-    `starts`, int32 [B], is the first token of each sequence, where not all begin with the first of the run.
+    `starts`, of `starts_of`, is the first token of each sequence, where not all begin with the first of the run.
     """
 
     key: Any
@@ -80,13 +80,23 @@ def scored(scoring: Scoring, heads: tuple[int, int]) -> tuple[tuple[tuple[str, A
     """Template arguments and arrays (bias [B, Hq, 1, columns], sinks), with a stand-in for what there is not."""
     import mlx.core as mx
 
-    bias, sinks = (None if array is None else long_enough(array) for array in (scoring.bias, scoring.sinks))
+    bias, sinks = (None if array is None else _long_enough(array) for array in (scoring.bias, scoring.sinks))
     if bias is not None and bias.shape[:2] != heads:
         bias = mx.broadcast_to(bias, (*heads, *bias.shape[2:]))
     template = [("CAP", 0 if scoring.cap is None else bits_of(scoring.cap))]
     template += [("BIAS", int(bias is not None)), ("SINKS", int(sinks is not None))]
     arrays = [_blank(mx.float32) if array is None else array for array in (bias, sinks)]
     return (*template, ("B", arrays[0].dtype), ("S", arrays[1].dtype)), arrays
+
+
+@lru_cache(maxsize=8)
+def starts_of(firsts: tuple[int, ...]) -> Array:
+    """The first token of each sequence, as a `TokenRun` holds it; the layers of a model share it."""
+    import mlx.core as mx
+
+    starts = _long_enough(mx.array(firsts, mx.int32))
+    mx.eval(starts)
+    return starts
 
 
 def pair(low: int, high: int) -> int:
@@ -184,7 +194,7 @@ def _book(values: bytes, dtype: Any) -> Array:
     return table
 
 
-def long_enough(array: Array) -> Array:
+def _long_enough(array: Array) -> Array:
     """The array with at least `MIN_INPUT_ELEMENTS` elements in its last axis."""
     import mlx.core as mx
 
