@@ -166,9 +166,9 @@ class TestKeyBias:
 
     def test_it_is_read_from_the_model(self, tiny):
         model = tiny("qwen2")
-        layer = trace(model)[1]
-        module = attention_modules(model, (layer,))[0]
-        np.testing.assert_array_equal(key_bias(module, layer.shape).bias.ravel(), np.array(module.k_proj.bias))
+        layers = trace(model)
+        module = attention_modules(model, layers)[1]
+        np.testing.assert_array_equal(key_bias(module, layers[1].shape).bias.ravel(), np.array(module.k_proj.bias))
 
     def test_a_state_needs_its_model_again(self, tiny):
         model = tiny("qwen2")
