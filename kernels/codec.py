@@ -106,6 +106,18 @@ class Codec:
         probe = np.zeros((1, self.head_dim), np.float32)
         return self.query(probe) is probe and self.output(probe) is probe
 
+    @cached_property
+    def frame(self) -> tuple[int, np.ndarray] | None:
+        """The order of H and factors float32 [H or 1, D] where `query` is (q * factors) H and `output` (o H) * factors.
+
+        H is block diagonal of Hadamard matrices of 1 and -1 (of order 1: none). None for other maps, and for no map.
+        """
+        if self.identity or not self.decodes or self.rotation.signs is None:
+            return None
+        order, signs = self.rotation.signs
+        learned = np.ones((1, self.head_dim), np.float32) if self.factors is None else self.factors.per_head[:, 0]
+        return order, signs * learned * np.float32(order**-0.5)
+
     def encode(self, x: Array) -> Packed:
         """Pack x [B, H, T, D] (T a multiple of `block_tokens`) into named arrays [B, H, T / block_tokens, ...].
 

@@ -46,6 +46,14 @@ class Rotation:
         full = matrix(kind, head_dim, seed)
         self._maps = (_Hadamard(full), _Hadamard(full.T)) if kind == "hadamard" else (Linear(full), Linear(full.T))
 
+    @property
+    def signs(self) -> tuple[int, np.ndarray] | None:
+        """Order and signs [D] of x -> (x * signs) H, H block diagonal of Hadamard matrices (1: none); else None."""
+        if self.kind == "none":
+            return 1, np.ones(1, np.float32)
+        first = self._maps[0]
+        return (first.order, first.signs) if isinstance(first, _Hadamard) else None
+
     def forward(self, x: Array) -> Array:
         """Rotate: x R in float32, for keys, values and queries alike."""
         return x if self.kind == "none" else self._maps[0](x)
@@ -91,7 +99,7 @@ class _Hadamard:
 
     def __init__(self, full: np.ndarray) -> None:
         order = len(full) & -len(full)
-        self._order = order
+        self.order = order
         self._inner = min(order, self._PRODUCT)
         # The first row and column of a Hadamard matrix are positive, so signs can be read off there.
         starts = np.arange(0, len(full), order).repeat(order)
@@ -100,17 +108,22 @@ class _Hadamard:
         self._after = _signs(full[starts, channels] * full[starts, starts])
         self._block = Linear(hadamard(self._inner) * np.sqrt(self._inner / order))
 
+    @property
+    def signs(self) -> np.ndarray:
+        """What vectors are multiplied with first."""
+        return np.ones(1, np.float32) if self._before is None else self._before
+
     def __call__(self, x: Array) -> Array:
         xp = arrays.namespace(x)
         if 0 in x.shape:
             return arrays.single(xp, x)
         signed = _signed(xp, arrays.single(xp, x), self._before)
-        blocks = signed.reshape(*x.shape[:-1], -1, self._order)
-        mapped = self._by_products(blocks) if xp is np else xp.hadamard_transform(blocks, scale=self._order**-0.5)
+        blocks = signed.reshape(*x.shape[:-1], -1, self.order)
+        mapped = self._by_products(blocks) if xp is np else xp.hadamard_transform(blocks, scale=self.order**-0.5)
         return _signed(xp, mapped.reshape(x.shape), self._after)
 
     def _by_products(self, blocks: np.ndarray) -> Array:
-        values = self._block(blocks.reshape(-1, self._inner)).reshape(-1, self._order // self._inner, self._inner)
+        values = self._block(blocks.reshape(-1, self._inner)).reshape(-1, self.order // self._inner, self._inner)
         span = 1
         while span < values.shape[1]:
             pairs = values.reshape(len(values), -1, 2, span * self._inner)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swarm.kernels.errors import SpecError
 from swarm.kernels.fused import operands
-from swarm.kernels.fused.decode_kernels import Described, Geometry, Sides, kernels_of
+from swarm.kernels.fused.decode_kernels import Described, Geometry, Sides, Turn, kernels_of
 from swarm.kernels.fused.launch import Array, DType, Kernel, Launcher, numbers
 from swarm.kernels.fused.operands import PackedSide, Scoring, TokenRun
 from swarm.kernels.fused.plan import Device, plan
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from swarm.kernels.fused.recent import Recent
 
 DIM_STEP, MAX_DIM = 16, 512  # head sizes, of keys and of values: multiples of the one up to the other
+MAX_FRAMED = 2048  # numbers of queries that a threadgroup maps into the frame of keys
 MAX_SET_HEADS = 16  # query heads of a KV head that one threadgroup works on
 MAX_TOKENS = 1 << 30
 _MAX_QUERY_HALVES = 9216  # float16 numbers of queries in threadgroup memory: 16 heads of 512 + 64 channels
@@ -41,6 +42,7 @@ class _Decoding(NamedTuple):
     apart: bool
     scored: tuple[tuple[str, Any], ...]
     aligned: bool
+    frames: tuple[Turn | None, Turn | None]
 
 
 class _Range(NamedTuple):
@@ -104,12 +106,16 @@ class Reading:
         starts = None if packed is None else packed.starts
         self._starts = [] if starts is None else [starts]
         scored, self._scores = ((), []) if scoring.plain else operands.scored(scoring, (q.shape[0], q.shape[1]))
+        self.mapped, self.apart = framed is not None, apart
         self._wide = q.dtype if framed is None else framed  # mapped queries stay precise
         columns = 0 if scoring.bias is None else scoring.bias.shape[-1]
         counts = (_count(head), _count(tail))
+        frames = operands.frame_of(key), operands.frame_of(value)
+        self._factors = [None if frame is None else frame.factors for frame in frames]
+        turns = (_turn(frames[0]), _turn(frames[1]))
         kinds = q.dtype, self._wide, half
         self._call = _Decoding(
-            q.shape, sides, *kinds, counts, places, columns, scale, apart, scored, aligned=starts is not None
+            q.shape, sides, *kinds, counts, places, columns, scale, apart, scored, starts is not None, turns
         )
         self._launches = attention.launches_of(self._call, self._forms)
 
@@ -128,6 +134,8 @@ class Reading:
         if self._dense:
             arrays += [wide, *self._dense]
         arrays += self._scores
+        if self._factors[0] is not None:
+            arrays.append(self._factors[0])
         launches = self._launches.get(read)
         if launches is None:  # the first layer of a step; the others are alike
             if len(self._launches) >= _MAX_REMEMBERED:
@@ -140,7 +148,8 @@ class Reading:
         first, *leads = run(attention, arrays)
         if merge is None:
             return first, None
-        (merged,) = run(merge, [first, *leads, merged_parts])
+        factors = [] if self._factors[1] is None else [self._factors[1]]
+        (merged,) = run(merge, [first, *leads, *factors, merged_parts])
         return (merged[0], merged[1]) if merged.ndim > q.ndim else (merged, None)
 
 
@@ -230,6 +239,7 @@ class DecodeAttention:
             room,
             call.scored,
             call.aligned,
+            call.frames,
         )
         key = (geometry, *((form.key, stored[1].dtype) for form, stored in forms))
         if key not in self._kernels:
@@ -253,6 +263,10 @@ def _check(call: _Decoding, tokens: int) -> None:
             f"{q_heads} query heads over {sides.heads} KV heads do not suit the fused kernel.",
             "Every KV head must have as many query heads.",
         )
+
+
+def _turn(frame: operands.Frame | None) -> Turn | None:
+    return None if frame is None else Turn(frame.order, frame.factors.shape[1] if frame.factors.shape[0] > 1 else 0)
 
 
 def _count(run: TokenRun | None) -> int:

@@ -31,6 +31,13 @@ class Sides(NamedTuple):
         return self.key_dim if self.latent else self.value_dim
 
 
+class Turn(NamedTuple):
+    """The order of a frame's Hadamard matrices, and from the factors of one KV head to those of the next."""
+
+    order: int
+    step: int
+
+
 @dataclass(frozen=True)
 class Geometry:
     """What decides the kernels of a decode attention, besides the formats: made once per geometry."""
@@ -46,6 +53,7 @@ class Geometry:
     room: int  # for recent tokens, 0 where there are none
     scored: tuple[tuple[str, Any], ...]  # template arguments of a kernel that does something with scores
     aligned: bool  # whether every sequence says where it begins
+    frames: tuple[Turn | None, Turn | None]  # of queries and of outputs, where kernels map them
 
     @property
     def sets(self) -> int:
@@ -84,8 +92,11 @@ def kernels_of(device: Device, of: Geometry, forms: Described, types: list[DType
     if of.scored:
         names += ["bias", "sinks"]
         template += of.scored
+    if of.frames[0] is not None:
+        names.append("k_factors")
+        template += [("K_ORDER", of.frames[0].order), ("K_FACTORS", of.frames[0].step)]
     rows = (batch, q_heads, chosen.parts)
-    single = chosen.parts == 1 and of.half is None
+    single = chosen.parts == 1 and of.half is None and of.frames[1] is None
     outputs: tuple[tuple[str, tuple[int, ...], DType], ...] = (
         ("partials", (*rows, of.sides.out_dim), mx.float32),
         ("leads", (max(MIN_INPUT_ELEMENTS, 2 * math.prod(rows)),), mx.float32),
@@ -95,7 +106,10 @@ def kernels_of(device: Device, of: Geometry, forms: Described, types: list[DType
         template.append(("T", of.out))
     entry = "decode_whole" if single else "decode_packed" if of.half is None else "decode"
     first = Kernel(
-        entry + (sources.ALIGNED if of.aligned else "") + (sources.SCORED if of.scored else ""),
+        entry
+        + (sources.ALIGNED if of.aligned else "")
+        + (sources.FRAMED if of.frames[0] else "")
+        + (sources.SCORED if of.scored else ""),
         tuple(template),
         (*zip(names, types, strict=True), ("counts", mx.float32)),
         outputs,
@@ -110,12 +124,24 @@ def _merge(of: Geometry) -> Kernel:
 
     batch, heads, _, _ = of.shape
     dim, out = of.sides.out_dim, (*of.shape[:3], of.sides.out_dim)
-    outputs = 2 if of.apart and of.half is not None else 1
+    turn = of.frames[1]
+    outputs = 2 if (of.apart or turn) and of.half is not None else 1
+    template: tuple[tuple[str, Any], ...] = (
+        ("DIM", dim),
+        ("SIMDS", _MERGE_SIMDGROUPS),
+        ("OUTPUTS", outputs),
+        ("T", of.out),
+    )
+    names: tuple[str, ...] = ("partials", "leads", "counts")
+    shape, parts = (outputs, *out) if outputs > 1 else out, -(-dim // _MERGE_CHANNELS)
+    if turn is not None:
+        template += (("ORDER", turn.order), ("FACTORS", turn.step), ("GROUP", heads // of.sides.heads))
+        names, shape, parts = ("partials", "leads", "factors", "counts"), out, 1
     return Kernel(
-        "merge",
-        (("DIM", dim), ("SIMDS", _MERGE_SIMDGROUPS), ("OUTPUTS", outputs), ("T", of.out)),
-        tuple((name, mx.float32) for name in ("partials", "leads", "counts")),
-        (("out", (outputs, *out) if outputs > 1 else out, of.out),),
-        (-(-dim // _MERGE_CHANNELS), heads, batch),
+        "merge" if turn is None else "merge" + sources.FRAMED,
+        template,
+        tuple((name, mx.float32) for name in names),
+        (("out", shape, of.out),),
+        (parts, heads, batch),
         32 * _MERGE_SIMDGROUPS,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,13 +18,28 @@ if TYPE_CHECKING:
     from swarm.kernels.fused.recent import Recent
 
 
+class Frame(NamedTuple):
+    """How vectors [B, H, T, D] came into the frame in which they are packed, for kernels that map queries and outputs.
+
+    A query meets them as (q * factors) H, and outputs o come back as (o H) * factors: H is block diagonal of
+    Hadamard matrices of `order`, a power of two (1: none), with entries 1 and -1, `factors` float32 [H or 1, D].
+    """
+
+    order: int
+    factors: Array
+
+
 @dataclass(frozen=True, eq=False)
 class PackedSide:
-    """Packed keys or values: arrays [B, H, capacity, ...] with contiguous rows, and the first token that counts."""
+    """Packed keys or values: arrays [B, H, capacity, ...] with contiguous rows, and the first token that counts.
+
+    With a `frame`, queries are given as they are and outputs come back as they are to be.
+    """
 
     form: PackedForm
     parts: Mapping[str, Array]
     first: int = 0
+    frame: Frame | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +135,11 @@ def dim_of(side: PackedSide | DenseSide) -> int:
         return int(codes.shape[-1])
     nbytes, form = codes.shape[-1] * codes.dtype.size, side.form
     return int(nbytes // form.block * form.group if form.block else nbytes * 8 // form.bits)
+
+
+def frame_of(side: PackedSide | DenseSide) -> Frame | None:
+    """The frame that a kernel maps into and back from, None where there is none."""
+    return side.frame if isinstance(side, PackedSide) else None
 
 
 def codes_of(side: PackedSide | DenseSide) -> Array:

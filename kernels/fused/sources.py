@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from importlib import resources
+from itertools import product
 from pathlib import Path
 
 _ATTENTION = ("formats", "attention")
 _LAYOUTS = ("affine", "blocks", "norms", "minifloats")  # what a packed vector consists of
-_DECODE = (*_ATTENTION, "scoring", "publish", "matrix_query", "matrix", "scalar", "decode")
+_DECODE = (*_ATTENTION, "frame", "scoring", "publish", "matrix_query", "matrix", "scalar", "decode")
 # What a decode reads, and where its result goes. With nothing in 16 bit there are fewer arguments and a body less to
 # compile; in one part there is nothing to merge.
 _DECODES = {
@@ -17,22 +18,33 @@ _DECODES = {
     "decode_packed": ("decode_partials", "decode_packed"),
     "decode_whole": ("decode_whole", "decode_packed"),
 }
-ALIGNED = "_aligned"  # ends the name of a decode of sequences that do not all begin with the first token
-SCORED = "_scored"  # ends the name of a decode whose scores are capped, have something added, or meet sinks
-_FORMS = {  # of a decode: what comes before the rest
-    **{(entry, ""): ("decode_even", "decode_begin") for entry in _DECODES},
-    **{(entry, ALIGNED): ("decode_aligned", "decode_begin") for entry in _DECODES},
+# Ends of names: sequences that do not all begin with the first token; queries, or merged outputs, that the kernel maps
+# itself; and scores that are capped, have something added, or meet sinks.
+ALIGNED, FRAMED, SCORED = "_aligned", "_framed", "_scored"
+_BEGINS = {"": "decode_even", ALIGNED: "decode_aligned"}
+_QUERIES = {"": "decode_queries", FRAMED: "decode_framed"}
+_SCORES = {"": "decode_plain", SCORED: "decode_scored"}
+_VARIANTS = {
+    f"{entry}{aligned}{framed}{scored}": (
+        _BEGINS[aligned],
+        "decode_begin",
+        _SCORES[scored],
+        _QUERIES[framed],
+        *_DECODES[entry],
+    )
+    for entry, aligned, framed, scored in product(_DECODES, _BEGINS, _QUERIES, _SCORES)
 }
 BODIES = {
-    **{f"{entry}{aligned}{scored}": _DECODE for entry, aligned in _FORMS for scored in ("", SCORED)},
+    **dict.fromkeys(_VARIANTS, _DECODE),
     "merge": (*_ATTENTION, "merge"),
+    f"merge{FRAMED}": (*_ATTENTION, "frame", "merge"),
     **{f"encode_{layout}": ("formats", "encode") for layout in _LAYOUTS},
     "append": ("formats", "encode", "append"),
 }
 STATEMENTS = {
-    **{f"{entry}{of}": (*form, "decode_plain", *_DECODES[entry]) for (entry, of), form in _FORMS.items()},
-    **{f"{entry}{of}{SCORED}": (*form, "decode_scored", *_DECODES[entry]) for (entry, of), form in _FORMS.items()},
-    "merge": ("merge",),
+    **_VARIANTS,
+    "merge": ("merge_begin", "merge"),
+    f"merge{FRAMED}": ("merge_begin", "merge_framed"),
     **{f"encode_{layout}": ("encode_begin", f"encode_{layout}") for layout in _LAYOUTS},
     "append": ("append",),
 }

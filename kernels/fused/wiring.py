@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from swarm.kernels import arrays
 from swarm.kernels.attention import MASKED
 from swarm.kernels.errors import SpecError
 from swarm.kernels.fused import decode, operands
 from swarm.kernels.fused.decode import DecodeAttention, Reading
-from swarm.kernels.fused.operands import DenseSide, PackedSide, Scoring, TokenRun
+from swarm.kernels.fused.operands import DenseSide, Frame, PackedSide, Scoring, TokenRun
 from swarm.kernels.fused.plan import Device
 from swarm.kernels.fused.recent import Recent, RecentSide
 
@@ -50,20 +51,17 @@ class FusedDecode:
             recent, low = _newest(view), view.lowest()
             reading = None if recent is None else recent.reading
             if reading is not None and reading.takes(queries, scale, low):
-                framed = None if view.key.codec.identity else _framed(view.key, view, queries)
-                found = reading(queries, framed, recent, low)
-                return _summed(view.value, view, queries, found, not view.value.codec.identity)
+                framed = _framed(view.key, view, queries) if reading.mapped else None
+                return _summed(view.value, view, queries, reading(queries, framed, recent, low), reading.apart)
         read = _columns(view, queries, mask)
         if read is None or queries.shape[2] != 1 or queries.shape[-1] != view.key.codec.head_dim:
             return None
         spans = self._spans(view, read[0])
         if spans is None:
             return None
-        packed = any(span.packed for span in spans)
-        framed = None if not packed or view.key.codec.identity else _framed(view.key, view, queries)
         plain = view.cache.logit_cap is None and read[1] is None and sinks is None
         scoring = operands.PLAIN if plain else Scoring(view.cache.logit_cap, read[1], sinks)
-        return self._computed(view, spans, (queries, framed), scale, scoring, view.value)
+        return self._computed(view, spans, (queries, None), scale, scoring, view.value)
 
     def takes_aligned(self, sides: Sequence[CacheSide]) -> bool:
         """Whether the kernels read sides of a layer whose sequences begin at different tokens."""
@@ -111,16 +109,22 @@ class FusedDecode:
         latent: bool = False,
     ) -> Array:
         """Attention over the runs of a view, of queries as they are and in the frame of packed keys."""
-        runs = [_run(view, span) for span in spans]
+        plain, framed = queries
+        group = plain.shape[1] // view.fresh[0].shape[1]
+        frames = (None, None) if latent else _frames(view, group, scoring)
+        runs = [_run(view, span, frames) for span in spans]
         at = next((i for i, span in enumerate(spans) if span.packed), None)
         if at is None:
             head, packed, tail = runs[:-1], None, runs[-1:]
         else:
             head, packed, tail = runs[:at], runs[at], runs[at + 1 :]
-        plain, framed = queries
         apart = packed is not None and not values.codec.identity
+        if packed is not None and not latent:  # what the kernel does not map itself
+            if not view.key.codec.identity and operands.frame_of(packed.key) is None:
+                framed = _framed(view.key, view, plain)
+            apart = apart and operands.frame_of(packed.value) is None
         kind = None if framed is None else framed.dtype
-        attention = self._attention(view, plain.shape[1] // view.fresh[0].shape[1])
+        attention = self._attention(view, group)
         around = (head[0] if head else None, tail[0] if tail else None)
         low = spans[0].low
         reading = Reading(attention, plain, scale, packed, kind, around, apart, scoring, latent, low)
@@ -223,9 +227,10 @@ def _form_group(side: SideView, dim: int) -> int:
     return dim if form is None else form.group
 
 
-def _run(view: StoredView, span: _Span) -> TokenRun:
+def _run(view: StoredView, span: _Span, frames: tuple[Frame | None, Frame | None]) -> TokenRun:
     recent = _recent(view, span) if span.packed else None
-    key, value = _source(view.key, span.low, span.high), _source(view.value, span.low, span.high)
+    key = _source(view.key, span.low, span.high, frames[0])
+    value = _source(view.value, span.low, span.high, frames[1])
     count = span.high - span.low - (0 if recent is None else recent.count)
     return TokenRun(key, value, count, recent, view.starts)
 
@@ -246,7 +251,24 @@ def _recent(view: StoredView, span: _Span) -> Recent | None:
     return None
 
 
-def _source(side: SideView, low: int, high: int) -> PackedSide | DenseSide:
+def _frames(view: StoredView, group: int, scoring: Scoring) -> tuple[Frame | None, Frame | None]:
+    """The frames into which kernels map queries, and from which outputs; of `group` query heads per KV head.
+
+    Where each sequence begins, what is added to scores, and factors of keys are one buffer too many for Metal.
+    """
+    many = min(group, decode.MAX_SET_HEADS) * view.key.codec.head_dim > decode.MAX_FRAMED
+    full = view.starts is not None and not scoring.plain
+    return None if many or full else _frame(view.key), _frame(view.value)
+
+
+def _frame(side: SideView) -> Frame | None:
+    import mlx.core as mx
+
+    frame = side.codec.frame
+    return None if frame is None else Frame(frame[0], arrays.constant(mx, frame[1]))
+
+
+def _source(side: SideView, low: int, high: int, frame: Frame | None) -> PackedSide | DenseSide:
     if not side.all_packed and [kind for _, _, kind in side.spans(low, high)] == ["half"]:
         return DenseSide(side.half(low, high))
     form = side.codec.form
@@ -254,4 +276,4 @@ def _source(side: SideView, low: int, high: int) -> PackedSide | DenseSide:
         raise TypeError("a stored format without a packed form")
     parts, front = side.side.store.arrays()
     first = front + low - side.side.packed_first
-    return PackedSide(form, parts, first) if form.meta > 0 else DenseSide(parts[form.codes_name], first)
+    return PackedSide(form, parts, first, frame) if form.meta > 0 else DenseSide(parts[form.codes_name], first)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from emulation.host import Host
-from fused_cases import FORMATS, Case, error_of
+from fused_cases import FORMATS, Case, error_of, packed
 
 from swarm.kernels.errors import BackendError
 from swarm.kernels.fused import sources
+from swarm.kernels.fused.decode import DecodeAttention
 from swarm.kernels.fused.encode import FusedEncode
+from swarm.kernels.fused.operands import Frame, TokenRun
+from swarm.kernels.fused.plan import Device
 from swarm.kernels.fused.recent import FusedAppend
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
@@ -30,6 +34,7 @@ ENCODERS = {
     "encode_minifloats.entry": FORMATS["nvfp4"],
     "append.h": A4,
 }
+FRAMED = "framed"  # the case of queries and outputs that kernels map
 # File, which of its barriers, and a case that runs into its absence.
 BARRIERS = [
     ("matrix_query.h", 0, SMALL),
@@ -46,6 +51,10 @@ REST = [
     ("encode_blocks.entry", 0, None),
     ("encode_norms.entry", 0, None),
     ("encode_minifloats.entry", 0, None),
+    ("frame.h", 0, FRAMED),
+    ("frame.h", 1, FRAMED),
+    ("merge_framed.entry", 0, FRAMED),
+    ("merge_framed.entry", 1, FRAMED),
     ("append.h", 0, None),
 ]
 
@@ -60,6 +69,8 @@ def remove(monkeypatch, file, which):
 
 
 def run(file, case):
+    if case == FRAMED:
+        return framed()
     if case is not None:
         return error_of(case)
     spec = ENCODERS[file]
@@ -69,6 +80,14 @@ def run(file, case):
         stored = base.build(spec, 64).pack(mx, x)
         return FusedAppend(Host()).first((form, form), x[:, :, :1], x[:, :, :1], (stored, stored))
     return mx.eval(FusedEncode(Host())(form, x))
+
+
+def framed():
+    """Attention over keys and values that were turned."""
+    x = mx.array(np.random.default_rng(0).standard_normal((1, 1, 33, 64)).astype(np.float16))
+    side = replace(packed(A4, 64, x, 0)[0], frame=Frame(64, mx.ones((1, 64)) / 8))
+    attention = DecodeAttention(Host(), Device(4, 20, 4, 1))
+    return mx.eval(attention(x[:, :, :2].reshape(1, 2, 1, 64), 0.1, TokenRun(side, side, 33)))
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import pytest
 from emulation.host import Host
 from fused_cases import FORMATS, LIMITS, Case, error_of, packed, vectors, wide
 
+from swarm.kernels import rotation
 from swarm.kernels.errors import SpecError
 from swarm.kernels.fused.decode import DecodeAttention
-from swarm.kernels.fused.operands import DenseSide, Scoring, TokenRun
+from swarm.kernels.fused.operands import DenseSide, Frame, Scoring, TokenRun
 from swarm.kernels.fused.plan import Device
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
@@ -303,6 +304,50 @@ def test_every_combination_of_formats(dim, layout, matrix):
                 if not error < LIMITS[mx.float16]:
                     failures.append((key, value, group, error))
     assert not failures
+
+
+FRAMED = [(128, 80, 8, 0, "cuda", mx.float16), (96, 192, 3, 17, "metal", mx.float32)]
+MORE_FRAMED = [(64, 512, 16, 5, "cuda", mx.bfloat16), (256, 64, 5, 0, "metal", mx.float16),
+               (128, 128, 16, 9, "metal", mx.float16), (192, 256, 1, 3, "cuda", mx.float32)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dim", "value_dim", "group", "around", "layout", "dtype"),
+    [*FRAMED, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_FRAMED)],
+)
+def test_queries_and_outputs_are_mapped_in_the_same_launches(dim, value_dim, group, around, layout, dtype):
+    """Keys turned and scaled per head, values turned alone, or the other way round, beside 16-bit runs that are not."""
+    rng = np.random.default_rng([5, dim, group])
+    half = mx.float16 if dtype == mx.float32 else dtype
+    spec, heads, count = QuantSpec(method="mxfp8"), 2, 41
+    q = vectors(rng, (2, heads * group, 1, dim), dtype)
+    for scaled, matrix in ((0, True), (1, False)):
+        sides, columns = [], []
+        grouped = wide(q).reshape(2, heads, group, dim)
+        for i, size in enumerate((dim, value_dim)):
+            order, rows = (size & -size, 1) if i != scaled else (4, heads)
+            factors = np.sign(rng.standard_normal((1, size))) * np.exp(0.3 * rng.standard_normal((rows, size)))
+            factors = mx.array((factors * order**-0.5).astype(np.float32))
+            turn = np.kron(np.eye(size // order), rotation.hadamard(order) * order**0.5)
+            side, meaning = packed(spec if size % 32 == 0 else FORMATS["turboquant4"],
+                                   size, vectors(rng, (2, heads, count, size), half), 0)  # fmt: skip
+            sides.append(replace(side, frame=Frame(order, factors)))
+            columns.append(((meaning @ turn.T) * wide(factors)[:, None], []))
+        runs = {}
+        for name, tokens in (("head", 3), ("tail", around)) if around else ():
+            pair = [vectors(rng, (2, heads, tokens, size), half) for size in (dim, value_dim)]
+            runs[name] = TokenRun(*(DenseSide(x) for x in pair), tokens)
+            for (_, more), x in zip(columns, pair, strict=True):
+                more.append(wide(x))
+        k, v = (np.concatenate([mapped, *more], axis=2) for mapped, more in columns)
+        logits = 0.1 * grouped @ k.swapaxes(-1, -2)
+        shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        expected = (shares / shares.sum(axis=-1, keepdims=True) @ v).reshape(2, heads * group, 1, value_dim)
+        attention = DecodeAttention(Host(layout), Device(6, 0 if matrix else 20, 4, 1))
+        out, rest = attention(q, 0.1, TokenRun(*sides, count), **runs)
+        assert rest is None
+        assert out.dtype == dtype
+        assert np.linalg.norm(wide(out) - expected) / np.linalg.norm(expected) < LIMITS[dtype]
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 2, 128), (1, 8, 1, 72), (1, 8, 1, 528), (1, 7, 1, 128)])

@@ -12,7 +12,9 @@ from emulated import Emulated
 from swarm.kernels import attention
 from swarm.kernels.backends.cpu import Cpu
 from swarm.kernels.cache import PackedKVCache
+from swarm.kernels.codec import Codec, Factors
 from swarm.kernels.fused.plan import Device, plan
+from swarm.kernels.rotation import hadamard
 from swarm.kernels.spec import KVSpec, QuantSpec
 
 
@@ -162,6 +164,44 @@ def test_what_the_kernels_do_not_know_takes_the_other_path(kv, dim):
 def padded(rng, columns):
     """The second sequence of a batch is shorter: its first columns are padding."""
     return mx.array(np.stack([np.ones(columns, bool), np.arange(columns) >= 20]))[:, None, None]
+
+
+def test_rotated_queries_and_outputs_cost_no_launch():
+    class Listing(Emulated):
+        def run(self, kernel, arrays):
+            entries.append(kernel.entry)
+            return super().run(kernel, arrays)
+
+    for window, tail in (
+        (0, ["append", "decode_packed_framed", "merge_framed"]),
+        (5, ["decode_framed", "merge_framed"]),
+    ):
+        entries = []
+        kv = KVSpec(key=spec("turboquant_mse", bits=4), value=spec("turboquant_mse", bits=3), residual_window=window)
+        fused, reference = outputs(Listing(), kv), outputs(Cpu(), kv)
+        assert entries[-len(tail) :] == tail
+        assert np.linalg.norm(fused - reference) / np.linalg.norm(reference) < 2e-3
+
+
+@pytest.mark.parametrize("heads", [None, 3])
+@pytest.mark.parametrize("rotation", ["none", "hadamard"])
+def test_the_frame_of_a_codec_is_what_queries_and_outputs_pass(rotation, heads):
+    rng = np.random.default_rng(3)
+    factors = Factors(np.exp(rng.standard_normal(96 if heads is None else (heads, 96))))
+    codec = Codec(
+        spec("affine", bits=4, group_size=32, rotation=rotation, scaling="learned"), "key", 96, factors=factors
+    )
+    order, given = codec.frame
+    turn = np.kron(np.eye(96 // order), hadamard(order) * order**0.5)
+    x = rng.standard_normal((2, 3, 4, 96)).astype(np.float32)
+    assert given.shape == (heads or 1, 96)
+    assert np.allclose((x * given[:, None]) @ turn, codec.query(x), atol=1e-4)
+    assert np.allclose((x @ turn) * given[:, None], codec.output(x), atol=1e-4)
+
+
+def test_other_maps_have_no_frame():
+    for given in (spec("affine", bits=4), spec("affine", bits=4, rotation="random"), spec("qjl")):
+        assert Codec(given, "key", 64).frame is None
 
 
 MASKS = {

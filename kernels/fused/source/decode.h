@@ -73,7 +73,7 @@ struct Heads {
 // Queries, threadgroup memory, and where the result goes.
 template <typename Q, typename Scoring, typename Sink>
 struct Work {
-  Heads<Q> q;
+  Q q;
   float scale;  // includes log2(e)
   Scoring scoring;
   KV_SHARED(float) memory;

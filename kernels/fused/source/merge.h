@@ -12,7 +12,7 @@ struct Merge {
   KV_DEVICE(const float) partials;
   KV_DEVICE(const float) leads;
   int splits, packed;  // partials per row; those of packed values come first
-  i64 row, rows;
+  i64 row;
   int lane, simd, part;
 
   KV_FUNC void load(int split, KV_THREAD Words<4>& x) const {
@@ -31,8 +31,8 @@ struct Merge {
     }
   }
 
-  template <typename T>
-  KV_FUNC void run(KV_SHARED(float) memory, KV_DEVICE(T) out) const {
+  template <typename Sink>
+  KV_FUNC void run(KV_SHARED(float) memory, KV_THREAD const Sink& sink) const {
     Words<4> first[early];
     KV_UNROLL for (int i = 0; i < early; ++i) {
       KV_UNROLL for (int c = 0; c < 4; ++c) first[i].w[c] = 0u;
@@ -64,9 +64,28 @@ struct Merge {
       const int channel = 128 * part + i % 128;
       float sum = 0.0f;
       KV_UNROLL for (int s = 0; s < SIMDS; ++s) sum += memory[s * OUTPUTS * 128 + i];
-      if (channel < DIM) out[(i / 128 * rows + row) * DIM + channel] = Convert<T>::from(sum / total);
+      if (channel < DIM) sink.put(i / 128, row, channel, sum / total);
     }
   }
+};
+
+// The output [OUTPUTS, rows, D].
+template <int DIM, typename T>
+struct Merged {
+  KV_DEVICE(T) out;
+  i64 rows;
+
+  KV_FUNC void put(int output, i64 row, int channel, float x) const {
+    out[(output * rows + row) * DIM + channel] = Convert<T>::from(x);
+  }
+};
+
+// One row, [OUTPUTS][D] in threadgroup memory.
+template <int DIM>
+struct MergedRow {
+  KV_SHARED(float) row;
+
+  KV_FUNC void put(int output, i64, int channel, float x) const { row[output * DIM + channel] = x; }
 };
 
 }  // namespace kv
