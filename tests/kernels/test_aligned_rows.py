@@ -18,6 +18,7 @@ AFFINE = QuantSpec(method="affine", bits=4, group_size=32)
 SPECS = {
     "affine": KVSpec(key=AFFINE, value=AFFINE),
     "q8_0 and norms": KVSpec(key=QuantSpec(method="q8_0"), value=QuantSpec(method="turboquant_mse", bits=3)),
+    "rotated keys": KVSpec(key=QuantSpec(method="turboquant_mse", bits=4), value=AFFINE, sink_tokens=2),
     "keys alone": KVSpec(key=AFFINE),
     "sinks": KVSpec(key=AFFINE, value=AFFINE, sink_tokens=3),
     "sinks and tail": KVSpec(key=AFFINE, value=AFFINE, sink_tokens=3, residual_window=8),
