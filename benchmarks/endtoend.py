@@ -131,7 +131,9 @@ def measure(short: bool, tell: _frame.Tell, chosen: Sequence[str] = ()) -> _fram
             jobs.append(("decode", BATCHED_DEPTH, BATCH))
         for job, depth, batch in jobs:
             made = {
-                name: partial(cell, subject, path, job, depth, batch, short) for name, path in subject.paths().items()
+                name: partial(cell, subject, path, job, depth, batch, short)
+                for name, path in subject.paths().items()
+                if subject.batched or not gpu or name in (OURS, SIXTEEN)  # of the larger models the two that matter
             }
             if not gpu and not short:
                 made[OUT_OF_THE_BOX] = partial(apart, subject.name, job, depth)
