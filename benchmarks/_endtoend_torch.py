@@ -41,7 +41,7 @@ def cell(name: str, job: str, depth: int, batch: int, chunk: int) -> dict[str, A
                 model(tokens, past_key_values=past, use_cache=True, logits_to_keep=1)
             torch.cuda.synchronize()
             times.append((time.perf_counter() - started) * 1e3)
-            past.crop(depth)
+            past.crop(-chunk)
         else:
             token = torch.ones((batch, 1), dtype=torch.long, device="cuda")
             with torch.inference_mode():
@@ -49,7 +49,7 @@ def cell(name: str, job: str, depth: int, batch: int, chunk: int) -> dict[str, A
                     token = model(token, past_key_values=past, use_cache=True).logits[:, -1:].argmax(-1)
             torch.cuda.synchronize()
             times.append((time.perf_counter() - started) / STEPS * 1e3)
-            past.crop(depth)
+            past.crop(-STEPS)
     nbytes = 2 * 2 * batch * config.num_hidden_layers * config.num_key_value_heads * head * depth
     peak = torch.cuda.max_memory_allocated() / 1e9
     del past
