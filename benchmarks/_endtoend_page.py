@@ -22,13 +22,18 @@ def page(record: _frame.Results) -> str:
     text += (
         "\nMilliseconds, median of the rounds; the ratio is 16 bit over the path (above 1 is faster than 16 bit) with "
         "its extremes over all pairs of rounds. Caches are filled with random vectors. `roofline` is what weights and "
-        "cache take at the bandwidth of a copy measured in the same run. Why one sequence decodes slower than over 16 "
-        "bit on a GPU, and where the time goes, is in [Kernels](../kernels.md#decoding-a-whole-model).\n"
+        "cache take at the bandwidth of a copy measured in the same run. Where the time "
+        "of a step on a GPU goes is in [Kernels](../kernels.md#decoding-a-whole-model).\n"
     )
     if results["device"] == "cpu":
         text += (
             "\nOn the CPU models run in float32, and so do mlx-lm's own caches in the same process: ratios are to "
             f"*{OWN_SIXTEEN}*. *{OUT_OF_THE_BOX}* runs in a process of its own with MLX's BLAS and 16-bit weights.\n"
+        )
+    text += "".join(f"\n{note}\n" for note in results.get("notes", ()))
+    if any(len(row.get("ms", ())) == 1 for row in results["rows"]):
+        text += (
+            "\nRows of the larger models hold the median of their rounds alone, so that their ratios show no spread.\n"
         )
     for model in dict.fromkeys(row["model"] for row in results["rows"]):
         text += f"\n## {model}\n"
