@@ -7,6 +7,7 @@ caches hand out itself and passes everything else on; the back-end of a cache co
 from __future__ import annotations
 
 import sys
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +70,15 @@ class StoredView:
         self.offset = key.offset
         self.starts: Array | None = None  # [B], where sequences do not all begin with the first column
         self.told = False  # to those who record calls; other layers may read the view after its own
+
+    @property
+    def cache(self) -> LayerCache:
+        """The cache that is viewed. It holds its last view, and is freed at once only if that does not hold it too."""
+        return self._cache()  # type: ignore[return-value]
+
+    @cache.setter
+    def cache(self, cache: LayerCache) -> None:
+        self._cache = weakref.ref(cache)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

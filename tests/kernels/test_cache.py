@@ -1,7 +1,9 @@
 """The packed cache on its own: what is stored when, exact bytes, windows, trimming, saved states."""
 
 import copy
+import gc
 import json
+import weakref
 
 import kv_specs
 import mlx.core as mx
@@ -350,3 +352,17 @@ class TestSpecifications:
         kv = KVSpec(key=QuantSpec(method="kivi"), value=QuantSpec(method="kivi"))
         assert (kv.key.axis, kv.value.axis) == ("channel", "token")
         assert kv == KVSpec(key=QuantSpec(method="kivi", axis="channel"), value=QuantSpec(method="kivi", axis="token"))
+
+
+def test_a_cache_is_freed_with_its_last_reference(vectors):
+    """Not when the garbage collector comes round: gigabytes hang on it."""
+    cache = PackedKVCache(kv_of("affine"))
+    x = mx.array(vectors((1, 2, 6, 64)))
+    cache.update_and_fetch(x, x)
+    gone = weakref.ref(cache)
+    gc.disable()
+    try:
+        del cache
+        assert gone() is None
+    finally:
+        gc.enable()
