@@ -226,7 +226,7 @@ def test_metrics_without_windows_are_compared_by_their_intervals(make_lab) -> No
     assert score.observed == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_campaigns_confirm_a_contrast_or_a_transfer_and_nothing_false(make_lab, simulate, infos, seed) -> None:
     def law(spec) -> float:
         turned = (spec.kv.key.rotation == "hadamard") + (spec.kv.value.rotation == "hadamard")

@@ -6,7 +6,7 @@ from swarm.experiments.models import registry
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
 
-MODELS = ("smollm2-135m", "gemma3-270m")
+MODELS = ("smollm2-135m", pytest.param("gemma3-270m", marks=pytest.mark.slow))
 CONTEXT = 128
 
 
