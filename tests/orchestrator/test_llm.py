@@ -42,7 +42,7 @@ def test_a_campaign_in_bad_weather_ends_with_its_budget(tmp_path, swarm, tiny_mo
             status(500),
         ]
         done = swarm(
-            "launch", "--models", tiny_models["llama"], "--context", "96", "--budget", "40", "--workers", "2",
+            "launch", "--models", tiny_models["llama"], "--context", "96", "--budget", "80", "--workers", "2",
             "--llm", server.url, "--max-tokens", "400000", "--max-usd", "1", "--llm-model", "test-model",
         )  # fmt: skip
         assert done.code == 0, done.err
@@ -50,7 +50,7 @@ def test_a_campaign_in_bad_weather_ends_with_its_budget(tmp_path, swarm, tiny_mo
         assert SECRET not in str(server.headers)
     with Store.open(path, readonly=True) as store:
         records = store.trials.list(1)
-        assert len(records) == len({r.fingerprint for r in records}) == 40
+        assert len(records) == len({r.fingerprint for r in records}) == 80
         assert {r.state for r in records} == {"complete"}
         calls = store.agent_calls.list()
         assert {call.outcome for call in calls} & {"http_429", "garbled", "invalid", "connection"}
