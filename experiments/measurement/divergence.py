@@ -56,11 +56,7 @@ def compare(reference: Floats, run: Floats, targets: NDArray[np.integer]) -> Sco
     step = max(1, BLOCK // size)
     for start in range(0, rows, step):
         part = slice(start, min(start + step, rows))
-        if not np.isfinite(q_logits[part]).all():
-            raise NonFiniteError(
-                "the logits of the quantized run are not finite.", "The configuration breaks the model: use more bits."
-            )
-        scores[:, part] = _compare_rows(single(np, p_logits[part]), q_logits[part], truth[part])
+        scores[:, part] = _compare_rows(single(np, p_logits[part]), finite(q_logits[part]), truth[part])
     kld, same, delta_p, delta_nll = (row.reshape(shape) for row in scores)
     return Scores(kld, same, delta_p, delta_nll)
 
@@ -69,6 +65,19 @@ def join(parts: Sequence[Scores]) -> Scores:
     """Scores of consecutive positions of the same windows as one."""
     fields = (np.concatenate([getattr(part, name) for part in parts], axis=1) for name in Scores.__dataclass_fields__)
     return Scores(*fields)
+
+
+def finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits of a quantized run as they are.
+
+    Raises:
+        NonFiniteError: one is NaN or Inf.
+    """
+    if not np.isfinite(logits).all():
+        raise NonFiniteError(
+            "the logits of the quantized run are not finite.", "The configuration breaks the model: use more bits."
+        )
+    return logits
 
 
 def _compare_rows(p_logits: Floats, q_logits: Floats, truth: NDArray[np.integer]) -> NDArray[np.float64]:

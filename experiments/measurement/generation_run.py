@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.experiments.deploy import generation
+from swarm.experiments.measurement.divergence import finite
 from swarm.experiments.measurement.learned_scaling import trial_caches
 from swarm.experiments.measurement.prompts import WORDING, Assignment, of_replicate
 from swarm.experiments.measurement.reference_run import ReferenceRun, in_16_bit
-from swarm.kernels.errors import NonFiniteError, SpecError
+from swarm.kernels.errors import SpecError
 
 if TYPE_CHECKING:
     from swarm.experiments.artifacts import CaptureWriter
@@ -206,7 +207,7 @@ class Decoder:
         for place in range(shared, total - 1):
             if place + 1 >= ends.max():
                 break
-            logits = _finite(self._subject.forward.logits(tokens[:, place : place + 1], caches))
+            logits = finite(self._subject.forward.logits(tokens[:, place : place + 1], caches))
             for row in range(count):
                 if place + 1 < len(forced[row]):
                     continue
@@ -223,18 +224,10 @@ def _positions(
     """Read rows in chunks; yields row, place and logits [V] of each place whose next token belongs to an answer."""
     for first in range(0, tokens.shape[1], CHUNK):
         chunk = tokens[:, first : first + CHUNK]
-        logits = _finite(subject.forward.logits(chunk, caches))
+        logits = finite(subject.forward.logits(chunk, caches))
         for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
             for place in range(max(first, int(start) - 1), min(first + chunk.shape[1], int(end) - 1)):
                 yield row, place, logits[row, place - first]
-
-
-def _finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    if not np.isfinite(logits).all():
-        raise NonFiniteError(
-            "the logits of the quantized run are not finite.", "The configuration breaks the model: use more bits."
-        )
-    return logits
 
 
 def _log_sum(logits: NDArray[np.float32]) -> float:

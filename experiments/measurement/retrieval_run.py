@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swarm.experiments.measurement.divergence import finite
 from swarm.experiments.measurement.haystack import INTRODUCTION, KINDS, WORDING, HiddenFact, Puzzle, puzzles
 from swarm.experiments.measurement.learned_scaling import trial_caches
 from swarm.experiments.measurement.reference_run import (
@@ -27,7 +28,7 @@ from swarm.experiments.measurement.reference_run import (
 )
 from swarm.experiments.measurement.states import read_states, restore_states, save_states, states_of
 from swarm.kernels import attention
-from swarm.kernels.errors import NonFiniteError, SpecError
+from swarm.kernels.errors import SpecError
 from swarm.kernels.model_cache import other_caches, packed_layers
 
 if TYPE_CHECKING:
@@ -155,11 +156,7 @@ def ask(
     nll, matches = np.zeros(lengths.shape), np.zeros(lengths.shape, np.bool_)
     for number in range(questions.shape[1]):
         tokens = questions[:, number]
-        logits = subject.forward.logits(tokens, copy.deepcopy(caches), scored=range(first, tokens.shape[1]))
-        if not np.isfinite(logits).all():
-            raise NonFiniteError(
-                "the logits of the quantized run are not finite.", "The configuration breaks the model: use more bits."
-            )
+        logits = finite(subject.forward.logits(tokens, copy.deepcopy(caches), scored=range(first, tokens.shape[1])))
         likeliest = logits.argmax(-1)
         for row, length in enumerate(lengths[:, number]):
             answer = tokens[row, first + 1 : first + 1 + length]
