@@ -6,7 +6,7 @@ states behind them, the states of caches that are not packed, and the 16-bit run
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -22,14 +22,14 @@ from swarm.experiments.measurement.reference_run import (
     AttentionRecorder,
     Prefix,
     ScoredRun,
-    from_file,
+    append,
     in_16_bit,
     layer_arrays,
     noise_floor,
     save_layers,
     window_count,
 )
-from swarm.experiments.measurement.states import State, read_states, restore_states, save_states, states_of
+from swarm.experiments.measurement.states import State, save_states, states_of
 from swarm.kernels import arrays, attention
 from swarm.kernels.model_cache import other_caches, packed_layers
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from swarm.experiments.artifacts import Capture, CaptureWriter
     from swarm.experiments.measurement.model_under_test import ModelUnderTest
     from swarm.experiments.spec import TrialSpec
-    from swarm.kernels.cache import PackedKVCache
 
 WINDOWS = 4
 TAIL = 32
@@ -106,16 +105,15 @@ class DecodeRun(ScoredRun):
         Raises:
             NonFiniteError: the run broke down.
         """
-        packed = packed_layers(caches)
-        keys, values, tail_keys, tail_values = (layer_arrays(self.capture, name) for name in ATTENTION_INPUTS[:4])
-        _append(packed, keys, values)
-        restore_states(other_caches(caches), read_states(self.capture))
+        Prefix.of(self.capture).put(caches)
         entry = self._entry(spec)
         logits = self.subject.forward.logits(self.tokens, caches, vocabulary=self._vocabulary, entry=entry, watch=watch)
         if entry is not None:
             # Layers that were skipped hold what they would: storage is counted over all of them.
-            skipped = slice(sum(cache.layer < entry.layer for cache in packed))
-            _append(packed[skipped], tail_keys[skipped], tail_values[skipped])
+            skipped = [cache for cache in packed_layers(caches) if cache.layer < entry.layer]
+            append(
+                skipped, *(layer_arrays(self.capture, name)[: len(skipped)] for name in ("tail_keys", "tail_values"))
+            )
         return divergence.compare(self.logits, logits, self.targets)
 
     def _entry(self, spec: TrialSpec) -> Entry | None:
@@ -127,12 +125,6 @@ class DecodeRun(ScoredRun):
 
         hidden = mx.array(np.array(self.capture["hidden"][first - 1]))
         return Entry(first, hidden.astype(getattr(mx, self.capture.facts["compute"])))
-
-
-def _append(caches: Sequence[PackedKVCache], keys: Iterable[NDArray[Any]], values: Iterable[NDArray[Any]]) -> None:
-    """Put keys and values [W, H, T, D] per layer, as files hold them, into the layers' caches."""
-    for cache, k, v in zip(caches, keys, values, strict=True):
-        cache.append(from_file(k), from_file(v))
 
 
 class _Capturing:
@@ -210,8 +202,7 @@ class _Capturing:
         self, prefix: Prefix, vocabulary: mx.array, entry: Entry | None, watch: Watch | None
     ) -> NDArray[np.float32]:
         caches = trial_caches(self.plain, self.subject)
-        _append(packed_layers(caches), prefix.keys, prefix.values)
-        restore_states(other_caches(caches), prefix.states)
+        prefix.put(caches)
         return self.forward.logits(self.tail, caches, vocabulary=vocabulary, entry=entry, watch=watch)
 
 

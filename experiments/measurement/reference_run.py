@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.experiments.measurement import divergence
-from swarm.experiments.measurement.states import State, restore_states
+from swarm.experiments.measurement.states import State, read_states, restore_states
 from swarm.kernels import arrays
 from swarm.kernels.errors import SpecError
-from swarm.kernels.model_cache import make_cache, split
+from swarm.kernels.model_cache import make_cache, other_caches, packed_layers, split
 from swarm.kernels.spec import KVSpec, ranges
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from swarm.experiments.spec import TrialSpec
     from swarm.kernels.arrays import Array
     from swarm.kernels.attention import Recorded
+    from swarm.kernels.cache import PackedKVCache
 
 MAX_CONTEXT_OF_ALL_WINDOWS = 8192
 """Tokens of a window up to which runs read all of their windows; of longer ones they read half."""
@@ -231,6 +232,22 @@ class Prefix:
     keys: Sequence[NDArray[Any]]
     values: Sequence[NDArray[Any]]
     states: Sequence[State]
+
+    @classmethod
+    def of(cls, capture: Capture) -> Self:
+        """What a capture holds."""
+        return cls(layer_arrays(capture, "keys"), layer_arrays(capture, "values"), read_states(capture))
+
+    def put(self, caches: Sequence[Any]) -> None:
+        """Fill empty caches, as a model takes them."""
+        append(packed_layers(caches), self.keys, self.values)
+        restore_states(other_caches(caches), self.states)
+
+
+def append(caches: Sequence[PackedKVCache], keys: Iterable[NDArray[Any]], values: Iterable[NDArray[Any]]) -> None:
+    """Put keys and values [W, H, T, D] per layer, as files hold them, into the layers' caches."""
+    for cache, k, v in zip(caches, keys, values, strict=True):
+        cache.append(from_file(k), from_file(v))
 
 
 def noise_floor(

@@ -20,16 +20,15 @@ from swarm.experiments.measurement.divergence import finite
 from swarm.experiments.measurement.haystack import INTRODUCTION, KINDS, WORDING, HiddenFact, Puzzle, puzzles
 from swarm.experiments.measurement.learned_scaling import trial_caches
 from swarm.experiments.measurement.reference_run import (
+    Prefix,
     ReferenceRun,
-    from_file,
     in_16_bit,
-    layer_arrays,
     to_file,
 )
-from swarm.experiments.measurement.states import read_states, restore_states, save_states, states_of
+from swarm.experiments.measurement.states import save_states, states_of
 from swarm.kernels import attention
 from swarm.kernels.errors import SpecError
-from swarm.kernels.model_cache import other_caches, packed_layers
+from swarm.kernels.model_cache import other_caches
 
 if TYPE_CHECKING:
     from swarm.experiments.artifacts import BlockFile, CaptureWriter
@@ -114,10 +113,7 @@ class RetrievalRun(ReferenceRun):
 
     def fill(self, caches: Sequence[Any]) -> None:
         """Put the texts, as 16 bit read them, into a trial's empty caches."""
-        sides = (layer_arrays(self.capture, name) for name in ("keys", "values"))
-        for cache, keys, values in zip(packed_layers(caches), *sides, strict=True):
-            cache.append(from_file(keys), from_file(values))
-        restore_states(other_caches(caches), read_states(self.capture))
+        Prefix.of(self.capture).put(caches)
 
     def read(self, caches: Sequence[Any]) -> None:
         """Read the texts over a trial's empty caches."""
