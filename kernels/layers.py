@@ -8,8 +8,9 @@ values of another one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from swarm.kernels import attention, elementwise
@@ -20,14 +21,17 @@ if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
 
 
+Place = tuple[int, int | None]
+"""Index in a model's list of caches, and within a `CacheList` there."""
+
+
 @dataclass(frozen=True)
 class TracedLayer:
     """A layer of a model in memory: what it keeps, where, and how its attention is computed.
 
     Attributes:
         shape: what it keeps.
-        place: index in the model's own list of caches, and within a `CacheList` there; None where it keeps no keys
-            and values of its own.
+        place: where in the model's own list of caches; None where it keeps no keys and values of its own.
         query_heads: heads of its queries; 0 where the pass did not show them.
         scale: factor on its attention logits; None where the pass did not show it.
         logit_cap: the logits are cap * tanh(logits / cap), before they are masked; None for no cap.
@@ -37,7 +41,7 @@ class TracedLayer:
     """
 
     shape: LayerShape
-    place: tuple[int, int | None] | None = None
+    place: Place | None = None
     query_heads: int = 0
     scale: float | None = None
     logit_cap: float | None = None
@@ -58,8 +62,9 @@ def trace(model: Any) -> tuple[TracedLayer, ...]:
     attention.install()
     chunk, step = (_Pass.through(model, tokens) for tokens in (2, 1))
     layers: list[TracedLayer] = []
-    numbers: dict[tuple[int, int | None], int] = {}
-    for entry, parts in enumerate(chunk.entries):
+    numbers: dict[Place, int] = {}
+    for entry, places in groupby(all_places(chunk.caches), key=lambda found: found[0][0]):
+        parts = list(places)
         probes = [(place, part) for place, part in parts if isinstance(part, _Probe) and part.taken is not None]
         found = [chunk.layer(place, step) for place, part in probes if not part.indexes]
         first = found[0] if found else TracedLayer(LayerShape())
@@ -76,6 +81,30 @@ def trace(model: Any) -> tuple[TracedLayer, ...]:
         shape = LayerShape(shared_from=numbers[call.place], sinks=call.sinks)
         layers.append(TracedLayer(shape, None, call.heads, call.scale, call.logit_cap))
     return tuple(layers)
+
+
+def all_places(caches: Sequence[Any]) -> Iterator[tuple[Place, Any]]:
+    """Every cache of a model with its place, also those that share a layer."""
+    from mlx_lm.models.cache import CacheList
+
+    for entry, cache in enumerate(caches):
+        if isinstance(cache, CacheList):
+            yield from (((entry, part), inner) for part, inner in enumerate(cache.caches))
+        else:
+            yield (entry, None), cache
+
+
+def replaced(caches: Sequence[Any], others: Mapping[Place, Any]) -> list[Any]:
+    """The caches of a model with others at some places."""
+    from mlx_lm.models.cache import CacheList
+
+    found = []
+    for entry, cache in enumerate(caches):
+        if isinstance(cache, CacheList):
+            found.append(CacheList(*(others.get((entry, part), inner) for part, inner in enumerate(cache.caches))))
+        else:
+            found.append(others.get((entry, None), cache))
+    return found
 
 
 def check(model: Any, layers: Sequence[TracedLayer]) -> None:
@@ -178,7 +207,7 @@ class _Probe:
 class _Call:
     """One call of mlx-lm's attention that read what a cache handed out."""
 
-    place: tuple[int, int | None]
+    place: Place
     heads: int
     scale: float
     sinks: bool
@@ -190,20 +219,10 @@ class _Pass:
     """One pass over a few tokens with probes in the place of the caches of keys and values."""
 
     def __init__(self, own: list[Any]) -> None:
-        from mlx_lm.models.cache import CacheList
-
-        self.caches: list[Any] = []
-        self.entries: list[list[tuple[tuple[int, int | None], Any]]] = []
-        self.calls: dict[tuple[int, int | None], _Call] = {}
+        self.probes = {place: _Probe(cache) for place, cache in all_places(own) if _packable(cache)}
+        self.caches = replaced(own, self.probes)
+        self.calls: dict[Place, _Call] = {}
         self.repeated: list[_Call] = []
-        for entry, cache in enumerate(own):
-            if isinstance(cache, CacheList):
-                parts = [_probed(part) for part in cache.caches]
-                self.caches.append(CacheList(*parts))
-                self.entries.append([((entry, at), part) for at, part in enumerate(parts)])
-            else:
-                self.caches.append(_probed(cache))
-                self.entries.append([((entry, None), self.caches[-1])])
 
     @classmethod
     def through(cls, model: Any, tokens: int) -> _Pass:
@@ -246,8 +265,8 @@ class _Pass:
 
     def note(self, queries: Array, keys: Array, values: Array, options: attention.CallOptions) -> None:
         """Note a call of attention, where it reads what a cache handed out."""
-        for place, probe in (pair for parts in self.entries for pair in parts):
-            if not isinstance(probe, _Probe) or not probe.handed or keys is not probe.handed[0]:
+        for place, probe in self.probes.items():
+            if not probe.handed or keys is not probe.handed[0]:
                 continue
             if values is not probe.handed[1] and values is not probe.handed[0]:
                 continue
@@ -265,9 +284,9 @@ class _Pass:
                 self.calls[place] = call
             return
 
-    def layer(self, place: tuple[int, int | None], step: _Pass) -> TracedLayer:
+    def layer(self, place: Place, step: _Pass) -> TracedLayer:
         """The layer whose keys and values are kept at a place, as this pass over a chunk and one over a step show."""
-        probe: _Probe = dict(self.entries[place[0]])[place]
+        probe = self.probes[place]
         keys, values = probe.taken  # type: ignore[misc]
         handed, call = self.calls.get(place), step.calls.get(place) or self.calls.get(place)
         shape = LayerShape(
@@ -284,12 +303,11 @@ class _Pass:
         return TracedLayer(shape, place, call.heads, call.scale, call.logit_cap, reads_arrays=handed is None)
 
 
-def _probed(cache: Any) -> Any:
-    """A probe for a cache of keys and values that a packed one can replace; any other cache itself."""
+def _packable(cache: Any) -> bool:
+    """Whether it is a cache of keys and values that a packed one can replace."""
     from mlx_lm.models.cache import ChunkedKVCache, KVCache, RotatingKVCache
 
-    replaced = type(cache) in (KVCache, ChunkedKVCache) or (type(cache) is RotatingKVCache and cache.keep == 0)
-    return _Probe(cache) if replaced else cache
+    return type(cache) in (KVCache, ChunkedKVCache) or (type(cache) is RotatingKVCache and cache.keep == 0)
 
 
 def _limit(own: Any, name: str) -> int | None:

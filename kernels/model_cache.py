@@ -44,14 +44,14 @@ def make_cache(
         ModelError: the model keeps nothing that could be packed; says why.
         SpecError: the label cannot be read, or the specification does not fit the model; says which layer and why.
     """
-    from mlx_lm.models.cache import CacheList, make_prompt_cache
+    from mlx_lm.models.cache import make_prompt_cache
 
     kv = KVSpec.parse(kv) if isinstance(kv, str) else kv or KVSpec()
     traced = layers.trace(model)
     layers.check(model, traced)
     _check_layers(kv, traced, factors or {})
     modules = layers.attention_modules(model, traced)
-    caches: list[Any] = make_prompt_cache(model)
+    caches: dict[layers.Place, PackedKVCache] = {}
     for number, (layer, module) in enumerate(zip(traced, modules, strict=True)):
         if layer.place is None:
             continue
@@ -78,14 +78,8 @@ def make_cache(
         )
         if isinstance(packed, ArrayKVCache):  # an indexer picks among unpacked latents
             packed.latent = layer.shape.latent and not layer.shape.plain_dim
-        entry, part = layer.place
-        if part is None:
-            caches[entry] = packed
-        else:
-            parts = list(caches[entry].caches)
-            parts[part] = packed
-            caches[entry] = CacheList(*parts)
-    return caches
+        caches[layer.place] = packed
+    return layers.replaced(make_prompt_cache(model), caches)
 
 
 def packed_layers(caches: Sequence[Any]) -> list[PackedKVCache]:
@@ -100,25 +94,14 @@ def other_caches(caches: Sequence[Any]) -> list[Any]:
 
 def split(caches: Sequence[Any], traced: Sequence[TracedLayer]) -> tuple[list[Any], list[Any]]:
     """Caches of a model, packed or not: those of its traced layers' keys and values, and the others."""
-    parts = dict(_places(caches))
+    parts = dict(layers.all_places(caches))
     kept = [parts.pop(layer.place) for layer in traced if layer.place is not None]
     return kept, list(parts.values())
 
 
 def all_caches(caches: Sequence[Any]) -> Iterator[Any]:
     """Every cache among those of a model, also those that share a layer."""
-    return (part for _, part in _places(caches))
-
-
-def _places(caches: Sequence[Any]) -> Iterator[tuple[tuple[int, int | None], Any]]:
-    """Every cache with its place, as `TracedLayer.place` has it."""
-    from mlx_lm.models.cache import CacheList
-
-    for entry, cache in enumerate(caches):
-        if isinstance(cache, CacheList):
-            yield from (((entry, part), inner) for part, inner in enumerate(cache.caches))
-        else:
-            yield (entry, None), cache
+    return (part for _, part in layers.all_places(caches))
 
 
 def key_bias(module: Any, shape: LayerShape) -> KeyBias:
