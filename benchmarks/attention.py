@@ -72,7 +72,7 @@ class Cell:
         self.scale = layer.dim**-0.5
         self.mask = "causal" if queries > 1 else None
         spec = QuantSpec(method="affine", bits=BITS, group_size=GROUP)
-        cache = PackedKVCache(KVSpec(key=spec, value=spec), backend=Cpu())
+        self.cache = cache = PackedKVCache(KVSpec(key=spec, value=spec), backend=Cpu())
         cache.append(keys[:, :, :-queries], values[:, :, :-queries])
         self.view = cache.append(keys[:, :, -queries:], values[:, :, -queries:])
         self.half = tuple(map(mx.array, (keys, values)))

@@ -59,7 +59,10 @@ class HandsOutArrays(ABC):
 
 
 class StoredView:
-    """The stored keys and values as the queries of one call may see them. Only attention can read it."""
+    """The stored keys and values as the queries of one call may see them. Only attention can read it.
+
+    It lives as long as its cache: who keeps a view keeps the cache too.
+    """
 
     def __init__(self, cache: LayerCache, key: SideView, value: SideView, fresh: tuple[Array, Array]) -> None:
         self.cache = cache

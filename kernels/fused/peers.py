@@ -72,7 +72,8 @@ class Sets:
         self.half_bytes = 2 * 2 * values
         sets = max(2, min(MAX_SETS, -(-rotate_bytes // self.packed_bytes)))
         self.half = [[self._vectors() for _ in "kv"] for _ in range(min(sets, max(2, rotate_bytes // self.half_bytes)))]
-        self.views = [self._view() for _ in range(sets)]
+        self.caches = [PackedKVCache(self.kv, window=shape.window, backend=backend) for _ in range(sets)]
+        self.views = [self._view(cache) for cache in self.caches]
         mx.eval(self.half)
 
     def _vectors(self) -> Array:
@@ -80,11 +81,10 @@ class Sets:
 
         return mx.random.normal((1, self.shape.kv_heads, self.context, self.shape.head_dim)).astype(mx.float16)
 
-    def _view(self) -> StoredView:
-        """What the last token of a filled cache sees."""
+    def _view(self, cache: PackedKVCache) -> StoredView:
+        """What the last token of a cache sees that is filled here."""
         import mlx.core as mx
 
-        cache = PackedKVCache(self.kv, window=self.shape.window, backend=self.backend)
         keys, values = self._vectors(), self._vectors()
         cache.append(keys[:, :, :-1], values[:, :, :-1])
         view = cache.append(keys[:, :, -1:], values[:, :, -1:])
