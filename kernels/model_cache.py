@@ -28,6 +28,7 @@ def make_cache(
     *,
     seed: int = 0,
     factors: Mapping[int, Mapping[str, Factors]] | None = None,
+    traced: Sequence[TracedLayer] | None = None,
 ) -> list[Any]:
     """A cache for every layer of an mlx-lm model, to be passed as its `cache` or `prompt_cache`.
 
@@ -39,6 +40,7 @@ def make_cache(
         kv: What the layers store, or its label. Left out, everything stays in 16 bit.
         seed: Decides random rotations and sketches; every layer derives its own.
         factors: Learned scaling per layer: {"key": Factors, "value": Factors}.
+        traced: What `layers.trace` found out about the model, where that is known already.
 
     Raises:
         ModelError: the model keeps nothing that could be packed; says why.
@@ -47,7 +49,7 @@ def make_cache(
     from mlx_lm.models.cache import make_prompt_cache
 
     kv = KVSpec.parse(kv) if isinstance(kv, str) else kv or KVSpec()
-    traced = layers.trace(model)
+    traced = layers.trace(model) if traced is None else traced
     layers.check(model, traced)
     _check_layers(kv, traced, factors or {})
     modules = layers.attention_modules(model, traced)

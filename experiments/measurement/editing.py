@@ -42,7 +42,7 @@ def edited(spec: TrialSpec, subject: ModelUnderTest) -> Iterator[None]:
         yield
         return
     model = subject.loaded.model
-    attentions = layers.attention_modules(model, layers.trace(model))
+    attentions = layers.attention_modules(model, subject.traced)
     missing = [layer for edit in spec.edits for layer in edit.layers or () if layer >= len(attentions)]
     if missing:
         raise SpecError(f"layer {missing[0]} does not exist in {subject.name}.", "Edit layers that it has.")

@@ -69,7 +69,8 @@ def trial_caches(spec: TrialSpec, subject: ModelUnderTest) -> list[Any]:
         SpecError: the specification does not fit the model.
         CorpusError, DiskFullError: as `learned` does.
     """
-    caches = make_cache(subject.loaded.model, spec.kv, seed=spec.seed, factors=learned(spec, subject) or None)
+    factors = learned(spec, subject) or None
+    caches = make_cache(subject.loaded.model, spec.kv, seed=spec.seed, factors=factors, traced=subject.traced)
     for cache in packed_layers(caches):
         if spec.logit_gain != 1.0 and isinstance(cache, HandsOutArrays):
             raise SpecError(
@@ -120,7 +121,7 @@ class CalibrationRun(ReferenceRun):
         tokens = subject.windows(spec, spec.context, WINDOWS, split="calibration")
         prefix = spec.context - min(TAIL, spec.context // 2)
         forward = subject.forward
-        caches = make_cache(subject.loaded.model)
+        caches = make_cache(subject.loaded.model, traced=subject.traced)
         recorders = []
         for chunk in (tokens[:, :prefix], tokens[:, prefix:]):
             recorders.append(AttentionRecorder(subject.info.kv_layers))
@@ -144,7 +145,9 @@ class CalibrationRun(ReferenceRun):
 
     def attend(self, kv: KVSpec, seed: int = 0, factors: LayerFactors | None = None) -> list[Floats]:
         """Attention output of every layer over caches of a specification."""
-        caches = packed_layers(make_cache(self.subject.loaded.model, kv, seed=seed, factors=factors))
+        subject = self.subject
+        made = make_cache(subject.loaded.model, kv, seed=seed, factors=factors, traced=subject.traced)
+        caches = packed_layers(made)
         return [attend(given, cache) for given, cache in zip(self.given, caches, strict=True)]
 
 

@@ -279,7 +279,7 @@ def noise_floor(
 
     model = subject.loaded.model
     logits = []
-    for caches in (make_cache(model), make_prompt_cache(model)):
+    for caches in (make_cache(model, traced=subject.traced), make_prompt_cache(model)):
         if prefix is not None:
             before, compute = prefix
             kept, others = split(caches, subject.traced)
