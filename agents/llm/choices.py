@@ -46,6 +46,11 @@ def shape(name: str, **fields: Any) -> type[BaseModel]:
     return made
 
 
+def comparisons(name: str, field: str, found: Sequence[Any], most: int) -> type[BaseModel] | None:
+    """The answer that lists up to so many comparisons; None where there is nothing to compare."""
+    return shape(name, **{field: list_of(either(found), most)}) if found else None
+
+
 def pairs(trials: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Models with the types of a better and a worse trial: every two different ids of one model, and nothing else."""
     for model, ids in trials.items():

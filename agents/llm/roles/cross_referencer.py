@@ -77,8 +77,7 @@ class CrossReferencerRole(Role[Questions]):
             )
             for model, trials in choices.pairs(_carried(context))
         ]
-        items = choices.list_of(choices.either(found), min(most, MAX_QUESTIONS)) if found else None
-        return None if items is None else choices.shape("Questions", questions=items)
+        return choices.comparisons("Questions", "questions", found, min(most, MAX_QUESTIONS))
 
     def use(self, answer: Questions, context: ProposalContext) -> Used[Contribution]:
         """Findings that the data bears out, and trials for what is not measured yet."""

@@ -64,8 +64,7 @@ class ScoutRole(Role[Observations]):
             choices.shape("Observation", **trials, cause=cause, because=choices.Words)
             for _, trials in choices.pairs(comparable(context))
         ]
-        items = choices.list_of(choices.either(found), min(most, MAX_OBSERVATIONS)) if found else None
-        return None if items is None else choices.shape("Observations", observations=items)
+        return choices.comparisons("Observations", "observations", found, min(most, MAX_OBSERVATIONS))
 
     def use(self, answer: Observations, context: ProposalContext) -> Used[Contribution]:
         """The observations that the paired windows bear out."""
