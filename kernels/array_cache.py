@@ -6,10 +6,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 from swarm.kernels import arrays, attention
-from swarm.kernels.attention import HandsOutArrays, StoredView
+from swarm.kernels.attention import StoredView
 from swarm.kernels.batch_cache import BatchView, PackedBatchCache
 from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.errors import ModelError
+from swarm.kernels.last_view import HandsOutArrays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,7 @@ class LatentView(StoredView):
     """Latents, the keys, and the rest of the keys, both packed, as one query token reads them in a fused kernel."""
 
 
-class ArrayKVCache(PackedKVCache, HandsOutArrays):
+class ArrayKVCache(HandsOutArrays, PackedKVCache):
     """A packed cache that hands out unpacked 16-bit arrays [B, H, columns, D] of keys and of values.
 
     Multi-head latent attention (2405.04434) expands the latent for several tokens at a time and reads it as keys and
@@ -35,7 +36,6 @@ class ArrayKVCache(PackedKVCache, HandsOutArrays):
     """
 
     latent = False  # whether the layer reads its keys as values, with the scores of what it calls values added
-    _handed: tuple[Array, ...] = ()
     _unpacked = True  # whether the last call handed out what is stored
 
     @classmethod
@@ -63,29 +63,9 @@ class ArrayKVCache(PackedKVCache, HandsOutArrays):
         hides = self.window is not None and self.offset + N > self.window
         return super().make_mask(N, return_array or hides, window_size)
 
-    def keys_and_values(self) -> tuple[Array, ...]:
-        """What the last call of `update_and_fetch` returned."""
-        super().keys_and_values()
-        return self._handed
-
-    @property
-    def keys(self) -> Array:
-        """The keys of the last call."""
-        return self.keys_and_values()[0]
-
-    @keys.setter
-    def keys(self, after: Array) -> None:
-        PackedKVCache.keys.fset(self, after)  # type: ignore[attr-defined]
-
-    def view_of(self, keys: Any, values: Any) -> StoredView | None:
-        """The view behind the arrays handed out last; one array as keys and values is a latent."""
-        if self._view is None or not self._handed or keys is not self._handed[0]:
-            return None
-        if values is self._handed[1]:
-            return self._view
-        view = self._view
-        if values is not keys:
-            return None
+    def latent_view(self) -> StoredView:
+        """The view of the last call that reads its keys as values too."""
+        view = self._last()
         if self._unpacked:
             return StoredView(self, view.key, view.key, (view.fresh[0],) * 2)
         return LatentView(self, view.key, view.value, (view.fresh[0],) * 2)
@@ -124,13 +104,12 @@ def _identity(size: int, dtype: Any) -> Array:
     return identity
 
 
-class ArrayBatchCache(PackedBatchCache, HandsOutArrays):
+class ArrayBatchCache(HandsOutArrays, PackedBatchCache):
     """A batch of such caches, whose arrays [B, H, columns, D] are right-aligned.
 
     Where a sequence has fewer columns they are 0, and the masks of `make_mask` hide them.
     """
 
-    _handed: tuple[Array, ...] = ()
     together = False
 
     def update_and_fetch(self, keys: Array, values: Array) -> tuple[Array, ...]:
@@ -153,20 +132,6 @@ class ArrayBatchCache(PackedBatchCache, HandsOutArrays):
         self._handed = tuple(mx.concatenate(out) for out in handed)
         return self._handed
 
-    def keys_and_values(self) -> tuple[Array, ...]:
-        """What the last call of `update_and_fetch` returned."""
-        super().keys_and_values()
-        return self._handed
-
-    @property
-    def keys(self) -> Array:
-        """The keys of the last call."""
-        return self.keys_and_values()[0]
-
-    @keys.setter
-    def keys(self, after: Array) -> None:
-        PackedBatchCache.keys.fset(self, after)  # type: ignore[attr-defined]
-
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> Any:  # noqa: N803
         """mlx-lm's mask for N new tokens; an array wherever some sequence has fewer columns than others."""
         import mlx.core as mx
@@ -182,15 +147,9 @@ class ArrayBatchCache(PackedBatchCache, HandsOutArrays):
         ]  # a prompt padded on the left
         return stacked & (mx.arange(stacked.shape[-1]) >= mx.array(before)[:, None, None, None])
 
-    def view_of(self, keys: Any, values: Any) -> BatchView | None:
-        """The view behind the arrays handed out last; one array as keys and values is a latent."""
-        view = self._view
-        if not isinstance(view, BatchView) or not self._handed or keys is not self._handed[0]:
-            return None
-        if values is self._handed[1]:
-            return view
-        if values is not keys:
-            return None
+    def latent_view(self) -> StoredView:
+        """The view of the last call that reads its keys as values too."""
+        view: BatchView = self._last()  # type: ignore[assignment]
         latents = [
             None if seen is None else StoredView(row, seen.key, seen.key, (seen.fresh[0],) * 2)
             for row, seen in zip(self.rows, view.views, strict=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import weakref
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +18,7 @@ import numpy as np
 
 from swarm.kernels import arrays, gemma2
 from swarm.kernels.errors import ModelError
+from swarm.kernels.last_view import HandsOutArrays
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
@@ -48,14 +48,6 @@ class LayerCache(Protocol):
         self, view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
     ) -> Array:
         """Attention output [B, Hq, L, D] over the columns of a view of this cache."""
-
-
-class HandsOutArrays(ABC):
-    """A cache of a layer whose model reads keys and values as arrays, at least for several tokens at a time."""
-
-    @abstractmethod
-    def view_of(self, keys: Any, values: Any) -> StoredView | None:
-        """The view behind arrays that this cache handed out last, if these are they."""
 
 
 class StoredView:

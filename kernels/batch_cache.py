@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from swarm.kernels import arrays
 from swarm.kernels.aligned_rows import AlignedRows, last_token, positions
 from swarm.kernels.attention import StoredView
-from swarm.kernels.errors import ModelError, UsageError
+from swarm.kernels.errors import ModelError
+from swarm.kernels.last_view import KeepsLastView
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
@@ -50,7 +51,7 @@ class BatchView(StoredView):
         self.start = max(0, self.offset - length)
 
 
-class PackedBatchCache:
+class PackedBatchCache(KeepsLastView):
     """Packed caches `rows` of one layer, one per sequence.
 
     Tokens with which a shorter prompt is padded are not stored; the attention output at their place is zero.
@@ -68,7 +69,6 @@ class PackedBatchCache:
             raise ModelError("mlx-lm has no batches of attention within chunks.", "Run its sequences one at a time.")
         one = self._rows[0]  # what the layer is, all sequences have in common
         self.layer, self.family, self.logit_cap, self.reach = one.layer, one.family, one.logit_cap, one.reach
-        self._view: StoredView | None = None  # of the last call
         self._fed = 0  # tokens per sequence, padding included, since `prepare`
         self._real: list[tuple[int, float]] | None = None  # which of them are no padding
 
@@ -148,23 +148,6 @@ class PackedBatchCache:
         view = self._aligned.append(keys, values)
         view.cache = self
         return view
-
-    def keys_and_values(self) -> tuple[Any, ...]:
-        """What the last call of `update_and_fetch` returned, for layers that read the keys and values of this one."""
-        if self._view is None:
-            raise UsageError(f"Layer {self.layer} holds nothing that another layer could read.", "Run its layer first.")
-        return self._view, self._view
-
-    @property
-    def keys(self) -> Array:
-        """Keys of the last call, for models that make later work wait for a cache or a cache wait for other work."""
-        return self.keys_and_values()[0].fresh[0]
-
-    @keys.setter
-    def keys(self, after: Array) -> None:
-        import mlx.core as mx
-
-        mx.async_eval(after)  # type: ignore[no-untyped-call]
 
     def _parts(self, length: int) -> list[Part]:
         """Which of the next so many tokens belong to each sequence."""

@@ -13,6 +13,7 @@ from swarm.kernels.attention import StoredView
 from swarm.kernels.backends import base as backends
 from swarm.kernels.codec import Codec, Factors
 from swarm.kernels.errors import ModelError, UsageError
+from swarm.kernels.last_view import KeepsLastView
 from swarm.kernels.quantizers import base
 from swarm.kernels.side import CacheSide
 from swarm.kernels.spec import KVSpec
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from swarm.kernels.key_bias import KeyBias
 
 
-class PackedKVCache:
+class PackedKVCache(KeepsLastView):
     """Keys and values of one layer, really stored in the bits that the specification says.
 
     Three segments by position: 16-bit sinks, packed codes, 16-bit tail (the residual window and, for methods that
@@ -69,7 +70,6 @@ class PackedKVCache:
         self.backend = backend or backends.current()
         self._key: CacheSide | None = None
         self._value: CacheSide | None = None
-        self._view: StoredView | None = None  # of the last call
         self._keep_at: int | None = None  # tokens of the state to keep
         self._kept: tuple[CacheSide, ...] = ()
 
@@ -110,12 +110,6 @@ class PackedKVCache:
         self._view = self.append(keys, values)
         return self._view, self._view
 
-    def keys_and_values(self) -> tuple[StoredView, StoredView]:
-        """What the last call of `update_and_fetch` returned, for layers that read the keys and values of this one."""
-        if self._view is None:
-            raise UsageError(f"Layer {self.layer} holds nothing that another layer could read.", "Run its layer first.")
-        return self._view, self._view
-
     def append(self, keys: Array, values: Array) -> StoredView:
         """Take in keys and values [B, H, T, D] (numpy or MLX, after RoPE) without computing attention.
 
@@ -144,17 +138,6 @@ class PackedKVCache:
         if self.chunk is not None and mask is not None and not isinstance(mask, str) and mask.ndim == 2:
             mask = "causal" if queries.shape[2] > 1 else None
         return self.backend.attend(view, queries, scale * self.logit_gain, mask, sinks)
-
-    @property
-    def keys(self) -> Array:
-        """Keys of the last call, for models that make later work wait for a cache or a cache wait for other work."""
-        return self.keys_and_values()[0].fresh[0]
-
-    @keys.setter
-    def keys(self, after: Array) -> None:
-        import mlx.core as mx
-
-        mx.async_eval(after)  # type: ignore[no-untyped-call]
 
     def _sides(self, key_dim: int, value_dim: int) -> tuple[CacheSide, CacheSide]:
         if self._key is None or self._value is None:

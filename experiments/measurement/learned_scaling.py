@@ -28,9 +28,9 @@ from swarm.experiments.measurement.reference_run import (
     save_layers,
 )
 from swarm.kernels import attention
-from swarm.kernels.attention import HandsOutArrays
 from swarm.kernels.codec import Factors
 from swarm.kernels.errors import SpecError
+from swarm.kernels.last_view import HandsOutArrays
 from swarm.kernels.model_cache import make_cache, packed_layers
 from swarm.kernels.quantizers.base import Side
 from swarm.kernels.spec import FrozenModel, KVSpec
