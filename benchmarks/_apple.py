@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from swarm.kernels.errors import UsageError
-from swarm.kernels.fused.peers import AttentionShape
+from swarm.kernels.fused.half_precision import AttentionShape
 
 # GB/s of memory and float32 TFLOP/s of the largest GPU of each chip, as published.
 CHIPS = {"M1 Max": (400, 10.4), "M4 Pro": (273, 9.2), "M4 Max": (546, 18.4)}

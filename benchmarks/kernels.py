@@ -25,7 +25,8 @@ from benchmarks import _apple, _kernel_checks, _kernel_encode, _kernel_page
 
 from swarm.kernels.errors import SwarmError
 from swarm.kernels.fused import peers
-from swarm.kernels.fused.peers import FUSED, AttentionShape
+from swarm.kernels.fused.half_precision import AttentionShape
+from swarm.kernels.fused.peers import FUSED
 from swarm.kernels.fused.timing import Roof
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec

@@ -44,6 +44,21 @@ class TrialSpec(FrozenModel):
         return self.kv.layers
 
 
+KERNEL_CONTEXTS = (8_192, 32_768, 131_072)
+"""Tokens at which kernels are timed: from where on the device, not the host, takes the time."""
+
+
+class KernelTiming(FrozenModel):
+    """What trials time kernels for: contexts in tokens, and a model whose layers count beside the trial's own.
+
+    `shape` is a name as `swarm plan` takes it, empty for none. Times come from a clock, so this is no part of a trial's
+    identity.
+    """
+
+    contexts: tuple[int, ...] = KERNEL_CONTEXTS
+    shape: str = ""
+
+
 TIMED_UNITS = frozenset({"us", "GB/s", "of copy bandwidth", "of roofline"})
 
 

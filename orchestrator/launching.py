@@ -244,6 +244,7 @@ def make_pool(settings: Settings, on_ready: Callable[[], None] = lambda: None) -
 
 def make_plan(settings: Settings) -> WorkerPlan:
     """What the workers are told."""
+    from swarm.experiments.spec import KernelTiming
     from swarm.orchestrator.cluster import hidden_paths
     from swarm.orchestrator.worker import WorkerPlan
 
@@ -256,6 +257,7 @@ def make_plan(settings: Settings) -> WorkerPlan:
         corpus=path,
         corpus_digest=corpus_of(settings).digest,
         hidden=hidden_paths(),
+        kernels=KernelTiming(contexts=settings.kernel_contexts, shape=settings.shape or ""),
     )
 
 

@@ -23,7 +23,7 @@ from pydantic_settings import (
 from swarm.agents.llm.endpoint import LlmSettings
 from swarm.agents.settings import AgentSettings, Tokens
 from swarm.experiments.corpora import BUNDLED
-from swarm.experiments.spec import Device
+from swarm.experiments.spec import KERNEL_CONTEXTS, Device
 from swarm.kernels.errors import UsageError
 from swarm.orchestrator import toml
 
@@ -49,6 +49,7 @@ def _seconds(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Contexts = Annotated[tuple[Tokens, ...], NoDecode, BeforeValidator(_split), Field(min_length=1, max_length=8)]
 # What the columns, clocks and random generators behind them hold.
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=1e9, allow_inf_nan=False)]
 MAX_COUNT = 1_000_000_000
@@ -70,7 +71,9 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
 
     `models` left out means the bundled models on this machine; `workers` one per core (or GPU) as memory allows, here
     or on the cluster; `device` what MLX computes on here;
-    `lag` the number of latest trials whose results a proposal does not see. Times are in seconds.
+    `lag` the number of latest trials whose results a proposal does not see. On a GPU, kernels are timed at
+    `kernel_contexts` tokens, for the layers of the models and for those of `shape`, a model that `swarm plan` knows.
+    Times are in seconds.
     """
 
     model_config = SettingsConfigDict(
@@ -93,6 +96,8 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     max_tokens: int | None = Field(default=None, ge=0, le=MAX_SPEND)
     max_usd: float | None = Field(default=None, ge=0, le=MAX_SPEND, allow_inf_nan=False)
     agenda: str | None = None
+    kernel_contexts: Contexts = KERNEL_CONTEXTS
+    shape: str | None = Field(default=None, min_length=1, max_length=80)
     rehearsal: str | None = None
 
     @model_validator(mode="before")

@@ -6,11 +6,11 @@ import platform
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from swarm.experiments.environment import code_version
-from swarm.experiments.spec import Device, Failure, Measurement, TrialSpec
+from swarm.experiments.spec import Device, Failure, KernelTiming, Measurement, TrialSpec
 from swarm.kernels.errors import SwarmError, TrialError
 
 
@@ -28,6 +28,7 @@ class WorkerPlan:
     corpus: Path | None = None
     corpus_digest: str = ""
     hidden: tuple[str, ...] = ()
+    kernels: KernelTiming = field(default_factory=KernelTiming)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Worker:
 
         self._lacks = ""
         try:
-            self._runner = Runner(corpus=plan.corpus)
+            self._runner = Runner(corpus=plan.corpus, kernels=plan.kernels)
             if plan.device == "cpu":
                 import mlx.core as mx
 

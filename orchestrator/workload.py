@@ -58,6 +58,8 @@ def check(settings: Settings) -> None:
         corpus_of(settings)
         for name in settings.models or ():
             registry.describe(name)
+    if settings.shape is not None:
+        _check_shape(settings.shape, device_of(settings))
     if settings.ray_address is not None:
         check_address(settings.ray_address)
     if settings.rehearsal is not None and (settings.llm != "none" or settings.agenda is not None):
@@ -65,6 +67,17 @@ def check(settings: Settings) -> None:
     factory.check(settings.for_llm(), capped=settings.max_usd is not None)
     if settings.agenda is not None:
         schema.load(settings.agenda)
+
+
+def _check_shape(shape: str, device: Device) -> None:
+    from swarm.experiments.sizing import models
+
+    models.find(shape)
+    if device == "cpu":
+        raise UsageError(
+            f"--shape {shape}: kernels are timed on a GPU, and the trials are for the CPU.",
+            "Leave it out, or launch where MLX computes on a GPU.",
+        )
 
 
 def make_workload(settings: Settings) -> Workload:

@@ -1,103 +1,201 @@
-"""Times the decode attention of a trial's layers where the back-end has fused kernels.
+"""Times the decode attention of a trial's formats where the back-end has fused kernels, at contexts of its own.
 
-One query token over a cache of `context` packed tokens of random vectors, without sinks and recent 16-bit tokens;
-each layer shape once. A back-end without fused kernels is not timed: there is no kernel to report.
+One query token over a cache of packed tokens of random vectors, without sinks and recent 16-bit tokens; each layer
+shape once. A back-end without fused kernels is not timed: there is no kernel to report. What no format changes (MLX's
+attention over 16 bit, what the device does at best) is timed once per device and shape and kept with the captures.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING
 
+from swarm.experiments import artifacts
+from swarm.experiments.environment import arithmetic, device_name
 from swarm.experiments.spec import Metric
 from swarm.kernels.backends import base as backends
 from swarm.kernels.errors import BackendError
 from swarm.kernels.fused import peers
+from swarm.kernels.fused.half_precision import AttentionShape, HalfSets
 from swarm.kernels.fused.timing import TRIAL, Effort, Roof, Timing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from swarm.experiments.artifacts import CaptureStore, CaptureWriter
     from swarm.experiments.models.base import ModelInfo
-    from swarm.experiments.spec import TrialSpec
+    from swarm.experiments.spec import KernelTiming, TrialSpec
     from swarm.kernels.backends.base import Backend
+    from swarm.kernels.layer_shape import LayerShape
     from swarm.kernels.spec import QuantSpec
 
-# Metric names of the paths; a path that does not run for every layer in question has no metric.
-NAMES = {
-    peers.FUSED: "decode_us",
-    peers.SDPA: "decode_us_sdpa16",
-    peers.DEQUANTIZE: "decode_us_dequantize",
-    peers.QUANTIZED: "decode_us_quantized_matmul",
-    peers.TORCH: "decode_us_torch_sdpa16",
-}
-Layer = tuple[peers.AttentionShape, "QuantSpec", "QuantSpec"]
+MICROSECONDS, HALF_PRECISION, BYTES = "decode_us", "decode_us_sdpa16", "decode_bytes"
+SHARES = {"decode_share_of_copy": "of copy bandwidth", "decode_share_of_roofline": "of roofline"}
+FEW_TOKENS = 64
+Formats = tuple["QuantSpec", "QuantSpec"]
+Layers = Mapping[tuple[AttentionShape, "QuantSpec", "QuantSpec"], int]
 
 
-def metrics(
+@dataclass(frozen=True)
+class _Bench:
+    """Where kernels are timed, and with how much effort."""
+
+    backend: Backend
+    captures: CaptureStore
+    roof: Roof
+    effort: Effort
+
+
+@dataclass
+class Timed:
+    """Metrics of the kernels of a trial, and the contexts that the device has no memory for."""
+
+    metrics: list[Metric] = field(default_factory=list)
+    too_large: list[int] = field(default_factory=list)
+
+    @property
+    def note(self) -> str:
+        """What a measurement says about contexts that were left out; empty when none was."""
+        if not self.too_large:
+            return ""
+        contexts = ", ".join(map(str, sorted(set(self.too_large))))
+        return f" No kernel was timed at {contexts} tokens: the device has not enough free memory."
+
+
+def measure(
     spec: TrialSpec,
     info: ModelInfo,
     layers: Sequence[int],
+    timing: KernelTiming,
+    captures: CaptureStore,
     *,
     backend: Backend | None = None,
     roof: Roof | None = None,
     effort: Effort = TRIAL,
-) -> list[Metric]:
-    """Microseconds per decode step of the fused kernel and its baselines, bytes, GB/s and shares; means over layers.
+) -> Timed:
+    """Per context `decode_us_at_TOKENS`, microseconds of one decode step of one layer, and what to compare it with.
 
-    Nothing where the back-end has no fused kernel for these formats, or keys and values differ in size.
+    That is MLX's attention over 16 bit, the bytes of keys and values, and shares of what the device does at best;
+    means over layers. The same with `_of_SHAPE` for another model's layers. Nothing where the back-end has no fused
+    kernel for these formats, or keys and values differ in size.
 
     Args:
         spec: the trial.
         info: its model's facts.
         layers: the quantized layers.
+        timing: contexts and the other model.
+        captures: where what no format changes is kept.
         backend: where to run, this machine's if left out.
-        roof: what the device does at best, measured once per process if left out.
+        roof: what the device does at best, measured once per device if left out.
         effort: how much is spent on each timing.
+
+    Raises:
+        UnknownNameError, ModelError: there is no such other model.
     """
     backend = backend or backends.current()
-    if backend.fused is None or any(info.layers[layer].key_dim != info.layers[layer].value_dim for layer in layers):
-        return []
-    counts = Counter(_layer(spec, info, layer) for layer in layers)
+    found = Timed()
+    if backend.fused is None:
+        return found
+    artifacts.writable(captures.root)
+    with _alone(captures):
+        bench = _Bench(backend, captures, roof or _roof(captures, effort), effort)
+        formats = [(spec.kv.at(layer).key, spec.kv.at(layer).value) for layer in layers]
+        own = _counted(info.name, info.n_heads, [info.layers[layer] for layer in layers], formats)
+        _time(own, "", timing.contexts, bench, found)
+        if timing.shape:
+            from swarm.experiments.sizing import models
+
+            other = models.find(timing.shape)
+            kept = [layer for layer in other.layers if layer.kv_heads]
+            same = _counted(other.name, other.query_heads, kept, [(spec.kv.key, spec.kv.value)] * len(kept))
+            _time(same, f"_of_{timing.shape}", timing.contexts, bench, found)
+    return found
+
+
+def metric_name(context: int, shape: str = "") -> str:
+    """The metric that says how many microseconds a decode step of a layer takes at a context."""
+    return f"{MICROSECONDS}_at_{context}" + (f"_of_{shape}" if shape else "")
+
+
+def _alone(captures: CaptureStore) -> AbstractContextManager[None]:
+    """No other process of this machine times kernels meanwhile; trials of other kinds go on."""
+    return artifacts.locked(captures.root / ".kernel-timing.lock")
+
+
+def _counted(name: str, query_heads: int, layers: Sequence[LayerShape], formats: Sequence[Formats]) -> Layers:
+    """How many layers are of a shape and stored in given formats; empty where the kernels do not take one of them."""
+    if any(layer.latent or layer.key_dim != layer.value_dim for layer in layers):
+        return {}
+    shapes = [AttentionShape(name, query_heads, one.kv_heads, one.key_dim, one.reach) for one in layers]
+    return Counter((shape, *sides) for shape, sides in zip(shapes, formats, strict=True))
+
+
+def _time(layers: Layers, suffix: str, contexts: Sequence[int], bench: _Bench, found: Timed) -> None:
+    """Add the metrics of some layers, each with the number of layers that are like it, at every context."""
     try:
-        found = {layer: peers.compare(backend, *layer, spec.context, effort)[0] for layer in counts}
+        for layer in layers:  # on few tokens, before many are packed in vain
+            peers.kernel(bench.backend, *layer, FEW_TOKENS, Effort(1, 1, 1, 1, 1))
     except BackendError:  # no kernel reads one of the formats
-        return []
-    roof = roof or _roof()
-    weight = {layer: count / len(layers) for layer, count in counts.items()}
-    means = {
-        name: sum(weight[layer] * _median(times, path) for layer, times in found.items())
-        for path, name in NAMES.items()
-        if all(any(t.path == path for t in times) for times in found.values())
-    }
-    nbytes = sum(weight[layer] * times[0].nbytes for layer, times in found.items())
-    least = sum(
-        weight[layer] * roof.least_microseconds(times[0].nbytes, layer[0].operations(spec.context))
-        for layer, times in found.items()
-    )
-    ours = means[NAMES[peers.FUSED]]
-    rate = nbytes / ours / 1e3
-    return [
-        *(Metric.of(name, value, "us", effort.repeats) for name, value in means.items()),
-        Metric.of("decode_bytes", nbytes, "B"),
-        Metric.of("decode_bandwidth", rate, "GB/s", effort.repeats),
-        Metric.of("decode_share_of_copy", rate / roof.copy, "of copy bandwidth", effort.repeats),
-        Metric.of("decode_share_of_roofline", least / ours, "of roofline", effort.repeats),
-    ]
+        return
+    known: dict[tuple[object, ...], Timing] = {}
+    for context in contexts if layers else ():
+        if any(4 * HalfSets(shape, context, 1).nbytes > _free_bytes() for shape, _, _ in layers):
+            found.too_large.append(context)
+            continue
+        means = dict.fromkeys((MICROSECONDS, HALF_PRECISION, BYTES, "least"), 0.0)
+        for layer, count in layers.items():
+            shape = layer[0]
+            seen = (*layer, shape.seen(context))  # a window sees as much at every context
+            if seen not in known:
+                known[seen] = peers.kernel(bench.backend, *layer, context, bench.effort)
+            kernel = known[seen]
+            parts = (
+                kernel.low,
+                _half_precision(shape, context, bench),
+                kernel.nbytes,
+                bench.roof.least_microseconds(kernel.nbytes, shape.operations(context)),
+            )
+            for name, part in zip(means, parts, strict=True):
+                means[name] += part * count / sum(layers.values())
+        shares = means[BYTES] / means[MICROSECONDS] / 1e3 / bench.roof.copy, means["least"] / means[MICROSECONDS]
+        at, repeats = f"_at_{context}{suffix}", bench.effort.repeats
+        found.metrics += [
+            *(Metric.of(name + at, means[name], "us", repeats) for name in (MICROSECONDS, HALF_PRECISION)),
+            Metric.of(BYTES + at, means[BYTES], "B"),
+            *(Metric.of(n + at, share, unit, repeats) for (n, unit), share in zip(SHARES.items(), shares, strict=True)),
+        ]
 
 
-def _layer(spec: TrialSpec, info: ModelInfo, layer: int) -> Layer:
-    kv = spec.kv.at(layer)
-    kept = info.layers[layer]
-    shape = peers.AttentionShape(info.name, info.n_heads, kept.kv_heads, kept.key_dim, kept.reach)
-    return shape, kv.key, kv.value
+def _half_precision(shape: AttentionShape, context: int, bench: _Bench) -> float:
+    """Microseconds of MLX's attention over 16 bit, timed once per device and shape of a layer."""
+    seen = shape.seen(context)
+    key = _key(bench.effort) | {"seen": seen, "heads": f"{shape.q_heads} {shape.kv_heads} {shape.head_dim}"}
+
+    def write(writer: CaptureWriter) -> None:
+        writer.facts["us"] = peers.half_precision(replace(shape, window=None), seen, bench.effort).low
+
+    return float(bench.captures.get("kernel", key, write).facts["us"])
 
 
-def _median(times: list[Timing], path: str) -> float:
-    return next(entry.median for entry in times if entry.path == path)
+def _roof(captures: CaptureStore, effort: Effort) -> Roof:
+    """What the device does at best, measured once."""
+
+    def write(writer: CaptureWriter) -> None:
+        roof = Roof.measured(copied=2**28, order=2048, repeats=effort.repeats)
+        writer.facts |= {"copy": roof.copy, "flops": roof.flops}
+
+    return Roof(**captures.get("roof", _key(effort), write).facts)
 
 
-@cache
-def _roof() -> Roof:
-    return Roof.measured(copied=2**28, order=2048, repeats=TRIAL.repeats)
+def _key(effort: Effort) -> dict[str, str | int | float]:
+    return {"device": device_name(), "arithmetic": arithmetic(), "effort": str(effort)}
+
+
+def _free_bytes() -> float:
+    """Free memory of the device, other processes' counted where it tells; without a bound where it does not."""
+    import mlx.core as mx
+
+    found = mx.device_info()
+    return float(found.get("free_memory", found.get("max_recommended_working_set_size", inf)))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from swarm.experiments.artifacts import CaptureStore
     from swarm.experiments.measurement.reference_run import ReferenceRun
     from swarm.experiments.models.base import LoadedModel, ModelInfo
-    from swarm.experiments.spec import TrialSpec
+    from swarm.experiments.spec import KernelTiming, TrialSpec
     from swarm.experiments.text import Corpus, Split
     from swarm.kernels.layers import TracedLayer
 
@@ -40,6 +40,7 @@ class ModelUnderTest:
         load: loads it, or hands out the one in memory.
         corpus: the text that is read.
         captures: where the 16-bit runs are kept.
+        kernels: what kernels are timed for, where there are any.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class ModelUnderTest:
         load: Callable[[str], LoadedModel],
         corpus: Corpus,
         captures: CaptureStore,
+        kernels: KernelTiming,
     ) -> None:
         self.name = name
         self.corpus = corpus
         self.captures = captures
+        self.kernels = kernels
         self._describe = describe
         self._load = load
         self._forward: ForwardPass | None = None

@@ -17,7 +17,7 @@ from swarm.experiments.environment import device
 from swarm.experiments.measurement.editing import edited
 from swarm.experiments.measurement.model_under_test import ModelUnderTest
 from swarm.experiments.protocols import base as protocols
-from swarm.experiments.spec import Measurement, TrialSpec
+from swarm.experiments.spec import KernelTiming, Measurement, TrialSpec
 from swarm.experiments.text import Corpus
 from swarm.kernels import blas
 from swarm.kernels.errors import (
@@ -45,18 +45,25 @@ class Runner:
         corpus: the text that is read; CPython's topic help by default.
         threads: threads of the matrix products. With 1, results are the same bit for bit in every process.
         memory: bytes of weights to keep; the least recently used models go first. The model in use always stays.
+        kernels: what kernels are timed for, where there are any.
 
     Raises:
         CorpusError: the text cannot be read.
     """
 
     def __init__(
-        self, cache_dir: Path | None = None, corpus: Path | None = None, threads: int = 1, memory: int = MAX_MODEL_BYTES
+        self,
+        cache_dir: Path | None = None,
+        corpus: Path | None = None,
+        threads: int = 1,
+        memory: int = MAX_MODEL_BYTES,
+        kernels: KernelTiming = KernelTiming(),  # noqa: B008 - frozen
     ) -> None:
         blas.use_openblas(threads)
         self.corpus = Corpus.open(corpus)
         self.captures = artifacts.CaptureStore((cache_dir or artifacts.cache_dir()) / "captures")
         self.threads = threads
+        self.kernels = kernels
         self.models = ModelCache(_load, memory)
         self._subjects: dict[str, ModelUnderTest] = {}
 
@@ -97,7 +104,7 @@ class Runner:
             from swarm.experiments.models import registry
 
             self._subjects[model] = ModelUnderTest(
-                model, registry.describe, self.models.get, self.corpus, self.captures
+                model, registry.describe, self.models.get, self.corpus, self.captures, self.kernels
             )
         return self._subjects[model]
 

@@ -39,6 +39,7 @@ class Attention(ComparedProtocol[DecodeRun]):
     rungs: ClassVar[tuple[str, ...]] = ("16-bit prefill, attention of the next tokens",)
     scopes: ClassVar[tuple[Scope, ...]] = (ALL, SINGLE)
     references = (DecodeRun,)
+    version: ClassVar[int] = 2
 
     def layers_of(self, info: ModelInfo) -> tuple[int, ...]:
         """Layers whose attention can be measured alone."""
@@ -62,9 +63,14 @@ class Attention(ComparedProtocol[DecodeRun]):
         """Compare, then time the kernels."""
         found = super().measure(spec, subject)
         start = time.perf_counter()
-        timed = kernel_time.metrics(spec, subject.info, spec.layers or self.layers_of(subject.info))
-        seconds = {**found.seconds, "time kernels": time.perf_counter() - start}
-        return found.model_copy(update={"metrics": (*found.metrics, *timed), "seconds": seconds})
+        layers = spec.layers or self.layers_of(subject.info)
+        timed = kernel_time.measure(spec, subject.info, layers, subject.kernels, subject.captures)
+        changed = {
+            "metrics": (*found.metrics, *timed.metrics),
+            "notes": found.notes + timed.note,
+            "seconds": {**found.seconds, "time kernels": time.perf_counter() - start},
+        }
+        return found.model_copy(update=changed)
 
 
 def _metrics(errors: list[LayerErrors]) -> list[Metric]:

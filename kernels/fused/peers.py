@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.errors import BackendError
+from swarm.kernels.fused.half_precision import MAX_SETS, AttentionShape, HalfSets
 from swarm.kernels.fused.timing import BENCHMARK, Effort, Timing, time_chain
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec
@@ -28,27 +28,6 @@ SDPA = "MLX SDPA 16 bit"
 DEQUANTIZE = "MLX dequantize + SDPA"
 QUANTIZED = "mlx-lm quantized SDPA"
 TORCH = "torch SDPA 16 bit"
-MAX_SETS = 16  # of keys and values that rotate
-WINDOW_SLACK = 256  # tokens that a windowed cache holds beyond its window
-
-
-@dataclass(frozen=True)
-class AttentionShape:
-    """One layer's attention: heads, head size, and the sliding window if it has one."""
-
-    name: str
-    q_heads: int
-    kv_heads: int
-    head_dim: int
-    window: int | None = None
-
-    def seen(self, context: int) -> int:
-        """Tokens that a query attends to."""
-        return context if self.window is None else min(context, self.window)
-
-    def operations(self, context: int) -> int:
-        """Floating-point operations of one step: a product and a sum per query head and channel of K and of V."""
-        return 4 * self.q_heads * self.head_dim * self.seen(context)
 
 
 class Sets:
@@ -57,35 +36,22 @@ class Sets:
     def __init__(
         self, backend: Backend, shape: AttentionShape, key: QuantSpec, value: QuantSpec, context: int, rotate_bytes: int
     ) -> None:
-        import mlx.core as mx
-
         self.backend = backend
         self.shape = shape
-        self.seen = shape.seen(context)
-        self.context = min(context, self.seen + WINDOW_SLACK)  # a windowed cache drops what nothing sees
-        self.scale = shape.head_dim**-0.5
+        self.half = HalfSets(shape, context, rotate_bytes)
+        self.scale = self.half.scale
         self.kv = KVSpec(key=_fixed(key), value=_fixed(value))
-        self.q = mx.random.normal((1, shape.q_heads, 1, shape.head_dim)).astype(mx.float16)
-        values = shape.kv_heads * self.seen * shape.head_dim
-        bits = [base.build(spec, shape.head_dim).bits_per_value() for spec in (self.kv.key, self.kv.value)]
-        self.packed_bytes = int(values * sum(bits) / 8)
-        self.half_bytes = 2 * 2 * values
+        self.q = self.half.query()
+        self.packed_bytes = packed_bytes(shape, key, value, context)
         sets = max(2, min(MAX_SETS, -(-rotate_bytes // self.packed_bytes)))
-        self.half = [[self._vectors() for _ in "kv"] for _ in range(min(sets, max(2, rotate_bytes // self.half_bytes)))]
         self.caches = [PackedKVCache(self.kv, window=shape.window, backend=backend) for _ in range(sets)]
         self.views = [self._view(cache) for cache in self.caches]
-        mx.eval(self.half)
-
-    def _vectors(self) -> Array:
-        import mlx.core as mx
-
-        return mx.random.normal((1, self.shape.kv_heads, self.context, self.shape.head_dim)).astype(mx.float16)
 
     def _view(self, cache: PackedKVCache) -> StoredView:
         """What the last token of a cache sees that is filled here."""
         import mlx.core as mx
 
-        keys, values = self._vectors(), self._vectors()
+        keys, values = self.half.vectors(), self.half.vectors()
         cache.append(keys[:, :, :-1], values[:, :, :-1])
         view = cache.append(keys[:, :, -1:], values[:, :, -1:])
         mx.eval(cache.state)
@@ -109,7 +75,7 @@ class Sets:
 
         found: list[tuple[str, Attend, int]] = [
             (FUSED, by_kernel, self.packed_bytes),
-            (SDPA, self._by_sdpa, self.half_bytes),
+            (SDPA, self.half.attend, self.half.nbytes),
         ]
         methods = {self.kv.key.method, self.kv.value.method}
         if methods != {"none"}:
@@ -117,12 +83,6 @@ class Sets:
         if methods == {"affine"} and self.kv.key == self.kv.value:
             found.append((QUANTIZED, self._by_mlx_lm, self.packed_bytes))
         return found
-
-    def _by_sdpa(self, q: Array, i: int) -> Array:
-        import mlx.core as mx
-
-        k, v = (x[:, :, self.context - self.seen :] for x in self.half[i % len(self.half)])
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale)
 
     def _by_dequantizing(self, q: Array, i: int) -> Array:
         import mlx.core as mx
@@ -151,6 +111,12 @@ class Sets:
     def _unframed(self, view: StoredView, out: Array) -> Array:
         grouped = out.reshape(1, self.shape.kv_heads, -1, self.shape.head_dim)
         return view.value.codec.output(grouped).reshape(out.shape).astype(out.dtype)
+
+
+def packed_bytes(shape: AttentionShape, key: QuantSpec, value: QuantSpec, context: int) -> int:
+    """Bytes of packed keys and values that one query reads."""
+    bits = sum(base.build(_fixed(spec), shape.head_dim).bits_per_value() for spec in (key, value))
+    return int(shape.kv_heads * shape.seen(context) * shape.head_dim * bits / 8)
 
 
 def _fixed(spec: QuantSpec) -> QuantSpec:
@@ -214,6 +180,25 @@ def compare(
     del data, run, others
     mx.clear_cache()  # torch has an allocator of its own
     return timings + _torch_timings(shape, context, effort), refused
+
+
+def kernel(
+    backend: Backend, shape: AttentionShape, key: QuantSpec, value: QuantSpec, context: int, effort: Effort
+) -> Timing:
+    """The timing of the fused kernel alone.
+
+    Raises:
+        BackendError: no fused kernel reads the formats.
+    """
+    data = Sets(backend, shape, key, value, context, effort.rotate_bytes)
+    path, run, nbytes = data.paths()[0]
+    return _timing(path, run, data.q, nbytes, effort)
+
+
+def half_precision(shape: AttentionShape, context: int, effort: Effort) -> Timing:
+    """The timing of MLX's own attention over 16-bit keys and values."""
+    data = HalfSets(shape, context, effort.rotate_bytes)
+    return _timing(SDPA, data.attend, data.query(), data.nbytes, effort)
 
 
 def _timing(path: str, run: Attend, q: Array, nbytes: int, effort: Effort) -> Timing:

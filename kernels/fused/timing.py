@@ -27,7 +27,7 @@ class Effort:
 
 
 BENCHMARK = Effort(9, 40_000, 400 * 2**20)  # several times any last-level cache
-TRIAL = Effort(5, 20_000, 64 * 2**20)
+TRIAL = Effort(9, 8_000, 64 * 2**20)
 
 
 @dataclass(frozen=True)

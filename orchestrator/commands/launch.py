@@ -41,6 +41,14 @@ def command(
     max_tokens: Annotated[int | None, typer.Option(help="LLM tokens to spend at most.")] = None,
     max_usd: Annotated[float | None, typer.Option(help="USD to spend at most on LLM calls.")] = None,
     agenda: Agenda = None,
+    kernel_contexts: Annotated[
+        str | None,
+        typer.Option(metavar="TOKENS", help="On a GPU, where kernels are timed.  [default: 8K,32K,128K]"),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="On a GPU, also time kernels for a model that `swarm plan` knows."),
+    ] = None,
     rehearsal: Annotated[
         str | None, typer.Option(metavar="MS", help="Run trials that do nothing for so long, to try the machinery.")
     ] = None,
@@ -57,7 +65,7 @@ def command(
         device=device,
         context=context, long=long, corpus=corpus, control_share=control_share, time_limit=time_limit,
         trial_timeout=trial_timeout, llm=llm, llm_model=llm_model, max_tokens=max_tokens, max_usd=max_usd,
-        agenda=agenda, rehearsal=rehearsal,
+        agenda=agenda, kernel_contexts=kernel_contexts, shape=shape, rehearsal=rehearsal,
     )  # fmt: skip
 
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import settings as settle
 from hypothesis import strategies as st
 
-from swarm.kernels.errors import UsageError
-from swarm.orchestrator import settings
+from swarm.kernels.errors import SwarmError, UsageError
+from swarm.orchestrator import settings, workload
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +112,24 @@ def test_trials_at_long_contexts_have_time_for_their_16_bit_run(long, seconds):
 def test_a_long_context_that_is_none_is_named(long):
     with pytest.raises(UsageError, match="long"):
         settings.load(long=long)
+
+
+def test_kernels_are_timed_at_contexts_of_their_own():
+    assert settings.load().kernel_contexts == (8_192, 32_768, 131_072)
+    chosen = settings.load(kernel_contexts="8K, 4096", shape="llama-3.1-70b")
+    assert chosen.kernel_contexts == (8_192, 4_096)
+    assert settings.restore(chosen.stored(), chosen.store) == chosen
+
+
+@pytest.mark.parametrize("contexts", ["many", "", "64", "8K," * 9])
+def test_contexts_of_kernels_that_are_none_are_named(contexts):
+    with pytest.raises(UsageError, match="kernel-contexts"):
+        settings.load(kernel_contexts=contexts)
+
+
+@pytest.mark.parametrize(
+    ("shape", "device", "message"), [("no such", "cuda", "no such"), ("llama-3.1-70b", "cpu", "GPU")]
+)
+def test_a_shape_that_no_kernel_can_be_timed_for_is_named(shape, device, message):
+    with pytest.raises(SwarmError, match=message):
+        workload.check(settings.load(shape=shape, device=device))

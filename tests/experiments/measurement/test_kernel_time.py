@@ -6,9 +6,11 @@ import pytest
 from conftest import model_info
 from emulated import Emulated
 
+from swarm.experiments.artifacts import CaptureStore
 from swarm.experiments.measurement import kernel_time
-from swarm.experiments.spec import Metric, TrialSpec
+from swarm.experiments.spec import KernelTiming, Metric, TrialSpec
 from swarm.kernels.backends.cpu import Cpu
+from swarm.kernels.errors import SwarmError
 from swarm.kernels.fused.timing import Effort, Roof
 from swarm.kernels.spec import KVSpec, QuantSpec
 
@@ -16,44 +18,83 @@ LITTLE = Effort(1, 1, 1, 1)
 ROOF = Roof(copy=100.0, flops=10.0)
 A4 = QuantSpec(method="affine", bits=4, group_size=64)
 TURBO = QuantSpec(method="turboquant_mse")
+CONTEXTS = (64, 128)
 
 
-def timed(key, value, backend=None, windows=(None,) * 2, layers=(0, 1)):
-    spec = TrialSpec(model="m", protocol="attention", kv=KVSpec(key=key, value=value, sink_tokens=4), context=64)
+@pytest.fixture(scope="module")
+def captures(tmp_path_factory):
+    return CaptureStore(tmp_path_factory.mktemp("captures"))
+
+
+def timed(captures, key, value, backend=None, windows=(None,) * 2, layers=(0, 1), shape="", effort=LITTLE):
+    spec = TrialSpec(model="m", protocol="attention", kv=KVSpec(key=key, value=value, sink_tokens=4), context=512)
     info = model_info(n_layers=len(windows), n_heads=4, n_kv_heads=2, head_dim=64, windows=windows)
-    found = kernel_time.metrics(spec, info, layers, backend=backend or Emulated(), roof=ROOF, effort=LITTLE)
-    return {metric.name: metric for metric in found}
+    timing = KernelTiming(contexts=CONTEXTS, shape=shape)
+    return kernel_time.measure(
+        spec, info, layers, timing, captures, backend=backend or Emulated(), roof=ROOF, effort=effort
+    )
 
 
-def test_the_kernel_is_timed_beside_every_baseline_that_applies():
-    found = timed(A4, A4)
-    names = {"decode_us", "decode_us_sdpa16", "decode_us_dequantize", "decode_us_quantized_matmul"}
-    assert set(found) == names | {
-        "decode_bytes", "decode_bandwidth", "decode_share_of_copy", "decode_share_of_roofline"
-    }  # fmt: skip
-    assert found["decode_bytes"].value == 2 * 2 * 64 * 64 * 4.5 / 8
-    rate = found["decode_bytes"].value / found["decode_us"].value / 1e3
-    assert found["decode_bandwidth"].value == pytest.approx(rate)
-    assert found["decode_share_of_copy"].value == pytest.approx(rate / 100)
-    assert found["decode_share_of_roofline"].value >= 0.999 * found["decode_share_of_copy"].value
-    assert {name for name, metric in found.items() if not metric.timed} == {"decode_bytes"}
+def by_name(found):
+    return {metric.name: metric for metric in found.metrics}
 
 
-def test_rotated_and_windowed_layers_count_by_their_share():
-    found = timed(TURBO, A4, windows=(16, None, None, None), layers=(0, 1, 2, 3))
-    assert "decode_us_quantized_matmul" not in found
-    assert "decode_us_dequantize" in found
+def test_the_kernel_is_timed_beside_16_bit_at_the_contexts_asked_for_whatever_the_trials(captures):
+    found = by_name(timed(captures, A4, A4))
+    names = ("decode_us", "decode_us_sdpa16", "decode_bytes", "decode_share_of_copy", "decode_share_of_roofline")
+    assert set(found) == {f"{name}_at_{context}" for name in names for context in CONTEXTS}
+    for context in CONTEXTS:
+        assert found[f"decode_bytes_at_{context}"].value == 2 * 2 * context * 64 * 4.5 / 8
+        rate = found[f"decode_bytes_at_{context}"].value / found[kernel_time.metric_name(context)].value / 1e3
+        share = found[f"decode_share_of_copy_at_{context}"].value
+        assert share == pytest.approx(rate / 100)
+        assert found[f"decode_share_of_roofline_at_{context}"].value >= 0.999 * share
+    assert {name for name, metric in found.items() if not metric.timed} == {f"decode_bytes_at_{c}" for c in CONTEXTS}
+
+
+def test_rotated_and_windowed_layers_count_by_their_share(captures):
+    found = by_name(timed(captures, TURBO, A4, windows=(16, None, None, None), layers=(0, 1, 2, 3)))
     bits = (4 + 16 / 64) + 4.5
-    assert found["decode_bytes"].value == pytest.approx(2 * 64 * bits / 8 * (16 + 3 * 64) / 4)
+    for context in CONTEXTS:
+        assert found[f"decode_bytes_at_{context}"].value == pytest.approx(2 * 64 * bits / 8 * (16 + 3 * context) / 4)
+
+
+def test_16_bit_is_timed_once_per_shape_and_device(captures):
+    effort = Effort(1, 1, 1, 2)  # not that of other tests
+    first, second = (by_name(timed(captures, key, A4, effort=effort)) for key in (A4, TURBO))
+    for context in CONTEXTS:
+        name = f"decode_us_sdpa16_at_{context}"
+        assert first[name].value == second[name].value
+    another = by_name(timed(captures, A4, A4, effort=Effort(1, 1, 1, 3)))
+    assert another[name].value != first[name].value
+
+
+def test_layers_of_another_model_are_timed_by_its_shape(captures):
+    found = by_name(timed(captures, A4, A4, shape="smollm2 135m"))
+    name = "decode_bytes_at_128"
+    assert found[f"{name}_of_smollm2 135m"].value == found[name].value * 3 / 2  # KV heads
+    with pytest.raises(SwarmError, match="no-such-model"):
+        timed(captures, A4, A4, shape="no-such-model")
+
+
+def test_a_context_that_does_not_fit_is_left_out_and_said(captures, monkeypatch):
+    room = 4 * 2 * 2 * 2 * CONTEXTS[0] * 64
+    monkeypatch.setattr("mlx.core.device_info", lambda: {"device_name": "small", "free_memory": room})
+    found = timed(captures, A4, A4)
+    assert kernel_time.metric_name(CONTEXTS[0]) in by_name(found)
+    assert kernel_time.metric_name(CONTEXTS[1]) not in by_name(found)
+    assert str(CONTEXTS[1]) in found.note
+    assert str(CONTEXTS[0]) not in found.note
 
 
 @pytest.mark.parametrize("key", [QuantSpec(method="kivi"), QuantSpec(method="qjl")])
-def test_where_no_kernel_reads_the_format_nothing_is_reported(key):
-    assert timed(key, A4) == {}
+def test_where_no_kernel_reads_the_format_nothing_is_reported(captures, key):
+    found = timed(captures, key, A4)
+    assert (found.metrics, found.note) == ([], "")
 
 
-def test_a_back_end_without_fused_kernels_reports_nothing():
-    assert timed(A4, A4, Cpu()) == {}
+def test_a_back_end_without_fused_kernels_reports_nothing(captures):
+    assert timed(captures, A4, A4, Cpu()).metrics == []
 
 
 def test_the_roofline_is_the_nearer_of_both_limits():
