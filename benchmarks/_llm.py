@@ -1,9 +1,10 @@
 """LLM roles asked about campaigns replayed on the recorded table: how many of their answers are of use.
 
-    uv run --group qwen --extra llm python -m benchmarks._llm --llm local --calls 200
+    uv run --group qwen --extra llm python -m benchmarks._llm --llm local --calls 200 --out answers.jsonl
 
-Every question is about another replay: two models, from 20 to 120 trials, the findings of that moment. Nothing is
-measured but the LLM.
+Every question is about another replay: two models, from 20 to 600 trials, the findings of that moment. Nothing is
+measured but the LLM. One line of JSON per answer; files of several models, parts or machines can be put together
+(`benchmarks._llm_page`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from benchmarks import _replay, _table
 
 from swarm.agents.analysis.engine import AnalysisEngine
@@ -24,10 +23,9 @@ from swarm.agents.generation.context import ProposalContext, generator
 from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.llm import factory
-from swarm.agents.llm.endpoint import LlmSettings
+from swarm.agents.llm.endpoint import LOCAL_OUTPUT_TOKENS, LOCAL_PROMPT_CHARS, LlmSettings, local_model
 from swarm.agents.llm.roles.base import roles
 from swarm.agents.llm.runner import RoleRunner
-from swarm.agents.llm.telemetry import report
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.models import registry
 from swarm.experiments.space.search_space import Space, SpaceSettings
@@ -35,8 +33,40 @@ from swarm.memory.records import Budget, FindingRecord, TrialRecord
 from swarm.memory.store import Store
 
 MODELS = ("smollm2-135m", "gemma3-270m")
-FEWEST, MOST = 20, 120
+FEWEST, MOST = 20, 600
 """Trials of a replay that a question is about."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Which LLM is asked, and which part of the work this process does."""
+    parser.add_argument("--llm", default="local", help="local[:MODEL] or a URL, which is asked as a local model is")
+    parser.add_argument("--llm-model", help="the model's name at the URL")
+    parser.add_argument("--name", help="what the model is called in the records")
+    parser.add_argument("--part", default="0/1", metavar="K/N", help="the K-th of N parts of the work, from 0")
+    parser.add_argument("--out", type=Path, required=True, help="where the lines are kept")
+
+
+def asked(given: argparse.Namespace) -> LlmSettings:
+    """The settings of a local model, wherever it runs: short prompts and answers, no tools."""
+    return LlmSettings(
+        llm=given.llm,
+        llm_model=given.llm_model,
+        llm_prompt_chars=LOCAL_PROMPT_CHARS,
+        llm_output_tokens=LOCAL_OUTPUT_TOKENS,
+        llm_tools=False,
+        llm_concurrency=1,
+    )
+
+
+def part(given: argparse.Namespace) -> tuple[int, int]:
+    """The part of the work, and of how many."""
+    place, _, parts = given.part.partition("/")
+    return int(place), int(parts)
+
+
+def name_of(given: argparse.Namespace) -> str:
+    """What the model is called in records."""
+    return str(given.name or local_model(asked(given)) or given.llm_model or given.llm)
 
 
 @contextmanager
@@ -53,11 +83,11 @@ def seated(settings: LlmSettings) -> Iterator[tuple[RoleRunner, Store]]:
             runner.close()
 
 
-def contexts() -> Iterator[ProposalContext]:
+def contexts(first: int = 0, step: int = 1) -> Iterator[ProposalContext]:
     """Moments of replays with random trials, one after the other."""
     ground = _replay.Ground([registry.describe(name) for name in MODELS], _table.load())
     space, settings = Space(ground.infos, SpaceSettings(context=_table.CONTEXT)), AgentSettings()
-    seed = 0
+    seed = first
     while True:
         rng = generator(seed, "llm")
         records: list[TrialRecord] = []
@@ -73,41 +103,43 @@ def contexts() -> Iterator[ProposalContext]:
         rows = [FindingRecord(id=place, campaign_id=1, finding=one) for place, one in enumerate(found, 1)]
         history = History.before(len(records), records, 0, rows)
         yield GenerationStrategy(space, engine, seed).context(len(records), history)
-        seed += 1
+        seed += step
 
 
 def main() -> int:
     """Ask and tell."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks._llm", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--llm", default="local", help="local[:MODEL] or a URL")
-    parser.add_argument("--llm-model", help="the model's name at the URL")
-    parser.add_argument("--calls", type=int, default=200, help="questions per role")
+    options(parser)
+    parser.add_argument("--calls", type=int, default=200, help="questions per role, over all parts")
     parser.add_argument("--roles", default=",".join(roles()), help="roles that are asked")
-    parser.add_argument("--as-local", action="store_true", help="short prompts and answers, as a local model gets")
-    options = parser.parse_args()
-    short: dict[str, Any] = {"llm_prompt_chars": 1_700, "llm_output_tokens": 200, "llm_tools": False}
-    settings = LlmSettings(llm=options.llm, llm_model=options.llm_model, **(short if options.as_local else {}))
-    asked = dict.fromkeys(options.roles.split(","), 0)
-    with seated(settings) as (runner, store):
-        for context in contexts():
-            wanted = [name for name, count in asked.items() if count < options.calls]
+    given = parser.parse_args()
+    settings, (place, parts) = asked(given), part(given)
+    left = dict.fromkeys(given.roles.split(","), len(range(place, given.calls, parts)))
+    with seated(settings) as (runner, store), given.out.open("a") as out:
+        for context in contexts(place, parts):
+            wanted = [name for name, count in left.items() if count]
             if not wanted:
                 break
             for name in wanted:
                 if roles()[name].choices(context, 1) is None:
                     continue
+                before = runner.tokens_cached
                 used = runner.ask(name, context)
-                asked[name] += 1
+                left[name] -= 1
                 call = store.agent_calls.list()[-1]
-                print(
-                    f"{name} {asked[name]}: {call.outcome}, {call.tokens_in} + {call.tokens_out} tokens, "
-                    f"{call.seconds:.1f} s; {'; '.join(used.reasons)[:200]}",
-                    flush=True,
-                )
-        told = report(store, store.campaigns.get().id) or {}
-        seconds = [call.seconds for call in store.agent_calls.list()]
-    told["median_seconds"] = float(np.median(seconds)) if seconds else None
-    print(json.dumps(told, indent=2))
+                line = {
+                    "llm": name_of(given),
+                    "role": name,
+                    "outcome": call.outcome,
+                    "tokens_in": call.tokens_in,
+                    "tokens_cached": runner.tokens_cached - before,
+                    "tokens_out": call.tokens_out,
+                    "seconds": round(call.seconds, 2),
+                    "reasons": "; ".join(used.reasons)[:160],
+                }
+                out.write(json.dumps(line) + "\n")
+                out.flush()
+                print(*line.values(), flush=True)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -26,6 +27,16 @@ def device() -> Device:
     if mx.default_device().type == mx.DeviceType.cpu:
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
+
+
+def cores() -> int:
+    """Cores that this process may use, container limits included."""
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    try:
+        quota, _, period = Path("/sys/fs/cgroup/cpu.max").read_text().strip().partition(" ")
+    except OSError:
+        return allowed
+    return max(1, min(allowed, int(quota) // int(period))) if quota.isdigit() and period.isdigit() else allowed
 
 
 def environment() -> Environment:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
+
+from swarm.experiments.environment import cores
 
 GIB = 2**30
 WORKER_BYTES = 2.25 * GIB
 """What one worker may keep in memory: its models, captures and working arrays."""
 RESERVED_BYTES = 1 * GIB
 """For Ray's own processes, the driver and the rest of the machine."""
-
-
-def cores() -> int:
-    """Cores that this process may use, container limits included."""
-    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    quota = _cgroup_cores()
-    return max(1, min(allowed, quota) if quota else allowed)
 
 
 def memory() -> int:
@@ -56,11 +50,6 @@ def default_workers() -> int:
 def describe() -> str:
     """Cores and memory in a few words."""
     return f"{cores()} cores, {memory() / GIB:.1f} GiB of memory"
-
-
-def _cgroup_cores() -> int | None:
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
-    return max(1, int(quota) // int(period)) if quota.isdigit() and period.isdigit() else None
 
 
 def _read(path: str) -> str:

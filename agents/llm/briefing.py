@@ -25,6 +25,9 @@ from swarm.memory.records import Finding, SummaryRecord, TrialRecord
 
 MAX_TEXT_CHARS = 300
 MAX_ROWS = 12
+ROWS = (MAX_ROWS, 6, 3)
+"""Rows per list that are tried, one after the other, until they fit."""
+
 MIN_TRIALS = 8
 """Trials that importances and densities need."""
 
@@ -38,29 +41,34 @@ NOTICE = (
 
 
 # Sections by name, those that change least first: what a server has read of a prompt it need not read again.
-SECTIONS: dict[str, Callable[[ProposalContext], Any]] = {
-    "models": lambda context: [_model(context, name) for name in context.infos],
-    "methods": lambda _: _methods(),
-    "reviews": lambda context: _reviews(context.history.summaries),
-    "findings": lambda context: _findings(context.findings(), context.ids),
-    "best": lambda context: {name: _best(context, name) for name in context.infos},
-    "trials": lambda context: {name: _recent(context, name) for name in context.infos},
-    "importances": lambda context: {name: importances(context, name) for name in context.infos},
-    "densities": lambda context: {name: densities(context, name) for name in context.infos},
-    "credit": lambda context: _credit(context.history.records, context.settings),
+SECTIONS: dict[str, Callable[[ProposalContext, int], Any]] = {
+    "models": lambda context, _: [_model(context, name) for name in context.infos],
+    "methods": lambda *_: _methods(),
+    "reviews": lambda context, _: _reviews(context.history.summaries),
+    "findings": lambda context, rows: _findings(context.findings(), context.ids, rows),
+    "best": lambda context, rows: {name: _best(context, name, rows) for name in context.infos},
+    "trials": lambda context, rows: {name: _recent(context, name, rows) for name in context.infos},
+    "importances": lambda context, _: {name: importances(context, name) for name in context.infos},
+    "densities": lambda context, _: {name: densities(context, name) for name in context.infos},
+    "credit": lambda context, _: _credit(context.history.records, context.settings),
 }
+LISTS = ("findings", "best", "trials")
+"""Sections of which a part is worth telling."""
 
 
 def brief(context: ProposalContext, task: Mapping[str, Any], room: int, sections: Sequence[str]) -> str:
     """The state of the campaign as JSON text of at most about `room` characters; the reader's task is always kept.
 
-    `sections` are what the reader wants to know, the most useful first; those are kept for which there is room.
+    `sections` are what the reader wants to know, the most useful first; those are kept for which there is room, lists
+    with as many rows as fit.
     """
     kept: dict[str, Any] = {}
     for name in sections:
-        section = SECTIONS[name](context)
-        if section and len(_written(kept | {name: section, "task": task})) <= room:
-            kept[name] = section
+        for rows in ROWS if name in LISTS else ROWS[:1]:
+            section = SECTIONS[name](context, rows)
+            if section and len(_written(kept | {name: section, "task": task})) <= room:
+                kept[name] = section
+                break
     ordered = {name: kept[name] for name in SECTIONS if name in kept}
     return f"{NOTICE}\n\n```json\n{_written(ordered | {'task': task})}\n```"
 
@@ -112,20 +120,20 @@ def _row(result: ConfigResult) -> list[Any]:
     return [record.id, result.label, *(float(shown(x)) for x in (result.bits or 0.0, kld, *result.interval))]
 
 
-def _best(context: ProposalContext, model: str) -> list[Any]:
-    return [_row(r) for r in spread(sorted(context.front(model), key=lambda result: result.bits or 0.0), MAX_ROWS)]
+def _best(context: ProposalContext, model: str, rows: int) -> list[Any]:
+    return [_row(r) for r in spread(sorted(context.front(model), key=lambda result: result.bits or 0.0), rows)]
 
 
 def _cheap_rung(context: ProposalContext, model: str) -> list[ConfigResult]:
     return [result for (name, _), result in context.results.items() if name == model and not result.spec.rung]
 
 
-def _recent(context: ProposalContext, model: str) -> list[Any]:
+def _recent(context: ProposalContext, model: str, rows: int) -> list[Any]:
     found = sorted(_cheap_rung(context, model), key=lambda result: result.records[0].number)
-    return [_row(result) for result in found[-MAX_ROWS:]]
+    return [_row(result) for result in found[-rows:]]
 
 
-def _findings(findings: Sequence[Finding], ids: Mapping[str, int]) -> list[dict[str, Any]]:
+def _findings(findings: Sequence[Finding], ids: Mapping[str, int], rows: int) -> list[dict[str, Any]]:
     ordered = sorted(findings, key=lambda f: (STATUS_ORDER[f.status], -weight(f.effect), f.key))
     return [
         {
@@ -135,7 +143,7 @@ def _findings(findings: Sequence[Finding], ids: Mapping[str, int]) -> list[dict[
             "says": finding.statement[:MAX_TEXT_CHARS],
             "effect": (e := finding.effect) and [float(shown(x)) for x in (e.value, e.low, e.high)],
         }
-        for finding in ordered[:MAX_ROWS]
+        for finding in ordered[:rows]
     ]
 
 

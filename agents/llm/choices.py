@@ -51,12 +51,11 @@ def comparisons(name: str, field: str, found: Sequence[Any], most: int) -> type[
     return shape(name, **{field: list_of(either(found), most)}) if found else None
 
 
-def pairs(trials: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Models with the types of a better and a worse trial: every two different ids of one model, and nothing else."""
-    for model, ids in trials.items():
-        for better in ids if len(ids) > 1 else ():
-            others = one_of(other for other in ids if other != better)
-            yield model, {"better_trial": one_of([better]), "worse_trial": others}
+def pairs(trials: Mapping[str, Mapping[int, Sequence[int]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Models with the types of a better and a worse trial: each trial with those that it may be set against."""
+    for model, partners in trials.items():
+        for better, others in partners.items():
+            yield model, {"better_trial": one_of([better]), "worse_trial": one_of(others)}
 
 
 def configuration(space: Space, model: str) -> Any:

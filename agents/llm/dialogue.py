@@ -79,6 +79,8 @@ class Dialogue:
     settings: LlmSettings
     breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     closed: threading.Event = field(default_factory=threading.Event)
+    tokens_cached: int = 0
+    """Tokens of prompts so far that the server had read before, where it tells."""
     _rng: random.Random = field(default_factory=random.Random)
     _room: int = sys.maxsize
 
@@ -182,6 +184,7 @@ class Dialogue:
             record(None, time.monotonic() - started, "error", "", True)
             raise
         self.breaker.succeeded()
+        self.tokens_cached += reply.tokens_cached
         return reply, lambda outcome, message: record(reply, reply.seconds, outcome, message, True)
 
     def _reserve(

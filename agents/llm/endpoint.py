@@ -18,8 +18,13 @@ from swarm.kernels.spec import FrozenModel
 
 OPENAI = "https://api.openai.com/v1"
 DEFAULT_MODEL = "gpt-4.1-mini"
-LOCAL_MODELS = ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b")
-"""Bundled models that can answer; the first that is on this machine is the default."""
+LARGE_MODEL, SMALL_MODEL = "qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"
+"""Bundled models that can answer. The large one is the default where it is installed and there is a GPU, or CPU cores
+enough that trials and an LLM that reads three times as slowly do not wait for each other."""
+
+MIN_CORES_FOR_LARGE = 8
+LOCAL_PROMPT_CHARS, LOCAL_OUTPUT_TOKENS, LOCAL_TIMEOUT = 1_000, 200, 600.0
+"""What a local model gets: of a prompt's characters some 400 tokens, which two busy cores read in ten seconds."""
 
 OWN_KEY = "SWARM_LLM_KEY"
 OPENAI_KEY = "OPENAI_API_KEY"
@@ -41,7 +46,7 @@ class LlmSettings(FrozenModel):
     llm_patience: float = Field(default=60.0, ge=0, le=3_600)
     llm_attempts: int = Field(default=3, ge=1, le=10)
     llm_output_tokens: int | None = Field(default=None, ge=64, le=32_000)
-    llm_prompt_chars: int | None = Field(default=None, ge=2_000, le=400_000)
+    llm_prompt_chars: int | None = Field(default=None, ge=1_000, le=400_000)
     llm_tools: bool | None = None
     llm_concurrency: int | None = Field(default=None, ge=1, le=16)
     llm_temperature: float | None = Field(default=None, ge=0, le=2)
@@ -56,12 +61,13 @@ class LlmSettings(FrozenModel):
     @property
     def timeout(self) -> float:
         """Seconds that a call may take."""
-        return self.llm_timeout if self.llm_timeout is not None else 600.0 if self.is_local else 120.0
+        return self.llm_timeout if self.llm_timeout is not None else LOCAL_TIMEOUT if self.is_local else 120.0
 
     @property
     def prompt_chars(self) -> int:
         """Characters that a role is told at most."""
-        return self.llm_prompt_chars if self.llm_prompt_chars is not None else 1_700 if self.is_local else 12_000
+        default = LOCAL_PROMPT_CHARS if self.is_local else 12_000
+        return self.llm_prompt_chars if self.llm_prompt_chars is not None else default
 
     @property
     def tools(self) -> bool:
@@ -71,7 +77,8 @@ class LlmSettings(FrozenModel):
     @property
     def output_tokens(self) -> int:
         """Tokens of an answer at most."""
-        return self.llm_output_tokens if self.llm_output_tokens is not None else 200 if self.is_local else 1_200
+        default = LOCAL_OUTPUT_TOKENS if self.is_local else 1_200
+        return self.llm_output_tokens if self.llm_output_tokens is not None else default
 
     @property
     def concurrency(self) -> int:
@@ -136,14 +143,17 @@ def local_model(settings: LlmSettings) -> str | None:
     """The model of `--llm local[:MODEL]`; None for any other endpoint."""
     if not settings.is_local:
         return None
-    return settings.llm.partition(":")[2] or settings.llm_model or _installed()
+    return settings.llm.partition(":")[2] or settings.llm_model or default_model()
 
 
-def _installed() -> str:
+def default_model() -> str:
+    """The bundled model that answers where none is named: the large one where it is installed and not too slow."""
+    from swarm.experiments import environment
     from swarm.experiments.models import registry
 
     here = {info.name for info in registry.catalogue() if info.available}
-    return next((name for name in LOCAL_MODELS if name in here), LOCAL_MODELS[-1])
+    fast = environment.cores() >= MIN_CORES_FOR_LARGE or environment.device() != "cpu"
+    return LARGE_MODEL if LARGE_MODEL in here and (fast or SMALL_MODEL not in here) else SMALL_MODEL
 
 
 def hint(settings: LlmSettings, environment: Mapping[str, str] = os.environ) -> str:

@@ -54,6 +54,8 @@ class ChatReply:
     tokens_out: int | None
     seconds: float
     thoughts: str = ""
+    tokens_cached: int = 0
+    """Tokens of the prompt that the server had read before, where it tells."""
 
 
 def read(body: Mapping[str, Any], seconds: float, fit: Callable[[str], str] = str) -> ChatReply | None:
@@ -80,6 +82,8 @@ def read(body: Mapping[str, Any], seconds: float, fit: Callable[[str], str] = st
     tools = tuple(itertools.islice(_tools(message, fit), MAX_TOOL_CALLS))
     usage = body.get("usage")
     counts = usage if isinstance(usage, Mapping) else {}
+    known = counts.get("prompt_tokens_details")
+    details = known if isinstance(known, Mapping) else {}
     silent = not text and not tools
     return ChatReply(
         text=text,
@@ -89,6 +93,7 @@ def read(body: Mapping[str, Any], seconds: float, fit: Callable[[str], str] = st
         tokens_out=_count(counts.get("completion_tokens"), 0 if silent else 1),
         seconds=seconds,
         thoughts=thoughts,
+        tokens_cached=_count(details.get("cached_tokens"), 0) or 0,
     )
 
 

@@ -76,6 +76,11 @@ class RoleRunner:
         """Seconds that the end of a campaign may wait for the scribe."""
         return self._dialogue.settings.llm_patience
 
+    @property
+    def tokens_cached(self) -> int:
+        """Tokens of prompts so far that the server had read before, where it tells."""
+        return self._dialogue.tokens_cached
+
     def tick(self, context: ProposalContext) -> None:
         """Start what is due, at most so many calls at once; returns at once."""
         if len(context.history.completed) < MIN_TRIALS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from benchmarks import _llm, _llm_arms
+from benchmarks import _llm, _llm_arms, _llm_page
 from llm_server import says, serving
 
 from swarm.agents.llm.endpoint import LlmSettings
@@ -34,15 +34,15 @@ def test_every_arm_is_replayed_once_and_compared_with_its_like(monkeypatch) -> N
     with serving() as server:
         server.plan = [says(Proposer())]
         settings = LlmSettings(llm=server.url, llm_model="test", llm_tools=False)
-        lines = list(_llm_arms.replays(settings, 2, BUDGET, []))
-        assert list(_llm_arms.replays(settings, 2, BUDGET, lines)) == []
+        lines = list(_llm_arms.replays(settings, "test", range(2), BUDGET, []))
+        assert list(_llm_arms.replays(settings, "test", range(2), BUDGET, lines)) == []
     assert len(lines) == 2 * (len(_llm_arms.PLAIN) + len(_llm_arms.WITH_LLM))
     for line in lines:
         assert len(line["regret"]) == BUDGET
         assert sorted(line["regret"], reverse=True) == line["regret"]
         assert bool(line["report"]) == bool(line["llm"]) == (line["arm"] in _llm_arms.WITH_LLM)
         assert not line["llm"] or line["report"]["usable"] > 0
-    shown = _llm_arms.page([json.loads(json.dumps(line)) for line in lines])
+    shown = _llm_page.page({"answers": [], "arms": [json.loads(json.dumps(line)) for line in lines]})
     for arm, (plain, _) in _llm_arms.WITH_LLM.items():
         assert f"| {arm} | test | 2 |" in shown
         assert f"| {plain} | - | 2 |" in shown
@@ -52,4 +52,12 @@ def test_an_interval_of_trials_saved_says_when_there_are_none() -> None:
     line = {"model": "m", "budget": 3, "regret": [0.3, 0.2, 0.1], "seconds": 1.0, "report": {}}
     arms = [("TPE", ""), (next(arm for arm in _llm_arms.WITH_LLM if "TPE" in arm), "x")]
     lines = [line | {"arm": arm, "llm": llm, "seed": seed} for arm, llm in arms for seed in range(3)]
-    assert "+0.0 (+0.0 to +0.0)" in _llm_arms.page(lines)
+    assert "+0.0 (+0.0 to +0.0)" in _llm_page.page({"answers": [], "arms": lines})
+
+
+def test_answers_are_counted_by_role_and_model() -> None:
+    line = {"llm": "x", "role": "scout", "tokens_in": 900, "tokens_cached": 400, "tokens_out": 60, "seconds": 9.0}
+    lines = [line | {"outcome": outcome} for outcome in ("ok", "wrong", "invalid_again", "timeout")]
+    shown = _llm_page.page({"answers": lines, "arms": []})
+    assert "| scout | 4 | 2 (50.0%) | 1 | 900 | 400 | 60 | 9.0 |" in shown
+    assert "Not measured yet." in shown

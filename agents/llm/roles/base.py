@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from swarm.agents.analysis.pairs import MAX_BITS_APART
 from swarm.agents.analysis.results import config_key
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.dialect import Schema, strict_schema
@@ -23,8 +23,11 @@ from swarm.memory.records import Finding, Proposal, TrialRecord
 
 PACKAGE = "swarm.agents.llm.roles"
 MAX_REASON_CHARS = 600
-MAX_IDS = 8
-"""Trials of a model that a role is told it may compare."""
+MAX_IDS = 4
+"""Trials of a model that a role is told it may compare: a local model reads them anew at every question."""
+
+Comparable = Mapping[str, Mapping[int, Sequence[int]]]
+"""Trials of each model, each with those that it may be set against: others of about the same cost."""
 
 
 CAUSES = (
@@ -136,17 +139,36 @@ def collect(items: Sequence[Item], limit: int, noun: str, accept: Callable[[Item
     return Used(kept if findings or proposals else None, tuple(reasons), judged)
 
 
-def comparable(context: ProposalContext, fit: Callable[[TrialRecord], bool] = lambda _: True) -> dict[str, list[int]]:
-    """Ids of the latest trials of each model that may be set against each other, of those that are fit."""
+def comparable(context: ProposalContext, fit: Callable[[TrialRecord], bool] = lambda _: True) -> Comparable:
+    """The latest trials of each model, of those that are fit, that cost the same as another of them."""
     found = {}
     for name in context.infos:
-        records = reversed(context.history.select(model=name, protocol="quality"))
-        latest = islice((r.id for r in records if {"kld", "bits_per_value"} <= r.metrics.keys() and fit(r)), MAX_IDS)
-        found[name] = sorted(latest)
+        records = [r for r in context.history.select(model=name, protocol="quality") if is_measured(r) and fit(r)]
+        latest: dict[int, TrialRecord] = {}
+        for place, record in reversed(list(enumerate(records))):
+            if len(latest) == MAX_IDS:
+                break
+            other = next((r for r in reversed(records[:place]) if costs_the_same(record, r)), None)
+            if other is not None and len(latest | {record.id: record, other.id: other}) <= MAX_IDS:
+                latest |= {record.id: record, other.id: other}
+        found[name] = {
+            identity: [i for i, other in latest.items() if i != identity and costs_the_same(record, other)]
+            for identity, record in sorted(latest.items())
+        }
     return found
 
 
-def rows(context: ProposalContext, ids: Mapping[str, Sequence[int]]) -> dict[str, list[list[Any]]]:
+def is_measured(record: TrialRecord) -> bool:
+    """Whether a trial has what a comparison needs."""
+    return {"kld", "bits_per_value"} <= record.metrics.keys()
+
+
+def costs_the_same(a: TrialRecord, b: TrialRecord) -> bool:
+    """Whether two trials can be compared without a word on their cost."""
+    return abs(a.metrics["bits_per_value"].value - b.metrics["bits_per_value"].value) <= MAX_BITS_APART
+
+
+def rows(context: ProposalContext, trials: Comparable) -> dict[str, list[list[Any]]]:
     """Trials of each model as a role is shown them: id, configuration, bits per value, KLD."""
     known = {record.id: record for record in context.history.completed}
 
@@ -155,14 +177,15 @@ def rows(context: ProposalContext, ids: Mapping[str, Sequence[int]]) -> dict[str
         bits, kld = (float(shown(record.metrics[name].value)) for name in ("bits_per_value", "kld"))
         return [identity, record.spec.kv.short_label, bits, kld]
 
-    return {model: [row(identity) for identity in some] for model, some in ids.items()}
+    return {model: [row(identity) for identity in some] for model, some in trials.items()}
 
 
 def pair(better: int, worse: int, context: ProposalContext) -> tuple[TrialRecord, TrialRecord]:
-    """Two finished quality trials of one model.
+    """Two finished quality trials of one model that cost about the same.
 
     Raises:
         SwarmError: an id that does not exist, has no such measurement, or another model.
+        WrongError: the trials have one configuration, or do not cost the same.
     """
     first, second = _records((better, worse), context)
     if first.spec.model != second.spec.model:
@@ -170,6 +193,9 @@ def pair(better: int, worse: int, context: ProposalContext) -> tuple[TrialRecord
         raise SwarmError(f"the two trials are of different models: {models}.")
     if config_key(first.spec) == config_key(second.spec):
         raise WrongError("the two trials have the same configuration.")
+    if not costs_the_same(first, second):
+        bits = " and ".join(shown(r.metrics["bits_per_value"].value) for r in (first, second))
+        raise WrongError(f"the two trials do not cost the same: {bits} bits per value.")
     return first, second
 
 
@@ -180,7 +206,7 @@ def _records(ids: tuple[int, ...], context: ProposalContext) -> Iterator[TrialRe
         if record is None:
             lists = (f"{', '.join(map(str, some))} of {model}" for model, some in comparable(context).items() if some)
             raise SwarmError(f"there is no finished trial {identity}; there are {'; '.join(lists) or 'none'}.")
-        if record.spec.protocol != "quality" or "kld" not in record.metrics:
+        if record.spec.protocol != "quality" or not is_measured(record):
             raise SwarmError(f"trial {identity} is no quality trial.")
         yield record
 

@@ -16,6 +16,7 @@ from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import (
     CAUSES,
     MAX_REASON_CHARS,
+    Comparable,
     Contribution,
     Role,
     Shape,
@@ -55,7 +56,7 @@ class CrossReferencerRole(Role[Questions]):
 
     name = "cross_referencer"
     reads = ("models", "findings", "reviews", "importances", "best", "credit")
-    item_tokens = 80
+    item_tokens = 110
     answer = Questions
 
     def task(self, context: ProposalContext) -> Mapping[str, Any]:
@@ -129,8 +130,8 @@ class CrossReferencerRole(Role[Questions]):
         return finding.model_copy(update={"statement": text, "author": self.author})
 
 
-def _carried(context: ProposalContext) -> dict[str, list[int]]:
-    """Ids of the latest comparable trials whose configuration some other model can run."""
+def _carried(context: ProposalContext) -> Comparable:
+    """The latest comparable trials whose configuration some other model can run."""
 
     def elsewhere(record: TrialRecord) -> bool:
         others = (name for name in context.infos if name != record.spec.model)

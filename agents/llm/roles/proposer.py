@@ -64,8 +64,8 @@ class ProposerRole(Role[Ideas]):
     name = "proposer"
     reads = (
         "models",
-        "methods",
         "best",
+        "methods",
         "reviews",
         "findings",
         "densities",
@@ -73,7 +73,7 @@ class ProposerRole(Role[Ideas]):
         "trials",
         "credit",
     )
-    item_tokens = 90
+    item_tokens = 110
     seeks_front = True
     urgency = 1
     answer = Ideas

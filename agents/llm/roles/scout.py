@@ -50,7 +50,7 @@ class ScoutRole(Role[Observations]):
 
     name = "scout"
     reads = ("findings", "importances", "reviews", "models", "densities", "best", "credit")
-    item_tokens = 60
+    item_tokens = 100
     answer = Observations
 
     def task(self, context: ProposalContext) -> Mapping[str, Any]:

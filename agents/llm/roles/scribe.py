@@ -35,7 +35,7 @@ class ScribeRole(Role[Sentences]):
 
     name = "scribe"
     reads = ("findings", "reviews", "models", "best", "credit")
-    item_tokens = 50
+    item_tokens = 60
     answer = Sentences
 
     def task(self, context: ProposalContext) -> Mapping[str, Any]:

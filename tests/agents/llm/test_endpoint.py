@@ -11,11 +11,12 @@ from swarm.agents.llm import factory
 from swarm.agents.llm.budget import FREE, Price, price
 from swarm.agents.llm.client import Client
 from swarm.agents.llm.dialect import Dialect, strict_schema
-from swarm.agents.llm.endpoint import LOCAL_MODELS, LlmEndpoint, LlmSettings, endpoint, hint, local_model
+from swarm.agents.llm.endpoint import LARGE_MODEL, SMALL_MODEL, LlmEndpoint, LlmSettings, endpoint, hint, local_model
 from swarm.agents.llm.prompts import prompt
 from swarm.agents.llm.retry import CallError
 from swarm.agents.llm.roles.base import roles
 from swarm.agents.llm.server import LocalServer
+from swarm.experiments import environment
 from swarm.experiments.models import registry
 from swarm.kernels.errors import UnknownNameError, UsageError
 
@@ -69,12 +70,30 @@ def test_loopback_is_told_by_address(url, here) -> None:
 
 
 def test_local_models() -> None:
-    here = {info.name for info in registry.catalogue() if info.available}
-    assert local_model(settings("local")) in (here & set(LOCAL_MODELS) or LOCAL_MODELS)
-    assert ("qwen2.5-coder-1.5b" in here) == (local_model(settings("local")) == "qwen2.5-coder-1.5b")
     assert local_model(settings("local:mlx-community/some-model")) == "mlx-community/some-model"
     assert local_model(settings("local", llm_model="m")) == "m"
     assert local_model(settings("http://localhost/v1")) is None
+
+
+@pytest.mark.parametrize(
+    ("installed", "cores", "device", "chosen"),
+    [
+        ({LARGE_MODEL, SMALL_MODEL}, 2, "cpu", SMALL_MODEL),
+        ({LARGE_MODEL, SMALL_MODEL}, 16, "cpu", LARGE_MODEL),
+        ({LARGE_MODEL, SMALL_MODEL}, 2, "cuda", LARGE_MODEL),
+        ({LARGE_MODEL}, 2, "cpu", LARGE_MODEL),
+        ({SMALL_MODEL}, 16, "metal", SMALL_MODEL),
+        (set(), 16, "cpu", SMALL_MODEL),
+    ],
+)
+def test_the_large_model_is_the_default_where_it_is_installed_and_not_too_slow(
+    monkeypatch, installed, cores, device, chosen
+) -> None:
+    infos = [info.model_copy(update={"available": info.name in installed}) for info in registry.catalogue()]
+    monkeypatch.setattr(registry, "catalogue", lambda: infos)
+    monkeypatch.setattr(environment, "cores", lambda: cores)
+    monkeypatch.setattr(environment, "device", lambda: device)
+    assert local_model(settings("local")) == chosen
 
 
 def test_models_that_are_nowhere_are_refused_before_anything_is_made() -> None:

@@ -1,0 +1,123 @@
+"""The page on local LLMs, from the lines of `_llm` and `_llm_arms`: usable answers, what they cost, what they add.
+
+    uv run python -m benchmarks._llm_page FOLDER
+
+Reads `answers*.jsonl`, `arms*.jsonl` and `about.json` of a folder and writes docs/benchmarks/search_llm.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks import _frame, _llm_arms
+
+from swarm.agents.llm.telemetry import KEPT, READ, USABLE
+
+ROUNDS = 4_000
+NAME = "search_llm"
+ARMS = ("arm", "LLM", "seeds", "final regret", "regret against without", "trials saved", "usable", "tokens", "s")
+ANSWERS = ("role", "answers", "usable", "kept", "prompt", "of it read before", "answer", "seconds")
+
+Lines = Sequence[Mapping[str, Any]]
+
+
+def page(record: Mapping[str, Any]) -> str:
+    """What came out, as Markdown."""
+    answers, arms = record["answers"], record["arms"]
+    parts = ["# Local LLMs: usable answers, cost, and what they add to a search\n", str(record.get("about", "")) + "\n"]
+    parts.append("## Usable answers\n")
+    parts.append(
+        "Questions about replays of recorded trials, each about another one (`python -m benchmarks._llm`). `usable` is "
+        "what could be judged on the data, `kept` what stood up to it. Medians of tokens and seconds.\n"
+        if answers
+        else "Not measured yet.\n"
+    )
+    for llm in sorted({line["llm"] for line in answers}):
+        parts += [f"### {llm}\n", _frame.table(ANSWERS, _answers([a for a in answers if a["llm"] == llm]))]
+    parts.append("## What an LLM adds to a search\n")
+    parts.append(
+        "Searches replayed on the recorded table (`python -m benchmarks._llm_arms`). Regret in percent of the feasible "
+        "box after the last trial (the table's front has none). Trials saved: how many fewer an arm takes to the final "
+        "median regret of the same arm without the LLM; a seed that does not get there counts as the whole budget. Means "
+        "with 95% bootstrap intervals, paired by seed; below zero the LLM costs trials.\n"
+        if arms
+        else "Not measured yet.\n"
+    )
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = defaultdict(list)
+    for line in arms:
+        groups[line["model"], line["budget"]].append(line)
+    for (model, budget), group in sorted(groups.items()):
+        curves: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(dict)
+        for line in group:
+            curves[line["arm"], line["llm"]][line["seed"]] = line["regret"]
+        order = [*_llm_arms.PLAIN, *_llm_arms.WITH_LLM]
+        rows = [_row(*arm, curves, group) for arm in sorted(curves, key=lambda arm: (order.index(arm[0]), arm[1]))]
+        parts += [f"### {model}, {budget} trials\n", _frame.table(ARMS, rows)]
+    return "\n".join(parts)
+
+
+def _answers(lines: Lines) -> Iterable[Sequence[object]]:
+    for role in sorted({line["role"] for line in lines}):
+        mine = [line for line in lines if line["role"] == role]
+        came = [line for line in mine if line["outcome"] in READ]
+        usable = sum(line["outcome"] in USABLE for line in came)
+        medians = [
+            f"{np.median([line[field] for line in came]):,.{digits}f}" if came else ""
+            for field, digits in (("tokens_in", 0), ("tokens_cached", 0), ("tokens_out", 0), ("seconds", 1))
+        ]
+        share = f"{usable} ({usable / len(mine):.1%})"
+        yield [role, len(mine), share, sum(line["outcome"] == KEPT for line in came), *medians]
+
+
+def _row(arm: str, llm: str, curves: Mapping[Any, Mapping[int, list[float]]], group: Lines) -> Sequence[object]:
+    mine = curves[arm, llm]
+    final = np.array([curve[-1] for curve in mine.values()])
+    cells = [arm, llm or "-", len(mine), f"{100 * np.median(final):.2f}"]
+    other = curves.get((_llm_arms.WITH_LLM[arm][0], ""), {}) if arm in _llm_arms.WITH_LLM else {}
+    seeds = sorted(mine.keys() & other.keys())
+    if not seeds:
+        return [*cells, "", "", "", "", ""]
+    goal = float(np.median([other[seed][-1] for seed in seeds]))
+    gain = np.array([100 * (mine[seed][-1] - other[seed][-1]) for seed in seeds])
+    saved = np.array([_trials(other[seed], goal) - _trials(mine[seed], goal) for seed in seeds], float)
+    reports = [line["report"] for line in group if (line["arm"], line["llm"]) == (arm, llm)]
+    answers, usable = (sum(one.get(name, 0) for one in reports) for name in ("answers", "usable"))
+    tokens = sum(one.get("tokens_in", 0) + one.get("tokens_out", 0) for one in reports) / len(reports)
+    seconds = sum(one.get("answers", 0) * (one.get("seconds") or 0.0) for one in reports) / len(reports)
+    share = f"{usable} of {answers}" if answers else "none"
+    return [*cells, _interval(gain, "+.2f"), _interval(saved, "+.1f"), share, f"{tokens:,.0f}", f"{seconds:.0f}"]
+
+
+def _trials(curve: Sequence[float], goal: float) -> int:
+    """Trials until the regret is no more than a goal."""
+    return next((number for number, regret in enumerate(curve, 1) if regret <= goal), len(curve))
+
+
+def _interval(values: np.ndarray[Any, np.dtype[np.float64]], form: str) -> str:
+    draws = np.random.default_rng(0).choice(values, (ROUNDS, len(values))).mean(axis=1)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return f"{values.mean():{form}} ({low:{form}} to {high:{form}})"
+
+
+def main() -> int:
+    """Put the files of a folder together, and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks._llm_page", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    about = folder / "about.json"
+    record = json.loads(about.read_text()) if about.exists() else {}
+    for name in ("answers", "arms"):
+        record[name] = [line for path in sorted(folder.glob(f"{name}*.jsonl")) for line in _llm_arms.read(path)]
+    _frame.write_json(_frame.DOCS / f"{NAME}.json", record)
+    (_frame.DOCS / f"{NAME}.md").write_text(page(record))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
