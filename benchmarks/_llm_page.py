@@ -3,6 +3,8 @@
     uv run python -m benchmarks._llm_page FOLDER
 
 Reads `answers*.jsonl`, `arms*.jsonl` and `about.json` of a folder and writes docs/benchmarks/search_llm.json and .md.
+`about.json` holds `about`, a line on how the record came about, and `campaigns`, what `swarm status --json` says of
+campaigns by name.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ def page(record: Mapping[str, Any]) -> str:
     """What came out, as Markdown."""
     answers, arms = record["answers"], record["arms"]
     parts = ["# Local LLMs: usable answers, cost, and what they add to a search\n", str(record.get("about", "")) + "\n"]
+    parts.append("## In a campaign on two cores\n")
+    parts.append(_campaigns(record["campaigns"]) if record.get("campaigns") else "Not measured yet.\n")
     parts.append("## Usable answers\n")
     parts.append(
         "Questions about replays of recorded trials, each about another one (`python -m benchmarks._llm`). `usable` is "
@@ -44,8 +48,8 @@ def page(record: Mapping[str, Any]) -> str:
     parts.append(
         "Searches replayed on the recorded table (`python -m benchmarks._llm_arms`). Regret in percent of the feasible "
         "box after the last trial (the table's front has none). Trials saved: how many fewer an arm takes to the final "
-        "median regret of the same arm without the LLM; a seed that does not get there counts as the whole budget. Means "
-        "with 95% bootstrap intervals, paired by seed; below zero the LLM costs trials.\n"
+        "median regret of the same arm without the LLM; a seed that does not get there counts as the whole budget. "
+        "Means with 95% bootstrap intervals, paired by seed; below zero the LLM costs trials.\n"
         if arms
         else "Not measured yet.\n"
     )
@@ -60,6 +64,20 @@ def page(record: Mapping[str, Any]) -> str:
         rows = [_row(*arm, curves, group) for arm in sorted(curves, key=lambda arm: (order.index(arm[0]), arm[1]))]
         parts += [f"### {model}, {budget} trials\n", _frame.table(ARMS, rows)]
     return "\n".join(parts)
+
+
+def _campaigns(campaigns: Mapping[str, Mapping[str, Any]]) -> str:
+    """What `swarm status --json` says of campaigns with and without an LLM, in a table."""
+    rows = []
+    for name, status in campaigns.items():
+        told, spent = status.get("llm") or {}, status["spend"]
+        trials = sum(status["trials"].values())
+        seconds = [f"{spent[kind]['spent']:.0f}" for kind in ("seconds", "worker_seconds")]
+        answers = [told.get("answers", 0), told.get("usable", 0), told.get("kept", 0)] if told else ["", "", ""]
+        each = f"{told['seconds']:.1f}" if told.get("seconds") else ""
+        rows.append([name, trials, *seconds, *answers, each, f"{spent['tokens']['spent']:,.0f}"])
+    columns = ("campaign", "trials", "s", "worker s", "answers", "usable", "kept", "s per answer", "tokens")
+    return _frame.table(columns, rows)
 
 
 def _answers(lines: Lines) -> Iterable[Sequence[object]]:

@@ -225,13 +225,14 @@ def make_pool(settings: Settings, on_ready: Callable[[], None] = lambda: None) -
     from swarm.kernels import blas
 
     blas.use_openblas(1)  # before whatever imports MLX
+    from swarm.experiments.environment import cores
     from swarm.orchestrator import machine
     from swarm.orchestrator.pool import Pool
 
     rehearsal = settings.rehearsal is not None
     workers = settings.workers
     if workers is None and settings.ray_address is None:
-        workers = machine.cores() if rehearsal else machine.default_workers()
+        workers = cores() if rehearsal else machine.default_workers()
     return Pool(
         make_plan(settings),
         workers,

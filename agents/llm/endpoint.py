@@ -150,10 +150,14 @@ def default_model() -> str:
     """The bundled model that answers where none is named: the large one where it is installed and not too slow."""
     from swarm.experiments import environment
     from swarm.experiments.models import registry
+    from swarm.kernels import blas
 
     here = {info.name for info in registry.catalogue() if info.available}
+    if {LARGE_MODEL, SMALL_MODEL} - here:
+        return LARGE_MODEL if LARGE_MODEL in here else SMALL_MODEL
+    blas.use_openblas(1)  # before the device is asked for, which imports MLX
     fast = environment.cores() >= MIN_CORES_FOR_LARGE or environment.device() != "cpu"
-    return LARGE_MODEL if LARGE_MODEL in here and (fast or SMALL_MODEL not in here) else SMALL_MODEL
+    return LARGE_MODEL if fast else SMALL_MODEL
 
 
 def hint(settings: LlmSettings, environment: Mapping[str, str] = os.environ) -> str:

@@ -60,13 +60,14 @@ def ray_start(address: str | None, port: int, device: Device) -> list[str]:
     Raises:
         UsageError: nobody answers at the address.
     """
+    from swarm.experiments.environment import cores
     from swarm.orchestrator import machine
     from swarm.orchestrator.cluster import check_address
 
     if address is not None:
         check_address(address)
     where = ["--head", f"--port={port}", "--include-dashboard=false"] if address is None else [f"--address={address}"]
-    has = [f"--num-cpus={machine.cores()}", f"--num-gpus={machine.gpus() if device == 'cuda' else 0}"]
+    has = [f"--num-cpus={cores()}", f"--num-gpus={machine.gpus() if device == 'cuda' else 0}"]
     if device == "metal":
         has += ["--resources", json.dumps({"metal": 1})]
     return [sys.executable, "-m", "ray.scripts.scripts", "start", *where, *has, "--disable-usage-stats", "--block"]

@@ -61,3 +61,12 @@ def test_answers_are_counted_by_role_and_model() -> None:
     shown = _llm_page.page({"answers": lines, "arms": []})
     assert "| scout | 4 | 2 (50.0%) | 1 | 900 | 400 | 60 | 9.0 |" in shown
     assert "Not measured yet." in shown
+
+
+def test_campaigns_are_shown_side_by_side() -> None:
+    spent = {name: {"spent": value} for name, value in (("seconds", 220.4), ("worker_seconds", 430.0), ("tokens", 9e3))}
+    plain = {"trials": {"complete": 329, "failed": 1}, "spend": spent, "llm": None}
+    told = {"answers": 12, "usable": 11, "kept": 9, "seconds": 17.25}
+    shown = _llm_page.page({"answers": [], "arms": [], "campaigns": {"without": plain, "with": plain | {"llm": told}}})
+    assert "| without | 330 | 220 | 430 |  |  |  |  | 9,000 |" in shown
+    assert "| with | 330 | 220 | 430 | 12 | 11 | 9 | 17.2 | 9,000 |" in shown
