@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.kernels.errors import SwarmError, UsageError
+from swarm.orchestrator import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs" / "benchmarks"
@@ -46,7 +47,13 @@ class Benchmark:
         parser.add_argument("--short", action="store_true", help="the smallest sizes: whether it runs, not how fast")
         parser.add_argument("--out", type=Path, metavar="FILE", help="write the record as JSON")
         parser.add_argument("--docs", action="store_true", help=f"write docs/benchmarks/{self.name}.json and .md")
-        parser.add_argument("--page", type=Path, metavar="FILE", help="run nothing: write the page of this record")
+        parser.add_argument(
+            "--page",
+            type=Path,
+            nargs="+",
+            metavar="FILE",
+            help="run nothing: write record and page of runs on one machine",
+        )
         options = parser.parse_args(arguments)
         try:
             return self._run(options)
@@ -56,7 +63,7 @@ class Benchmark:
 
     def _run(self, options: argparse.Namespace) -> int:
         if options.page is not None:
-            write_page(self, read(options.page, self.name))
+            self._document(joined([read(path, self.name) for path in options.page]))
             return 0
         if options.docs and options.short:
             raise UsageError("--short shows only that a benchmark runs.", "Leave --docs or --short out.")
@@ -66,10 +73,13 @@ class Benchmark:
         if options.out:
             write_json(options.out, record)
         if options.docs:
-            write_json(DOCS / f"{self.name}.json", record)
-            write_page(self, record)
+            self._document(record)
         print(self.page(record))
         return 0
+
+    def _document(self, record: Results) -> None:
+        write_json(DOCS / f"{recorded_as(record)}.json", record)
+        write_page(self, record)
 
 
 def about(benchmark: Benchmark, *, short: bool, load: float) -> Results:
@@ -88,7 +98,7 @@ def about(benchmark: Benchmark, *, short: bool, load: float) -> Results:
         "short": short,
         "date": datetime.now(UTC).date().isoformat(),
         "device": environment.device_name(),
-        "cores": os.cpu_count(),
+        "cores": machine.cores(),
         "load_before": round(load, 2),
         "blas": environment.blas_name(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -120,6 +130,31 @@ def read(path: Path, name: str) -> Results:
     return record
 
 
+def recorded_as(record: Results) -> str:
+    """What a record in docs/benchmarks is called: of benchmarks that run on a GPU too, those of a CPU say so."""
+    return record["benchmark"] + "-cpu" * (record["results"].get("device") == "cpu")
+
+
+def joined(records: Sequence[Results]) -> Results:
+    """One record of runs that measured parts of a benchmark: their lists one after the other, else what the first says.
+
+    Raises:
+        UsageError: they ran on different machines, revisions or versions.
+    """
+    first, *others = records
+    for other in others:
+        for name in ("device", "git_revision", "versions", "short"):
+            if first[name] != other[name]:
+                raise UsageError(
+                    f"The records differ in {name}: {first[name]} and {other[name]}.", "Join parts of one run."
+                )
+    results = dict(first["results"])
+    for other in others:
+        for name, found in other["results"].items():
+            results[name] = results[name] + found if isinstance(found, list) else results.get(name, found)
+    return first | {"results": results}
+
+
 def write_json(path: Path, record: Results) -> None:
     """Write a record."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +163,7 @@ def write_json(path: Path, record: Results) -> None:
 
 def write_page(benchmark: Benchmark, record: Results) -> None:
     """Write the page of a benchmark from a record."""
-    path = DOCS / f"{benchmark.name}.md"
+    path = DOCS / f"{recorded_as(record)}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(benchmark.page(record))
 
@@ -139,7 +174,7 @@ def heading(record: Results, title: str) -> str:
     busy = f"; load average {record['load_before']} before it began" if record["load_before"] > 0.5 else ""
     return (
         f"# {title}\n\n"
-        f"Made from `docs/benchmarks/{record['benchmark']}.json`, which `{record['command']}` wrote on "
+        f"Made from `docs/benchmarks/{recorded_as(record)}.json`, which `{record['command']}` wrote on "
         f"{record['date']} at revision {record['git_revision'][:7] or 'unknown'}: {record['device']}, "
         f"{record['cores']} cores, {record['blas']}, Python {record['python']}{busy}.\n{versions}.\n"
     )

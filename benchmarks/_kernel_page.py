@@ -12,6 +12,7 @@ from swarm.kernels.fused.peers import DEQUANTIZE, FUSED, QUANTIZED, SDPA, TORCH
 
 PATHS = (FUSED, SDPA, DEQUANTIZE, QUANTIZED, TORCH)
 SHARE = 0.7
+FORMAT_GOAL = 1.3  # times the first format's time, at the longest context
 GOALS = {TORCH: 2, DEQUANTIZE: 10, QUANTIZED: 30}
 """The share of copy bandwidth, and how many times faster than a path, at the longest context of the first shape."""
 
@@ -23,6 +24,7 @@ def page(record: dict[str, Any], path: Path) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     rows: list[Row] = record["timings"]
     first = rows[0]
+    shapes = list(dict.fromkeys(row["shape"] for row in rows))
     parts = [
         f"# Kernels on {record['device']}\n",
         f"Made from `docs/benchmarks/{path.name}`, which `python -m benchmarks.kernels` wrote on {record['date']}: "
@@ -31,13 +33,19 @@ def page(record: dict[str, Any], path: Path) -> str:
         f" rotating beyond every cache. A copy moved {record['copy_bandwidth']:.0f} GB/s in this run; `of copy` counts"
         " each packed byte of keys and values once.\n",
     ]
-    for shape in dict.fromkeys(row["shape"] for row in rows):
+    alone = [shape for shape in shapes if all(row["path"] == FUSED for row in rows if row["shape"] == shape)]
+    for shape in shapes:
+        if shape in alone:
+            continue
         here = [row for row in rows if (row["shape"], row["format"]) == (shape, first["format"])]
         ordered = sorted(here, key=lambda row: row["context"])
         parts += [f"## {shape}, {first['format']}\n", _table("tokens", "context", ordered)]
     longest = [row for row in rows if row["shape"] == first["shape"] and row["context"] == first["context"]]
     if len({row["format"] for row in longest}) > 1:
         parts += [f"## {first['shape']}, {first['context']:,} tokens\n", _table("format", "format", longest)]
+    for shape in alone:
+        here = [row for row in rows if row["shape"] == shape]
+        parts += [f"## Formats, {shape}, {here[0]['context']:,} tokens\n", _formats(here)]
     if record.get("encoding"):
         parts += ["## Encoding the new tokens of one side\n", _encoding(record["encoding"])]
     return "\n".join((*parts, _verdict(longest, first["format"], record.get("checks", []))))
@@ -54,6 +62,23 @@ def _table(title: str, key: str, rows: Sequence[Row]) -> str:
             (f"{value:,}" if isinstance(value, int) else value, times[0], spread, f"{ours['share']:.0%}", *times[1:])
         )
     return _frame.table((title, FUSED, "spread", "of copy", *PATHS[1:]), lines)
+
+
+def _formats(rows: Sequence[Row]) -> str:
+    """The kernel alone over formats, beside the bytes that it must read: both over the first format's."""
+    lines = []
+    for row in rows:
+        time, size = (row[name] / rows[0][name] for name in ("median", "nbytes"))
+        spread = f"{row['low']:.1f} to {row['high']:.1f}"
+        said = "" if row is rows[0] else "yes" if time <= FORMAT_GOAL else "no"
+        if said == "no" and size > FORMAT_GOAL:
+            said = "no: its bytes alone are more"
+        lines.append(
+            (row["format"], f"{row['median']:.1f}", spread, f"{row['share']:.0%}", f"{time:.2f}", f"{size:.2f}", said)
+        )
+    base = rows[0]["format"]
+    goal = f"within {FORMAT_GOAL}"
+    return _frame.table(("format", FUSED, "spread", "of copy", f"time / {base}", f"bytes / {base}", goal), lines)
 
 
 def _encoding(rows: Sequence[Row]) -> str:

@@ -7,6 +7,8 @@ bundled models. A cache is filled with random vectors up to a depth. Decoding ru
 mlx-lm does. All paths of a model run in turns in one process.
 
     python -m benchmarks.endtoend --shapes "Llama 3.1 8B" --profile PROFILE.txt     (steps under cProfile, no record)
+    python -m benchmarks.endtoend --shapes "Llama 3.1 70B" --work decode --depths 131072 --out PART.json
+    python -m benchmarks.endtoend --page PART.json ...                              (parts of one run as one record)
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -38,6 +41,20 @@ CHUNK = {"gpu": 2048, "cpu": 512}
 STEPS = {"gpu": 64, "cpu": 16}
 BATCHED_DEPTH, BATCH = 16_384, 8
 TORCH_MODELS = ("Llama 3.1 8B",)  # whose 16-bit weights fit beside the others
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which models, kinds of work and depths are measured; empty for all."""
+
+    models: tuple[str, ...] = ()
+    work: tuple[str, ...] = ()
+    depths: tuple[int, ...] = ()
+
+    def takes(self, job: str, depth: int, batch: int) -> bool:
+        """Whether a cell is measured; `batch` is a kind of work: decoding several sequences at a time."""
+        kind = "batch" if batch > 1 else job
+        return (not self.work or kind in self.work) and (not self.depths or depth in self.depths)
 
 
 def cell(subject: Subject, path: Callable[[], Caches], job: str, depth: int, batch: int, short: bool) -> dict[str, Any]:
@@ -113,8 +130,18 @@ def subjects(short: bool, chosen: Sequence[str]) -> Iterable[Subject]:
             yield Subject.bundled(name)
 
 
-def measure(short: bool, tell: _frame.Tell, chosen: Sequence[str] = ()) -> _frame.Results:
-    """Every path of every model at every depth."""
+def cells(subject: Subject, short: bool, choice: Choice) -> Iterable[tuple[str, int, int]]:
+    """What is measured of a model: job, depth and batch."""
+    place = where()
+    jobs = [("decode", depth, 1) for depth in ((64,) if short else DEPTHS[place])]
+    jobs += [("prefill", depth, 1) for depth in ((0, 64) if short else RESIDENT[place])]
+    if subject.batched and not short:
+        jobs.append(("decode", BATCHED_DEPTH, BATCH))
+    return [job for job in jobs if choice.takes(*job)]
+
+
+def measure(short: bool, tell: _frame.Tell, choice: Choice) -> _frame.Results:
+    """Every path of every model at every depth, as far as they are chosen."""
     import mlx.core as mx
 
     from swarm.kernels.fused.timing import Roof
@@ -123,13 +150,9 @@ def measure(short: bool, tell: _frame.Tell, chosen: Sequence[str] = ()) -> _fram
     gpu = place == "gpu"
     roof = Roof.measured() if gpu and not short else None
     rows: list[dict[str, Any]] = []
-    for subject in subjects(short, chosen):
+    for subject in subjects(short, choice.models):
         weights = mx.get_active_memory()
-        jobs = [("decode", depth, 1) for depth in ((64,) if short else DEPTHS[place])]
-        jobs += [("prefill", depth, 1) for depth in ((0, 64) if short else RESIDENT[place])]
-        if subject.batched and not short:
-            jobs.append(("decode", BATCHED_DEPTH, BATCH))
-        for job, depth, batch in jobs:
+        for job, depth, batch in cells(subject, short, choice):
             made = {
                 name: partial(cell, subject, path, job, depth, batch, short)
                 for name, path in subject.paths().items()
@@ -180,13 +203,21 @@ def profiled(chosen: Sequence[str], depth: int = 1024, steps: int = 20) -> str:
     return text.getvalue()
 
 
-BENCHMARK = _frame.Benchmark("endtoend", measure, page, ("mlx-cuda-13", "transformers", "torch"))
+def benchmark(choice: Choice) -> _frame.Benchmark:
+    """The benchmark of a choice."""
+    packages = ("mlx-cuda-13", "transformers", "torch")
+    return _frame.Benchmark("endtoend", lambda short, tell: measure(short, tell, choice), page, packages)
+
+
+BENCHMARK = benchmark(Choice())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The common command line, with a choice of models and a profile."""
+    """The common command line, with a choice of what is measured, and a profile."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--shapes", default="")
+    parser.add_argument("--work", nargs="+", choices=("decode", "prefill", "batch"), default=())
+    parser.add_argument("--depths", nargs="+", type=int, default=())
     parser.add_argument("--profile", type=Path, metavar="FILE")
     options, rest = parser.parse_known_args(arguments)
     chosen = [name for name in options.shapes.split(",") if name]
@@ -198,8 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.profile:
         options.profile.write_text(profiled(chosen))
         return 0
-    benchmark = _frame.Benchmark("endtoend", lambda short, tell: measure(short, tell, chosen), page, BENCHMARK.packages)
-    return benchmark.main(rest)
+    return benchmark(Choice(tuple(chosen), tuple(options.work), tuple(options.depths))).main(rest)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     uv run --no-group cpu --group cuda python -m benchmarks.kernels --docs    (NVIDIA)
     uv run python -m benchmarks.kernels --docs                                (a Mac with Apple silicon)
 
-Every format is timed, and checked against float64. `--short` times one shape only. `--docs` writes record and page
-into docs/benchmarks, and on a Mac the measured column of docs/kernels.md. `--page FILE` makes a record's page anew.
+Every format is timed, and checked against float64. `--short` times one shape only, `--only` does parts of all this.
+`--docs` writes record and page into docs/benchmarks, and on a Mac the measured column of docs/kernels.md; `--page`
+with files makes record and page of parts that ran on one machine.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from swarm.kernels.errors import SwarmError
 from swarm.kernels.fused import peers
 from swarm.kernels.fused.half_precision import AttentionShape
 from swarm.kernels.fused.peers import FUSED
-from swarm.kernels.fused.timing import Roof
+from swarm.kernels.fused.timing import BENCHMARK, Roof
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import QuantSpec
 
@@ -38,6 +39,12 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "kernels.md"
 LLAMA = AttentionShape("Llama-3.1-70B", 64, 8, 128)
 SHAPES = (LLAMA, AttentionShape("Gemma-4 window", 32, 16, 256, 1024), AttentionShape("Gemma-4 global", 32, 4, 512))
+FORMAT_SHAPES = (
+    AttentionShape("Llama-3.1-8B", 32, 8, 128),
+    AttentionShape("d = 256", 32, 8, 256),
+    AttentionShape("d = 512", 32, 4, 512),
+)
+PARTS = ("shapes", "formats", "encoding", "checks")
 CONTEXTS = (1024, 8192, 32768, 131072)
 AFFINE4 = QuantSpec(method="affine", bits=4, group_size=64)
 FORMATS = (
@@ -46,6 +53,7 @@ FORMATS = (
     *(QuantSpec(method=name) for name in ("q4_0", "q8_0", "q5_0", "q5_1", "mxfp4", "mxfp8", "nvfp4")),
     *(QuantSpec(method="turboquant_mse", bits=bits) for bits in (2, 3, 4)),
 )
+PACKED_BY_KERNELS = tuple(spec for spec in FORMATS if base.build(spec, LLAMA.head_dim).form().encoder is not None)
 
 
 def main() -> int:
@@ -53,16 +61,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", "--json", dest="json", type=Path, help="where to write all numbers")
     parser.add_argument("--short", "--quick", dest="quick", action="store_true", help="only the first shape, no checks")
-    parser.add_argument("--checks", action="store_true", help="only the checks")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run")
     parser.add_argument("--docs", action="store_true", help="record the numbers in docs/")
     parser.add_argument("--jobs", type=int, default=min(12, os.cpu_count() or 1), help="processes that check")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="run nothing: write the page of this record")
+    parser.add_argument("--page", type=Path, nargs="+", metavar="FILE", help="run nothing: write the page of these")
     options = parser.parse_args()
     if options.page:
         try:
-            write_page(options.page, json.loads(options.page.read_text()))
+            record = joined([json.loads(path.read_text()) for path in options.page])
+            if len(options.page) > 1:
+                write(record_path(record), record)
+            write_page(options.page[0] if len(options.page) == 1 else record_path(record), record)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            parser.error(f"{options.page} is no record of kernels ({error}); write one with --out")
+            parser.error(f"{options.page[0]} is no record of kernels ({error}); write one with --out")
         return 0
     try:
         backend = peers.backend_of_this_machine()
@@ -72,24 +83,48 @@ def main() -> int:
     record = environment(backend.name)
     if options.docs and options.json is None:
         options.json = record_path(record)
-    if not options.checks:
-        record |= tables(backend, options.quick)
+    parts = ("shapes",) if options.quick else options.only
+    for part in parts:
+        if part == "checks":
+            record["checks"] = checks(options.jobs)
+        else:
+            record |= {"timings": record.get("timings", [])} | measured(backend, part, options.quick, record)
         write(options.json, record)
-        if options.docs and backend.name == "metal":
-            PAGE.write_text(with_measured(PAGE.read_text(), record))
-            print(f"wrote {PAGE}")
-    checks = [] if options.quick else _kernel_checks.decode(FORMATS, options.jobs) + _kernel_checks.encode(FORMATS)
-    failed = [row for row in checks if not row["error"] <= row["limit"]]
-    if checks:
-        worst = max(row["error"] for row in checks)
-        print(f"{len(checks)} checks, largest relative error {worst:.1e}, {len(failed)} failed")
+    if options.docs and backend.name == "metal" and "shapes" in parts:
+        PAGE.write_text(with_measured(PAGE.read_text(), record))
+        print(f"wrote {PAGE}")
+    if options.docs and record.get("timings"):
+        write_page(options.json, record)
+    return 1 if any(not row["error"] <= row["limit"] for row in record.get("checks", [])) else 0
+
+
+def checks(jobs: int) -> list[dict]:
+    """Attention of every format and the encoders on this device, with what is wrong printed."""
+    found = _kernel_checks.decode(FORMATS, jobs) + _kernel_checks.encode(PACKED_BY_KERNELS)
+    failed = [row for row in found if not row["error"] <= row["limit"]]
+    worst = max(row["error"] for row in found)
+    print(f"{len(found)} checks, largest relative error {worst:.1e}, {len(failed)} failed")
     for row in failed:
         print(f"WRONG: {row}")
-    record |= {"checks": checks}
-    write(options.json, record)
-    if options.docs and "timings" in record:
-        write_page(options.json, record)
-    return 1 if failed else 0
+    return found
+
+
+def joined(records: Sequence[dict]) -> dict:
+    """One record of parts that ran on one machine.
+
+    Raises:
+        ValueError: on different ones, or with different versions.
+    """
+    record: dict = {}
+    for part in records:
+        for name, found in part.items():
+            if isinstance(found, list):
+                record[name] = record.get(name, []) + found
+            elif name in ("device", "versions") and record.get(name, found) != found:
+                raise ValueError(f"parts of different {name}")
+            else:
+                record.setdefault(name, found)
+    return record
 
 
 def write_page(path: Path, record: dict) -> None:
@@ -98,19 +133,41 @@ def write_page(path: Path, record: dict) -> None:
     print(f"wrote {path.with_suffix('.md')}")
 
 
-def tables(backend: Backend, quick: bool) -> dict:
-    """Print the tables and return their numbers."""
+def measured(backend: Backend, part: str, quick: bool, record: dict) -> dict:
+    """Print the tables of a part and return their numbers."""
+    if part == "encoding":
+        return {"encoding": _kernel_encode.table(backend, PACKED_BY_KERNELS)}
     roof = Roof.measured()
-    bandwidth = roof.copy
-    print(f"copy bandwidth {bandwidth:.0f} GB/s, float16 matrix product {roof.flops:.0f} TFLOP/s\n")
-    rows = []
-    for shape in SHAPES[:1] if quick else SHAPES:
-        rows += table(backend, shape, [AFFINE4], CONTEXTS if shape.window is None else CONTEXTS[::3], bandwidth)
-    found = {"copy_bandwidth": bandwidth, "matrix_tflops": roof.flops}
-    if quick:
-        return found | {"timings": rows}
-    rows += table(backend, LLAMA, FORMATS[1:], CONTEXTS[-1:], bandwidth)
-    return found | {"timings": rows, "encoding": _kernel_encode.table(backend, FORMATS)}
+    print(f"copy bandwidth {roof.copy:.0f} GB/s, float16 matrix product {roof.flops:.0f} TFLOP/s\n")
+    rows = list(record.get("timings", []))
+    if part == "formats":
+        for shape in FORMAT_SHAPES:
+            rows += by_format(backend, shape, roof.copy)
+    else:
+        for shape in SHAPES[:1] if quick else SHAPES:
+            rows += table(backend, shape, CONTEXTS if shape.window is None else CONTEXTS[::3], roof.copy)
+    return {"copy_bandwidth": roof.copy, "matrix_tflops": roof.flops, "timings": rows}
+
+
+def by_format(backend: Backend, shape: AttentionShape, bandwidth: float) -> list[dict]:
+    """The kernel alone over every format at the longest context: print and return its numbers."""
+    print(
+        f"{shape.name}: {shape.q_heads} query heads, {shape.kv_heads} KV heads, d = {shape.head_dim}, {CONTEXTS[-1]:,}"
+    )
+    rows: list[dict] = []
+    for spec in FORMATS:
+        if not _kernel_checks.fits(spec, shape.head_dim):
+            continue
+        entry = peers.kernel(backend, shape, spec, spec, CONTEXTS[-1], BENCHMARK)
+        row = {"shape": shape.name, "format": spec.label, "context": CONTEXTS[-1], **entry.record()}
+        rows.append(row | {"share": entry.bandwidth / bandwidth})
+        times, size = (rows[-1][name] / rows[0][name] for name in ("median", "nbytes"))
+        print(
+            f"{spec.label:28} {entry.median:7.1f} us ({entry.low:.1f} to {entry.high:.1f}), "
+            f"{entry.bandwidth:.0f} GB/s, {times:.2f}x the time and {size:.2f}x the bytes of {rows[0]['format']}",
+            flush=True,
+        )
+    return rows
 
 
 def record_path(record: dict) -> Path:
@@ -137,31 +194,26 @@ def write(path: Path | None, record: dict) -> None:
         print(f"wrote {path}", flush=True)
 
 
-def table(
-    backend: Backend, shape: AttentionShape, formats: Sequence[QuantSpec], contexts: Sequence[int], bandwidth: float
-) -> list[dict]:
-    """Print one table and return its numbers."""
-    window = f", window {shape.window}" if shape.window else ""
+def table(backend: Backend, shape: AttentionShape, contexts: Sequence[int], bandwidth: float) -> list[dict]:
+    """Print one table of the first format and return its numbers."""
+    spec, window = AFFINE4, f", window {shape.window}" if shape.window else ""
     print(f"{shape.name}: {shape.q_heads} query heads, {shape.kv_heads} KV heads, d = {shape.head_dim}{window}")
     print("| format | context | path | us | spread | GB/s | of copy | fused is faster |")
     print("|---|---|---|---|---|---|---|---|")
     rows = []
-    for spec in formats:
-        for context in reversed(contexts):
-            timings, refused = peers.compare(backend, shape, spec, spec, context)
-            ours = timings[0].median
-            for entry in timings:
-                share = entry.bandwidth / bandwidth
-                spread = f"{entry.low:.1f} to {entry.high:.1f}"
-                speed = f"{entry.bandwidth:.0f} | {share:.0%} | {entry.median / ours:.1f}x"
-                print(
-                    f"| {spec.label} | {context} | {entry.path} | {entry.median:.1f} | {spread} | {speed} |", flush=True
-                )
-                rows.append(
-                    {"shape": shape.name, "format": spec.label, "context": context, "share": share, **entry.record()}
-                )
-            for path, why in refused.items():
-                print(f"| {spec.label} | {context} | {path} | does not run: {why} | | | | |")
+    for context in reversed(contexts):
+        timings, refused = peers.compare(backend, shape, spec, spec, context)
+        ours = timings[0].median
+        for entry in timings:
+            share = entry.bandwidth / bandwidth
+            spread = f"{entry.low:.1f} to {entry.high:.1f}"
+            speed = f"{entry.bandwidth:.0f} | {share:.0%} | {entry.median / ours:.1f}x"
+            print(f"| {spec.label} | {context} | {entry.path} | {entry.median:.1f} | {spread} | {speed} |", flush=True)
+            rows.append(
+                {"shape": shape.name, "format": spec.label, "context": context, "share": share, **entry.record()}
+            )
+        for path, why in refused.items():
+            print(f"| {spec.label} | {context} | {path} | does not run: {why} | | | | |")
     print()
     return rows
 
