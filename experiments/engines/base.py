@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from swarm.kernels import plugins
+from swarm.kernels.errors import UnknownNameError, UsageError
+from swarm.kernels.spec import KVSpec
 
 PACKAGE = "swarm.experiments.engines"
 
@@ -73,14 +75,35 @@ class Told:
     memory: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class KVSetting:
+    """A choice of an engine on which the form of its KV cache depends.
+
+    Attributes:
+        spellings: how people write it: options, environment variables, fields of a configuration.
+        values: what it may be, the engine's default first; none where any whole number will do.
+    """
+
+    spellings: tuple[str, ...]
+    values: tuple[str, ...]
+
+
+Chosen = Mapping[str, str]
+"""What settings are set to, by name; every setting is there."""
+
+
 class Engine(ABC):
     """One engine. `name` is the module's; `fallback_model` stands for the loaded model when none is listed.
 
-    `extra_body` goes with every request: what makes the engine generate as many tokens as asked for.
+    `called` is what people call it on the command line. `extra_body` goes with every request: what makes the engine
+    generate as many tokens as asked for. `kv_settings` are the choices that its KV cache depends on, by names that
+    `kv`, `command` and `kv_notes` know.
     """
 
     name: ClassVar[str]
+    called: ClassVar[str] = ""
     title: ClassVar[str]
+    kv_settings: ClassVar[Mapping[str, KVSetting]] = {}
     fallback_model: ClassVar[str | None] = None
     extra_body: ClassVar[Mapping[str, Any]] = {}
 
@@ -98,6 +121,31 @@ class Engine(ABC):
         del extra
         return {}
 
+    def kv(self, chosen: Chosen) -> KVSpec:
+        """The cache that it keeps under these settings, or the nearest that we can measure (`kv_notes` say so).
+
+        Raises:
+            UsageError: it refuses them.
+        """
+        raise UsageError(f"nothing is known about the KV caches of {self.title}: {dict(chosen)}.", "")
+
+    def command(self, chosen: Chosen, skipped: Sequence[int]) -> str:
+        """The command line, environment or configuration that sets them.
+
+        Args:
+            chosen: the settings.
+            skipped: layers to leave in 16 bit; empty where `skips_layers` is false.
+        """
+        raise UsageError(f"nothing is known about the KV caches of {self.title}: {dict(chosen)}, {skipped}.", "")
+
+    skips_layers: ClassVar[bool] = False
+    """Whether it can leave chosen layers in 16 bit."""
+
+    def kv_notes(self, chosen: Chosen) -> list[str]:
+        """In what its cache differs from the one that `kv` gives for it."""
+        del chosen
+        return []
+
 
 class UnknownEngine(Engine):
     """Any server that speaks the protocol."""
@@ -109,6 +157,26 @@ class UnknownEngine(Engine):
         """Always: the last resort."""
         del host
         return True
+
+
+def engines() -> dict[str, Engine]:
+    """Every engine by what people call it."""
+    found = plugins.load_all(PACKAGE, Engine)  # type: ignore[type-abstract]
+    return {kind.called or name: kind() for name, kind in found.items()}
+
+
+def named(called: str) -> Engine:
+    """The engine that people call so; `_` and `-` are the same, and so is the name of its module.
+
+    Raises:
+        UnknownNameError: there is none, with those that there are.
+    """
+    known = engines()
+    wanted = called.strip().lower().replace("_", "-")
+    for name, engine in known.items():
+        if wanted in (name, engine.name.replace("_", "-")):
+            return engine
+    raise UnknownNameError("engine", called, ", ".join(known))
 
 
 def recognise(host: Host) -> Engine:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 import typer
@@ -104,9 +102,16 @@ def _measure(
 ) -> tuple[list[dict[str, Any]], str]:
     from swarm.experiments.engines.probe import scenarios
     from swarm.memory.store import Store
+    from swarm.orchestrator import one_off
     from swarm.orchestrator.settings import store_url
 
-    with Store.open(store_url(store), create=True) as opened, _recording(opened, subject, settings) as campaign:
+    name = subject.engine.name
+    facts = {"probe": subject.name, "engine": name, "model": subject.model, **settings.model_dump(mode="json")}
+    trials = len(set(settings.contexts))
+    with (
+        Store.open(store_url(store), create=True) as opened,
+        one_off.recording(opened, f"probe-{name}", facts, trials) as campaign,
+    ):
         title = f"{subject.engine.title} at {subject.name}"
         rows = [
             _row(found, _record(opened, campaign, number, found, title))
@@ -115,39 +120,15 @@ def _measure(
     return rows, campaign.name
 
 
-@contextmanager
-def _recording(store: Store, endpoint: Endpoint, settings: ProbeSettings) -> Iterator[CampaignRecord]:
-    """A campaign for one probe; finished when the block is left."""
-    from swarm.memory.records import Budget
-
-    taken = {campaign.name for campaign in store.campaigns.list()}
-    stem = f"probe-{endpoint.engine.name}"
-    name = next(name for n in range(1, len(taken) + 2) if (name := f"{stem}-{n}") not in taken)
-    facts = {"probe": endpoint.name, "engine": endpoint.engine.name, "model": endpoint.model}
-    facts |= settings.model_dump(mode="json")
-    campaign = store.campaigns.create(name, facts, Budget(trials=len(set(settings.contexts))), 0)
-    try:
-        yield campaign
-    except BaseException:
-        # Not `interrupted`: a probe cannot be resumed, the engine may be another one by then.
-        store.campaigns.finish(campaign.id, "failed")
-        raise
-    store.campaigns.finish(campaign.id, "complete")
-
-
 def _record(store: Store, campaign: CampaignRecord, number: int, found: Probed, title: str) -> int:
     """Write what was measured at one context length as a trial; returns its id."""
     from swarm.experiments.spec import Failure
     from swarm.memory.records import Proposal
-    from swarm.orchestrator.leases import owner_name
+    from swarm.orchestrator import one_off
 
     proposal = Proposal(spec=found.spec, proposer="probe", arm="defaults", rationale=f"probe of {title}")
-    trial = store.propose(campaign.id, number, proposal)
-    lease = store.queue.claim(trial.id, owner_name())
-    if lease is None:
-        raise RuntimeError(f"trial {trial.id}, just added, is taken")
-    store.record([(lease, trial, found.measurement or Failure(kind="refused", message=found.refusal))])
-    return trial.id
+    result = found.measurement or Failure(kind="refused", message=found.refusal)
+    return one_off.record(store, campaign, number, proposal, result).id
 
 
 def _row(found: Probed, trial: int) -> dict[str, Any]:

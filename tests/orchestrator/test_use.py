@@ -174,3 +174,62 @@ def test_mistakes_get_one_line(swarm, tiny, args, said):
     assert said in done.err
     assert done.out == ""
     assert "Traceback" not in done.err
+
+
+def test_a_trial_becomes_flags_and_their_cost_is_measured(swarm, tmp_path, tiny):
+    kv = "K affine8/g32 V affine4/g32 sink4"
+    with Store.open(tmp_path / "swarm.db", create=True) as store:
+        campaign = store.campaigns.create("night", {"corpus": None}, Budget(trials=9), 0)
+        trial = store.propose(campaign.id, 0, samples.proposal(model=tiny, kv=kv, context=64, rung=1))
+        samples.complete(store, store.queue.claim(trial.id, "test"), measure(tiny, kv, context=64, rung=1))
+    done = swarm("recipe", "1", "--for", "llama.cpp", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    jsonschema.validate(found, schemas.schema("recipe"))
+    assert (found["configuration"], found["cost"]) == ("K q8_0 V q4_1", None)
+    assert found["measure_with"] == "swarm recipe 1 --for llama.cpp --measure"
+    assert "the first 4 tokens in 16 bit" in found["not_expressed"]
+    done = swarm(*found["measure_with"].split()[1:])
+    assert done.code == 0, done.err
+    assert "Measured cost: KLD" in done.out
+    again = json.loads(swarm("recipe", "1", "--for", "llama.cpp", "--json").out)
+    with Store.open(tmp_path / "swarm.db", readonly=True) as store:
+        measured = store.trials.get(2)
+        assert store.campaigns.get(measured.campaign_id).name == "recipe-1"
+    assert (measured.spec.kv.label, measured.spec.context) == ("K q8_0 V q4_1", 64)
+    assert again["cost"]["trials"] == [2]
+    assert again["cost"]["engine_kld"] == pytest.approx(measured.metrics["kld"].value)
+    assert again["cost"]["low"] <= again["cost"]["ratio"] <= again["cost"]["high"]
+    done = swarm("recipe", "1", "--for", "mlx-lm", "--json")
+    assert json.loads(done.out)["configuration"] == "K affine8/g32 V affine8/g32"
+
+
+def test_flags_become_a_recipe_and_run_as_a_trial(swarm, tmp_path, tiny):
+    flags = ("recipe", "--for", "llama.cpp", "--flags", "-ctk q8_0 -ctv q4_0", "--model", tiny)
+    done = swarm(*flags)
+    assert done.code == 0, done.err
+    assert "K q8_0+hadamard V q4_0+hadamard" in done.err
+    assert "evidence" not in json.loads(done.out)
+    done = swarm(*flags, "--measure", "--out", "best.json")
+    assert done.code == 0, done.err
+    recipe = load_recipe(tmp_path / "best.json")
+    assert recipe.evidence.campaign == "recipe-1"
+    assert recipe.evidence.rung == 1
+    assert recipe.model_digest
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("recipe",), "Give a trial"),
+        (("recipe", "1", "--flags", "-ctk q8_0"), "Give a trial"),
+        (("recipe", "--flags", "-ctk q8_0", "--for", "llama.cpp"), "Give --for and --model"),
+        (("recipe", "1", "--for", "tensorrt"), "unknown engine 'tensorrt'"),
+        (("recipe", "1", "--measure"), "go with --for"),
+        (("recipe", "2", "--for", "vllm"), "measured attention"),
+    ],
+)
+def test_recipes_for_engines_that_make_no_sense(swarm, kept, args, said):
+    done = swarm(*args)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
