@@ -73,6 +73,8 @@ USES = {
             def get(self, path):
                 known = path.startswith("/status")
                 return Reply(200, '{"engine": "my-engine", "bytes": 7}') if known else Reply(404)
+            def post(self, path, body):
+                return Reply(404)
         engine = recognise(Site())
         assert (engine.name, engine.told(Site(), "m").memory) == ("my_engine", {"total": 7})
         """,

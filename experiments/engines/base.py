@@ -38,6 +38,11 @@ class Reply:
         """A field of a JSON object; None when there is none."""
         return self.json.get(key) if isinstance(self.json, dict) else None
 
+    @property
+    def reason(self) -> str:
+        """What the server says went wrong, in one line; else its status."""
+        return reason_in(self.json)[:200].rstrip(".") or (f"status {self.status}" if self.status else "no answer")
+
     def entries(self, key: str) -> list[dict[str, Any]]:
         """The objects in a list that is a field of a JSON object; none when there is no such list."""
         found = self.field(key)
@@ -59,11 +64,15 @@ def reason_in(answer: object) -> str:
 
 
 class Host(ABC):
-    """Where the engine runs: answers plain GET requests on paths beside the OpenAI protocol."""
+    """Where the engine runs: answers plain requests on paths beside the OpenAI protocol."""
 
     @abstractmethod
     def get(self, path: str) -> Reply:
         """GET a path such as `/props`; never raises."""
+
+    @abstractmethod
+    def post(self, path: str, body: Mapping[str, Any]) -> Reply:
+        """POST a JSON body to a path such as `/tokenize`; never raises."""
 
 
 @dataclass(frozen=True)

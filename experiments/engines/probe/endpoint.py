@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 5.0
 MAX_REASON_CHARS = 200
+MAX_REPLY_BYTES = 16 << 20
 
 
 class ProbeError(SwarmError):
@@ -101,20 +102,40 @@ def public(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-class _Site(Host):
-    def __init__(self, base_url: str, api_key: str) -> None:
+class Site(Host):
+    """The server of an endpoint, asked without the client of the protocol.
+
+    Args:
+        base_url: URL of the endpoint, `/v1` included.
+        api_key: sent when given.
+        timeout: seconds to wait for the answer to a POST request.
+    """
+
+    def __init__(self, base_url: str, api_key: str, timeout: float = 600.0) -> None:
         parts = urlsplit(base_url)
         self._root = urlunsplit((parts.scheme, parts.netloc, parts.path.removesuffix("/v1"), "", ""))
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._timeout = timeout
 
     def get(self, path: str) -> Reply:
-        request = urllib.request.Request(self._root + path, headers=self._headers)  # noqa: S310
+        """GET a path; never raises."""
+        return self._ask(urllib.request.Request(self._root + path, headers=self._headers), LOOK_SECONDS)  # noqa: S310
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Reply:
+        """POST a JSON body to a path; never raises."""
+        headers = {**self._headers, "Content-Type": "application/json"}
+        request = urllib.request.Request(self._root + path, json.dumps(body).encode(), headers)  # noqa: S310
+        return self._ask(request, self._timeout)
+
+    @staticmethod
+    def _ask(request: urllib.request.Request, timeout: float) -> Reply:
         try:
-            with urllib.request.urlopen(request, timeout=LOOK_SECONDS) as answer:  # noqa: S310
-                text = answer.read(1 << 20).decode("utf-8", "replace")
+            with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
+                text = answer.read(MAX_REPLY_BYTES).decode("utf-8", "replace")
                 return Reply(answer.status, text, answer.headers.get("Server", ""))
         except urllib.error.HTTPError as error:
-            return Reply(error.code, "", error.headers.get("Server", ""))
+            text = error.read(MAX_REPLY_BYTES).decode("utf-8", "replace")
+            return Reply(error.code, text, error.headers.get("Server", ""))
         except (OSError, ValueError, http.client.HTTPException):
             return Reply(0)
 
@@ -138,7 +159,7 @@ class Endpoint:
 
         self.url = normalise(url)
         self.timeout = timeout
-        self.host: Host = _Site(self.url, api_key)
+        self.host: Host = Site(self.url, api_key, timeout)
         self._client = OpenAI(base_url=self.url, api_key=api_key or "none", max_retries=0, timeout=timeout)
         # The client takes these from the environment; they are meant for openai.com and for nobody else.
         self._client.organization = self._client.project = None
