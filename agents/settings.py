@@ -16,6 +16,10 @@ def _tokens(value: object) -> object:
     return int(found[1]) * 1024 if found else value
 
 
+def _or_off(value: object) -> object:
+    return None if isinstance(value, str) and value.strip().lower() == "off" else value
+
+
 Tokens = Annotated[int, BeforeValidator(_tokens), Field(ge=1024, le=1 << 24)]
 
 
@@ -35,4 +39,4 @@ class AgentSettings(FrozenModel):
     max_bits: float = Field(default=9.0, gt=0, le=16)
     analyse_every: int = Field(default=10, ge=1)
     summarise_every: int = Field(default=110, ge=1)
-    long: Tokens | None = None
+    long: Annotated[Tokens | None, BeforeValidator(_or_off)] = None

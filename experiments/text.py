@@ -65,7 +65,7 @@ class Corpus:
 
         Args:
             path: the file, or the name of a bundled text: `prose` (CPython's topic help, the default), `code` (its
-                standard library) or `dialogue` (interactive sessions).
+                standard library) or `dialogue` (interactive sessions of it and NumPy).
 
         Raises:
             CorpusError: the file is missing, not readable, not UTF-8 text, or empty.

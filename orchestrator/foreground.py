@@ -91,6 +91,8 @@ def run(campaign: Campaign, signals: StopSignals) -> None:
     from swarm.orchestrator.monitor.view import monitor
 
     signals.defer(campaign.stop)
+    if left_out := campaign.record.settings.get("left_out"):
+        note(left_out)
     with monitor() as shown:
         for event in campaign:
             shown.show(event)

@@ -12,6 +12,7 @@ from swarm.experiments.environment import code_version
 from swarm.kernels.errors import UsageError
 from swarm.memory.records import Budget, CampaignRecord, Proposal
 from swarm.memory.store import Store
+from swarm.orchestrator import long_contexts
 from swarm.orchestrator.rehearsal import Rehearsal
 from swarm.orchestrator.settings import Settings, load, restore
 from swarm.orchestrator.workload import (
@@ -103,7 +104,8 @@ def start(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Ca
         workers = undo.enter_context(ExitStack())
         pool = workers.enter_context(started(make_pool(settings, on_ready)))
         workload = make_workload(settings)
-        record = create(store, settings, workload, pool.workers)
+        settings, left_out = long_contexts.settle(settings, workload, pool.workers)
+        record = create(store, settings, workload, pool.workers, left_out)
         campaign = assemble(store, record, settings, workload, pool, workers)
         undo.pop_all()  # from here on the campaign closes them
         return campaign
@@ -262,14 +264,15 @@ def make_plan(settings: Settings) -> WorkerPlan:
     )
 
 
-def create(store: Store, settings: Settings, workload: Workload, workers: int) -> CampaignRecord:
-    """Record a new campaign with the settings that it runs with."""
+def create(store: Store, settings: Settings, workload: Workload, workers: int, left_out: str = "") -> CampaignRecord:
+    """Record a new campaign with the settings that it runs with, and what it leaves out of what it would do."""
     stored = settings.stored() | {
         "models": list(workload.models),
         "workers": workers,
         "lag": settings.lag or max(8, 2 * workers),
         "identity": dict(workload.identity),
         "code_version": code_version(),
+        **({"left_out": left_out} if left_out else {}),
     }
     budget = Budget(
         trials=settings.budget, seconds=settings.time_limit, tokens=settings.max_tokens, usd=settings.max_usd

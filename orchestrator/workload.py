@@ -100,9 +100,7 @@ def make_workload(settings: Settings) -> Workload:
     for name in names:
         registry.ensure(name)
     infos = [registry.describe(name) for name in names]
-    longest = max(info.max_context for info in infos)
-    for context in (settings.context, min(settings.long or settings.context, longest)):
-        corpus.check_length(context + 1, 2 * window_count(WINDOWS, context))
+    corpus.check_length(settings.context + 1, 2 * window_count(WINDOWS, settings.context))
     identity = {
         "models": {info.name: info.digest for info in infos},
         "corpus": corpus.digest,

@@ -25,6 +25,7 @@ SUMMARY = (
     "![i](http://127.0.0.1:9/i.png) [out](http://127.0.0.1:9/)\n"
 )
 LAYERS = 6
+LONG = {"context": {"kld_at_512": 0.01, "kld_at_2048": 0.04}, "retrieval": {"kept": 0.9}}
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ def fill(store: Store, *, finish: bool = True) -> Filled:
             proposal = samples.proposal(number, layers=layers, protocol="attention")
             _complete(store, campaign.id, number, proposal, _attention(layers or tuple(range(LAYERS))))
             number += 1
+        for bits in (4, 8):
+            for protocol in ("context", "retrieval"):
+                proposal = samples.proposal(number, MODELS[1], bits, protocol=protocol, context=2048)
+                result = samples.measurement(4.0**-bits, bits + 0.5, **LONG[protocol])
+                _complete(store, campaign.id, number, proposal, result)
+                number += 1
         prediction = Prediction(metric="kld", comparator="<=", threshold=0.9, reference=1)
         proposal = samples.proposal(number, MODELS[1], 5, prediction=prediction, rationale=HOSTILE)
         predicted = _complete(store, campaign.id, number, proposal, samples.measurement(0.002, 5.5))

@@ -26,7 +26,11 @@ def command(
     device: DeviceName = None,
     context: Annotated[int | None, typer.Option(help="Tokens per text window.  [default: 512]")] = None,
     long: Annotated[
-        str | None, typer.Option(metavar="TOKENS", help="Also try finalists at such a context, as in 2K or 8K.")
+        str | None,
+        typer.Option(
+            metavar="TOKENS",
+            help="Try finalists at such a context too; off for none.  [default: 2K from 200 trials on]",
+        ),
     ] = None,
     corpus: Annotated[
         str | None, typer.Option(metavar="FILE", help="Text to measure on: a file, or prose, code, dialogue.")

@@ -45,6 +45,13 @@ def test_the_bundled_text_is_there() -> None:
     assert corpus.digest == Corpus.open().digest
 
 
+@pytest.mark.parametrize("name", ["prose", "dialogue"])
+def test_bundled_texts_have_room_for_windows_of_8k_tokens(name):
+    corpus = Corpus.open(name)
+    assert len(corpus.part("scored")) > 4 * 8 * 8193  # a token of prose or code has some four characters
+    assert Corpus.open(name).digest == corpus.digest
+
+
 @given(text=st.text(st.characters(codec="utf-8"), min_size=2, max_size=400))
 def test_parts_are_the_whole_text_and_share_nothing(text) -> None:
     corpus = Corpus(text, "test")

@@ -25,6 +25,8 @@ class LongContextNode(GenerationNode):
         if context.settings.long is None:
             return None
         tokens = min(context.settings.long, context.info.max_context)
+        if tokens <= context.templates[context.model].context:
+            return None
         found = [
             result
             for (name, _), result in context.results.items()

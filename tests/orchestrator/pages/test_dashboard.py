@@ -23,7 +23,7 @@ PAGES = {
     "/trials/1": "swarm reproduce 1 --store",
     "/trials/33": "G by layer and query head",
     "/trials/35": "kld &lt;= 0.9 × that of trial 1",
-    "/trials/36": "Nothing was measured.",
+    "/trials/40": "Nothing was measured.",
     "/findings": "1 contrast",
     "/campaigns/1/trials?model=%00%27": "Trials of night",
     '/findings?q=%00plateau%27"*': "Findings with",

@@ -71,7 +71,7 @@ def test_every_part_that_was_promised_is_there(report):
     ids = set(Outline(report).ids)
     assert ids >= {
         "overview", "pareto", "depth", "layers", "contrasts", "control", "predictions", "findings", "summaries",
-        "lineage", "spend", "failures", "environment", "trials",
+        "lineage", "spend", "failures", "environment", "trials", "long_contexts",
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+import samples
 
 from swarm.agents.writing.references import PATTERN
 from swarm.memory.records import Budget
@@ -63,6 +64,28 @@ def test_a_section_shows_what_there_is(source, name):
     assert charts_of(blocks) or blocks
 
 
+def test_what_leads_at_the_shortest_context_is_named_with_what_leads_at_the_longest(tmp_path):
+    curves = {4: (0.01, 0.09), 8: (0.02, 0.03)}
+    with Store.open(tmp_path / "swarm.db", create=True) as store:
+        campaign = samples.first_campaign(store)
+        for bits, (near, far) in curves.items():
+            found = {"kld_at_512": near, "kld_at_2048": far}
+            samples.run_trial(store, campaign.id, metrics=found, bits=bits, protocol="context", context=2048)
+            samples.run_trial(store, campaign.id, metrics={"kept": 0.5}, bits=bits, protocol="retrieval", context=2048)
+        (chart,) = charts_of(section("long_contexts").blocks(Source(store, campaign, PAGE)))
+    assert re.search("affine4.* leads at 512 tokens, .*affine8.* at 2048", chart.alt)
+    assert [trace["x"] for trace in chart.data] == [[512, 2048]] * 2
+    assert [trace["y"] for trace in chart.data] == [[0.01, 0.09], [0.02, 0.03]]
+    assert len(chart.table.rows) == 4
+
+
+def test_a_campaign_that_had_to_leave_long_contexts_out_says_why(tmp_path):
+    with Store.open(tmp_path / "swarm.db", create=True) as store:
+        campaign = store.campaigns.create("new", {"left_out": "The text is too short."}, Budget(trials=3), 0)
+        (block,) = section("long_contexts").blocks(Source(store, campaign, PAGE))
+    assert block.text == "The text is too short."
+
+
 def test_sections_come_in_order_and_once():
     places = [each.place for each in base.sections()]
     assert places == sorted(places)
@@ -101,7 +124,7 @@ def test_every_number_of_a_summary_leads_to_what_it_rests_on(source):
     linked = re.findall(r'<a href="([^"]+)" title="[^"]+">([^<]+)</a>', text)
     assert ("#trial-1", "trial 1, kld") in re.findall(r'<a href="([^"]+)" title="([^"]+)"', text)
     assert ("#finding-1", "finding 1") in linked
-    assert ("#overview", "36") in linked
+    assert ("#overview", "40") in linked
     assert "[unresolved: there is no finished trial" in text
     for forbidden in ("<script", "<b ", "<img", "javascript:window.pwned=7)<", 'href="javascript', 'href="http'):
         assert forbidden not in text

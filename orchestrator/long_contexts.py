@@ -1,0 +1,103 @@
+"""Whether a campaign's finalists can be tried at a long context: whether models, text and memory suffice for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from swarm.experiments.measurement.decode import WINDOWS
+from swarm.experiments.measurement.reference_run import window_count
+from swarm.experiments.measurement.retrieval_run import TEXTS
+from swarm.experiments.sizing import models, plan
+from swarm.experiments.sizing.method import kv_bytes, parse
+from swarm.experiments.sizing.units import size
+from swarm.kernels.errors import SwarmError, UsageError
+from swarm.orchestrator import machine
+from swarm.orchestrator.workload import Workload, corpus_of
+
+if TYPE_CHECKING:
+    from swarm.orchestrator.settings import Settings
+
+DEFAULT_TOKENS = 2048
+LEAST_BUDGET = 200
+"""Trials from which a campaign tries its finalists at a long context unasked: the 16-bit runs take a minute or so."""
+BYTES_PER_TOKEN = 6
+"""Of text that any usual tokenizer needs at most; asked for, a context is tried with less."""
+
+
+class TooLargeError(UsageError):
+    """A context that does not fit into memory."""
+
+
+def settle(settings: Settings, workload: Workload, workers: int) -> tuple[Settings, str]:
+    """The settings with the long context that a campaign tries its finalists at, and why there is none by default.
+
+    Asked for, a context has to be possible; the default one is left out where it is not, where the campaign is too
+    small to afford it, and with an agenda, which has trials of its own.
+
+    Args:
+        settings: what the campaign is told.
+        workload: its models and text.
+        workers: how many measure at the same time.
+
+    Raises:
+        TooLargeError: it does not fit into memory.
+        CorpusError: the text is too short for it.
+    """
+    asked = "long" in settings.model_fields_set
+    unasked = settings.budget < LEAST_BUDGET or settings.agenda is not None or settings.rehearsal is not None
+    if not workload.infos or (settings.long is None and (asked or unasked)):
+        return settings, ""
+    tokens = settings.long or DEFAULT_TOKENS
+    try:
+        _check(tokens, settings, workload, workers, 1 if asked else BYTES_PER_TOKEN)
+    except SwarmError as error:
+        if asked:
+            raise
+        return settings, f"Finalists are not tried at {tokens} tokens: {error.problem}"
+    return settings.model_copy(update={"long": tokens}), ""
+
+
+def _check(tokens: int, settings: Settings, workload: Workload, workers: int, bytes_per_token: int) -> None:
+    context = min(tokens, max(info.max_context for info in workload.infos))
+    if context <= settings.context:
+        raise UsageError(
+            f"{context} tokens are no more than other trials have ({settings.context}).",
+            "Give a longer --long that a model can read, or a shorter --context.",
+        )
+    corpus_of(settings).check_length(bytes_per_token * (context + 1), 2 * window_count(WINDOWS, context))
+    if settings.ray_address is not None:  # other nodes' memory is not known here
+        return
+    have = available(settings, workers)
+    for info in workload.infos:
+        context = min(tokens, info.max_context)
+        need = memory(info.name, context)
+        if need > have:
+            raise TooLargeError(
+                f"trials of {info.name} at {context} tokens need {size(need)} of memory per worker, and each of "
+                f"{workers} workers has {size(have)}.",
+                "Shorten --long, lower --workers, or give --long off.",
+            )
+
+
+def memory(model: str, context: int) -> int:
+    """Bytes that a worker needs at most for a long trial, by `swarm plan`'s arithmetic.
+
+    The weights, what a forward pass takes, and 16-bit caches of all texts: retrieval holds the texts and a copy that
+    answers, the capture of a quality run three copies (in the cache, as they are collected, and joined).
+    """
+    from swarm.experiments.models import registry
+
+    shape = models.find(str(registry.ensure(model)))
+    copies = max(2 * TEXTS, 3 * window_count(WINDOWS, context))
+    cache = kv_bytes(shape, parse("none"), context)
+    return plan.weights(shape).n_bytes + plan.overhead(shape) + copies * cache
+
+
+def available(settings: Settings, workers: int) -> int:
+    """Bytes of memory that each worker of this machine has: of the GPU, or its part of the main memory."""
+    from swarm.experiments.sizing import machines
+    from swarm.orchestrator.workload import device_of
+
+    if device_of(settings) != "cpu":
+        return machines.this().usable
+    return int(machine.memory() - machine.RESERVED_BYTES) // max(1, workers)
