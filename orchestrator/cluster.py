@@ -15,6 +15,7 @@ from typing import Any
 
 from swarm.experiments.spec import Device
 from swarm.kernels.errors import UsageError
+from swarm.orchestrator.machine import gpus, workers_per_gpu
 from swarm.orchestrator.worker import Worker
 
 THREAD = "ray-host"
@@ -53,6 +54,26 @@ def room(nodes: Iterable[Mapping[str, Any]], wanted: Mapping[str, float]) -> int
     return sum(min(int(has.get(name, 0) // amount) for name, amount in wanted.items()) for has in alive)
 
 
+def sharing_gpus(
+    wanted: Mapping[str, float], nodes: Iterable[Mapping[str, Any]], workers: int | None
+) -> dict[str, float]:
+    """What a worker takes of a node where workers share GPUs: the part of a GPU that lets as many run as are wanted.
+
+    Args:
+        wanted: what a worker takes that has a GPU to itself.
+        nodes: as `ray.nodes()` describes them.
+        workers: how many there are to be; None for as many as suit the cores beside each GPU.
+    """
+    alive = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("GPU", 0) >= 1]
+    if "GPU" not in wanted or not alive:
+        return dict(wanted)
+    if workers is not None:
+        each = -(-workers // int(sum(has["GPU"] for has in alive)))
+    else:
+        each = min(workers_per_gpu(int(has.get("CPU", 1) // has["GPU"])) for has in alive)
+    return {**wanted, "GPU": 10_000 // each / 10_000}  # Ray counts in ten-thousandths
+
+
 class Cluster:
     """Ray of this machine, or a connection to one that exists.
 
@@ -60,8 +81,8 @@ class Cluster:
     are told to die with the thread that started them.
 
     Args:
-        wanted: what one worker takes of a node, see `resources`.
-        workers: how many there will be, for Ray of this machine; None on a cluster that decides by its size.
+        wanted: what one worker takes of a node that shares no GPU, see `resources`.
+        workers: how many there will be; None on a cluster that decides by its size.
         address: the cluster; None for Ray of this machine.
         on_ready: called from another thread when `ready` or `error` is set.
     """
@@ -71,7 +92,8 @@ class Cluster:
     def __init__(
         self, wanted: Mapping[str, float], workers: int | None, *, address: str | None, on_ready: Callable[[], None]
     ) -> None:
-        self._wanted = wanted
+        self.wanted = dict(wanted)
+        """What one worker takes of a node; known when `ready`."""
         self._workers = workers
         self._address = address
         self._on_ready = on_ready
@@ -105,8 +127,10 @@ class Cluster:
             session = self._connect()
             import ray
 
+            nodes = ray.nodes()
+            self.wanted = sharing_gpus(self.wanted, nodes, self._workers)
             # The cluster's own work is not counted, so some workers may have to wait.
-            self.room = room(ray.nodes(), self._wanted)
+            self.room = room(nodes, self.wanted)
             self.ready = True
         except BaseException as error:
             self.error = " ".join(str(error).split())[:300] or type(error).__name__
@@ -129,7 +153,9 @@ class Cluster:
         """Start Ray on this machine; on a very busy one it gives up after seconds, so it gets a second chance."""
         import ray
 
-        has = {name: amount * (self._workers or 1) for name, amount in self._wanted.items()}
+        has = {name: amount * (self._workers or 1) for name, amount in self.wanted.items()}
+        if "GPU" in has:
+            has["GPU"] = min(max(1, gpus()), self._workers or 1)
         options = {
             **actor_options(has),
             "object_store_memory": OBJECT_STORE_BYTES,

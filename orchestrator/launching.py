@@ -20,6 +20,7 @@ from swarm.orchestrator.workload import (
     check,
     check_unchanged,
     corpus_of,
+    device_bytes,
     device_of,
     make_workload,
     model_names,
@@ -62,7 +63,7 @@ def launch(
         store: a SQLite file or `postgresql+psycopg://...`; `swarm.db`.
         name: of the campaign; `campaign-N`.
         seed: the same seed gives the same campaign; 0.
-        workers: processes; one per core or GPU, as memory allows.
+        workers: processes; one per core, up to eight per GPU, as memory allows.
         context: tokens per text window; 512.
         corpus: a UTF-8 text to measure on; CPython's topic help.
         llm: who thinks: `none`, `openai`, a URL, or `local[:MODEL]`; `none`.
@@ -232,11 +233,11 @@ def make_pool(settings: Settings, on_ready: Callable[[], None] = lambda: None) -
     from swarm.orchestrator.pool import Pool
 
     rehearsal = settings.rehearsal is not None
-    workers = settings.workers
+    workers, plan = settings.workers, make_plan(settings)
     if workers is None and settings.ray_address is None:
-        workers = cores() if rehearsal else machine.default_workers()
+        workers = cores() if rehearsal else machine.default_workers(plan.device, plan.device_bytes)
     return Pool(
-        make_plan(settings),
+        plan,
         workers,
         memory=0.0 if rehearsal else machine.WORKER_BYTES,
         timeout=settings.trial_timeout,
@@ -254,8 +255,10 @@ def make_plan(settings: Settings) -> WorkerPlan:
     path = Path(settings.corpus) if settings.corpus else None
     if settings.rehearsal is not None:
         return WorkerPlan(device=device_of(settings), corpus=path, hidden=hidden_paths())
+    device = device_of(settings)
     return WorkerPlan(
-        device=device_of(settings),
+        device=device,
+        device_bytes=device_bytes(settings) if device == "cuda" else 0,
         models=model_names(settings),
         corpus=path,
         corpus_digest=corpus_of(settings).digest,

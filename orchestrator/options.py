@@ -22,7 +22,7 @@ CampaignName = Annotated[
     typer.Option("--campaign", metavar="NAME", help="Which campaign.  [default: the latest]", show_envvar=False),
 ]
 Workers = Annotated[
-    int | None, typer.Option(help="Worker processes.  [default: one per core or GPU, as memory allows]")
+    int | None, typer.Option(help="Worker processes.  [default: one per core, up to 8 per GPU, as memory allows]")
 ]
 RayAddress = Annotated[
     str | None, typer.Option(metavar="HOST:PORT", help="An existing Ray cluster.  [default: this machine]")

@@ -1,4 +1,4 @@
-"""Runs trials on Ray workers: one actor per core or GPU, each with a model in memory.
+"""Runs trials on Ray workers: one actor per core, several per GPU, each with a model in memory.
 
 A worker that dies or hangs costs the trial it had; another takes its place.
 """
@@ -73,11 +73,11 @@ class Pool:
     ) -> None:
         self._plan = plan
         self._timeout = timeout
-        self._wanted = resources(plan.device, memory if address is not None else 0.0)
         self._waiting = AffinityQueue()
         self._members = [_Member() for _ in range(workers or 0)]
         self._inbox: queue.SimpleQueue[tuple[_Member | None, int, Any]] = queue.SimpleQueue()
-        self._cluster = Cluster(self._wanted, workers, address=address, on_ready=self.wake)
+        wanted = resources(plan.device, memory if address is not None else 0.0)
+        self._cluster = Cluster(wanted, workers, address=address, on_ready=self.wake)
         self._counted = workers is not None
         self._on_ready = on_ready
         self._shared = address is not None
@@ -199,7 +199,7 @@ class Pool:
         if self._cluster.room == 0:
             raise PoolError(
                 f"no node of the Ray cluster offers what a worker on {self._plan.device} needs "
-                f"({', '.join(f'{amount:g} {name}' for name, amount in self._wanted.items())}).",
+                f"({', '.join(f'{amount:g} {name}' for name, amount in self._cluster.wanted.items())}).",
                 "Start one by `swarm node` on a machine that has it, or give --workers to wait for one.",
             )
         self._members = [_Member() for _ in range(self._cluster.room)]
@@ -214,7 +214,7 @@ class Pool:
         member.deadline = time.monotonic() + START_TIMEOUT
         member.actor = (
             ray.remote(self._cluster.actor_class)
-            .options(**actor_options(self._wanted), max_restarts=0, max_task_retries=0)
+            .options(**actor_options(self._cluster.wanted), max_restarts=0, max_task_retries=0)
             .remote(self._plan)
         )
         self._watch(member, member.actor.greet.remote())

@@ -69,11 +69,10 @@ def _is_folder(name: str) -> bool:
 class Settings(AgentSettings, LlmSettings, BaseSettings):
     """Everything a campaign can be told; what it ran with is stored in it. Keys of LLM providers are never here.
 
-    `models` left out means the bundled models on this machine; `workers` one per core (or GPU) as memory allows, here
-    or on the cluster; `device` what MLX computes on here;
-    `lag` the number of latest trials whose results a proposal does not see. On a GPU, kernels are timed at
-    `kernel_contexts` tokens, for the layers of the models and for those of `shape`, a model that `swarm plan` knows.
-    Times are in seconds.
+    `models` left out means the bundled models on this machine; `workers` one per core, or up to eight per GPU, as cores
+    and memory allow, here or on the cluster; `device` what MLX computes on here; `lag` the number of latest trials
+    whose results a proposal does not see. On a GPU, kernels are timed at `kernel_contexts` tokens, for the layers of
+    the models and for those of `shape`, a model that `swarm plan` knows. Times are in seconds.
     """
 
     model_config = SettingsConfigDict(

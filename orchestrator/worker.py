@@ -9,9 +9,13 @@ import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from swarm.experiments.compiled_kernels import CompiledKernels
 from swarm.experiments.environment import code_version
 from swarm.experiments.spec import Device, Failure, KernelTiming, Measurement, TrialSpec
 from swarm.kernels.errors import SwarmError, TrialError
+
+CACHED_PART = 4
+"""Of a GPU's memory that a worker may hold, a quarter may be freed arrays that MLX keeps for the next ones."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,12 @@ class WorkerPlan:
 
     `hidden` are folders of the driver that Ray puts on the workers' module path and that must not be there: in a
     working copy our top-level folders would shadow packages of the same names. `models` and `corpus_digest` are what
-    trials will need: a worker says when it starts what its node lacks of it.
+    trials will need: a worker says when it starts what its node lacks of it. `device_bytes` is how much of a shared
+    GPU's memory a worker may hold, 0 where it shares none.
     """
 
     device: Device = "cpu"
+    device_bytes: int = 0
     models: tuple[str, ...] = ()
     corpus: Path | None = None
     corpus_digest: str = ""
@@ -45,16 +51,17 @@ class Worker:
 
     def __init__(self, plan: WorkerPlan) -> None:
         sys.path[:] = [path for path in sys.path if path not in plan.hidden]
-        from swarm.experiments.measurement.runner import Runner
+        from swarm.experiments.measurement.runner import MLX_CACHE_BYTES, Runner
 
         self._lacks = ""
+        self._compiled: CompiledKernels | None = None
         try:
-            self._runner = Runner(corpus=plan.corpus, kernels=plan.kernels)
-            if plan.device == "cpu":
-                import mlx.core as mx
-
-                mx.set_default_device(mx.cpu)  # also on a node with a GPU
+            cache = plan.device_bytes // CACHED_PART or MLX_CACHE_BYTES
+            self._runner = Runner(corpus=plan.corpus, kernels=plan.kernels, cache=cache)
+            _settle_mlx(plan)
             self._lacks = lacks(plan, self._runner.corpus.digest)
+            if plan.device == "cuda" and not self._lacks:
+                self._compiled = CompiledKernels()
         except SwarmError as error:
             self._lacks = str(error)
 
@@ -65,10 +72,27 @@ class Worker:
     def run(self, spec: TrialSpec) -> Measurement | Failure:
         """Run a trial; every error that leaves the process alive is returned as a failure."""
         start = time.perf_counter()
+        self._exchange()
         try:
             return self._runner.run(spec)
         except Exception as error:
             return _failure(error, time.perf_counter() - start)
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        if self._compiled is not None:
+            self._compiled.exchange()
+
+
+def _settle_mlx(plan: WorkerPlan) -> None:
+    """Make MLX compute on the plan's device, within the worker's part of its memory. After BLAS is chosen."""
+    import mlx.core as mx
+
+    if plan.device == "cpu":
+        mx.set_default_device(mx.cpu)  # also on a node with a GPU
+    if plan.device_bytes:
+        mx.set_memory_limit(plan.device_bytes)
 
 
 def lacks(plan: WorkerPlan, corpus_digest: str) -> str:

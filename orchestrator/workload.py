@@ -128,6 +128,23 @@ def model_names(settings: Settings) -> tuple[str, ...]:
     return chosen
 
 
+def device_bytes(settings: Settings) -> int:
+    """Bytes of a GPU that a worker of a campaign may come to hold: what it keeps of models, and long contexts.
+
+    The keys and values of a trial's windows are there in 16 bit, quantized, and once more while they are packed.
+    """
+    from swarm.experiments.measurement.decode import WINDOWS
+    from swarm.experiments.measurement.reference_run import window_count
+    from swarm.experiments.models import registry
+    from swarm.orchestrator.machine import CUDA_BYTES, WORKER_BYTES
+
+    names = model_names(settings)
+    context = max(settings.context, settings.long or 0)
+    values = max(sum(layer.token_values for layer in registry.describe(name).layers) for name in names)
+    held = 3 * 2 * values * context * window_count(WINDOWS, context)
+    return int(CUDA_BYTES + max(WORKER_BYTES, max(map(registry.weight_bytes, names)) + held))
+
+
 def corpus_of(settings: Settings) -> Corpus:
     """The text that a campaign measures on.
 

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,7 @@ class Runner:
         threads: threads of the matrix products. With 1, results are the same bit for bit in every process.
         memory: bytes of weights to keep; the least recently used models go first. The model in use always stays.
         kernels: what kernels are timed for, where there are any.
+        cache: bytes of freed memory that MLX keeps for the next arrays.
 
     Raises:
         CorpusError: the text cannot be read.
@@ -58,13 +59,14 @@ class Runner:
         threads: int = 1,
         memory: int = MAX_MODEL_BYTES,
         kernels: KernelTiming = KernelTiming(),  # noqa: B008 - frozen
+        cache: int = MLX_CACHE_BYTES,
     ) -> None:
         blas.use_openblas(threads)
         self.corpus = Corpus.open(corpus)
         self.captures = artifacts.CaptureStore((cache_dir or artifacts.cache_dir()) / "captures")
         self.threads = threads
         self.kernels = kernels
-        self.models = ModelCache(_load, memory)
+        self.models = ModelCache(partial(_load, cache=cache), memory)
         self._subjects: dict[str, ModelUnderTest] = {}
 
     def prepare(
@@ -208,12 +210,12 @@ def weight_bytes(loaded: LoadedModel) -> int:
     return sum(array.nbytes for _, array in tree_flatten(loaded.model.parameters()))
 
 
-def _load(name: str) -> LoadedModel:
+def _load(name: str, cache: int) -> LoadedModel:
     import mlx.core as mx
 
     from swarm.experiments.models import registry
 
-    mx.set_cache_limit(MLX_CACHE_BYTES)
+    mx.set_cache_limit(cache)
     return registry.load(name)
 
 

@@ -78,6 +78,19 @@ def gguf(name: str, progress: Progress | None = None) -> Path | None:
     return path
 
 
+def weight_bytes(name: str) -> int:
+    """Bytes of a model's weight files; 0 for those of a Hugging Face id that are not on this machine.
+
+    Raises:
+        UnknownNameError, ModelError: there is no such model.
+    """
+    models = bundled()
+    if name in models:
+        return sum(part.size for part in models[name].parts)
+    folder = hub.downloaded(name) if hub.is_id(name) else hub.directory(name, ", ".join(models))
+    return sum(file.stat().st_size for file in folder.glob("model*.safetensors")) if folder else 0
+
+
 def describe(name: str) -> ModelInfo:
     """Facts about a model by name. Reads no weights of a bundled model and downloads none of any model.
 

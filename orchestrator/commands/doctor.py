@@ -108,9 +108,10 @@ def _device() -> Check:
 
 
 def _workers() -> Check:
+    from swarm.experiments.environment import device
     from swarm.orchestrator import machine
 
-    return Check("workers", "ok", f"{machine.default_workers()} by default, {machine.describe()}")
+    return Check("workers", "ok", f"{machine.default_workers(device())} by default, {machine.describe()}")
 
 
 def _ray() -> Check:
