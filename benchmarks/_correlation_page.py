@@ -1,0 +1,113 @@
+"""The page of the correlation study, made from its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmarks import _frame
+from benchmarks._correlation_rows import LONG, SHORT_TRIALS, TASKS
+
+Names = Mapping[str, str]
+
+
+def page(record: _frame.Results, measures: Names, losses: Names, scopes: Names) -> str:
+    """The page: what to trust, the correlations by scope and loss, and where the cheap number misleads."""
+    results = record["results"]
+    parts = [
+        _frame.heading(record, "Does the cheap number tell?"),
+        _method(results),
+        "## What to trust\n",
+        _trust(results, measures, losses, scopes),
+    ]
+    for scope, title in scopes.items():
+        parts.append(f"## {title[0].upper()}{title[1:]}\n")
+        parts += [_correlations(results, scope, loss, measures, losses) for loss in losses]
+    return "\n".join([*parts, "## Where the number at 512 tokens misleads\n", *_misleading(results)])
+
+
+def _method(results: _frame.Results) -> str:
+    made = results["made"]
+    places = ", ".join(
+        sorted({f"{one['device']} on {one['date']} at revision {one['git_revision'][:7]}" for one in made})
+    )
+    rows = ", ".join(f"{count} of {model}" for model, count in results["configurations"].items())
+    able = ", ".join(f"{share:.0%} by {model}" for model, share in results["able"].items())
+    retrieval, generation = TASKS["retrieval"], TASKS["generation"]
+    return (
+        f"Configurations of all methods and bits, the same for every model ({rows}), measured with "
+        f"`python -m benchmarks._correlation_rows` ({places}). Retrieval: {retrieval[1]} trials of 4 texts of "
+        f"{retrieval[0]:,} tokens; of the questions, 16 bit answers {able}. Generation: {generation[1]} trials of four "
+        f"prompts, greedy and sampled, prompt and answer within {generation[0]} tokens. Both are read over a 16-bit "
+        f"prefill, as the KLD at 512 tokens and at {LONG:,} is. One trial at 512 tokens scores 128 positions, "
+        f"{SHORT_TRIALS} of them 1,024. "
+        f"{results['failed']} rows lack a part, because the run broke down; correlations leave them out.\n\n"
+        "Rank correlations (1: the measure puts configurations in the order of their losses) are taken within a model; "
+        "the table has their mean over the models, with 95% bootstrap intervals over configurations. The lead is the "
+        "difference of Spearman's correlation from that of one trial at 512 tokens, on the same resamples.\n"
+    )
+
+
+def _trust(results: _frame.Results, measures: Names, losses: Names, scopes: Names) -> str:
+    lines = []
+    for scope, title in scopes.items():
+        for loss, name in losses.items():
+            found = {key: value for key, value in results["scopes"][scope][loss].items() if key != "bits"}
+            if not found:
+                lines.append(f"- {title}, {name}: no model has it.")
+                continue
+            best = max(found, key=lambda key: found[key]["spearman"]["mean"])
+            ahead = [measures[key] for key, value in found.items() if value["lead"]["low"] > 0]
+            behind = [measures[key] for key, value in found.items() if value["lead"]["high"] < 0]
+            told = [f"ahead of one trial at 512 tokens: {', '.join(ahead) or 'nothing that chance does not explain'}"]
+            told += [f"behind it: {', '.join(behind)}"] if behind else []
+            lines.append(
+                f"- {title}, {name}: highest {measures[best]} ({_value(found[best]['spearman'])}); {'; '.join(told)}."
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _correlations(results: _frame.Results, scope: str, loss: str, measures: Names, losses: Names) -> str:
+    found: dict[str, Any] = results["scopes"][scope][loss]
+    if not found:
+        return ""
+    models = list(found["kld_512"]["models"])
+    rows = [
+        (
+            title,
+            _value(found[name]["spearman"]),
+            _value(found[name]["kendall"]),
+            *(f"{found[name]['models'][model]:.2f}" for model in models),
+            _value(found[name]["lead"], "+"),
+        )
+        for name, title in measures.items()
+    ]
+    columns = ("measure", "Spearman", "Kendall", *models, "lead")
+    again = f"Halves of the loss's own replicates agree to {results['repeatable'][loss]:.2f} over all configurations.\n"
+    return f"**{losses[loss][0].upper()}{losses[loss][1:]}.** {again}\n{_frame.table(columns, rows)}"
+
+
+def _value(found: Mapping[str, float], sign: str = "") -> str:
+    return f"{found['mean']:{sign}.2f} [{found['low']:{sign}.2f}, {found['high']:{sign}.2f}]"
+
+
+def _misleading(results: _frame.Results) -> Iterator[str]:
+    yield (
+        "Configurations of the better half at 512 tokens whose place among all of their model is worse by more than a "
+        "third later on (places from 0, the best, to 1), the worst first.\n"
+    )
+    for later, title in (("kld_8k", "in KLD at 8K"), ("retrieval", "in retrieval")):
+        rows = [
+            (
+                f"{model}: `{one['kv']}`",
+                f"{one['rank']:.2f}",
+                f"{one['later']:.2f}",
+                f"{one['kld_512']:.3g}",
+                f"{one['kld_8k']:.3g}",
+                "" if one["retrieval"] is None else f"{one['retrieval']:.3f}",
+            )
+            for model, found in results["misleading"].items()
+            for one in found[later]
+        ]
+        columns = (f"good at 512, bad {title}", "place at 512", "later", "KLD at 512", "KLD at 8K", "probability lost")
+        yield _frame.table(columns, rows) if rows else f"No configuration is good at 512 tokens and bad {title}.\n"

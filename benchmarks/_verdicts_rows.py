@@ -1,0 +1,78 @@
+"""The rows of the verdicts: which questions about long texts configurations lose, question by question.
+
+A row is one replicate of the retrieval protocol on a model, with all configurations.
+`python -m benchmarks._verdicts_rows --folder FOLDER` makes them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import _rows
+from benchmarks._rows import Row
+
+from swarm.kernels.errors import TrialError
+from swarm.kernels.spec import KVSpec
+
+CONTEXT = 8192
+REPLICATES = 100
+"""Of four texts with six questions each."""
+CONFIGURATIONS = (
+    "KV q8_0",
+    "KV affine8/g64",
+    "KV affine6/g64+hadamard",
+    "KV affine5/g64+hadamard",
+    "KV affine4/g64",
+    "KV affine4/g64+hadamard",
+    "KV turboquant_mse4+hadamard",
+    "K affine8/g64 V affine4/g64",
+    "KV affine3/g64+hadamard",
+    "KV affine2/g64+hadamard",
+)
+
+
+def jobs(models: Sequence[str]) -> list[tuple[str, int]]:
+    """Every replicate on every model, in turns."""
+    return [(model, replicate) for replicate in range(REPLICATES) for model in models]
+
+
+def measure(model: str, replicate: int) -> Row:
+    """The answers to one replicate's questions. Its 16-bit run is not kept: no later row reads it."""
+    from swarm.experiments.environment import device
+    from swarm.experiments.measurement.runner import Runner
+    from swarm.experiments.models import registry
+    from swarm.experiments.spec import TrialSpec
+
+    start = time.perf_counter()
+    row: Row = {"model": model, "replicate": replicate, "match": {}, "p": {}, "failed": {}}
+    bias = registry.describe(model).key_bias
+    with tempfile.TemporaryDirectory() as folder:
+        runner = Runner(cache_dir=Path(folder), threads=1)
+        for label in CONFIGURATIONS:
+            kv = KVSpec.parse(label)
+            if bias:
+                kv = kv.model_copy(update={"key_bias": "subtract"})
+            spec = TrialSpec(
+                model=model, kv=kv, protocol="retrieval", context=CONTEXT, replicate=replicate, device=device()
+            )
+            try:
+                found = runner.run(spec)
+            except TrialError as error:
+                row["failed"][kv.label] = error.outcome
+                continue
+            row["match"][kv.label] = [int(value) for value in found.arrays["item_match"]]
+            row["p"][kv.label] = [round(value, 5) for value in found.arrays["item_p"]]
+            row["match_16bit"] = [int(value) for value in found.arrays["item_match_16bit"]]
+            row["p_16bit"] = [round(value, 5) for value in found.arrays["item_p_16bit"]]
+            row["kind"] = [int(value) for value in found.arrays["item_kind"]]
+            row.setdefault("first_seconds", round(time.perf_counter() - start, 2))
+    return row | {"seconds": round(time.perf_counter() - start, 2)}
+
+
+ROWS = _rows.Rows("verdicts", ("model", "replicate"), jobs, measure)
+
+if __name__ == "__main__":
+    raise SystemExit(ROWS.main())
