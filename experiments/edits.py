@@ -19,10 +19,10 @@ EDIT_VERSION = 1
 """Raised when an edit changes weights otherwise than before."""
 
 Part = Literal["keys", "values", "scale"]
-Change = Literal["outliers", "even", "folded"]
+Change = Literal["outliers", "even", "balanced", "folded"]
 CHANGES: dict[Part, tuple[Change, ...]] = {
-    "keys": ("outliers", "even"),
-    "values": ("outliers", "even"),
+    "keys": ("outliers", "even", "balanced"),
+    "values": ("outliers", "even", "balanced"),
     "scale": ("folded",),
 }
 
@@ -31,7 +31,7 @@ MAX_FACTOR = 256.0
 
 _FORM = "Write it as in `keys even`, `values outliers x8 layers 0-3` or `scale folded`; several with `;` between."
 _TEXT = re.compile(
-    r"(?P<part>keys|values|scale) +(?P<change>outliers|even|folded)(?: +x(?P<factor>[0-9.]{1,12}))?"
+    r"(?P<part>keys|values|scale) +(?P<change>outliers|even|balanced|folded)(?: +x(?P<factor>[0-9.]{1,12}))?"
     r"(?: +layers? +(?P<layers>\S+))?"
 )
 
@@ -42,6 +42,9 @@ class WeightEdit(FrozenModel):
     - `keys` and `values` `outliers`: one channel in sixteen is multiplied by `factor`.
     - `keys` and `values` `even`: each channel is divided by its magnitude on calibration text (by the nearest power of
       two, so that 16-bit floats lose nothing), which removes outlier channels that the model has.
+    - `keys` and `values` `balanced`: likewise, but halfway between what the channels carry and what reads them (queries,
+      or the output projection), where the errors of all channels weigh the same. A channel that is large in keys and
+      small in queries shrinks; one that is large in both stays.
     - `scale` `folded`: the factor on the attention logits becomes 1 and enters the queries.
 
     Keys are scaled against queries, both channels of a rotary pair alike, as rotation mixes them; values against the

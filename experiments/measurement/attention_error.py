@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 FIELDS = ("logit_rel_error", "output_rel_error", "attention_kl", "g", "key_rel_mse", "value_rel_mse")
 HIDDEN_LOGIT = -1e30
+SINKS = 4
+"""First tokens that count as attention sinks (arXiv 2309.17453)."""
 
 
 @dataclass(frozen=True)
 class LayerErrors:
     """Errors of one layer, float64 [W] per window; `head_g` [Hq] is G per query head over all windows.
+
+    `sink_mass` is no error: the share of the 16-bit attention weights that the first tokens get.
 
     Attributes:
         logit_rel_error: |logits - logits16| / |logits16| over what each query sees.
@@ -46,6 +50,7 @@ class LayerErrors:
     key_rel_mse: NDArray[np.float64]
     value_rel_mse: NDArray[np.float64]
     head_g: NDArray[np.float64]
+    sink_mass: NDArray[np.float64]
 
 
 def layer_errors(given: LayerInputs, cache: PackedKVCache) -> LayerErrors:
@@ -87,6 +92,7 @@ def layer_errors(given: LayerInputs, cache: PackedKVCache) -> LayerErrors:
         key_rel_mse=key.rel_mse.mean(1),
         value_rel_mse=value.rel_mse.mean(1),
         head_g=head_g.mean(0),
+        sink_mass=p[..., :SINKS].sum(-1).mean((1, 2), dtype=np.float64),
     )
     if not all(np.isfinite(getattr(errors, name)).all() for name in FIELDS):
         raise NonFiniteError(f"attention of layer {cache.layer} is not finite.", "Use a milder configuration.")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.experiments.edits import Part, WeightEdit
-from swarm.experiments.measurement import learned_scaling
+from swarm.experiments.measurement import attention_facts, learned_scaling
 from swarm.experiments.measurement.reference_run import float32_from_file
 from swarm.kernels import layers
 from swarm.kernels.errors import SpecError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import mlx.nn as nn
 
     from swarm.experiments.measurement.model_under_test import ModelUnderTest
+    from swarm.experiments.measurement.reference_run import LayerInputs
     from swarm.experiments.spec import TrialSpec
 
 Floats = NDArray[np.float32]
@@ -27,6 +28,8 @@ FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
 """Modules of `mlx_lm.models` whose attention is known to be left as it is by the edits."""
 EVERY = 16
 """One channel (of keys: rotary pair) in so many becomes an outlier."""
+SIZED = ("even", "balanced")
+"""Changes that depend on the magnitudes of channels."""
 MAX_EVEN = 2.0**8
 REMEDY = "Run the trial without edits, or on a model of another family."
 
@@ -46,7 +49,7 @@ def edited(spec: TrialSpec, subject: ModelUnderTest) -> Iterator[None]:
     missing = [layer for edit in spec.edits for layer in edit.layers or () if layer >= len(attentions)]
     if missing:
         raise SpecError(f"layer {missing[0]} does not exist in {subject.name}.", "Edit layers that it has.")
-    magnitudes = {part: _magnitudes(part, spec, subject) for part in ("keys", "values") if _is_evened(part, spec.edits)}
+    calibration = _calibration(spec, subject) if any(edit.change in SIZED for edit in spec.edits) else None
     with ExitStack() as undo:
         for layer, attention in enumerate(attentions):
             here = [edit for edit in spec.edits if edit.covers(layer)]
@@ -56,24 +59,17 @@ def edited(spec: TrialSpec, subject: ModelUnderTest) -> Iterator[None]:
             for part, scale in (("keys", _scale_keys), ("values", _scale_values)):
                 of_part = [edit for edit in here if edit.part == part]
                 if of_part:
-                    found = magnitudes[part][layer] if part in magnitudes else None
-                    scale(attention, _factors(attention, of_part, found), undo)
+                    given = calibration[layer] if calibration is not None else None
+                    scale(attention, _factors(attention, of_part, given), undo)
             if any(edit.part == "scale" for edit in here):
                 fold_scale(attention, layer, undo)
         yield
 
 
-def _is_evened(part: str, edits: Sequence[WeightEdit]) -> bool:
-    return any(edit.part == part and edit.change == "even" for edit in edits)
-
-
-def _magnitudes(part: str, spec: TrialSpec, subject: ModelUnderTest) -> list[Floats]:
-    """Root mean square per layer, head and channel [H, D] on calibration text, of the model as it is."""
+def _calibration(spec: TrialSpec, subject: ModelUnderTest) -> list[LayerInputs]:
+    """What attention of every layer is given on calibration text, of the model as it is."""
     plain = learned_scaling.calibration_spec(spec.model_copy(update={"edits": ()}), subject)
-    run = subject.shared(learned_scaling.CalibrationRun, plain)
-    return [
-        learned_scaling.rms(float32_from_file(given.keys if part == "keys" else given.values)) for given in run.given
-    ]
+    return subject.shared(learned_scaling.CalibrationRun, plain).given
 
 
 def _check(attention: Any, layer: int) -> None:
@@ -87,7 +83,7 @@ def _check(attention: Any, layer: int) -> None:
         raise SpecError(f"the weights of layer {layer} are quantized.", "Use the model's 16-bit weights.")
 
 
-def _factors(attention: Any, edits: Sequence[WeightEdit], magnitudes: Floats | None) -> Floats:
+def _factors(attention: Any, edits: Sequence[WeightEdit], given: LayerInputs | None) -> Floats:
     """Factors [H, D] for keys or values: equal on rotary pairs for keys, and for all heads where a norm is shared."""
     heads, dim = int(attention.n_kv_heads), attention.k_proj.weight.shape[0] // int(attention.n_kv_heads)
     part: Part = edits[0].part
@@ -96,9 +92,22 @@ def _factors(attention: Any, edits: Sequence[WeightEdit], magnitudes: Floats | N
     for edit in edits:
         if edit.change == "outliers":
             total *= np.where(groups % EVERY == EVERY // 2, np.float32(edit.factor), np.float32(1))
-        elif magnitudes is not None:
-            total *= _evening(magnitudes * total, groups, shared=part == "keys" and "k_norm" in attention)
+        elif given is not None:
+            sizes = _sizes(attention, edit, given) * total
+            total *= _evening(sizes, groups, shared=part == "keys" and "k_norm" in attention)
     return total
+
+
+def _sizes(attention: Any, edit: WeightEdit, given: LayerInputs) -> Floats:
+    """What an edit makes equal [H, D]: root mean squares, or the roots of their ratio to those of what reads them."""
+    carried = learned_scaling.rms(float32_from_file(given.keys if edit.part == "keys" else given.values))
+    if edit.change == "even":
+        return carried
+    if edit.part == "keys":
+        return attention_facts.balance(carried, given.queries)
+    heads, dim = carried.shape
+    rows = np.array(attention.o_proj.weight, np.float32).T.reshape(1, heads, -1, dim, attention.o_proj.weight.shape[0])
+    return attention_facts.balance(carried, rows.swapaxes(3, 4).reshape(1, heads, -1, dim))
 
 
 def _pairs(rope: Any, dim: int) -> NDArray[np.intp]:

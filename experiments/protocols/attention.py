@@ -6,14 +6,11 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from swarm.experiments.environment import environment
-from swarm.experiments.measurement import divergence, kernel_time
+from swarm.experiments.measurement import attention_facts, divergence, kernel_time
 from swarm.experiments.measurement.attention_error import FIELDS, LayerErrors, layer_errors
 from swarm.experiments.measurement.decode import DecodeRun
-from swarm.experiments.measurement.learned_scaling import rms
-from swarm.experiments.measurement.reference_run import float32_from_file
 from swarm.experiments.protocols.base import ComparedProtocol, storage
 from swarm.experiments.space.layers import ALL, SINGLE, Scope
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
@@ -22,7 +19,6 @@ from swarm.kernels.model_cache import packed_layers
 
 if TYPE_CHECKING:
     from swarm.experiments.measurement.model_under_test import ModelUnderTest
-    from swarm.experiments.measurement.reference_run import LayerInputs
     from swarm.experiments.models.base import ModelInfo
 
 UNITS = {"attention_kl": "nat", "g": "logit"}
@@ -54,7 +50,7 @@ class Attention(ComparedProtocol[DecodeRun]):
         errors = [layer_errors(given, cache) for given, cache in zip(reference.layers(layers), used, strict=True)]
         return Measurement(
             metrics=(*_metrics(errors), *storage(used)),
-            arrays={**_arrays(errors), **_outliers(list(reference.layers(layers)))},
+            arrays={**_arrays(errors), **attention_facts.series(list(reference.layers(layers)))},
             notes=f"{len(layers)} layers, {reference.scored_queries}; each layer reads 16-bit inputs",
             environment=environment(),
         )
@@ -83,22 +79,6 @@ def _metrics(errors: list[LayerErrors]) -> list[Metric]:
     return found
 
 
-def _outliers(given: list[LayerInputs]) -> dict[str, tuple[float, ...]]:
-    """How many times the median channel the largest one is in 16 bit, per layer: root mean squares, mean over heads."""
-    found = {}
-    for name, sides in (("key", [g.keys for g in given]), ("value", [g.values for g in given])):
-        found[f"layer_{name}_outliers"] = tuple(_outlier(vectors) for vectors in sides)
-    return found
-
-
-def _outlier(vectors: NDArray[np.generic]) -> float:
-    """Of one layer; 0 for a side that the layer does not keep."""
-    if not vectors.size:
-        return 0.0
-    channels = rms(float32_from_file(vectors))
-    return float((channels.max(-1) / np.median(channels, axis=-1)).mean())
-
-
 def _arrays(errors: list[LayerErrors]) -> dict[str, tuple[float, ...]]:
     """Per layer (in the order of the trial's layers), per window, and G per layer and query head, row by row."""
     found = {}
@@ -106,5 +86,6 @@ def _arrays(errors: list[LayerErrors]) -> dict[str, tuple[float, ...]]:
         values = np.array([getattr(error, name) for error in errors])
         found[f"layer_{name}"] = tuple(values.mean(1).tolist())
         found[f"window_{name}"] = tuple(values.mean(0).tolist())
+    found["layer_sink_mass"] = tuple(float(error.sink_mass.mean()) for error in errors)
     found["layer_head_g"] = tuple(np.concatenate([error.head_g for error in errors]).tolist())
     return found

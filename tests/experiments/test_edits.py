@@ -21,6 +21,8 @@ CHANGED = (
     "keys outliers x5.3 layers 1-2",
     "keys even",
     "values even",
+    "keys balanced",
+    "values balanced",
     "scale folded",
 )
 
@@ -115,9 +117,9 @@ def test_planted_outliers_hurt_their_side_and_evening_removes_them(run, family, 
     other = kv["values" if side == "keys" else "keys"]
     plain = run(family, kv[side])["kld"]
     planted = run(family, kv[side], f"{side} outliers x16")["kld"]
-    healed = run(family, kv[side], f"{side} outliers x16; {side} even")["kld"]
     assert planted > 5 * plain
-    assert healed < 2 * plain
+    for cure in ("even", "balanced"):
+        assert run(family, kv[side], f"{side} outliers x16; {side} {cure}")["kld"] < 2 * plain
     assert run(family, other, f"{side} outliers x16")["kld"] == pytest.approx(run(family, other)["kld"], rel=0.05)
 
 
@@ -129,6 +131,21 @@ def test_outliers_in_one_layer_hurt_that_layer_alone(run):
     ratio = errors[1] / errors[0]
     assert ratio[2] > 5
     np.testing.assert_allclose(np.delete(ratio, 2), 1, rtol=0.02)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_captures_show_what_was_planted_and_that_balancing_removes_it(run, family):
+    def shown(text):
+        found = run(family, "KV q8_0", text, protocol="attention").arrays
+        return np.array([found["layer_key_imbalance"], found["layer_value_unevenness"]])
+
+    plain, planted = shown(""), shown("keys outliers x16 layer 1; values outliers x16 layer 2")
+    ratio = planted / plain
+    assert ratio[0, 1] > 1.3
+    assert ratio[1, 2] > 1.3
+    np.testing.assert_allclose([*np.delete(ratio[0], 1), *np.delete(ratio[1], 2)], 1, rtol=0.02)
+    cured = shown("keys outliers x16 layer 1; keys balanced")[0]
+    assert cured[1] < planted[0, 1] / 1.3
 
 
 @pytest.mark.parametrize("family", FAMILIES)
