@@ -42,9 +42,9 @@ class WeightEdit(FrozenModel):
     - `keys` and `values` `outliers`: one channel in sixteen is multiplied by `factor`.
     - `keys` and `values` `even`: each channel is divided by its magnitude on calibration text (by the nearest power of
       two, so that 16-bit floats lose nothing), which removes outlier channels that the model has.
-    - `keys` and `values` `balanced`: likewise, but halfway between what the channels carry and what reads them (queries,
-      or the output projection), where the errors of all channels weigh the same. A channel that is large in keys and
-      small in queries shrinks; one that is large in both stays.
+    - `keys` and `values` `balanced`: likewise, but halfway between what the channels carry and what reads them
+      (queries, or the output projection), where the errors of all channels weigh the same. A channel that is large in
+      keys and small in queries shrinks; one that is large in both stays.
     - `scale` `folded`: the factor on the attention logits becomes 1 and enters the queries.
 
     Keys are scaled against queries, both channels of a rotary pair alike, as rotation mixes them; values against the

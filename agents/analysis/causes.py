@@ -1,11 +1,12 @@
-"""What may cause an effect on a model, from what captures of its keys and values show, and the edit that removes it."""
+"""What may cause errors on a model, from what captures of its attention show, and how trials do without it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import log
-from statistics import fmean
+from statistics import fmean, median
+from typing import Any
 
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, token
 from swarm.agents.analysis.pairs import costs_the_same
@@ -13,61 +14,237 @@ from swarm.agents.analysis.results import Results, compare, config_key
 from swarm.agents.analysis.statistics import Estimate, bounded_exp
 from swarm.agents.history import History
 from swarm.experiments import edits
+from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.quantizers.base import Side
-from swarm.kernels.spec import KVSpec
+from swarm.kernels.spec import KVSpec, ranges
 
-MIN_OUTLIERS = 3.0
-"""Largest channel over median channel from which outlier channels may be a cause."""
+DIFFERENT = log(1.03)
+"""Logarithmic difference from another model, or another layer, that is worth a look."""
+SPREADS = 4.0
+"""A layer stands out when it is so many robust standard deviations (from the median absolute one) above the others."""
+MAX_STANDING_OUT = 0.34
+"""Share of the layers that can stand out; more of them are what is usual."""
+
+Layers = tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """A possible cause: outlier channels on one side.
+    """Something that may cause errors.
 
-    `series` is what attention trials tell about it, `edit` removes it and leaves the 16-bit function as it is.
+    Attributes:
+        words: what it is.
+        side: the side whose errors it may cause; None for both.
+        series: what attention trials tell about it, per layer.
+        least: its typical size in all layers from which it is suspected there.
+        edit: the change of weights that removes it and leaves the 16-bit function as it is.
+        cache: the change of the cache that takes it out of play, where no edit can.
+        concerns: the models that can have it.
     """
 
-    side: Side
     words: str
+    side: Side | None
     series: str
-    edit: str
+    least: float
+    edit: str = ""
+    cache: Mapping[str, Any] = field(default_factory=dict)
+    concerns: Callable[[ModelInfo], bool] = lambda _: True
+
+    def without(self, spec: TrialSpec, layers: Layers = None) -> TrialSpec:
+        """The trial with the suspect out of play: everywhere, or in some layers."""
+        if not self.edit:
+            return spec.model_copy(update={"kv": spec.kv.model_copy(update=self.cache)})
+        return spec.model_copy(update={"edits": self.edits(layers)})
+
+    def base(self, spec: TrialSpec) -> TrialSpec | None:
+        """The trial with the suspect that one without it is to be compared with; None where it is not without it."""
+        if self.edit:
+            layers = spec.edits[0].layers if spec.edits else None
+            return spec.model_copy(update={"edits": ()}) if spec.edits == self.edits(layers) else None
+        plain = spec.kv.model_copy(update={name: KVSpec.model_fields[name].default for name in self.cache})
+        is_without = not spec.edits and spec.kv != plain and spec.kv == plain.model_copy(update=self.cache)
+        return spec.model_copy(update={"kv": plain}) if is_without and is_simple(plain) else None
+
+    def edits(self, layers: Layers) -> tuple[edits.WeightEdit, ...]:
+        """The change of weights in some layers; none for a suspect that the cache does without."""
+        found = edits.read(self.edit)
+        return tuple(edit.model_copy(update={"layers": layers}) for edit in found)
+
+    @property
+    def how(self) -> str:
+        """How trials do without it, in words."""
+        if self.edit:
+            return f"weights edited: {self.edit}"
+        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.cache.items())
 
 
 SUSPECTS = (
-    Suspect("key", "outlier channels of the keys", "layer_key_outliers", "keys even"),
-    Suspect("value", "outlier channels of the values", "layer_value_outliers", "values even"),
+    Suspect("channels that are large in keys and small in queries", "key", "layer_key_imbalance", 1.2, "keys balanced"),
+    Suspect("outlier channels of the values", "value", "layer_value_unevenness", 1.2, "values even"),
+    Suspect("first tokens that attention rests on", None, "layer_sink_mass", 0.1, cache={"sink_tokens": 4}),
+    Suspect(
+        "the bias of the keys",
+        "key",
+        "layer_key_outliers",
+        3.0,
+        cache={"key_bias": "subtract"},
+        concerns=lambda info: info.key_bias,
+    ),
 )
+"""What is tested, the likeliest first."""
 
 
-def seen(history: History, model: str) -> list[tuple[Suspect, float, int]]:
-    """What captures show on a model: suspects with their size (geometric mean over layers) and a trial that shows it.
+@dataclass(frozen=True)
+class Suspicion:
+    """A suspect in some layers of a model (None: in all), and why.
 
-    The largest first; what is smaller than `MIN_OUTLIERS` is left out, as are trials of single layers.
+    Attributes:
+        model: where.
+        size: of the suspect there, from its series.
+        excess: by which logarithm that is more than elsewhere.
+        shown: the trial that shows it.
+        against: the model that has less of it; empty when other layers have.
     """
-    shown = [r for r in history.select(model=model, protocol="attention") if r.spec.layers is None]
-    found = []
+
+    suspect: Suspect
+    model: str
+    layers: Layers
+    size: float
+    excess: float
+    shown: int
+    against: str = ""
+
+    @property
+    def words(self) -> str:
+        """The suspect and where."""
+        return self.suspect.words + place(self.layers)
+
+
+def is_simple(kv: KVSpec) -> bool:
+    """Whether a cache is the plain 4-bit one, of one or both sides, on which causes are tested."""
+    kept = [quant for quant in (kv.key, kv.value) if quant.method != "none"]
+    plain = all((quant.method, quant.bits, quant.rotation) == ("affine", 4, "none") for quant in kept)
+    return plain and not kv.overrides
+
+
+def place(layers: Layers) -> str:
+    """Layers in words, empty for all."""
+    return "" if layers is None else f" in layer{'s' if len(layers) > 1 else ''} {ranges(layers)}"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A series of one model: its logarithm by layer, and the trial that tells it."""
+
+    logs: Mapping[int, float]
+    trial: int
+
+    @property
+    def level(self) -> float:
+        """The typical logarithm."""
+        return fmean(self.logs.values())
+
+
+def profile(history: History, info: ModelInfo, series: str) -> Profile | None:
+    """A series over all layers of a model, from its first attention trial that tells it; None while there is none."""
+    for record in history.select(model=info.name, protocol="attention"):
+        values = record.arrays.get(series, ())
+        if record.spec.layers is None and len(values) == len(info.shown_layers):
+            logs = {layer: log(v) for layer, v in zip(info.shown_layers, values, strict=True) if v > 0}
+            return Profile(logs, record.id) if logs else None
+    return None
+
+
+def suspicions(history: History, infos: Mapping[str, ModelInfo], model: str) -> list[Suspicion]:
+    """What captures show on a model, in the order in which it is tested.
+
+    First where it has more than another model, layer by layer where both have as many; then what is large in all
+    layers; then what stands out among the model's own layers. In each the largest first.
+    """
+    found: list[tuple[int, Suspicion]] = []
     for suspect in SUSPECTS:
-        for record in shown:
-            series = [value for value in record.arrays.get(suspect.series, ()) if value > 0]
-            if series:
-                size = bounded_exp(fmean(map(log, series)))
-                found += [(suspect, size, record.id)] if size >= MIN_OUTLIERS else []
-                break
-    return sorted(found, key=lambda entry: -entry[1])
+        own = profile(history, infos[model], suspect.series) if suspect.concerns(infos[model]) else None
+        if own is None:
+            continue
+        for other in infos.values():
+            theirs = profile(history, other, suspect.series) if other.name != model else None
+            if theirs is not None and theirs.logs.keys() != own.logs.keys() and own.level - theirs.level > DIFFERENT:
+                more = own.level - theirs.level
+                found.append((0, Suspicion(suspect, model, None, bounded_exp(own.level), more, own.trial, other.name)))
+            elif theirs is not None and theirs.logs.keys() == own.logs.keys():
+                excess = {layer: own.logs[layer] - theirs.logs[layer] for layer in own.logs}
+                found += [(0, one) for one in _standing_out(suspect, model, own, excess, other.name)]
+        size = bounded_exp(own.level)
+        if size >= suspect.least:
+            found.append((1, Suspicion(suspect, model, None, size, own.level - log(suspect.least), own.trial)))
+        if suspect.edit:
+            middle = median(own.logs.values())
+            apart = {layer: value - middle for layer, value in own.logs.items()}
+            found += [(2, one) for one in _standing_out(suspect, model, own, apart) if one.layers is not None]
+    ordered = sorted(found, key=lambda entry: (entry[0], -entry[1].excess))
+    kept: dict[tuple[str, Layers], Suspicion] = {}
+    for _, one in ordered:
+        kept.setdefault((one.suspect.series, one.layers), one)
+    return list(kept.values())
+
+
+def _standing_out(
+    suspect: Suspect, model: str, own: Profile, excess: Mapping[int, float], against: str = ""
+) -> Iterator[Suspicion]:
+    """All layers when their middle one has an excess, and the few layers that have more than the middle one."""
+    middle = median(excess.values())
+    spread = 1.4826 * median(abs(value - middle) for value in excess.values())
+    if middle > DIFFERENT:
+        yield Suspicion(suspect, model, None, bounded_exp(own.level), middle, own.trial, against)
+    limit = max(DIFFERENT, SPREADS * spread)
+    layers = tuple(sorted(layer for layer, value in excess.items() if value - middle > limit))
+    if layers and len(layers) <= MAX_STANDING_OUT * len(excess) and suspect.edit:
+        size = bounded_exp(fmean(own.logs[layer] for layer in layers))
+        more = fmean(excess[layer] for layer in layers) - max(middle, 0.0)
+        yield Suspicion(suspect, model, layers, size, more, own.trial, against)
+
+
+def trials(suspicion: Suspicion, template: TrialSpec, kv: KVSpec) -> tuple[TrialSpec, TrialSpec]:
+    """What tests a suspicion: a trial without the suspect, and the same with it.
+
+    Only the side that it is about and the layers where it is are quantized, so that other errors do not cover it.
+
+    Args:
+        suspicion: what is tested.
+        template: a trial on the model.
+        kv: the cache whose errors are looked at.
+    """
+    side = suspicion.suspect.side
+    alone = kv if side is None else KVSpec.model_validate({side: getattr(kv, side)})
+    spec = template.model_copy(update={"kv": alone.on(suspicion.layers)})
+    return suspicion.suspect.without(spec, suspicion.layers), spec
+
+
+def interventions(model: str, plain: Results, without: Results) -> Iterator[tuple[Suspect, Layers, Claim]]:
+    """What was measured on a model with a suspect and without it, as claims that errors are smaller without.
+
+    Args:
+        model: its name.
+        plain: results of the model as it is, by model and key.
+        without: results under edits, likewise.
+    """
+    for (name, key), result in [*without.items(), *plain.items()]:
+        for suspect in SUSPECTS if name == model and not result.spec.rung else ():
+            layers = result.spec.edits[0].layers if result.spec.edits else None
+            base = suspect.base(result.spec)
+            known = plain.get((model, config_key(base))) if base is not None else None
+            if known is not None and costs_the_same(known, result):
+                yield suspect, layers, Claim("intervention", "kld", (key, known.key), (token(model),))
 
 
 def may_explain(suspect: Suspect, a: KVSpec, b: KVSpec) -> bool:
     """Whether two configurations differ in how they hold the side that a suspect is about."""
-    return (a.key != b.key) if suspect.side == "key" else (a.value != b.value)
+    sides: Sequence[Side] = ("key", "value") if suspect.side is None else (suspect.side,)
+    return bool(suspect.edit) and any(getattr(a, side) != getattr(b, side) for side in sides)
 
 
-def edited(spec: TrialSpec, suspect: Suspect) -> TrialSpec:
-    """A trial on the model without the suspect."""
-    return spec.model_copy(update={"edits": edits.read(suspect.edit)})
-
-
-def tested(model: str, plain: Results, without: Results) -> Iterator[tuple[Suspect, Claim, Estimate]]:
+def explained(model: str, plain: Results, without: Results) -> Iterator[tuple[Suspect, Claim, Estimate]]:
     """Effects on a model that were measured with a suspect and without it, as claims that it is their cause.
 
     Args:
@@ -79,11 +256,11 @@ def tested(model: str, plain: Results, without: Results) -> Iterator[tuple[Suspe
         The suspect, the claim, and the effect on the model as it is: ln(better / worse), clearly below 0.
     """
     for suspect in SUSPECTS:
-        removed = edits.read(suspect.edit)
+        removed = suspect.edits(None)
         base = {
             config_key(result.spec.model_copy(update={"edits": ()})): result
             for (name, _), result in without.items()
-            if name == model and result.spec.edits == removed
+            if removed and name == model and result.spec.edits == removed
         }
         for better in base:
             for worse in base:
@@ -91,6 +268,11 @@ def tested(model: str, plain: Results, without: Results) -> Iterator[tuple[Suspe
                 effect = compare(a, b) if a is not None and b is not None else None
                 if a is None or b is None or effect is None or not may_explain(suspect, a.spec.kv, b.spec.kv):
                     continue
-                if costs_the_same(a, b) and effect.mean < -NEGLIGIBLE and effect.interval()[1] < 0:
+                if costs_the_same(a, b) and is_worth_it(effect):
                     keys = (better, worse, base[better].key, base[worse].key)
                     yield suspect, Claim("cause", "kld", keys, (token(model),)), effect
+
+
+def is_worth_it(effect: Estimate) -> bool:
+    """Whether a logarithmic effect is below 0 beyond doubt, and more than negligible."""
+    return effect.mean < -NEGLIGIBLE and effect.interval()[1] < 0

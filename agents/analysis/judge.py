@@ -12,7 +12,7 @@ from math import log
 
 from swarm.agents.analysis import results
 from swarm.agents.analysis.base import analyse
-from swarm.agents.analysis.claims import Claim, by_token
+from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token
 from swarm.agents.analysis.results import ConfigResult, Results, config_key
 from swarm.agents.analysis.statistics import ALPHA
 from swarm.agents.history import History
@@ -115,6 +115,8 @@ def _judge_claim(finding: Finding, claim: Claim, measured: Results) -> Finding:
     low, high = pooled.interval()
     # Causes are stated because captures suggest them, before trials do: only trials that speak against one refute it.
     unsupported = low >= 0 if claim.relation == "cause" else high >= 0
+    if claim.relation == "intervention":
+        unsupported = pooled.mean > -NEGLIGIBLE
     if unsupported or (fresh is not None and fresh.mean > 0 and fresh.p < ALPHA):
         status = "refuted"
     elif fresh is not None and fresh.below(0.0) < ALPHA:

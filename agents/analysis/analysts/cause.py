@@ -1,36 +1,82 @@
-"""Causes: effects that go when what may cause them is edited out of the model, and effects that stay."""
+"""Causes: what errors do when something that may cause them is taken out of the model, and where models differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from swarm.agents.analysis import causes
+from swarm.agents.analysis import causes, statistics
 from swarm.agents.analysis.base import Analyst
-from swarm.agents.analysis.claims import by_token
+from swarm.agents.analysis.causes import Layers, Suspect
+from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
+from swarm.agents.analysis.results import Place, Results
+from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
 from swarm.experiments.models.base import ModelInfo
-from swarm.memory.records import Finding
+from swarm.memory.records import Effect, Finding
 
 MAX_FINDINGS = 4
-"""Findings per model and suspect, the clearest effects first; each configuration leads one."""
+"""Explained effects per model and suspect, the clearest first; each configuration leads one."""
+
+Tested = dict[Place, tuple[Suspect, Layers, Claim]]
+"""Interventions by model and configuration."""
 
 
 class CauseAnalyst(Analyst):
-    """States for each effect that was measured with and without a suspect that the suspect is its cause.
+    """States what was tested as a cause, on a model and between models, and which effects it explains.
 
-    Whether it is, the judge finds out: more than half of the effect (on the logarithmic scale) has to go with it.
+    Of many tests those are stated that hold together (Holm), and those that rule a suspect out.
+
+    Whether it is one, the judge finds out, on replications: without the suspect errors have to be smaller by more than
+    a tenth; between models that difference has to differ; of an effect that it explains more than half (on the
+    logarithmic scale) has to go.
     """
 
     name = "cause"
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
-        """One claim per effect and suspect."""
-        return [finding for model in infos for finding in self._of_model(model, history)]
+        """One claim per model and suspect, per pair of models and suspect, and per explained effect."""
+        plain, edited = history.results(), history.edited()
+        measured = by_token({**plain, **edited})
+        tested: Tested = {
+            (model, claim.configurations[0]): (suspect, layers, claim)
+            for model in infos
+            for suspect, layers, claim in causes.interventions(model, plain, edited)
+        }
+        between = [
+            (place, Claim("contrast", "kld", claim.configurations, (token(place[0]), token(other))))
+            for place, (_, _, claim) in tested.items()
+            for other in infos
+            if other != place[0] and (other, place[1]) in tested
+        ]
+        on = [(place, claim) for place, (_, _, claim) in tested.items()]
+        return [
+            *(self._on(place[0], *tested[place], measured) for place, _ in _decided(on, measured)),
+            *(self._between(place, claim, tested, measured) for place, claim in _larger(between, measured)),
+            *(found for model in infos for found in self._explained(model, plain, edited, measured)),
+        ]
 
-    def _of_model(self, model: str, history: History) -> Iterator[Finding]:
-        measured = by_token({**history.results(), **history.edited()})
-        tested = causes.tested(model, history.results(), history.edited())
+    def _on(self, model: str, suspect: Suspect, layers: Layers, claim: Claim, measured: Results) -> Finding:
+        size = _size(claim, measured)
+        worse = measured[claim.needs[1]].label
+        text = f"On {model} {suspect.words}{causes.place(layers)} cause errors: without them ({suspect.how}) "
+        text += f"the KLD of [{worse}] is {_said(size)} of what it was."
+        return claim.finding(measured, text, size, self.name)
+
+    def _between(self, place: Place, claim: Claim, tested: Tested, measured: Results) -> Finding:
+        """Where taking a suspect out does more on the first model than on the second."""
+        model, key = place
+        suspect, layers, here = tested[place]
+        other = next(name for name, k in tested if token(name) == claim.models[1] and k == key)
+        there = tested[other, key][2]
+        words = suspect.words + causes.place(layers)
+        text = f"{words[0].upper()}{words[1:]} are why [{measured[here.needs[1]].label}] does worse on {model} than on "
+        text += f"{other}: without them ({suspect.how}) its KLD is {_said(_size(here, measured))} of what it was on "
+        text += f"{model}, and {_said(_size(there, measured))} on {other}."
+        return claim.finding(measured, text, _size(claim, measured), self.name)
+
+    def _explained(self, model: str, plain: Results, edited: Results, measured: Results) -> Iterator[Finding]:
         led: dict[str, set[str]] = {}
+        tested = causes.explained(model, plain, edited)
         for suspect, claim, _ in sorted(tested, key=lambda entry: (entry[2].p, entry[2].mean, entry[1].key)):
             taken = led.setdefault(suspect.edit, set())
             size = claim.evaluate(measured)
@@ -41,3 +87,34 @@ class CauseAnalyst(Analyst):
             text = f"On {model} {suspect.words} are why [{better.label}] beats [{worse.label}]: "
             text += f"without them (weights edited: {suspect.edit}) more than half of the advantage is gone."
             yield claim.finding(measured, text, size, self.name)
+
+
+def _estimates(claims: Sequence[tuple[Place, Claim]], measured: Results) -> list[tuple[tuple[Place, Claim], Estimate]]:
+    found = ((entry, entry[1].estimate(measured)) for entry in claims)
+    return [(entry, estimate) for entry, estimate in found if estimate is not None]
+
+
+def _larger(claims: Sequence[tuple[Place, Claim]], measured: Results) -> list[tuple[Place, Claim]]:
+    """Claims whose effect is below 0 at a family-wise error of 5% (Holm), and not negligible."""
+    clear = statistics.significant(_estimates(claims, measured), NEGLIGIBLE)
+    return [entry for entry, estimate in clear if estimate.mean < 0]
+
+
+def _decided(claims: Sequence[tuple[Place, Claim]], measured: Results) -> list[tuple[Place, Claim]]:
+    """The same, and those whose effect is negligible beyond doubt: what is ruled out is worth knowing."""
+    kept = _larger(claims, measured)
+    ruled_out = (entry for entry, e in _estimates(claims, measured) if e.interval()[0] > -NEGLIGIBLE)
+    return [*kept, *(entry for entry in ruled_out if entry not in kept)]
+
+
+def _size(claim: Claim, measured: Results) -> Effect:
+    """The effect of a claim that was estimated."""
+    size = claim.evaluate(measured)
+    if size is None:
+        raise AssertionError(f"{claim.key} has an estimate and no size")
+    return size
+
+
+def _said(size: Effect) -> str:
+    """A ratio with its interval, as it is said."""
+    return f"{size.value:.2g} [{size.low:.2g}, {size.high:.2g}]"

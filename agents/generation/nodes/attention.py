@@ -17,7 +17,7 @@ class AttentionNode(GenerationNode):
     """Numerics of the attention of single layers, where errors can be explained."""
 
     name = "attention"
-    share = 0.18
+    share = 0.12
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """In turns: a configuration on all layers, one on a single layer, and another model's trial repeated here."""

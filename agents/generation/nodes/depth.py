@@ -15,7 +15,7 @@ class DepthNode(GenerationNode):
     """Climbs one ladder after the other; the first is the default 4-bit cache."""
 
     name = "depth"
-    share = 0.14
+    share = 0.1
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """The next rung of the ladder that the model is on, or the first of a new one."""
