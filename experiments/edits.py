@@ -19,10 +19,10 @@ EDIT_VERSION = 1
 """Raised when an edit changes weights otherwise than before."""
 
 Part = Literal["keys", "values", "scale"]
-Change = Literal["outliers", "even", "balanced", "folded"]
+Change = Literal["outliers", "scaled", "even", "balanced", "folded"]
 CHANGES: dict[Part, tuple[Change, ...]] = {
-    "keys": ("outliers", "even", "balanced"),
-    "values": ("outliers", "even", "balanced"),
+    "keys": ("outliers", "scaled", "even", "balanced"),
+    "values": ("outliers", "scaled", "even", "balanced"),
     "scale": ("folded",),
 }
 
@@ -31,7 +31,7 @@ MAX_FACTOR = 256.0
 
 _FORM = "Write it as in `keys even`, `values outliers x8 layers 0-3` or `scale folded`; several with `;` between."
 _TEXT = re.compile(
-    r"(?P<part>keys|values|scale) +(?P<change>outliers|even|balanced|folded)(?: +x(?P<factor>[0-9.]{1,12}))?"
+    r"(?P<part>keys|values|scale) +(?P<change>outliers|scaled|even|balanced|folded)(?: +x(?P<factor>[0-9.]{1,12}))?"
     r"(?: +layers? +(?P<layers>\S+))?"
 )
 
@@ -40,6 +40,7 @@ class WeightEdit(FrozenModel):
     """One edit of the weights around attention; what leaves one matrix enters another.
 
     - `keys` and `values` `outliers`: one channel in sixteen is multiplied by `factor`.
+    - `keys` and `values` `scaled`: all channels are multiplied by `factor`.
     - `keys` and `values` `even`: each channel is divided by its magnitude on calibration text (by the nearest power of
       two, so that 16-bit floats lose nothing), which removes outlier channels that the model has.
     - `keys` and `values` `balanced`: likewise, but halfway between what the channels carry and what reads them
@@ -60,8 +61,9 @@ class WeightEdit(FrozenModel):
     def _check(self) -> Self:
         if self.change not in CHANGES[self.part]:
             raise SpecError(f"{self.part} cannot be made {self.change}.", _FORM)
-        if (self.factor is not None) != (self.change == "outliers"):
-            raise SpecError(f"the edit {self.part} {self.change} has a wrong factor.", "Give one to outliers alone.")
+        if (self.factor is not None) != (self.change in ("outliers", "scaled")):
+            remedy = "Give one to outliers and scaled alone."
+            raise SpecError(f"the edit {self.part} {self.change} has a wrong factor.", remedy)
         if self.layers is not None:
             check_layers(self.layers)
         return self

@@ -92,6 +92,8 @@ def _factors(attention: Any, edits: Sequence[WeightEdit], given: LayerInputs | N
     for edit in edits:
         if edit.change == "outliers":
             total *= np.where(groups % EVERY == EVERY // 2, np.float32(edit.factor), np.float32(1))
+        elif edit.change == "scaled":
+            total *= np.float32(edit.factor)
         elif given is not None:
             sizes = _sizes(attention, edit, given) * total
             total *= _evening(sizes, groups, shared=part == "keys" and "k_norm" in attention)

@@ -21,6 +21,7 @@ CHANGED = (
     "keys outliers x5.3 layers 1-2",
     "keys even",
     "values even",
+    "keys scaled x4",
     "keys balanced",
     "values balanced",
     "scale folded",
@@ -33,7 +34,7 @@ layers = st.none() | st.sets(st.integers(0, 40), min_size=1).map(lambda found: t
 @st.composite
 def weight_edits(draw):
     part, change = draw(parts)
-    factor = draw(st.floats(1.001, 256)) if change == "outliers" else None
+    factor = draw(st.floats(1.001, 256)) if change in ("outliers", "scaled") else None
     return WeightEdit(part=part, change=change, factor=factor and float(f"{factor:.6g}"), layers=draw(layers))
 
 

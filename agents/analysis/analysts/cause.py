@@ -103,7 +103,7 @@ def _larger(claims: Sequence[tuple[Place, Claim]], measured: Results) -> list[tu
 def _decided(claims: Sequence[tuple[Place, Claim]], measured: Results) -> list[tuple[Place, Claim]]:
     """The same, and those whose effect is negligible beyond doubt: what is ruled out is worth knowing."""
     kept = _larger(claims, measured)
-    ruled_out = (entry for entry, e in _estimates(claims, measured) if e.interval()[0] > -NEGLIGIBLE)
+    ruled_out = (entry for entry, e in _estimates(claims, measured) if e.stderr and e.interval()[0] > -NEGLIGIBLE)
     return [*kept, *(entry for entry in ruled_out if entry not in kept)]
 
 
