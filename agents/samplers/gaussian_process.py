@@ -11,24 +11,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log2
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from swarm.agents.analysis.likeness import Distances, Floats, features
 from swarm.agents.analysis.pareto import LOWEST, box, is_search, objectives
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.base import Sampler
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.spec import TrialSpec
-from swarm.kernels.spec import KVSpec, QuantSpec
+from swarm.kernels.spec import KVSpec
 from swarm.memory.front import Point, pareto_front
 from swarm.memory.records import Proposal
-
-Floats = NDArray[np.float64]
-Features = tuple[Floats, NDArray[np.int64]]
-"""Numbers and classes of some configurations, one row each."""
 
 MIN_TRIALS = 8
 """Measured configurations of the model before anything is predicted."""
@@ -43,9 +38,6 @@ LENGTHS = (1.0, 2.0, 4.0)
 LIKENESS = (0.0, 0.5, 0.9)
 """How alike two models may be: correlation of the same configuration."""
 NOISE = 0.02
-SIDE_WEIGHTS = ((0.5, 0.3), (1.0, 0.5, 0.5, 0.3))
-REST_WEIGHTS = ((2.0, 2.0), (0.5, 0.7, 1.0, 1.0))
-"""How far a step in each number, and another value of each class, takes two configurations apart."""
 
 
 class GaussianProcessSampler(Sampler):
@@ -130,8 +122,8 @@ class Known:
         from scipy.linalg import cho_solve
 
         layers = {name: info.n_layers for name, info in self.context.infos.items()}
-        known = _features([(spec.kv, layers[spec.model]) for spec in self.pool])
-        asked = _features([(kv, self.context.info.n_layers) for kv in pool])
+        known = features([(spec.kv, layers[spec.model]) for spec in self.pool])
+        asked = features([(kv, self.context.info.n_layers) for kv in pool])
         models = [spec.model for spec in self.pool]
         own = Distances(known, known, models, models)
         cross = Distances(asked, known, [self.context.model] * len(pool), models)
@@ -148,55 +140,6 @@ class Known:
         cost = _fit(own, self.bits - middle, max(LENGTHS), 0.99, 1e-4)
         bits = middle + cross.covariance(cost.length, 0.99) @ cho_solve(cost.factor, self.bits - middle)
         return centre + spread * mean, spread * np.sqrt(variance), bits
-
-
-def _features(pool: Sequence[tuple[KVSpec, int]]) -> tuple[Features, Features, Features]:
-    """Numbers and classes of the keys, of the values and of the rest of configurations on so many layers."""
-
-    def arrays(rows: list[tuple[tuple[float, ...], tuple[object, ...]]]) -> Features:
-        # Hashes are equal where the classes are; within this process, that is all that counts.
-        classes = [[hash(one) for one in row] for _, row in rows]
-        return np.array([numbers for numbers, _ in rows]), np.array(classes)
-
-    keys, values = [_side(kv.key) for kv, _ in pool], [_side(kv.value) for kv, _ in pool]
-    return arrays(keys), arrays(values), arrays([_rest(kv, n) for kv, n in pool])
-
-
-def _side(spec: QuantSpec) -> tuple[tuple[float, ...], tuple[object, ...]]:
-    numbers = (float(16 if spec.method == "none" else spec.bits or 16), log2(spec.group_size or 64))
-    return numbers, (spec.method, spec.rotation, spec.axis, spec.scaling)
-
-
-def _rest(kv: KVSpec, n: int) -> tuple[tuple[float, ...], tuple[object, ...]]:
-    first, count = (kv.layers[0], len(kv.layers)) if kv.layers else (0, n)
-    return (first / n, count / n), (kv.sink_tokens, kv.residual_window, kv.key_bias, kv.overrides)
-
-
-class Distances:
-    """Distances between two lists of configurations, for covariances of several lengths."""
-
-    def __init__(
-        self, a: tuple[Features, ...], b: tuple[Features, ...], models_a: list[str], models_b: list[str]
-    ) -> None:
-        weights = (SIDE_WEIGHTS, SIDE_WEIGHTS, REST_WEIGHTS)
-        self._parts = [_apart(one, other, *weight) for one, other, weight in zip(a, b, weights, strict=True)]
-        self._same = np.array(models_a)[:, None] == np.array(models_b)[None, :]
-
-    def covariance(self, length: float, likeness: float) -> Floats:
-        """Keys alone, values alone, and both together, each with the rest."""
-        key, value, rest = (np.exp(-d / length) for d in self._parts)
-        found = rest * (0.4 * key + 0.4 * value + 0.2 * key * value)
-        return np.asarray(found * np.where(self._same, 1.0, likeness))
-
-
-def _apart(a: Features, b: Features, numbers: Sequence[float], classes: Sequence[float]) -> Floats:
-    """Distance of every configuration of one list from every one of another."""
-    found = np.zeros((len(a[0]), len(b[0])))
-    for column, weight in enumerate(numbers):
-        found += weight * np.abs(a[0][:, None, column] - b[0][None, :, column])
-    for column, weight in enumerate(classes):
-        found += weight * (a[1][:, None, column] != b[1][None, :, column])
-    return found
 
 
 class Fit(NamedTuple):

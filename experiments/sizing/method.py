@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 
@@ -135,6 +135,16 @@ def kv_bytes(model: ModelShape, method: KVMethod, context: int) -> int:
         SpecError: the method does not fit the model's head size.
     """
     return math.ceil(sum(count * method.layer_bytes(layer, context) for layer, count in model.groups.items()))
+
+
+def cache_bytes(layers: Sequence[LayerShape], kv: KVSpec, context: int) -> int:
+    """Most bytes that a cache holds in which layers may differ, while a context grows to that many tokens.
+
+    Raises:
+        SpecError: a method does not fit the layer that it is for.
+    """
+    methods = (KVMethod(label="", kv=kv.at(place)) for place in range(len(layers)))
+    return math.ceil(sum(method.layer_bytes(layer, context) for layer, method in zip(layers, methods, strict=True)))
 
 
 def per_token(model: ModelShape, method: KVMethod, *, windows_full: bool) -> float:
