@@ -13,6 +13,7 @@ from swarm.kernels.errors import UsageError
 from swarm.memory.records import Budget, CampaignRecord, Proposal
 from swarm.memory.store import Store
 from swarm.orchestrator import long_contexts
+from swarm.orchestrator.asked import AskedStrategy
 from swarm.orchestrator.rehearsal import Rehearsal
 from swarm.orchestrator.settings import Settings, load, restore
 from swarm.orchestrator.workload import (
@@ -172,7 +173,7 @@ def assemble(
         agents = rehearsal, rehearsal
     elif agents is None:
         strategy = make_strategy(settings, workload, llm, lambda: store.external_proposals.waiting(record.id))
-        agents = strategy, strategy.engine
+        agents = AskedStrategy(settings.asked, strategy) if settings.asked else strategy, strategy.engine
     return Campaign(
         store,
         record,

@@ -26,6 +26,7 @@ from swarm.experiments.corpora import BUNDLED
 from swarm.experiments.spec import KERNEL_CONTEXTS, Device
 from swarm.kernels.errors import UsageError
 from swarm.orchestrator import toml
+from swarm.orchestrator.asked import AskedTrial
 
 TRIAL_SECONDS = 300.0
 SHORT_TOKENS = 2048
@@ -98,6 +99,7 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     kernel_contexts: Contexts = KERNEL_CONTEXTS
     shape: str | None = Field(default=None, min_length=1, max_length=80)
     rehearsal: str | None = None
+    asked: tuple[AskedTrial, ...] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -21,7 +21,7 @@ def loaded_after(code: str) -> set[str]:
 def test_the_public_names_are_these():
     assert swarm.__all__ == [
         "Campaign", "KVSpec", "Measurement", "StoreReader", "SwarmError", "__version__",
-        "decide", "launch", "load_recipe", "make_cache", "measure", "open_store",
+        "decide", "launch", "load_recipe", "make_cache", "measure", "open_store", "recommend",
     ]  # fmt: skip
     assert all(getattr(swarm, name) is not None for name in swarm.__all__)
     assert set(swarm.__all__) <= set(dir(swarm))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from swarm.kernels.spec import KVSpec as KVSpec
     from swarm.orchestrator.campaign import Campaign as Campaign
     from swarm.orchestrator.launching import launch as launch
+    from swarm.orchestrator.recommending import recommend as recommend
     from swarm.orchestrator.results import StoreReader as StoreReader
     from swarm.orchestrator.results import open_store as open_store
 
@@ -35,6 +36,7 @@ _MODULES = {
     "make_cache": "swarm.kernels.model_cache",
     "measure": "swarm.experiments.measurement.runner",
     "open_store": "swarm.orchestrator.results",
+    "recommend": "swarm.orchestrator.recommending",
 }
 """The module that each public name comes from."""
 
@@ -51,6 +53,7 @@ __all__ = [
     "make_cache",
     "measure",
     "open_store",
+    "recommend",
 ]
 
 

@@ -17,6 +17,8 @@ from swarm.kernels.layer_shape import LayerShape
 from swarm.kernels.spec import KVSpec
 from swarm.memory.records import TrialRecord
 
+ROUNDING = 1e-6
+"""By how much a cost may lie above a limit that is meant to be it."""
 MOST_RESULTS = 300
 """Results that are read: the time that it takes grows with their cube."""
 
@@ -101,7 +103,7 @@ class ComparableResults:
                 price = cost(kv)
             except SpecError:  # its blocks do not fit the size of the heads
                 continue
-            if price <= most:
+            if price <= most * (1 + ROUNDING):
                 found[kv] = price
         return found
 

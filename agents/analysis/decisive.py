@@ -13,7 +13,7 @@ from swarm.kernels.spec import KVSpec
 
 WINDOWS = 4
 """Text windows of a trial, where nothing was measured that would say."""
-MOST = 12
+MOST = 50
 """Trials that are named at most."""
 NODES = 9
 """Points of the quadrature over what a trial may show."""

@@ -65,15 +65,15 @@ def recommend(
         NothingToRecommendError: too little was measured, or nothing that was measured lies within the limits.
     """
     known = ComparableResults(subject, records, layers)
+    cost, most = _cost(known, limits)
+    sixteen = _sixteen_bit(known, limits, most)
+    if sixteen is not None:
+        return sixteen
     if len(known.results) < LEAST_RESULTS:
         raise NothingToRecommendError(
             f"only {len(known.results)} quantized configurations were measured so far.",
             f"Run `swarm launch --models {subject.name}` first, or on models like it.",
         )
-    cost, most = _cost(known, limits)
-    sixteen = _sixteen_bit(known, limits, most)
-    if sixteen is not None:
-        return sixteen
     prices = known.pool(cost, most)
     if not prices:
         raise _too_dear(known, limits, cost)
@@ -233,7 +233,7 @@ def _times(records: Sequence[TrialRecord], kv: KVSpec) -> tuple[Measure, ...]:
     alike = [r for r in records if r.state == "complete" and r.spec.kv.at(0) == kv.at(0) and r.spec.layers == kv.layers]
     found = {
         (name, record.spec.context, record.spec.device): Measure(
-            name=f"{name} ({record.spec.context:,} tokens, {record.spec.device})",
+            name=f"{name} ({record.spec.device})" if "_at_" in name else f"{name} ({record.spec.context:,} tokens)",
             value=IntervalEstimate(value=metric.value),
             unit=metric.unit,
             trials=(record.id,),

@@ -24,13 +24,15 @@ class IntervalEstimate(FrozenModel):
 class CostLimits(FrozenModel):
     """What a configuration may cost: bits per value, or bytes of cache at a context; and what it may lose.
 
-    `tolerance` is in nats of KLD, and asks for the cheapest configuration that stays below it.
+    `tolerance` is in nats of KLD, and asks for the cheapest configuration that stays below it. `note` says where the
+    bytes come from.
     """
 
     bits: float | None = Field(default=None, gt=0, le=32)
     cache_bytes: int | None = None
     context: int | None = Field(default=None, ge=1)
     tolerance: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    note: str = ""
 
 
 class Option(FrozenModel):

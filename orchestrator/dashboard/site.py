@@ -23,9 +23,10 @@ from swarm.memory import text
 from swarm.memory.errors import StoreError
 from swarm.orchestrator.dashboard.guard import Guard
 from swarm.orchestrator.dashboard.live import Live
-from swarm.orchestrator.pages import finding, listings, render, summary, trial
+from swarm.orchestrator.pages import finding, listings, recommendation, render, summary, trial
 from swarm.orchestrator.pages.blocks import Page, PagePart, Paragraph, Ref
 from swarm.orchestrator.pages.render import Links
+from swarm.orchestrator.views.recommendation import known_models
 from swarm.orchestrator.views.source import PAGE, Source
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Site:
             ("/", lambda _: listings.campaigns(self.store)),
             ("/trials/{id:int}", lambda request: trial.page(self.store, request.path_params["id"])),
             ("/findings", self._findings),
+            ("/recommend", self._recommend),
             ("/findings/{id:int}", lambda request: finding.page(self.store, request.path_params["id"])),
             ("/campaigns/{name}/trials", self._trials),
             ("/summaries/{id:int}", self._summary),
@@ -166,6 +168,14 @@ class Site:
         options = {"status": ("confirmed", "hypothesis", "refuted"), "campaign": names}
         filters = {"options": options, "chosen": {"status": status, "campaign": name}, "words": words}
         return self._html(page, filters=filters, words=words)
+
+    def _recommend(self, request: Request) -> Response:
+        given = {name: request.query_params.get(name, "")[:40] for name in recommendation.FIELDS}
+        model = text.name(request.query_params.get("model", ""))
+        page = recommendation.page(self.store, model, given)
+        options = {"model": list(known_models(self.store))}
+        filters = {"options": options, "chosen": {"model": model}, "numbers": given}
+        return self._html(page, filters=filters)
 
     def _summary(self, request: Request) -> Response:
         identity = request.path_params["id"]

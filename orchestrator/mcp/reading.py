@@ -13,6 +13,7 @@ from swarm.memory.store import Store
 from swarm.memory.views import VIEWS
 from swarm.orchestrator.views.choices import FINDING_STATUSES, TRIAL_STATES, check_choice
 from swarm.orchestrator.views.findings import finding_row
+from swarm.orchestrator.views.recommendation import recommendation
 from swarm.orchestrator.views.shown import shown
 from swarm.orchestrator.views.source import Source
 from swarm.orchestrator.views.status import status
@@ -108,6 +109,19 @@ class Library:
         """Show one trial, finding, proposal or summary in full."""
         with Store.read(self._url) as store:
             return shown(store, kind, identity)
+
+    def recommend(
+        self,
+        model: Annotated[str, Field(max_length=200, description="A model of the store, or a bundled one.")],
+        bits: Annotated[float | None, Field(gt=0, le=32, description="Most bits per value.")] = None,
+        memory: Annotated[float | None, Field(gt=0, description="In its place GB for weights and cache.")] = None,
+        context: Annotated[int | None, Field(ge=1, description="Tokens to hold, with memory.")] = None,
+        tolerance: Annotated[float | None, Field(gt=0, description="Most KLD in nats; the cheapest is chosen.")] = None,
+    ) -> dict[str, Any]:
+        """Say which configuration to use, its expected loss with a 90% interval, the runner-up, what is not tested."""
+        with Store.read(self._url) as store:
+            found = recommendation(store, model, bits=bits, memory=memory, context=context, tolerance=tolerance)
+        return found.model_dump(mode="json")
 
     @contextmanager
     def _read(self) -> Iterator[Source]:

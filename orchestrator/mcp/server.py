@@ -22,6 +22,7 @@ kv-swarm finds out by experiment how far a model's KV cache can be compressed. Y
 part in its campaign under the rules of its own agents.
 
 Read first: `status`, `findings`, `trials`, and `query` for anything else (`views` lists what can be asked).
+`recommend` says which configuration to use for a model.
 Then, if you have an idea: `propose` a configuration (with a prediction, if you have one) or `post_finding`.
 A proposal becomes a trial of the campaign and uses up your share of its budget; a finding is a hypothesis until
 replications confirm it. Every number that you read comes from measurements; none that you write is believed: claims are
@@ -36,7 +37,7 @@ def build(library: Library, contributor: Contributor, version: str) -> MCPServer
     adds = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
     reading: list[Callable[..., Any]] = [
         library.status, library.views, library.query, library.trials, library.findings, library.summaries,
-        library.show, contributor.offers,
+        library.show, library.recommend, contributor.offers,
     ]  # fmt: skip
     for tool in reading:
         server.tool(annotations=reads)(_told(tool))

@@ -200,6 +200,20 @@ def test_a_finding_holds_only_what_the_trials_carry(kept):
     assert (again["finding"], again["known"]) == (kept_["finding"], True)
 
 
+def test_an_agent_is_told_what_to_use_and_what_is_wrong_with_its_question(kept):
+    found, nobody, unclear = ask(
+        server(kept, "tester"),
+        ("recommend", {"model": "alpha", "bits": 6}),
+        ("recommend", {"model": "nobody", "bits": 6}),
+        ("recommend", {"model": "alpha"}),
+    )
+    assert found["model"] == "alpha"
+    assert found["choice"]["bits_per_value"] <= 6
+    assert found["choice"]["loss"]["low"] < found["choice"]["loss"]["high"]
+    assert "unknown model" in nobody
+    assert "--bits" in unclear
+
+
 def test_an_agent_cannot_use_more_than_its_share_and_its_trials_survive_a_resume(kept):
     ideas = [{**GOOD, "kv": f"{GOOD['kv']} sink{sinks} recent{window}"} for window in (32, 128) for sinks in (0, 4)]
     *_, third, mine = ask(

@@ -24,6 +24,7 @@ LINES = [
     ("plan", "--model", "gemma 3 27b", "--machine", "m4 max", "--memory", "64", "--kv", "affine", "--json"),
     ("query", "SELECT id, model, kld FROM trials", "--json"),
     ("query", "--views", "--json"),
+    ("recommend", "--model", "smollm2-135m", "--bits", "16", "--json"),
     ("review", "--json"),
     ("review", "1", "--json"),
     ("review", "1", "--accept", "--json"),

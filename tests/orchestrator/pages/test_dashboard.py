@@ -31,6 +31,11 @@ PAGES = {
     "/findings?q=nothing+has+these+words": "No such findings.",
     "/findings?status=refuted&campaign=night": "No such findings.",
     "/findings/1": "What it led to",
+    "/recommend": "Choose a model",
+    "/recommend?model=smollm2-135m&bits=16": "16 bit fits",
+    "/recommend?model=smollm2-135m&memory=2&context=2K": "of cache",
+    "/recommend?model=smollm2-135m&bits=%3Cb%3E": "bits &#39;&lt;b&gt;&#39; is no number",
+    "/recommend?model=%3Cscript%3E&bits=4": "unknown model &#39;&lt;script&gt;&#39;",
     "/summaries/1": "Accept",
 }
 MISSING = {
