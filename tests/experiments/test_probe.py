@@ -246,6 +246,21 @@ def test_nobody_there():
         Endpoint("http://127.0.0.1:1")
 
 
+def test_an_answer_that_ends_at_once_is_asked_for_again():
+    said = []
+
+    def sometimes(path, body):
+        said.append(body["prompt"])
+        pieces = [completion("a"), completion("b")] if len(said) % 3 else []
+        return 200, STREAM, events(*pieces, completion(usage=USAGE))
+
+    with engine(sometimes) as fake:
+        settings = scenarios.ProbeSettings(contexts=(100,), max_tokens=2, repeats=3, clients=1)
+        found = list(scenarios.run(Endpoint(fake.url), settings, TEXT, str))
+    assert {metric.n for metric in found[0].measurement.metrics if metric.name == "ttft"} == {3}
+    assert len(set(said)) == len(said)
+
+
 def test_a_refused_length_ends_the_ladder():
     def short(path, body):
         if len(body["prompt"]) > 4000:

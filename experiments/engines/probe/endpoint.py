@@ -7,9 +7,10 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from swarm.experiments.engines.base import (
@@ -27,10 +28,18 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 5.0
 MAX_REASON_CHARS = 200
 MAX_REPLY_BYTES = 16 << 20
+# A model may end an answer at once: it is asked so often, about other text each time.
+TRIES = 4
+
+Answer = TypeVar("Answer")
 
 
 class ProbeError(SwarmError):
     """An endpoint that does not answer, or not as an OpenAI-compatible server would."""
+
+
+class NoTextError(ProbeError):
+    """An answer without any text: the model ended it at once, or does not answer at all."""
 
 
 class TooLongError(ProbeError):
@@ -246,7 +255,7 @@ class Endpoint:
             self.fingerprint = piece.system_fingerprint or self.fingerprint
             told |= self.engine.timings(piece.model_extra or {})
         if not arrivals:
-            raise ProbeError(f"{self.name} sent no text.", "Check that the model answers at all.")
+            raise NoTextError(f"{self.name} sent no text.", "Check that the model answers at all.")
         if usage is None or usage.prompt_tokens is None:
             raise ProbeError(f"{self.name} does not count tokens (no usage in its stream).", "Update the engine.")
         details = usage.prompt_tokens_details
@@ -283,6 +292,18 @@ class Endpoint:
         if not listed:
             raise ProbeError(f"{self.name} lists no models.", "Name one with --model, or check the endpoint.")
         raise UsageError(f"{self.name} has {len(listed)} models: {', '.join(listed[:8])}.", "Name one with --model.")
+
+
+def insist(ask: Callable[[], Answer]) -> Answer:
+    """Ask again, up to `TRIES` times, where an answer ends before its first piece of text.
+
+    Raises:
+        NoTextError: so did every answer.
+    """
+    for _ in range(TRIES - 1):
+        with suppress(NoTextError):
+            return ask()
+    return ask()
 
 
 _PROTOCOL = "The endpoint must be OpenAI-compatible; its URL often ends in /v1."

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from itertools import count
 
-from swarm.experiments.engines.probe.endpoint import Endpoint
+from swarm.experiments.engines.probe.endpoint import Endpoint, insist
 
 SAMPLE_CHARACTERS = 2_000
 USUAL_CHARACTERS_PER_TOKEN = 4.0
@@ -33,8 +33,12 @@ class PromptMaker:
         Raises:
             ProbeError: the endpoint does not answer.
         """
+
+        def counted(length: int) -> int:
+            return insist(lambda: endpoint.ask(_fresh(text[:length]), 2)).prompt_tokens
+
         lengths = (SAMPLE_CHARACTERS // 8, SAMPLE_CHARACTERS)
-        asked = [endpoint.ask(_fresh(text[:length]), 2).prompt_tokens for length in lengths]
+        asked = [counted(length) for length in lengths]
         added = len(_fresh(""))
         if asked[1] <= asked[0]:
             return cls(text, USUAL_CHARACTERS_PER_TOKEN, 0.0, counted=False)

@@ -17,6 +17,7 @@ from swarm.experiments.engines.probe.endpoint import (
     Exchange,
     ProbeError,
     TooLongError,
+    insist,
 )
 from swarm.experiments.engines.probe.prompts import PromptMaker
 from swarm.experiments.environment import code_version
@@ -79,17 +80,10 @@ def _at(
     together: list[list[Exchange]] = []
     for repeat in range(settings.repeats):
         progress(f"{context} tokens: run {repeat + 1} of {settings.repeats}")
-        prefix = maker.prefix(prompt_tokens)
-        fresh.append(_counted(endpoint.ask(prefix + maker.question(0), settings.max_tokens), prompt_tokens))
-        if fresh[-1].prompt_tokens < WHOLE * prompt_tokens:
-            raise TooLongError(
-                f"{endpoint.engine.title} read {fresh[-1].prompt_tokens} of about {prompt_tokens} tokens.",
-                "Start it with a longer context.",
-            )
-        shared.append(_counted(endpoint.ask(prefix + maker.question(1), settings.max_tokens), prompt_tokens))
-        if settings.clients > 1:
-            prompts = [maker.prefix(prompt_tokens) + maker.question(2) for _ in range(settings.clients)]
-            together.append(_at_once(endpoint, prompts, settings.max_tokens))
+        cold, warm, *group = insist(lambda: _asked(endpoint, maker, prompt_tokens, settings))
+        fresh.append(cold)
+        shared.append(warm)
+        together.extend([group] if group else [])
     told = endpoint.engine.told(endpoint.host, endpoint.model)
     memory = (Metric.of(f"memory_{kind}", float(size), "bytes") for kind, size in sorted(told.memory.items()))
     alone = [*_alone(fresh), *_shared(fresh, shared), *_together(fresh, together)]
@@ -104,6 +98,22 @@ def _at(
         environment=_environment(endpoint, told.version),
         seconds={"total": sum(exchange.arrivals[-1] for exchange in (*fresh, *shared, *chain(*together)))},
     )
+
+
+def _asked(endpoint: Endpoint, maker: PromptMaker, prompt_tokens: int, settings: ProbeSettings) -> list[Exchange]:
+    """A fresh prompt, one that shares its prefix, and several clients at once if that is to be measured."""
+    prefix = maker.prefix(prompt_tokens)
+    fresh = _counted(endpoint.ask(prefix + maker.question(0), settings.max_tokens), prompt_tokens)
+    if fresh.prompt_tokens < WHOLE * prompt_tokens:
+        raise TooLongError(
+            f"{endpoint.engine.title} read {fresh.prompt_tokens} of about {prompt_tokens} tokens.",
+            "Start it with a longer context.",
+        )
+    shared = _counted(endpoint.ask(prefix + maker.question(1), settings.max_tokens), prompt_tokens)
+    if settings.clients < 2:
+        return [fresh, shared]
+    prompts = [maker.prefix(prompt_tokens) + maker.question(2) for _ in range(settings.clients)]
+    return [fresh, shared, *_at_once(endpoint, prompts, settings.max_tokens)]
 
 
 def _counted(exchange: Exchange, expected: int) -> Exchange:
