@@ -99,7 +99,15 @@ def test_a_mask_of_the_models_is_read_sequence_by_sequence(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "steps"), [("affine", 66), ("q8_0 and norms", 3), ("keys alone", 3), ("sinks", 3), ("sinks and tail", 3)]
+    ("name", "steps"),
+    [
+        ("affine", 9),
+        pytest.param("affine", 66, marks=pytest.mark.slow),
+        ("q8_0 and norms", 3),
+        ("keys alone", 3),
+        ("sinks", 3),
+        ("sinks and tail", 3),
+    ],
 )
 def test_what_is_stored_is_what_each_stores_alone(name, steps):
     """Byte by byte, while sequences come, leave and come back, tokens are taken back, and recent ones move."""

@@ -102,6 +102,7 @@ def test_the_search_offers_learned_scaling_once_per_method_and_width():
         assert specs[0].scaling == "fixed"
 
 
+@pytest.mark.slow
 def test_real_models_gain_or_keep_on_the_calibration_text(runner):
     spec = TrialSpec(model="smollm2-135m", kv=learned(side="key", bits=3, group_size=32))
     subject = runner.subject("smollm2-135m")

@@ -148,12 +148,16 @@ def measure_elsewhere(cache, specs):
 def test_every_process_and_order_measures_the_same_bits(tmp_path, tiny_models):
     specs = [
         spec(tiny_models[family], protocol=protocol, rung=rung, seed=seed)
-        for family, seed in (("llama", 0), ("gemma3_text", 5))
-        for protocol, rung in (("quality", 0), ("quality", 1), ("attention", 0))
+        for family, seed, protocol, rung in (
+            ("llama", 0, "quality", 1),
+            ("gemma3_text", 5, "quality", 0),
+            ("gemma3_text", 0, "quality", 1),
+            ("llama", 5, "attention", 0),
+        )
     ]
     shared = measure_elsewhere(tmp_path / "a", specs)
     assert measure_elsewhere(tmp_path / "a", specs[::-1])[::-1] == shared
-    assert measure_elsewhere(tmp_path / "b", specs[2:4]) == shared[2:4]
+    assert measure_elsewhere(tmp_path / "b", specs[1:3]) == shared[1:3]
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def divergence_of(reference, run):
     return (np.exp(p_log) * (p_log - q_log)).sum(-1)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+@pytest.mark.parametrize("family", [pytest.param("llama", marks=pytest.mark.slow), "gemma3_text"])
 @pytest.mark.parametrize("kv", [affine(4), affine(2, sink_tokens=3, residual_window=10)], ids=["plain", "segments"])
 def test_rung_0_is_decoding_token_by_token_over_a_quantized_prefix(runner, tiny_models, measure, family, kv):
     model, text = windows(runner, tiny_models[family], CONTEXT, 0, 2)
@@ -115,7 +115,7 @@ def test_rung_0_is_decoding_token_by_token_over_a_quantized_prefix(runner, tiny_
     assert found["bits_per_value"] == pytest.approx(np.divide(*np.sum(held, axis=0)))
 
 
-@pytest.mark.parametrize("family", ["qwen3", "gemma3_text"])
+@pytest.mark.parametrize("family", [pytest.param("qwen3", marks=pytest.mark.slow), "gemma3_text"])
 @pytest.mark.parametrize("kv", [affine(4), affine(2, sink_tokens=3, residual_window=10)], ids=["plain", "segments"])
 def test_rung_1_is_reading_token_by_token_into_a_quantized_cache(runner, tiny_models, measure, family, kv):
     model, text = windows(runner, tiny_models[family], CONTEXT, 1, 2)
