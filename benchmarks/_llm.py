@@ -24,6 +24,7 @@ from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.llm import factory
 from swarm.agents.llm.endpoint import LOCAL_OUTPUT_TOKENS, LOCAL_PROMPT_CHARS, LlmSettings, local_model
+from swarm.agents.llm.retry import CallError
 from swarm.agents.llm.roles.base import roles
 from swarm.agents.llm.runner import RoleRunner
 from swarm.agents.settings import AgentSettings
@@ -124,7 +125,10 @@ def main() -> int:
                 if roles()[name].choices(context, 1) is None:
                     continue
                 before = runner.tokens_cached
-                used = runner.ask(name, context)
+                try:
+                    reasons = runner.ask(name, context).reasons
+                except CallError as error:
+                    reasons = (error.problem,)
                 left[name] -= 1
                 call = store.agent_calls.list()[-1]
                 line = {
@@ -135,7 +139,7 @@ def main() -> int:
                     "tokens_cached": runner.tokens_cached - before,
                     "tokens_out": call.tokens_out,
                     "seconds": round(call.seconds, 2),
-                    "reasons": "; ".join(used.reasons)[:160],
+                    "reasons": "; ".join(reasons)[:160],
                 }
                 out.write(json.dumps(line) + "\n")
                 out.flush()

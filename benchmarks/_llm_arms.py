@@ -13,16 +13,18 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from benchmarks import _llm, _replay, _table, search
 
 from swarm.agents.analysis.engine import AnalysisEngine
-from swarm.agents.generation.context import generator
+from swarm.agents.generation.context import ProposalContext, generator
 from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.llm.endpoint import LlmSettings
+from swarm.agents.llm.retry import CallError
 from swarm.agents.llm.runner import RoleRunner
 from swarm.agents.llm.telemetry import report
 from swarm.experiments.models import registry
@@ -52,11 +54,17 @@ class Alone(_replay.Tpe):
         if not attempt and self.turns.random() < self.share:
             if not self.waiting:
                 context = self.strategy.context(len(records), History.before(len(records), records, lag=0))
-                found = self.runner.ask("proposer", context).kept
-                self.waiting.extend(found.proposals if found is not None else ())
+                self.waiting.extend(self._proposals(context))
             if self.waiting:
                 return self.waiting.popleft().spec
         return self.otherwise(records, attempt)
+
+    def _proposals(self, context: ProposalContext) -> Sequence[Proposal]:
+        try:
+            found = self.runner.ask("proposer", context).kept
+        except CallError:  # it counts as an answer of which nothing could be kept
+            return ()
+        return found.proposals if found is not None else ()
 
     def otherwise(self, records: Sequence[TrialRecord], attempt: int) -> TrialSpec:  # noqa: ARG002
         """What is tried at other turns."""
@@ -103,28 +111,27 @@ WITH_LLM: Mapping[str, tuple[str, Callable[[_replay.Ground, int, RoleRunner], _r
 
 
 def replays(
-    settings: LlmSettings, name: str, seeds: Iterable[int], budget: int, done: Iterable[Mapping[str, Any]]
+    settings: LlmSettings, name: str, jobs: Iterable[tuple[int, str]], budget: int, done: Iterable[Mapping[str, Any]]
 ) -> Iterable[dict[str, Any]]:
-    """Every replay that is not done yet, seed by seed; `name` is what the LLM is called."""
+    """Every replay that is not done yet of these seeds and models; `name` is what the LLM is called."""
     known = {(line["arm"], line["model"], line["seed"], line["budget"], line["llm"]) for line in done}
     table = _table.load()
-    for seed in seeds:
-        for model in _llm.MODELS:
-            ground = _replay.Ground([registry.describe(model)], table)
-            for arm in (*PLAIN, *WITH_LLM):
-                llm = name if arm in WITH_LLM else ""
-                if (arm, model, seed, budget, llm) in known:
-                    continue
-                line = {"arm": arm, "model": model, "seed": seed, "budget": budget, "llm": llm}
-                began = time.perf_counter()
-                if arm in PLAIN:
-                    records, told = PLAIN[arm](ground, seed).run(budget), {}
-                else:
-                    with _llm.seated(settings) as (runner, store):
-                        records = WITH_LLM[arm][1](ground, seed, runner).run(budget)
-                        told = report(store, store.campaigns.get().id) or {}
-                curve = search.curve_of(records, budget, model)["regret"]
-                yield line | {"regret": curve, "seconds": time.perf_counter() - began, "report": told}
+    for seed, model in jobs:
+        ground = _replay.Ground([registry.describe(model)], table)
+        for arm in (*PLAIN, *WITH_LLM):
+            llm = name if arm in WITH_LLM else ""
+            if (arm, model, seed, budget, llm) in known:
+                continue
+            line = {"arm": arm, "model": model, "seed": seed, "budget": budget, "llm": llm}
+            began = time.perf_counter()
+            if arm in PLAIN:
+                records, told = PLAIN[arm](ground, seed).run(budget), {}
+            else:
+                with _llm.seated(settings) as (runner, store):
+                    records = WITH_LLM[arm][1](ground, seed, runner).run(budget)
+                    told = report(store, store.campaigns.get().id) or {}
+            curve = search.curve_of(records, budget, model)["regret"]
+            yield line | {"regret": curve, "seconds": time.perf_counter() - began, "report": told}
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -141,8 +148,8 @@ def main() -> int:
     parser.add_argument("--budget", type=int, default=BUDGET, help="trials of a replay")
     given = parser.parse_args()
     place, parts = _llm.part(given)
-    seeds = range(place, given.seeds, parts)
-    found = replays(_llm.asked(given), _llm.name_of(given), seeds, given.budget, read(given.out))
+    jobs = list(product(range(given.seeds), _llm.MODELS))[place::parts]
+    found = replays(_llm.asked(given), _llm.name_of(given), jobs, given.budget, read(given.out))
     with given.out.open("a") as file:
         for line in found:
             file.write(json.dumps(line) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from benchmarks import _llm, _llm_arms, _llm_page
+from benchmarks import _llm_arms, _llm_page
 from llm_server import says, serving
 
 from swarm.agents.llm.endpoint import LlmSettings
@@ -29,13 +29,13 @@ class Proposer:
 
 
 @pytest.mark.slow
-def test_every_arm_is_replayed_once_and_compared_with_its_like(monkeypatch) -> None:
-    monkeypatch.setattr(_llm, "MODELS", ("smollm2-135m",))
+def test_every_arm_is_replayed_once_and_compared_with_its_like() -> None:
+    jobs = [(seed, "smollm2-135m") for seed in range(2)]
     with serving() as server:
         server.plan = [says(Proposer())]
         settings = LlmSettings(llm=server.url, llm_model="test", llm_tools=False)
-        lines = list(_llm_arms.replays(settings, "test", range(2), BUDGET, []))
-        assert list(_llm_arms.replays(settings, "test", range(2), BUDGET, lines)) == []
+        lines = list(_llm_arms.replays(settings, "test", jobs, BUDGET, []))
+        assert list(_llm_arms.replays(settings, "test", jobs, BUDGET, lines)) == []
     assert len(lines) == 2 * (len(_llm_arms.PLAIN) + len(_llm_arms.WITH_LLM))
     for line in lines:
         assert len(line["regret"]) == BUDGET
