@@ -19,7 +19,7 @@ from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy
 from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.references import shown
-from swarm.agents.writing.summary import spread
+from swarm.agents.writing.use import spread
 from swarm.kernels.quantizers import base as quantizers
 from swarm.memory.records import Finding, SummaryRecord, TrialRecord
 

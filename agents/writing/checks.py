@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 from swarm.agents.analysis.results import ConfigResult, compare, is_consistent
-from swarm.agents.writing.references import PATTERN, Resolver, UnresolvedError
+from swarm.agents.writing.references import MAX_WORDS, PATTERN, Resolver, UnresolvedError
 from swarm.kernels import plugins
 from swarm.kernels.quantizers import base as quantizers
 
@@ -46,6 +46,12 @@ def problems(text: str, resolver: Resolver) -> list[str]:
         for sentence in sentences(text)
     )
     return [reason for reason in reasons if reason]
+
+
+def too_long(shown: str) -> list[str]:
+    """What is wrong with the length of the sentences of a text whose references are filled in."""
+    most = max((len(sentence.split()) for sentence in sentences(shown)), default=0)
+    return [f"a sentence of it has {most} words; people read {MAX_WORDS}."] if most > MAX_WORDS else []
 
 
 def is_guess(text: str, resolver: Resolver) -> bool:

@@ -16,10 +16,18 @@ from swarm.agents.analysis.results import config_label
 from swarm.agents.generation import bandit
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
+from swarm.experiments import edits
+from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import UsageError
+from swarm.kernels.wording import in_words
 from swarm.memory.records import Finding, TrialRecord
 
 PATTERN = re.compile(r"\{(trial|finding|fact):([^{}\s]+)\}")
+
+MAX_WORDS = 30
+"""Words of a sentence in a text for people."""
+
+SENTENCE_END = re.compile(r"(?<=[.!?;])\s+")
 
 FACT_HELP = "trials.complete, trials.failed, control.gain, credit.<proposer>.rate, predictions.<proposer>.confirmed"
 
@@ -33,9 +41,10 @@ class Resolver:
     """Resolves references against a history, to numbers and to text.
 
     References:
-        `{trial:ID}`, `{trial:ID:FIELD}` with a metric's name, `context`, `label`, `model` or `number`;
+        `{trial:ID}`, `{trial:ID:FIELD}` with a metric's name, `context`, `label`, `words` (the label in words), `model`
+        or `number`;
         `{finding:ID}`, `{finding:ID:FIELD}` with `value`, `low`, `high`, `effect` (its name and `size`), `statement`,
-        `status`, `claim` or `verdict`;
+        `says` (the statement in sentences of few words), `status`, `claim` or `verdict`;
         `{fact:NAME}` with a count or rate that is computed from all trials.
     """
 
@@ -147,9 +156,26 @@ def shown(value: float) -> str:
 _OF_TRIAL: dict[str, Callable[[TrialRecord], str]] = {
     "": lambda trial: f"trial {trial.id}",
     "label": lambda trial: config_label(trial.spec),
+    "words": lambda trial: _words(trial.spec),
     "model": lambda trial: trial.spec.model,
     "number": lambda trial: str(trial.number),
 }
+
+
+def _words(spec: TrialSpec) -> str:
+    gain = f" Logits times {spec.logit_gain:g}." if spec.logit_gain != 1.0 else ""
+    return in_words(spec.kv) + gain + (f" Weights edited: {edits.label(spec.edits)}." if spec.edits else "")
+
+
+def _short(sentence: str) -> str:
+    """A sentence in parts of not more words than people read at once; what is cut off stands in the finding itself."""
+    words = sentence.split()
+    if len(words) <= MAX_WORDS:
+        return sentence
+    first, colon, rest = sentence.partition(": ")
+    if colon:
+        return f"{_short(first)}. {_short(rest[:1].upper() + rest[1:])}"
+    return " ".join(words[: MAX_WORDS - 1]) + " ..."
 
 
 def _size(finding: Finding) -> str:
@@ -160,6 +186,7 @@ def _size(finding: Finding) -> str:
 _OF_FINDING: dict[str, Callable[[str, Finding], str]] = {
     "": lambda identity, _: f"finding {identity}",
     "statement": lambda _, finding: finding.statement,
+    "says": lambda _, finding: " ".join(map(_short, SENTENCE_END.split(finding.statement))),
     "status": lambda _, finding: finding.status,
     "effect": lambda _, finding: f"{finding.effect.name} {_size(finding)}" if finding.effect else _size(finding),
     "size": lambda _, finding: _size(finding),
@@ -170,8 +197,9 @@ _OF_FINDING: dict[str, Callable[[str, Finding], str]] = {
 
 
 def _counts(history: History) -> dict[str, float]:
-    finished = {"complete": history.completed, "failed": history.failed, "proposed": history.records}
-    counts: dict[str, float] = {f"trials.{name}": len(records) for name, records in finished.items()}
+    states = Counter(record.state for record in history.records if not record.outdated)
+    counts: dict[str, float] = {f"trials.{name}": states[name] for name in ("complete", "failed")}
+    counts["trials.proposed"] = len(history.records)
     for record in history.completed:
         name = f"trials.{record.spec.protocol}"
         counts[name] = counts.get(name, 0) + 1

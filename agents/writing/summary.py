@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
 
 from swarm.agents.analysis import results
-from swarm.agents.analysis.judge import mixed, ranked
 from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.history import History
 from swarm.agents.published_claims.plan import AUTHOR as AGENDA
 from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.checks import problems
+from swarm.agents.writing.learnt import Learnt
 from swarm.agents.writing.references import PATTERN, Resolver
-from swarm.memory.front import pareto_front
+from swarm.agents.writing.use import advice, fronts, untested
 from swarm.memory.records import FindingRecord, Summary
-
-T = TypeVar("T")
 
 AUTHOR = "scribe"
 TITLE = "What the swarm found"
-MAX_POINTS = 4
-"""Configurations shown per model."""
-
-MAX_CONFIRMED, MAX_OPEN, MAX_PLATEAUS = 7, 4, 2
-MAX_OF_A_KIND = 3
+APPENDIX = "Appendix:"
+"""What the headings behind the text for people begin with."""
 
 
 def summarise(
@@ -40,21 +34,31 @@ def summarise(
     `words` are sentences of an LLM, left out when they do not pass `checks` any more; `remarks` what else people must
     know about the published claims.
     """
-    resolver = Resolver(history, settings)
+    models, resolver = tuple(models), Resolver(history, settings)
+    learnt = Learnt((f for f in history.findings if f.finding.author != AGENDA), history)
     sections = [
         "{fact:trials.complete} trials completed, {fact:trials.failed} failed. "
         "{fact:findings.confirmed} findings are confirmed by replication, {fact:findings.hypothesis} are open, "
         "{fact:findings.refuted} are refuted.",
+        _section("What to use", advice(models, history, settings)),
+        _section("What was learnt", learnt.effects()),
         f"## In words\n\n{words}" if words and not problems(words, resolver) else "",
+        _section("Where models differ, and why", learnt.differences()),
         _published(history.findings, remarks),
-        *_findings([f for f in history.findings if f.finding.author != AGENDA]),
-        _fronts(models, history),
-        _long(models, history),
-        _predictions(resolver),
+        _section("At long contexts", [line for model in models for line in _curves(model, history)]),
+        _section("What is open, and what comes next", [*learnt.open(), *untested(models, history)]),
         _control(resolver),
+        _section(f"{APPENDIX} the front of each model", fronts(models, history)),
+        _section(f"{APPENDIX} claims and their verdicts", learnt.claims()),
+        _section(f"{APPENDIX} predictions registered before their trials", list(_predictions(resolver))),
     ]
     text = f"# {TITLE}\n\n" + "\n\n".join(section for section in sections if section) + "\n"
     return Summary(title=TITLE, text=text, evidence=evidence_of(text, history), author=AUTHOR)
+
+
+def body(text: str) -> str:
+    """The part of a summary's text that is for reading, without its appendices."""
+    return text.partition(f"\n## {APPENDIX}")[0]
 
 
 def _section(head: str, lines: Sequence[str]) -> str:
@@ -78,48 +82,8 @@ def _published(findings: Sequence[FindingRecord], remarks: Sequence[str]) -> str
     return _section("The agenda's claims", [*lines, *(f"- {remark}" for remark in remarks)])
 
 
-def _findings(findings: Sequence[FindingRecord]) -> Iterator[str]:
-    def of(status: str, *, plateaus: bool = False) -> list[FindingRecord]:
-        return [f for f in findings if f.finding.status == status and (f.finding.kind == "plateau") == plateaus]
-
-    for head, chosen in (
-        ("Confirmed: held on other text and seeds", mixed(of("confirmed"), MAX_CONFIRMED, MAX_OF_A_KIND)),
-        ("Hypotheses: seen, not replicated yet", mixed(of("hypothesis"), MAX_OPEN, MAX_OF_A_KIND)),
-        ("Where the search stands still", ranked(of("hypothesis", plateaus=True))[:MAX_PLATEAUS]),
-    ):
-        yield _section(
-            head, [f"- {{finding:{f.id}:statement}} {{finding:{f.id}:effect}} ({{finding:{f.id}}})" for f in chosen]
-        )
-
-
-def _fronts(models: Iterable[str], history: History) -> str:
-    """The Pareto front of the highest rung that each model has, as one table."""
-    rows = [row for model in models for row in _front(model, history)]
-    head = ["| model | bits/value | KLD | configuration | measured by |", "|---|---|---|---|---|"]
-    return _section("The front of each model", [*head, *rows] if rows else [])
-
-
-def _front(model: str, history: History) -> Iterator[str]:
-    pooled = results.pool(history.select(model=model, protocol="quality"))
-    found = [result for result in pooled.values() if result.bits is not None]
-    rung = max((result.spec.rung for result in found), default=0)
-    found = [result for result in found if result.spec.rung == rung]
-    front = pareto_front([(result.level, result.bits or 0.0) for result in found])
-    for index in spread(front, MAX_POINTS):
-        trial = f"trial:{found[index].records[0].id}"
-        yield (
-            f"| {{{trial}:model}} | {{{trial}:bits_per_value}} | {{{trial}:kld}} | {{{trial}:label}} "
-            f"| {{{trial}}}, {'full' if rung else 'cheap'} rung |"
-        )
-
-
-def _long(models: Iterable[str], history: History) -> str:
-    """Per model whether the finalist that is best at the shortest context is best at the longest, with every curve."""
-    lines = [line for model in models for line in _curves(model, history)]
-    return _section("At long contexts", lines)
-
-
 def _curves(model: str, history: History) -> Iterator[str]:
+    """Whether the finalist that is best at the shortest context is best at the longest, with every curve."""
     curves = list(results.pool(history.select(model=model, protocol="context"), protocol="context").values())
     curves = [curve for curve in curves if len(_contexts(curve)) > 1]
     if not curves:
@@ -142,8 +106,8 @@ def _curves(model: str, history: History) -> Iterator[str]:
         answered = kept.get(curve.spec.kv)
         share = f"; share of answers kept {{trial:{answered}:kept}}" if answered is not None else ""
         yield (
-            f"- {{{trial}:model}}, {{{trial}:label}}: KLD {points} from the shortest context to one of "
-            f"{{{trial}:context}} tokens{share} ({{{trial}}})"
+            f"- {{{trial}:model}}, `{{{trial}:label}}`: KLD {points} from the shortest context to one of "
+            f"{{{trial}:context}} tokens{share} ({{{trial}}}). {{{trial}:words}}"
         )
 
 
@@ -153,8 +117,7 @@ def _contexts(curve: ConfigResult) -> list[str]:
     return sorted(names, key=lambda name: int(name.removeprefix("kld_at_")))
 
 
-def _predictions(resolver: Resolver) -> str:
-    lines = []
+def _predictions(resolver: Resolver) -> Iterator[str]:
     for name in (name.removesuffix(".scored") for name in sorted(resolver.facts) if name.endswith(".scored")):
         line = (
             f"- {name.removeprefix('predictions.')}: {{fact:{name}.scored}} scored, {{fact:{name}.confirmed}} "
@@ -163,8 +126,7 @@ def _predictions(resolver: Resolver) -> str:
         if resolver.facts[f"{name}.transfers"]:
             line += f"; of {{fact:{name}.transfers}} lessons of another model that were decided, "
             line += f"{{fact:{name}.transfer_hits}} held"
-        lines.append(f"{line}.")
-    return _section("Predictions registered before their trials", lines)
+        yield f"{line}."
 
 
 def _control(resolver: Resolver) -> str:
@@ -195,10 +157,3 @@ def evidence_of(text: str, history: History) -> tuple[int, ...]:
         if kind == "finding" and identity.isdecimal() and int(identity) in findings:
             ids.update(findings[int(identity)].evidence)
     return tuple(sorted(ids & {r.id for r in history.records if r.state in ("complete", "failed")}))
-
-
-def spread(items: Sequence[T], most: int) -> Sequence[T]:
-    """At most so many items, evenly, the first and the last included."""
-    if len(items) <= most:
-        return items
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]

@@ -63,9 +63,9 @@ def _cell(reference: str, resolver: Resolver, campaign: int) -> Cell:
         return f"[unresolved: {error.problem}]"
     kind, _, rest = reference.partition(":")
     identity, _, name = rest.partition(":")
-    if kind == "trial":
+    if kind == "trial" and name != "words":
         return Ref("trial", int(identity), shown, f"trial {identity}" + (f", {name}" if name else ""))
-    if kind == "finding" and name != "statement":
+    if kind == "finding" and name not in ("statement", "says"):
         return Ref("finding", int(identity), shown, f"finding {identity}" + (f", {name}" if name else ""))
     if kind == "fact":
         place = FACTS.get(rest.partition(".")[0], "overview")

@@ -60,7 +60,7 @@ class PlateauAnalyst(Analyst):
         difference = results.compare(latest, best)
         if difference is None or difference.interval()[0] <= -MIN_GAIN:
             return
-        text = f"On {model} the best KLD at no more than {bits:g} bits/value stands still: "
+        text = f"On {model} the best KLD at no more than {bits:g} bits/value stands still. "
         text += f"{best.label} is not beaten by the latest {len(later)} of {len(tried)} attempts."
         effect = results.ratio("best of the latest / best before", difference)
         ids = (best.records[0].id, latest.records[0].id)
@@ -77,7 +77,7 @@ class PlateauAnalyst(Analyst):
         low, high = _bits(cheapest) - _bits(best), min(map(_bits, certain)) - _bits(best)
         if low < -MIN_BITS_SAVED:
             return
-        text = f"On {model} the fewest bits/value at a KLD of no more than {level:g} stand still: "
+        text = f"On {model} the fewest bits/value at a KLD of no more than {level:g} stand still. "
         text += f"{best.label} is not undercut by the latest {len(later)} of {len(tried)} attempts."
         name = "fewest of the latest - fewest before"
         effect = Effect(name=name, value=(low + high) / 2, low=low, high=high, unit="bits/value")

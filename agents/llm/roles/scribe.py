@@ -11,16 +11,16 @@ from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm import choices
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import Contribution, Role, Shape
-from swarm.agents.writing.checks import problems
+from swarm.agents.writing.checks import problems, too_long
 from swarm.agents.writing.references import PATTERN, Resolver
-from swarm.agents.writing.summary import summarise
+from swarm.agents.writing.summary import body, summarise
 from swarm.memory.records import FindingRecord
 
 MAX_SENTENCES = 6
 MAX_SENTENCE_CHARS = 500
 MAX_FINDINGS = 10
 MAX_STATEMENT_CHARS = 160
-MAX_FREE_CHARS = 60
+MAX_FREE_CHARS = 40
 """Characters of an own word order before and after a reference, where the answer is held to a schema."""
 
 
@@ -43,7 +43,7 @@ class ScribeRole(Role[Sentences]):
         new = {record.id: record.finding.statement[:MAX_STATEMENT_CHARS] for record in _not_shown(context)}
         return {
             "sentences": MAX_SENTENCES,
-            "finding_reference": "{finding:ID:statement}, {finding:ID:effect}, {finding:ID:status}",
+            "finding_reference": "{finding:ID:says}, {finding:ID:effect}, {finding:ID:status}",
             "findings": {f"finding:{identity}": text for identity, text in new.items()},
         }
 
@@ -53,7 +53,7 @@ class ScribeRole(Role[Sentences]):
         if not ids:
             return None
         words = f"[A-Za-z ,'-]{{0,{MAX_FREE_CHARS}}}"
-        quoted = rf"\{{finding:({ids}):statement\}}( \(\{{finding:({ids}):effect\}}\))?"
+        quoted = rf"\{{finding:({ids}):says\}}( \(\{{finding:({ids}):effect\}}\))?"
         sentence = Annotated[str, StringConstraints(pattern=rf"^[A-Z]{words}{quoted}{words}\.$")]
         return choices.shape("Sentences", sentences=choices.list_of(sentence, min(most, MAX_SENTENCES)))
 
@@ -72,6 +72,7 @@ class ScribeRole(Role[Sentences]):
             judged |= bool(told) or not found
             if not told:
                 found = found or ["it tells nothing that the summary does not show already."]
+            found = found or too_long(resolver.render(sentence))
             if found:
                 reasons.append(f"{found[0]} ({sentence[:120]})")
             else:
@@ -89,6 +90,6 @@ def _told(text: str) -> set[str]:
 
 def _not_shown(context: ProposalContext) -> list[FindingRecord]:
     """The latest findings that stand and are not in the built-in summary."""
-    shown = _told(summarise(context.history, context.infos, context.settings).text)
+    shown = _told(body(summarise(context.history, context.infos, context.settings).text))
     standing = [record for record in context.history.findings if record.finding.status != "refuted"]
     return [record for record in standing if str(record.id) not in shown][-MAX_FINDINGS:]

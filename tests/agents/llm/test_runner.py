@@ -387,12 +387,13 @@ def test_sentences_stand_only_where_they_tell_what_the_summary_does_not(
     server, make_lab, infos, simulate, converse, acts
 ) -> None:
     from swarm.agents.llm.roles.scribe import ScribeRole, Sentences
+    from swarm.agents.writing.summary import body
 
     run = simulate(make_lab(law=law), infos, 120)
     context = run.strategy.context(120, run.history)
     role = ScribeRole()
     new = [name.partition(":")[2] for name in role.task(context)["findings"]]
-    built_in = run.strategy.engine.summarise(run.history).text
+    built_in = body(run.strategy.engine.summarise(run.history).text)
     shown = [str(record.id) for record in run.history.findings if f"{{finding:{record.id}" in built_in]
     assert not {*new} & {*shown}
     assert shown

@@ -1,20 +1,35 @@
 from __future__ import annotations
 
+import gzip
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from swarm.agents.analysis.claims import Claim, by_token, token
+from swarm.agents.analysis.pairs import MAX_BITS_APART
+from swarm.agents.analysis.results import config_key
 from swarm.agents.history import History
+from swarm.agents.published_claims.plan import AUTHOR as AGENDA
 from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.checks import problems
 from swarm.agents.writing.references import (
+    MAX_WORDS,
     PATTERN,
     Resolver,
     UnresolvedError,
     shown,
 )
+from swarm.agents.writing.summary import body, summarise
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import KVSpec, QuantSpec
-from swarm.memory.records import Effect, Finding, FindingRecord, Proposal
+from swarm.memory.records import Effect, Finding, FindingRecord, Proposal, Summary
+from swarm.memory.store import Store
+from swarm.orchestrator.cli import main
+from swarm.orchestrator.views.source import Source
+
+RELEASE = Path(__file__).parents[2] / "memory" / "releases" / "0.1.0.db.gz"
 
 
 def affine(bits: int) -> KVSpec:
@@ -130,22 +145,95 @@ def test_differences_within_the_noise_are_no_claims(make_lab) -> None:
     assert refused >= 17
 
 
+def readable(summary: Summary, resolver: Resolver) -> str:
+    """The summary as it is shown, once nothing is wrong with it: short sentences, equal costs, words beside labels."""
+    assert problems(summary.text, resolver) == []
+    shown_text = resolver.render(summary.text)
+    assert "unresolved" not in shown_text
+    assert not PATTERN.search(shown_text)
+    for line in re.split(r"[\n|]", shown_text):
+        for sentence in re.split(r"(?<=[.!?])\s", line):
+            assert len(sentence.split()) <= MAX_WORDS, sentence
+    bits = {
+        (token(r.spec.model), config_key(r.spec)): r.metrics["bits_per_value"].value
+        for r in resolver.history.records
+        if "bits_per_value" in r.metrics
+    }
+    for identity in set(re.findall(r"\{finding:(\d+)", body(summary.text))):
+        claim = Claim.parse(resolver.finding(identity).key)
+        if claim is not None and resolver.finding(identity).author != AGENDA:
+            for model in claim.models:
+                costs = [bits[model, key] for key in claim.configurations if (model, key) in bits]
+                assert max(costs, default=0.0) - min(costs, default=0.0) <= MAX_BITS_APART + 0.01
+    for trial in re.findall(r"\{trial:(\d+):label\}", summary.text):
+        assert f"{{trial:{trial}:words}}" in summary.text
+    return shown_text
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("budget", [1, 12, 120])
 def test_the_built_in_summary_stands_its_own_test(make_lab, simulate, infos, seed, budget) -> None:
     run = simulate(make_lab(seed=seed, law=lambda s: 0.8 * (s.kv.key.rotation == "random")), infos, budget, seed=seed)
     summary = run.strategy.engine.summarise(run.history)
-    resolver = Resolver(run.history, AgentSettings())
-    assert problems(summary.text, resolver) == []
-    shown_text = resolver.render(summary.text)
-    assert "unresolved" not in shown_text
-    assert not PATTERN.search(shown_text)
+    shown_text = readable(summary, Resolver(run.history, AgentSettings()))
     assert "control arm" in shown_text
     assert set(summary.evidence) <= {r.id for r in run.records}
     if budget == 120:
         assert "What the agents added" in shown_text
-        assert len(shown_text.splitlines()) < 60  # a screen and a half
+        assert len(body(shown_text).splitlines()) < 80  # two screens
+        assert all(f"On **{info.name}** use `" in shown_text for info in infos)
+        assert all(f"| finding {f.id} |" in shown_text for f in run.history.findings)
         assert summary.evidence
+
+
+def test_the_summary_of_a_campaign_of_the_first_release_can_be_read(tmp_path) -> None:
+    """A store of real trials, whose findings were stated when costs did not count."""
+    path = tmp_path / "old.db"
+    path.write_bytes(gzip.decompress(RELEASE.read_bytes()))
+    with Store.open(path) as store:
+        for campaign in store.campaigns.list():
+            resolver = Source(store, campaign).resolver
+            readable(summarise(resolver.history, campaign.settings["models"], AgentSettings()), resolver)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("models", "seed"), [("smollm2-135m", 1), ("smollm2-135m,gemma3-270m", 2)])
+def test_the_summaries_of_real_campaigns_can_be_read(tmp_path, models, seed) -> None:
+    store_path = str(tmp_path / "real.db")
+    launched = ["launch", "--models", models, "--budget", "70", "--seed", str(seed), "--store", store_path]
+    assert main(launched) == 0
+    with Store.open(store_path) as store:
+        resolver = Source(store, store.campaigns.get()).resolver
+        for record in store.summaries.list(store.campaigns.get().id):
+            assert "## What to use" in readable(record.summary, resolver)
+
+
+def test_findings_on_unequal_costs_are_not_told(make_lab) -> None:
+    lab = make_lab()
+    specs = [TrialSpec(model="alpha", kv=affine(bits)) for bits in (8, 4)]
+    specs.append(TrialSpec(model="alpha", kv=affine(4).model_copy(update={"sink_tokens": 4})))
+    records = tuple(lab.run(n, Proposal(spec=spec, proposer="test")) for n, spec in enumerate(specs))
+    found = History(records).results()
+    keys = [config_key(spec) for spec in specs]
+    effect = Effect(name="KLD ratio", value=0.5, low=0.25, high=0.75, unit="ratio")
+    claims = [Claim("pair", "kld", (keys[0], keys[n]), ("alpha",)) for n in (1,)]
+    claims.append(Claim("pair", "kld", (keys[2], keys[1]), ("alpha",)))
+    stated = [claim.finding(by_token(found), f"Claim {n}.", effect, "t") for n, claim in enumerate(claims)]
+    stored = [FindingRecord(id=n, campaign_id=1, finding=f) for n, f in enumerate(stated, 1)]
+    text = summarise(History(records, findings=tuple(stored)), ["alpha"], AgentSettings()).text
+    assert "{finding:1" not in text
+    assert "{finding:2:says}" in text
+
+
+def test_long_statements_are_told_in_short_sentences(resolver) -> None:
+    long = "On alpha outlier channels are why [A] beats [B]: " + "word " * 24 + "end."
+    endless = "so " * 40 + "on."
+    finding = resolver.finding("7").model_copy(update={"statement": f"{long} {endless}"})
+    rows = (FindingRecord(id=1, campaign_id=1, finding=finding),)
+    told = Resolver(History(resolver.history.records, findings=rows), AgentSettings()).render("{finding:1:says}")
+    assert told.startswith("On alpha outlier channels are why [A] beats [B]. Word word")
+    assert max(len(sentence.split()) for sentence in re.split(r"(?<=[.!?])\s", told)) <= MAX_WORDS
+    assert told.endswith("so ...")
 
 
 def test_a_summary_shows_that_its_ground_is_gone(make_lab, simulate, infos) -> None:
