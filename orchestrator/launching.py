@@ -163,8 +163,11 @@ def assemble(
     """
     from swarm.agents.llm import factory
     from swarm.orchestrator.campaign import Campaign
+    from swarm.orchestrator.gpu_use import GpuUse
     from swarm.orchestrator.leases import HeldLeases
 
+    if device_of(settings) == "cuda" and settings.rehearsal is None:
+        workers.enter_context(GpuUse(store, record.id))
     llm = factory.create(settings.for_llm(), store, record.id, every=settings.analyse_every)
     if llm is not None:
         workers.callback(llm.close)

@@ -1,0 +1,106 @@
+"""The page of the benchmark `gpu`: how long campaigns took, by parts, and what the GPU did meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks import _frame
+
+PARTS = ("prepare", "measure", "time kernels")
+EARLY = 150
+GOAL_SECONDS, GOAL_TIMES = 75.0, 10.0
+DEFAULT, COLD, TWO_CORES = "default", "default, nothing compiled yet", "two CPU cores"
+
+
+def rate(ends: list[float], first: int = 0) -> float | None:
+    """Trials per minute from trial `first` to the last; None where there are too few."""
+    if len(ends) < first + 2 or ends[-1] <= ends[first]:
+        return None
+    return 60 * (len(ends) - 1 - first) / (ends[-1] - ends[first])
+
+
+def captured(ends: list[float]) -> int:
+    """The trial from which captures are there: half of the early ones, or of all where there are fewer."""
+    return min(EARLY, len(ends)) // 2
+
+
+def line(found: dict[str, Any]) -> str:
+    """A campaign in a line."""
+    return f"{found['name']}: {found['trials']} trials by {found['workers']} workers, {found['wall']:.0f} s"
+
+
+def page(record: _frame.Results) -> str:
+    """The page of a record."""
+    campaigns = record["results"]["campaigns"]
+    parts = [_frame.heading(record, "Campaigns on a GPU"), _overview(campaigns), *map(_kinds, campaigns)]
+    if not record["short"]:
+        parts.append(_verdict({found["name"]: found for found in campaigns}))
+    return "\n".join(part for part in parts if part)
+
+
+def _overview(campaigns: list[dict[str, Any]]) -> str:
+    rows = []
+    for found in campaigns:
+        ends, use = found["ends"], found["use"]
+        rows.append(
+            (
+                found["name"],
+                found["workers"],
+                f"{found['trials']} ({found['failed']})",
+                f"{found['wall']:.0f}",
+                _seconds(ends, 0),
+                _seconds(ends, EARLY - 1),
+                _number(rate(ends[:EARLY])),
+                _number(rate(ends, captured(ends))),
+                f"{100 * found['worker_seconds'] / (found['workers'] * ends[-1]):.0f}%",
+                "" if use is None else f"{use['busy_percent']:.0f}%",
+                "" if use is None else f"{use['peak_mib'] / 1024:.1f}",
+            )
+        )
+    columns = ("campaign", "workers", "trials (failed)", "seconds", "first trial after", f"{EARLY} after")
+    columns += ("a minute at first", "a minute once captured", "workers busy", "GPU busy", "GiB at most")
+    return _frame.table(columns, rows) + (
+        "\nSeconds are of the whole command, Python's and Ray's start included. Workers busy: seconds of trials over "
+        "seconds of workers. GPU busy: nvidia-smi, mean over the campaign.\n"
+    )
+
+
+def _kinds(found: dict[str, Any]) -> str:
+    rows = [
+        (k["kind"], k["n"], f"{k['median']:.2f}", f"{k['longest']:.1f}", *(f"{k[part]:.1f}" for part in PARTS))
+        for k in found["kinds"]
+    ]
+    slow = "; ".join(f"{one['kv']} on {one['model']} {one['seconds']['trial']:.1f} s" for one in found["slowest"][:3])
+    columns = ("protocol, rung, context", "n", "median s", "longest s", *(f"{part}, sum" for part in PARTS))
+    head = f"## {found['name'].capitalize()}\n`swarm launch {' '.join(found['arguments'])}`\n\n"
+    return f"{head}{_frame.table(columns, rows)}\nThe longest: {slow}.\n"
+
+
+def _verdict(campaigns: dict[str, dict[str, Any]]) -> str:
+    lines = []
+    for name in (COLD, DEFAULT):
+        if name in campaigns:
+            wall = campaigns[name]["wall"]
+            lines.append(
+                _frame.said(f"330 trials, {name}, in {GOAL_SECONDS:g} s", wall <= GOAL_SECONDS, f"{wall:.0f} s")
+            )
+    ours, theirs = (
+        rate(campaigns[name]["ends"], captured(campaigns[name]["ends"])) if name in campaigns else None
+        for name in (DEFAULT, TWO_CORES)
+    )
+    if ours and theirs:
+        found = ours / theirs
+        lines.append(
+            _frame.said(
+                f"{GOAL_TIMES:g} times the trials a minute of two CPU cores", found >= GOAL_TIMES, f"{found:.1f}"
+            )
+        )
+    return "## Goals\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _seconds(ends: list[float], index: int) -> str:
+    return f"{ends[index]:.0f} s" if index < len(ends) else ""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"

@@ -1,0 +1,154 @@
+"""Whole campaigns on this machine's GPU: by workers that share it, by one, and beside two CPU cores.
+
+Each is a `swarm launch` of its own, on converted models and without captures of earlier ones. The first finds no
+compiled kernels, the others those of the first. `--only` runs some of them. Without a GPU, the short form runs a few
+trials on the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _frame, _gpu_page
+
+from swarm.kernels.errors import SwarmError, UsageError
+
+DEFAULT = ("--budget", "330", "--seed", "5")
+TWO_CORES = 2
+LONG_MODELS = ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b")
+"""The first of these that is here joins the default models at long contexts."""
+CAMPAIGNS: dict[str, tuple[str, ...]] = {
+    "default, nothing compiled yet": DEFAULT,
+    "default": DEFAULT,
+    "one worker": (*DEFAULT, "--workers", "1", "--time-limit", "60s"),
+    "two CPU cores": (*DEFAULT, "--device", "cpu", "--workers", "2", "--time-limit", "60s"),
+    "long contexts": ("--context", "8192", "--long", "32K", "--budget", "90", "--time-limit", "120s"),
+}
+SHORT = {"short": ("--budget", "4", "--workers", "1")}
+LAUNCH = "from swarm.orchestrator.cli import main; main()"
+
+
+def measure(short: bool, tell: _frame.Tell, only: Sequence[str] = ()) -> _frame.Results:
+    """Run the campaigns one after the other."""
+    from swarm.experiments.environment import device
+    from swarm.experiments.models import registry
+    from swarm.kernels import blas
+
+    blas.use_openblas(1)
+    names = registry.default_models()[: 1 if short else None]
+    if not names:
+        raise SwarmError("no bundled model is on this machine.", "Install them: `uv sync`.")
+    if not short and device() == "cpu":
+        raise UsageError("there is no GPU here.", "Run it on a machine with one, or with --short.")
+    larger = [info.name for info in registry.catalogue() if info.available and info.name in LONG_MODELS][-1:]
+    for name in {*names, *larger} if not short else names:
+        registry.ensure(name)
+    wanted = SHORT if short else {name: CAMPAIGNS[name] for name in only or CAMPAIGNS}
+    found = []
+    with tempfile.TemporaryDirectory() as kernels:
+        for name, arguments in wanted.items():
+            models = [*larger, *names] if name == "long contexts" else names
+            found.append(campaign(name, (*arguments, "--models", ",".join(models)), Path(kernels)))
+            tell(_gpu_page.line(found[-1]))
+    return {"campaigns": found}
+
+
+def campaign(name: str, arguments: Sequence[str], kernels: Path) -> dict[str, Any]:
+    """A campaign as anybody launches it; on two cores where it is to have no more."""
+    from swarm.experiments import artifacts
+    from swarm.memory.store import Store
+
+    with tempfile.TemporaryDirectory() as place:
+        cache = Path(place) / "cache"
+        cache.mkdir()
+        for part in ("models", "digests"):
+            (cache / part).symlink_to(artifacts.cache_dir() / part)
+        (cache / "kernels").symlink_to(kernels)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("SWARM_")}
+        cores = sorted(os.sched_getaffinity(0))
+        allowed = cores[:TWO_CORES] if name == "two CPU cores" else cores
+        began, start = datetime.now(UTC), time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", LAUNCH, "launch", *arguments],
+            cwd=place,
+            env={**kept, "SWARM_CACHE": str(cache)},
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=partial(os.sched_setaffinity, 0, allowed),
+        )
+        wall = time.perf_counter() - start
+        if done.returncode:
+            raise SwarmError(f"the campaign failed: {done.stderr.strip()[-400:]}.", "Run `swarm launch` alone.")
+        with Store.open(Path(place) / "swarm.db", readonly=True) as store:
+            return {"name": name, "arguments": list(arguments), "wall": wall} | _read(store, began)
+
+
+def _read(store: Any, began: datetime) -> dict[str, Any]:
+    """What a store says of its one campaign."""
+    from swarm.orchestrator.gpu_use import EVENT
+
+    record = store.campaigns.get()
+    trials = [trial for trial in store.trials.list(record.id) if trial.finished_at is not None]
+    ends = sorted((trial.finished_at - began).total_seconds() for trial in trials)
+    timings = store.query("SELECT id, timings FROM trials WHERE timings IS NOT NULL", limit=10**6).records()
+    seconds = {row["id"]: _document(row["timings"]) for row in timings}
+    kinds: dict[tuple[str, int, int], list[dict[str, float]]] = {}
+    for trial in trials:
+        kind = trial.spec.protocol, trial.spec.rung, trial.spec.context
+        kinds.setdefault(kind, []).append({"trial": trial.seconds, **seconds.get(trial.id, {})})
+    return {
+        "workers": int(record.settings["workers"]),
+        "trials": len(trials),
+        "failed": sum(trial.state != "complete" for trial in trials),
+        "worker_seconds": sum(trial.seconds for trial in trials),
+        "ends": [round(end, 2) for end in ends],
+        "use": next((event.data for event in store.events.list(record.id, kind=EVENT)), None),
+        "kinds": [
+            {
+                "kind": f"{protocol} {rung} at {context}",
+                "n": len(found),
+                "median": statistics.median(each["trial"] for each in found),
+                "longest": max(each["trial"] for each in found),
+                **{part: sum(each.get(part, 0.0) for each in found) for part in _gpu_page.PARTS},
+            }
+            for (protocol, rung, context), found in sorted(kinds.items())
+        ],
+        "slowest": [
+            {"trial": trial.number, "model": trial.spec.model, "kind": trial.spec.protocol, "kv": trial.spec.kv.label}
+            | {"seconds": {"trial": trial.seconds, **seconds.get(trial.id, {})}}
+            for trial in sorted(trials, key=lambda trial: -trial.seconds)[:8]
+        ],
+    }
+
+
+def _document(value: Any) -> dict[str, float]:
+    found: dict[str, float] = json.loads(value) if isinstance(value, str) else value
+    return found
+
+
+BENCHMARK = _frame.Benchmark("gpu", measure, _gpu_page.page)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The common command line, with a choice of campaigns."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--only", nargs="+", choices=tuple(CAMPAIGNS), default=(), metavar="CAMPAIGN")
+    options, rest = parser.parse_known_args(arguments)
+    return _frame.Benchmark("gpu", partial(measure, only=options.only), _gpu_page.page).main(rest)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
