@@ -1,0 +1,67 @@
+"""When two devices say the same, and what the pages of devices and of campaigns on a GPU say."""
+
+import importlib
+
+import pytest
+
+pages = importlib.import_module("benchmarks._devices_page")
+campaigns = importlib.import_module("benchmarks._gpu_page")
+HEAD = {
+    "benchmark": "x", "command": "x", "short": False, "date": "", "device": "", "cores": 1, "load_before": 0.0,
+    "blas": "", "python": "", "versions": {}, "git_revision": "",
+}  # fmt: skip
+
+
+def answered(windows, noise=0.0, kv="K q8_0 V q8_0"):
+    metrics = {"kld": sum(windows) / len(windows), "noise_kld": noise}
+    return {"protocol": "quality", "kv": kv, "metrics": metrics, "windows": {"window_kld": windows}}
+
+
+@pytest.mark.parametrize(
+    ("windows", "noise", "inside"),
+    [
+        ([0.1, 0.2, 0.3, 0.4], 0.0, True),
+        ([0.11, 0.18, 0.31, 0.39], 0.0, True),
+        ([0.12, 0.24, 0.36, 0.49], 0.0, False),
+        ([0.12, 0.24, 0.36, 0.49], 0.06, True),
+    ],
+)
+def test_a_difference_is_inside_the_noise_by_windows_or_by_the_floor(windows, noise, inside):
+    a, b = answered([0.1, 0.2, 0.3, 0.4]), answered(windows, noise)
+    ratio, found = pages.verdict(a, b, "kld")
+    assert ratio == pytest.approx(sum(windows))
+    assert found is inside
+
+
+def test_what_goes_with_the_type_is_told_from_what_stays():
+    same, other = [0.1, 0.2, 0.3, 0.4], [0.12, 0.24, 0.36, 0.49]
+    runs = {
+        pages.CPU: [answered(same), answered(same, kv="b"), answered(same, kv="c")],
+        pages.GPU_16: [answered(other), answered(other, kv="b"), {"protocol": "quality", "kv": "c", "error": "x"}],
+        pages.GPU_32: [answered(same), answered(other, kv="b"), answered(same, kv="c")],
+    }
+    page = pages.page(HEAD | {"results": {"runs": list(runs), "models": {"m": runs}}})
+    assert "2 of 2 differ" in page
+    assert "1 of these still do (b)" in page
+    assert "failed" in page
+
+
+def campaign(name, ends, wall):
+    kinds = [{"kind": "quality 0 at 512", "n": 2, "median": 1.0, "longest": 2.0}]
+    kinds[0] |= dict.fromkeys(campaigns.PARTS, 0.5)
+    slowest = [{"trial": 0, "model": "m", "kind": "quality", "kv": "q8_0", "seconds": {"trial": 2.0}}]
+    return {
+        "name": name, "arguments": [], "workers": 1, "trials": len(ends), "failed": 0, "ends": ends, "wall": wall,
+        "worker_seconds": 1.0, "use": None, "kinds": kinds, "slowest": slowest,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("step", "wall", "met"), [(0.1, 60.0, True), (0.5, 200.0, False)])
+def test_goals_of_campaigns_are_what_was_found(step, wall, met):
+    ours = campaign(campaigns.DEFAULT, [5 + step * n for n in range(330)], wall)
+    theirs = campaign(campaigns.TWO_CORES, [30 + 1.2 * n for n in range(40)], 60.0)
+    page = campaigns.page(HEAD | {"results": {"campaigns": [ours, theirs]}})
+    said = "met" if met else "not met"
+    assert f"in 75 s: {said}" in page
+    assert f"two CPU cores: {said} ({1.2 / step:.1f})" in page
+    assert "one worker" not in page
