@@ -11,7 +11,7 @@ from math import exp, log, sqrt
 from statistics import fmean, stdev
 
 from swarm.agents.analysis import decisive
-from swarm.agents.analysis.comparable import AskedModel, ComparableResults
+from swarm.agents.analysis.comparable import ComparableResults
 from swarm.agents.analysis.levels import FLOOR
 from swarm.agents.analysis.posterior import Posterior
 from swarm.agents.analysis.recommendation import (
@@ -26,7 +26,6 @@ from swarm.agents.analysis.recommendation import (
 from swarm.agents.analysis.statistics import Estimate
 from swarm.experiments.sizing.method import cache_bytes
 from swarm.experiments.spec import Device
-from swarm.kernels.layer_shape import LayerShape
 from swarm.kernels.spec import KVSpec
 from swarm.memory.records import FindingRecord, TrialRecord
 
@@ -43,28 +42,20 @@ MOST_FINDINGS = 3
 
 
 def recommend(
-    subject: AskedModel,
-    limits: CostLimits,
-    records: Sequence[TrialRecord],
-    layers: Mapping[str, Sequence[LayerShape]],
-    findings: Iterable[FindingRecord] = (),
-    *,
-    trials: int = DECISIVE,
+    known: ComparableResults, limits: CostLimits, findings: Iterable[FindingRecord] = (), *, trials: int = DECISIVE
 ) -> Recommendation:
     """The configuration with the smallest expected loss within the limits, or the cheapest within a tolerance.
 
     Args:
-        subject: the model.
+        known: the model in question and what was measured.
         limits: what it may cost and lose.
-        records: trials of any campaign, model and protocol, with their series.
-        layers: what each layer of the other models keeps.
         findings: what was found so far.
         trials: how many trials to name that would decide most.
 
     Raises:
         NothingToRecommendError: too little was measured, or nothing that was measured lies within the limits.
     """
-    known = ComparableResults(subject, records, layers)
+    subject = known.subject
     cost, most = _cost(known, limits)
     sixteen = _sixteen_bit(known, limits, most)
     if sixteen is not None:
@@ -84,7 +75,7 @@ def recommend(
     options = [_option(known, limits, pool[i], posterior.interval(i, CONFIDENCE)) for i in order[:2]]
     ratio = _interval(posterior.ratio(order[1], place, CONFIDENCE)) if len(order) > 1 else None
     wanted = decisive.trials(known.template, pool, list(prices.values()), known.own, posterior, limits.tolerance, place)
-    own = [r for r in records if r.spec.model == subject.name and not (r.outdated or r.spec.edits)]
+    own = [r for r in known.records if r.spec.model == subject.name and not (r.outdated or r.spec.edits)]
     of_choice = [r for r in own if r.spec.kv == pool[place] and r.state == "complete"]
     return Recommendation(
         model=subject.name,

@@ -54,7 +54,7 @@ def recommendation(
         UnknownNameError: there is no such model.
         NothingToRecommendError: nothing measured lies within the limits.
     """
-    from swarm.agents.analysis.comparable import AskedModel
+    from swarm.agents.analysis.comparable import AskedModel, ComparableResults
     from swarm.agents.analysis.recommend import recommend
 
     known = known_models(store)
@@ -64,7 +64,8 @@ def recommendation(
     asked = AskedModel(found.name, found.layers, found.key_bias, found.digest)
     limits = limited(asked, bits, memory, context, tolerance)
     layers = {name: known[name].layers for name in known}
-    return recommend(asked, limits, store.trials.list(), layers, store.findings.list(), trials=trials)
+    results = ComparableResults(asked, store.trials.list(), layers)
+    return recommend(results, limits, store.findings.list(), trials=trials)
 
 
 def limited(

@@ -13,7 +13,11 @@ rows = importlib.import_module("benchmarks._rows")
 OWN_SCRIPTS = ("kernels",)
 FRAMED = [name for name in bench.benchmark_names() if name not in OWN_SCRIPTS]
 ON_RAY = ("gpu", "overhead", "scale")
-MADE = {"search": table.FILE, **{name: rows.DATA / f"{name}.json" for name in ("correlation", "verdicts")}}
+MADE = {
+    "search": table.FILE,
+    "recommendation": importlib.import_module("benchmarks._recommendation_data").FILE,
+    **{name: rows.DATA / f"{name}.json" for name in ("correlation", "verdicts")},
+}
 """Data that some are worked out from."""
 RECORDED = [name for name in FRAMED if (frame.DOCS / f"{name}.json").exists()]
 

@@ -31,7 +31,8 @@ def asked(info):
 
 
 def answer(infos, records, model=0, **limits):
-    return recommend(asked(infos[model]), CostLimits(**limits), records, {i.name: i.layers for i in infos})
+    known = ComparableResults(asked(infos[model]), records, {i.name: i.layers for i in infos})
+    return recommend(known, CostLimits(**limits))
 
 
 def truth(lab, info, kv):
