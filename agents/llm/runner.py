@@ -34,6 +34,9 @@ MAX_PAUSE = 64
 CLOSING_SECONDS = 2.0
 """Seconds that calls in flight get to be recorded when everything ends."""
 
+PATIENCE_SHARE = 0.04
+"""How much longer a campaign may become because its end waits for a local model."""
+
 MAX_REFUSED = 3
 """Refused ideas that a role is reminded of."""
 
@@ -69,12 +72,15 @@ class RoleRunner:
         self._text = ""
         self._over = False
         self._hurried = False
+        self._began = time.monotonic()
         self._threads: list[threading.Thread] = []
 
     @property
     def summary_wait(self) -> float:
-        """Seconds that the end of a campaign may wait for the scribe."""
-        return self._dialogue.settings.llm_patience
+        """Seconds that the end of a campaign may wait for the scribe: of a slow local one, a small share of all."""
+        settings = self._dialogue.settings
+        share = PATIENCE_SHARE * (time.monotonic() - self._began) if settings.is_local else math.inf
+        return min(settings.llm_patience, share)
 
     @property
     def tokens_cached(self) -> int:
