@@ -3,8 +3,8 @@
     uv run python -m benchmarks._llm_page FOLDER
 
 Reads `answers*.jsonl`, `arms*.jsonl` and `about.json` of a folder and writes docs/benchmarks/search_llm.json and .md.
-`about.json` holds `about`, a line on how the record came about, and `campaigns`, what `swarm status --json` says of
-campaigns by name.
+`about.json` holds `about`, a line on how the record came about, `campaigns`, what `swarm status --json` says of
+campaigns by name, and `scribe`, lines of `_llm_scribe`.
 """
 
 from __future__ import annotations
@@ -53,6 +53,31 @@ def page(record: Mapping[str, Any]) -> str:
         if arms
         else "Not measured yet.\n"
     )
+    parts += _arms(arms)
+    parts.append("## The scribe beside the built-in summary\n")
+    parts.append(
+        "What stood of three answers per campaign (`python -m benchmarks._llm_scribe`): a sentence counts where the "
+        "checker resolves it and it tells of a finding that the text does not show. The built-in text comes first.\n"
+        if record.get("scribe")
+        else "Not measured yet.\n"
+    )
+    built_in: dict[str, str] = {}
+    for line in record.get("scribe") or ():
+        if built_in.get(line["campaign"]) != line["built_in"]:
+            built_in[line["campaign"]] = line["built_in"]
+            parts.append(f"### {line['campaign']}\n\n{_quoted(line['built_in'])}\n")
+        kept = "\n\n".join(line["kept"]) or "Nothing."
+        parts.append(f"{line['llm']} adds, {len(line['refused'])} sentences or answers refused:\n\n{_quoted(kept)}\n")
+    return "\n".join(parts)
+
+
+def _quoted(text: str) -> str:
+    """A text as a quotation, its headings as bold lines."""
+    plain = (f"**{line.lstrip('# ')}**" if line.startswith("#") else line for line in text.strip().splitlines())
+    return "\n".join(f"> {line}".rstrip() for line in plain)
+
+
+def _arms(arms: Lines) -> Iterable[str]:
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = defaultdict(list)
     for line in arms:
         groups[line["model"], line["budget"]].append(line)
@@ -62,8 +87,7 @@ def page(record: Mapping[str, Any]) -> str:
             curves[line["arm"], line["llm"]][line["seed"]] = line["regret"]
         order = [*_llm_arms.PLAIN, *_llm_arms.WITH_LLM]
         rows = [_row(*arm, curves, group) for arm in sorted(curves, key=lambda arm: (order.index(arm[0]), arm[1]))]
-        parts += [f"### {model}, {budget} trials\n", _frame.table(ARMS, rows)]
-    return "\n".join(parts)
+        yield from (f"### {model}, {budget} trials\n", _frame.table(ARMS, rows))
 
 
 def _campaigns(campaigns: Mapping[str, Mapping[str, Any]]) -> str:

@@ -18,6 +18,7 @@ from swarm.memory.records import FindingRecord, Summary
 
 AUTHOR = "scribe"
 TITLE = "What the swarm found"
+ASK = "`swarm recommend` chooses for other limits, with what it expects to lose and the runner-up."
 APPENDIX = "Appendix:"
 """What the headings behind the text for people begin with."""
 
@@ -40,7 +41,7 @@ def summarise(
         "{fact:trials.complete} trials completed, {fact:trials.failed} failed. "
         "{fact:findings.confirmed} findings are confirmed by replication, {fact:findings.hypothesis} are open, "
         "{fact:findings.refuted} are refuted.",
-        _section("What to use", advice(models, history, settings)),
+        _section("What to use", advice(models, history, settings), ASK),
         _section("What was learnt", learnt.effects()),
         f"## In words\n\n{words}" if words and not problems(words, resolver) else "",
         _section("Where models differ, and why", learnt.differences()),
@@ -61,8 +62,8 @@ def body(text: str) -> str:
     return text.partition(f"\n## {APPENDIX}")[0]
 
 
-def _section(head: str, lines: Sequence[str]) -> str:
-    return f"## {head}\n\n" + "\n".join(lines) if lines else ""
+def _section(head: str, lines: Sequence[str], end: str = "") -> str:
+    return f"## {head}\n\n" + "\n".join(lines) + (f"\n\n{end}" if end else "") if lines else ""
 
 
 def _published(findings: Sequence[FindingRecord], remarks: Sequence[str]) -> str:

@@ -70,3 +70,12 @@ def test_campaigns_are_shown_side_by_side() -> None:
     shown = _llm_page.page({"answers": [], "arms": [], "campaigns": {"without": plain, "with": plain | {"llm": told}}})
     assert "| without | 330 | 220 | 430 |  |  |  |  | 9,000 |" in shown
     assert "| with | 330 | 220 | 430 | 12 | 11 | 9 | 17.2 | 9,000 |" in shown
+
+
+def test_what_the_scribe_adds_stands_below_the_built_in_text() -> None:
+    line = {"campaign": "c, 60 trials", "built_in": "# Title\n\n- One.", "refused": ["x", "y"]}
+    lines = [line | {"llm": "small", "kept": []}, line | {"llm": "large", "kept": ["Worth knowing: A beats B."]}]
+    shown = _llm_page.page({"answers": [], "arms": [], "scribe": lines})
+    assert shown.count("> **Title**\n>\n> - One.") == 1
+    assert "small adds, 2 sentences or answers refused:\n\n> Nothing." in shown
+    assert "> Worth knowing: A beats B." in shown

@@ -49,12 +49,12 @@ class ScribeRole(Role[Sentences]):
 
     def choices(self, context: ProposalContext, most: int) -> type[BaseModel] | None:
         """Sentences of words around the statement of a finding that is not shown yet, and its effect."""
-        ids = "|".join(str(record.id) for record in _not_shown(context))
+        ids = [record.id for record in _not_shown(context)]
         if not ids:
             return None
         words = f"[A-Za-z ,'-]{{0,{MAX_FREE_CHARS}}}"
-        quoted = rf"\{{finding:({ids}):says\}}( \(\{{finding:({ids}):effect\}}\))?"
-        sentence = Annotated[str, StringConstraints(pattern=rf"^[A-Z]{words}{quoted}{words}\.$")]
+        quoted = "|".join(rf"\{{finding:{i}:says\}}( \(\{{finding:{i}:effect\}}\))?" for i in ids)
+        sentence = Annotated[str, StringConstraints(pattern=rf"^[A-Z]{words}({quoted}){words}\.$")]
         return choices.shape("Sentences", sentences=choices.list_of(sentence, min(most, MAX_SENTENCES)))
 
     def use(self, answer: Sentences, context: ProposalContext) -> Used[Contribution]:
@@ -72,6 +72,8 @@ class ScribeRole(Role[Sentences]):
             judged |= bool(told) or not found
             if not told:
                 found = found or ["it tells nothing that the summary does not show already."]
+            if len(_told(sentence)) > 1:
+                found = found or ["it mixes up findings: one sentence is about one of them."]
             found = found or too_long(resolver.render(sentence))
             if found:
                 reasons.append(f"{found[0]} ({sentence[:120]})")
@@ -89,7 +91,8 @@ def _told(text: str) -> set[str]:
 
 
 def _not_shown(context: ProposalContext) -> list[FindingRecord]:
-    """The latest findings that stand and are not in the built-in summary."""
-    shown = _told(body(summarise(context.history, context.infos, context.settings).text))
+    """The latest findings that stand and are in the list of all claims, but not in the text of the built-in summary."""
+    text = summarise(context.history, context.infos, context.settings).text
+    listed = _told(text) - _told(body(text))
     standing = [record for record in context.history.findings if record.finding.status != "refuted"]
-    return [record for record in standing if str(record.id) not in shown][-MAX_FINDINGS:]
+    return [record for record in standing if str(record.id) in listed][-MAX_FINDINGS:]

@@ -402,6 +402,10 @@ def test_sentences_stand_only_where_they_tell_what_the_summary_does_not(
     for identity in new[:1]:
         told = role.use(Sentences(sentences=[f"Look at this: {{finding:{identity}:statement}}."]), context)
         assert told.kept is not None
+        mixed = f"Look at this: {{finding:{identity}:says}} ({{finding:{shown[0]}:effect}})."
+        assert role.use(Sentences(sentences=[mixed]), context).kept is None
+        endless = f"Look at this{' and this' * 20}: {{finding:{identity}:says}}."
+        assert role.use(Sentences(sentences=[endless]), context).kept is None
         wrong = role.use(Sentences(sentences=[f"It is better: {{finding:{identity}:statement}}."]), context)
         assert (wrong.kept, wrong.judged) == (None, True)
 
