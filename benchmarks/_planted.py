@@ -213,9 +213,15 @@ def planted(seed: int, bases: Mapping[str, Path]) -> Iterator[tuple[Plant, Runne
         seed: see `draw`.
         bases: folders of the models by name.
     """
+    from swarm.kernels import blas
+
+    blas.use_openblas(1)  # before MLX is imported
+    import mlx.core as mx
+
     from swarm.experiments.measurement.runner import Runner
     from swarm.experiments.models import registry
 
+    mx.set_default_device(mx.cpu)  # also where there is a GPU
     with workplace() as folder:
         runner = Runner(cache_dir=folder / "cache")
         infos = {name: registry.describe(name) for name in bases}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import queue
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from swarm.agents.settings import AgentSettings
 
 BUDGET, CONTEXT = 150, 128
 SEEDS = 84
-LIMIT = 440.0
+LIMIT = 430.0
 """Seconds after which no campaign is waited for any more: what is done by then is the record."""
 RECALL, FALSE = 0.9, 0.05
 PEERS = ("pairs of labels", "TPE, best against default")
@@ -86,6 +87,7 @@ def run(task: Task, bases: Mapping[str, Path], budget: int, context: int) -> lis
 
 def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     """Campaigns over all cores that this process may use, one campaign a core."""
+    start = time.monotonic()
     with TemporaryDirectory() as folder:
         bases = _tiny(Path(folder)) if short else _bundled()
         budget, context, seeds = (12, 64, 1) if short else (BUDGET, CONTEXT, SEEDS)
@@ -95,7 +97,7 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
         else:
             # Every peer's campaign of a seed after the swarm's: those come first, as they need the most seeds.
             tasks.sort(key=lambda task: (task[1] // len(_planted.KINDS), task[0] == "tpe", task[1]))
-            rows = _spread(tasks, bases, budget, context, tell)
+            rows = _spread(tasks, bases, (budget, context), start + LIMIT, tell)
     return {"budget": budget, "context": context, "rows": rows}
 
 
@@ -113,27 +115,24 @@ def _tiny(folder: Path) -> dict[str, Path]:
 
 
 def _spread(
-    tasks: Sequence[Task], bases: Mapping[str, Path], budget: int, context: int, tell: _frame.Tell
+    tasks: Sequence[Task], bases: Mapping[str, Path], size: tuple[int, int], end: float, tell: _frame.Tell
 ) -> list[Row]:
-    """Run tasks in a process a core, in order, for so long as there is time."""
-    start = time.monotonic()
+    """Run tasks of a size (budget and context) in a process a core, in order, until the time is up."""
     spawning = multiprocessing.get_context("spawn")
     waiting, done = spawning.Queue(), spawning.Queue()
     for task in tasks:
         waiting.put(task)
     cores = sorted(os.sched_getaffinity(0))
     workers = [
-        spawning.Process(target=_work, args=(core, waiting, done, dict(bases), budget, context), daemon=True)
-        for core in cores
+        spawning.Process(target=_work, args=(core, waiting, done, dict(bases), *size), daemon=True) for core in cores
     ]
     for worker in workers:
         worker.start()
     rows: list[Row] = []
     for _ in tasks:
-        left = start + LIMIT - time.monotonic()
         try:
-            found = done.get(timeout=max(left, 0.1))
-        except Exception:  # queue.Empty of that context: the time is up
+            found = done.get(timeout=max(end - time.monotonic(), 0.1))
+        except queue.Empty:
             break
         rows += found
         for row in found:

@@ -39,7 +39,7 @@ class CauseNode(GenerationNode):
     """
 
     name = "cause"
-    share = 0.36
+    share = 0.4
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """The first missing trial, on the context's model if there is one; None when nothing is left to be tested."""
@@ -56,12 +56,13 @@ class CauseNode(GenerationNode):
             look = context.templates[model].model_copy(update={"kv": _default(context), "protocol": "attention"})
             if info.shown_layers:
                 yield look, "Shows what may cause errors in the attention of every layer."
-        suspected = [causes.suspicions(context.history, context.infos, model) for model in context.infos]
-        turns = max(map(len, suspected), default=0)
-        for turn in range(min(turns, MAX_SUSPICIONS)):
-            for found in suspected:
-                if turn < len(found):
-                    yield from _tests(context, found[turn])
+        found = [
+            (not suspicion.against, turn, suspicion)
+            for model in context.infos
+            for turn, suspicion in enumerate(causes.suspicions(context.history, context.infos, model)[:MAX_SUSPICIONS])
+        ]
+        for _, _, suspicion in sorted(found, key=lambda entry: entry[:2]):  # differences between models first
+            yield from _tests(context, suspicion)
 
     def _explanation(self, context: ProposalContext) -> Proposal | None:
         """A trial of an effect on the model without a suspect; None while nothing is known to cause errors there."""

@@ -12,7 +12,7 @@ class DesignNode(GenerationNode):
     """The next configuration of the design; once more on other windows when all were measured."""
 
     name = "design"
-    share = 0.2
+    share = 0.26
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """The first missing trial of the design; None when it is complete, or the model cannot run all of it."""
