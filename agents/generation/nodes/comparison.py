@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from pydantic import ValidationError
 
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import GenerationNode
+from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.kernels.spec import KVSpec, QuantSpec
-from swarm.memory.records import Finding, Proposal
+from swarm.memory.records import Proposal, TrialRecord
 
 MAX_CHANGES = 2
 """Choices of a configuration that are changed: every combination of them is measured on every model."""
 REPLICATES = 2
 """Sets of text windows: the second confirms what the first shows."""
-MAX_PLATEAUS = 2
-"""Plateaus per model that are followed up."""
+MAX_COMPARISONS = 3
+"""Plateaus of a campaign that are followed up."""
 
 
 class ComparisonNode(GenerationNode):
@@ -32,65 +34,57 @@ class ComparisonNode(GenerationNode):
     share = 0.12
 
     def propose(self, context: ProposalContext) -> Proposal | None:
-        """The first missing trial of a plateau's comparison, on the context's model; None without a plateau."""
-        for plateau in _plateaus(context):
-            cells, words = _design(plateau, context)
-            wanted = [name for name in context.infos if all(context.trial(kv, name) for kv in cells)]
-            if len(wanted) < 2 or plateau.models[0] not in wanted or context.model not in wanted:
-                continue
-            question = f"{plateau.statement} Does it owe that to {words}, and does that matter as much on "
-            question += f"{' and '.join(name for name in wanted if name != plateau.models[0])}?"
-            # It begins with the configuration that stands, so that later trials know which it was.
-            begun = _standing(plateau, context) is not None
-            order = [(kv, n) for n in range(REPLICATES) for kv in cells] if begun else [(cells[0], n) for n in (0, 1)]
-            for kv, replicate in order:
-                spec = context.templates[context.model].model_copy(update={"kv": kv, "replicate": replicate})
-                spec = spec.model_copy(update={"seed": spec.seed + replicate})
+        """The first missing trial of a comparison, on the context's model; None without a plateau."""
+        begun: dict[str, TrialRecord] = {}
+        for record in context.history.records:
+            if record.proposer == self.name:
+                begun.setdefault(record.rationale, record)
+        for question, first in begun.items():
+            cells, _ = _design(first.spec.kv, context)
+            for replicate, kv in product(range(REPLICATES), cells):
+                spec = self._trial(kv, replicate, context)
                 if context.is_new(spec):
-                    why = question[:1_000]
-                    return Proposal(spec=spec, proposer=self.name, rationale=why, parents=(context.ids[plateau.key],))
+                    return Proposal(spec=spec, proposer=self.name, rationale=question, parents=first.parents)
+        known = [first.spec.kv for first in begun.values()]
+        return self._begin(known, context) if len(known) < MAX_COMPARISONS else None
+
+    def _begin(self, known: Sequence[KVSpec], context: ProposalContext) -> Proposal | None:
+        """A comparison's first trial, which has the configuration that stands: later trials are found from it."""
+        for plateau in context.findings():
+            if plateau.kind != "plateau" or plateau.status == "refuted":
+                continue
+            best = next((r.spec.kv for r in context.history.records if r.id == plateau.evidence[0]), None)
+            cells, words = ([], "") if best is None or best in known else _design(best, context)
+            others = " and ".join(name for name in context.infos if name != plateau.models[0])
+            question = f"{plateau.statement} Does it owe that to {words}, and does that matter as much on {others}?"
+            for replicate in range(REPLICATES) if cells and others else ():
+                spec = self._trial(cells[0], replicate, context)
+                if context.is_new(spec):
+                    parents = (context.ids[plateau.key],) if plateau.key in context.ids else ()
+                    return Proposal(spec=spec, proposer=self.name, rationale=question[:1_000], parents=parents)
         return None
 
-
-def _standing(plateau: Finding, context: ProposalContext) -> KVSpec | None:
-    """The configuration with which a plateau's comparison began; None before it did."""
-    known = context.ids.get(plateau.key)
-    begun = (r for r in context.history.records if r.proposer == ComparisonNode.name and known in r.parents)
-    return next((record.spec.kv for record in begun), None)
+    @staticmethod
+    def _trial(kv: KVSpec, replicate: int, context: ProposalContext) -> TrialSpec:
+        plain = context.templates[context.model]
+        return plain.model_copy(update={"kv": kv, "replicate": replicate, "seed": plain.seed + replicate})
 
 
-def _plateaus(context: ProposalContext) -> Iterator[Finding]:
-    """Plateaus that led to a comparison, also when they are over; then those that last, of the models in turns."""
-    begun = {parent for r in context.history.records if r.proposer == ComparisonNode.name for parent in r.parents}
-    known = {record.finding.key: record for record in context.history.findings if record.finding.kind == "plateau"}
-    followed = [record.finding for record in known.values() if record.id in begun]
-    yield from followed
-    lasting = {f.key for f in context.findings() if f.kind == "plateau" and f.status != "refuted"}
-    fresh = [known[key].finding for key in sorted(lasting & known.keys()) if known[key].id not in begun]
-    for turn in range(MAX_PLATEAUS):
-        for name in context.infos:
-            of_model = [found for found in fresh if found.models[0] == name]
-            if turn < len(of_model) and turn < MAX_PLATEAUS - sum(f.models[0] == name for f in followed):
-                yield of_model[turn]
-
-
-def _design(plateau: Finding, context: ProposalContext) -> tuple[list[KVSpec], str]:
-    """The configuration that stands, with every combination of its first changes, and these in words."""
-    found = (r.spec.kv for r in context.history.records if r.id == plateau.evidence[0])
-    best = _standing(plateau, context) or next(found, None)
-    if best is None or best.layers is not None or best.overrides:
+def _design(best: KVSpec, context: ProposalContext) -> tuple[list[KVSpec], str]:
+    """A configuration with every combination of its first changes that all models can run, and these in words."""
+    if best.layers is not None or best.overrides:
         return [], ""
-    kept = []
+    cells: list[KVSpec] = [best]
+    chosen: list[str] = []
     for words, change in CHANGES.items():
-        other = _changed(best, change)
-        if other is not None and other != best and context.trial(other, plateau.models[0]) is not None:
-            kept.append((words, change))
-    cells: list[KVSpec | None] = [best]
-    for _, change in kept[:MAX_CHANGES]:
-        cells += [None if kv is None else _changed(kv, change) for kv in cells]
-    whole = [kv for kv in cells if kv is not None]
-    chosen = " and ".join(words for words, _ in kept[:MAX_CHANGES])
-    return (whole, chosen) if len(whole) == len(cells) > 1 else ([], "")
+        changed = [_changed(kv, change) for kv in cells]
+        apart = [kv for kv in changed if kv is not None and kv not in cells]
+        if len(apart) == len(cells) and all(context.trial(kv, name) for kv in apart for name in context.infos):
+            cells, chosen = [*cells, *apart], [*chosen, words]
+        if len(chosen) == MAX_CHANGES:
+            break
+    runs = bool(chosen) and all(context.trial(best, name) for name in context.infos)
+    return (cells, " and ".join(chosen)) if runs else ([], "")
 
 
 def _changed(kv: KVSpec, change: Callable[[KVSpec], Mapping[str, Any] | None]) -> KVSpec | None:

@@ -73,6 +73,7 @@ def test_every_kind_belongs_to_an_arm() -> None:
         "agenda",
         "attention",
         "cause",
+        "comparison",
         "default",
         "depth",
         "design",
