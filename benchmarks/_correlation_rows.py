@@ -183,7 +183,13 @@ def _long(model: str, kv: KVSpec) -> Row:
 
 
 def _attention(model: str, kv: KVSpec) -> Row:
-    found = _runner().run(_trial(model, kv, "attention", context=SHORT))
+    """Errors of attention, without the timing of kernels that trials do on a GPU."""
+    from swarm.experiments.measurement.decode import DecodeRun
+    from swarm.experiments.measurement.learned_scaling import trial_caches
+    from swarm.experiments.protocols.attention import Attention
+
+    subject, spec = _runner().subject(model), _trial(model, kv, "attention", context=SHORT)
+    found = Attention().compare(spec, subject.shared(DecodeRun, spec), trial_caches(spec, subject))
     return {"attention": found["output_rel_error"], "attention_kl": found["attention_kl"], "g": found["g"]}
 
 
