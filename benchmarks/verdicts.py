@@ -12,6 +12,7 @@ from benchmarks import _frame, _verdicts_rows
 from benchmarks._rows import Row
 
 from swarm.experiments.measurement.decision import decide
+from swarm.experiments.measurement.question_losses import in_random_order
 
 MARGIN = 0.01
 ALPHA = 0.05
@@ -55,7 +56,7 @@ def losses(rows: Sequence[Row], label: str, score: str) -> Iterator[float]:
     """Question by question the score of the 16-bit run less the configuration's, shuffled within each replicate."""
     for row in rows:
         lost = np.array(row[f"{score}_16bit"], np.float64) - np.array(row[score][label], np.float64)
-        yield from np.random.default_rng([7, row["replicate"]]).permutation(lost).tolist()
+        yield from in_random_order(lost.tolist(), row["replicate"])
 
 
 def page(record: _frame.Results) -> str:

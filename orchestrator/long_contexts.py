@@ -94,10 +94,11 @@ def memory(model: str, context: int) -> int:
 
 
 def available(settings: Settings, workers: int) -> int:
-    """Bytes of memory that each worker of this machine has: of the GPU, or its part of the main memory."""
+    """Bytes of memory that each worker of this machine has: its part of the GPUs, or of the main memory."""
     from swarm.experiments.sizing import machines
     from swarm.orchestrator.workload import device_of
 
-    if device_of(settings) != "cpu":
-        return machines.this().usable
-    return int(machine.memory() - machine.RESERVED_BYTES) // max(1, workers)
+    kind = device_of(settings)
+    if kind == "cpu":
+        return int(machine.memory() - machine.RESERVED_BYTES) // max(1, workers)
+    return machines.this().usable * max(1, machine.gpus()) // max(1, workers)

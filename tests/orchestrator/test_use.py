@@ -233,3 +233,10 @@ def test_recipes_for_engines_that_make_no_sense(swarm, kept, args, said):
     done = swarm(*args)
     assert (done.code, done.out) == (2, "")
     assert said in done.err
+
+
+def test_nothing_is_decided_about_texts_that_a_model_cannot_read(swarm, tiny):
+    done = swarm("decide", "--model", tiny, "--kv", "KV affine4/g32", "--context", "1K")
+    assert (done.code, done.out) == (2, "")
+    assert "context=1024 is longer" in done.err
+    assert done.err.count("\n") == 1

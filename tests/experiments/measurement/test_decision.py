@@ -1,11 +1,15 @@
 """The sequential test of a mean loss: its error rates over seeds, its savings, its bad input."""
 
+from itertools import chain, islice
+
 import numpy as np
 import pytest
+import samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swarm.experiments.measurement.decision import decide
+from swarm.experiments.measurement.question_losses import question_losses
 from swarm.kernels.errors import UsageError
 
 SEEDS = range(200)
@@ -71,3 +75,46 @@ def test_losses_out_of_range_are_refused(series):
 def test_a_margin_or_an_error_rate_without_meaning_is_refused(margin, alpha):
     with pytest.raises(UsageError):
         decide([0.0], margin, alpha)
+
+
+def run_that_loses(share, answered=0.5):
+    """Trials in which 16 bit answers a share of 24 questions, and the quantized run loses a share of those."""
+
+    def run(spec):
+        rng = np.random.default_rng([1, spec.replicate])
+        exact = (rng.random(24) < answered).astype(float)
+        found = exact * (rng.random(24) >= share)
+        arrays = {"item_match": found, "item_match_16bit": exact, "item_p": found / 2, "item_p_16bit": exact / 2}
+        return samples.measurement().model_copy(update={"arrays": {k: tuple(v.tolist()) for k, v in arrays.items()}})
+
+    return run
+
+
+SPEC = samples.spec(protocol="retrieval", context=2048)
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(0.0, "safe"), (0.2, "harmful")])
+@pytest.mark.parametrize("score", ["match", "p"])
+def test_questions_are_asked_until_it_is_decided(share, outcome, score):
+    losses = chain.from_iterable(question_losses(run_that_loses(share), SPEC, score))
+    found = decide(islice(losses, 5_000))
+    assert found.outcome == outcome
+    assert found.items < 5_000
+
+
+def test_losses_are_paired_shuffled_and_follow_from_the_replicate():
+    def losses(spec):
+        return list(islice(question_losses(run_that_loses(0.3), spec), 3))
+
+    found = losses(SPEC)
+    assert found == losses(SPEC)
+    assert found[1:] == losses(SPEC.model_copy(update={"replicate": 1}))[:2]
+    arrays = run_that_loses(0.3)(SPEC).arrays
+    plain = np.subtract(arrays["item_match_16bit"], arrays["item_match"]).tolist()
+    assert sorted(found[0]) == sorted(plain)
+    assert found[0] != plain
+
+
+def test_a_model_that_answers_nothing_in_16_bit_can_lose_nothing():
+    with pytest.raises(UsageError, match="none of 24 questions"):
+        next(question_losses(run_that_loses(0.3, answered=0.0), SPEC))
