@@ -137,7 +137,7 @@ class Swarm:
     def decide(self, wanted: Sequence[KVSpec], laps: Laps) -> tuple[list[Answer], dict[int, Answer]]:
         """Answers of the cheap rung for all, and of the dear one for those promoted, by place."""
         for rung in range(2):
-            self.runner.prepare(self.info.name, self.template.context, rung=rung)
+            self.runner.prepare(self.template.model_copy(update={"rung": rung}))
         laps.ready()
         cheap: list[Answer] = []
         dear: dict[int, Answer] = {}
@@ -158,7 +158,7 @@ class Swarm:
 
     def full(self, wanted: Sequence[KVSpec], laps: Laps) -> list[Answer]:
         """Answers of the dear rung for all: the work of the careful loop, by our code."""
-        self.runner.prepare(self.info.name, self.template.context, rung=1)
+        self.runner.prepare(self.template.model_copy(update={"rung": 1}))
         laps.ready()
         answers = []
         for kv in wanted:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from swarm.experiments.environment import code_version
 from swarm.kernels.errors import UsageError
+from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Budget, CampaignRecord, Proposal
 from swarm.memory.store import Store
 from swarm.orchestrator import long_contexts
@@ -30,6 +31,7 @@ from swarm.orchestrator.workload import (
 if TYPE_CHECKING:
     from swarm.agents.generation.strategy import GenerationStrategy
     from swarm.agents.llm.runner import RoleRunner
+    from swarm.experiments.spec import TrialSpec
     from swarm.orchestrator.campaign import Analysis, Campaign, Strategy
     from swarm.orchestrator.pool import Pool
     from swarm.orchestrator.worker import WorkerPlan
@@ -176,6 +178,7 @@ def assemble(
         agents = rehearsal, rehearsal
     elif agents is None:
         strategy = make_strategy(settings, workload, llm, lambda: store.external_proposals.waiting(record.id))
+        pool.prepare_ahead(expected(list(strategy.templates.values())))
         agents = AskedStrategy(settings.asked, strategy) if settings.asked else strategy, strategy.engine
     return Campaign(
         store,
@@ -225,6 +228,13 @@ def make_strategy(
         plan = AgendaPlan(schema.load(settings.agenda), {info.name: info for info in infos}, templates)
     engine = AnalysisEngine(infos, settings.for_agents(), plan=plan, claimed=llm.findings if llm else tuple)
     return GenerationStrategy(space, engine, settings.seed, llm=llm, external=external)
+
+
+def expected(templates: Sequence[TrialSpec]) -> list[TrialSpec]:
+    """Trials that every campaign comes to, per model: at full fidelity, on other text, with learned factors."""
+    learned = QuantSpec(method="affine", bits=4, scaling="learned")
+    kinds: tuple[dict[str, Any], ...] = ({"rung": 1}, {"replicate": 1}, {"kv": KVSpec(key=learned, value=learned)})
+    return [template.model_copy(update=kind) for kind in kinds for template in templates]
 
 
 def make_pool(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Pool:

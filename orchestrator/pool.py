@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -18,7 +18,8 @@ from swarm.experiments.spec import Failure, Measurement, TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.orchestrator.affinity import AffinityQueue
 from swarm.orchestrator.cluster import Cluster, actor_options, resources
-from swarm.orchestrator.worker import Greeting, WorkerPlan
+from swarm.orchestrator.preparation import Preparations, needs, with_preparation
+from swarm.orchestrator.worker import Greeting, Prepared, WorkerPlan
 
 START_TIMEOUT = 180.0
 START_ATTEMPTS = 8
@@ -38,7 +39,10 @@ class PoolError(SwarmError):
 
 @dataclass
 class _Member:
-    """One worker of the pool; `generation` tells messages of a replaced process from those of its successor."""
+    """One worker of the pool; `generation` tells messages of a replaced process from those of its successor.
+
+    `making` names what it makes now that trials share, for its trial or, without one, ahead of any.
+    """
 
     actor: Any = None
     generation: int = 0
@@ -46,6 +50,9 @@ class _Member:
     failed_starts: int = 0
     resident: str | None = None
     trial_id: int | None = None
+    node: str = ""
+    making: str = ""
+    preparing_took: float = 0.0
     deadline: float = inf
 
 
@@ -74,6 +81,7 @@ class Pool:
         self._plan = plan
         self._timeout = timeout
         self._waiting = AffinityQueue()
+        self._preparations = Preparations()
         self._members = [_Member() for _ in range(workers or 0)]
         self._inbox: queue.SimpleQueue[tuple[_Member | None, int, Any]] = queue.SimpleQueue()
         wanted = resources(plan.device, memory if address is not None else 0.0)
@@ -130,8 +138,12 @@ class Pool:
                 f"a trial for {spec.device} was handed to workers on {self._plan.device}.",
                 f"Go on with the campaign by `swarm resume` with --device {spec.device}.",
             )
-        self._waiting.put(trial_id, spec)
+        self._waiting.put(trial_id, spec, needs(spec))
         self._dispatch()
+
+    def prepare_ahead(self, specs: Sequence[TrialSpec]) -> None:
+        """Trials like these will come: workers with nothing to do make what those share, half of them at a time."""
+        self._preparations.expect(specs)
 
     def wake(self) -> None:
         """Make `collect` return; safe in signal handlers and other threads."""
@@ -225,29 +237,58 @@ class Pool:
 
     def _dispatch(self) -> None:
         for member in self._members:
-            if not member.up or member.trial_id is not None:
+            if not member.up or member.trial_id is not None or member.making:
                 continue
             others = frozenset(other.resident for other in self._members if other is not member and other.resident)
-            taken = self._waiting.take(member.resident, others)
-            if taken is None:
-                return
-            member.trial_id, spec = taken
-            self.switches += member.resident not in (None, spec.model)
-            member.resident = spec.model
-            member.deadline = time.monotonic() + self._timeout
-            self._watch(member, member.actor.run.remote(spec))
+            making = frozenset(other.making for other in self._members if other.making and other.node == member.node)
+            taken = self._waiting.take(member.resident, others, making)
+            if taken is not None:
+                self._run(member, *taken)
+            else:
+                self._make_ahead(member, making)
+
+    def _run(self, member: _Member, trial_id: int, spec: TrialSpec) -> None:
+        member.trial_id = trial_id
+        self.switches += member.resident not in (None, spec.model)
+        self._make(member, spec)
+        self._watch(member, member.actor.run.remote(spec))
+
+    def _make(self, member: _Member, spec: TrialSpec) -> None:
+        """Have a worker make what a trial shares with others, where its node may not have it yet."""
+        member.resident = spec.model
+        member.deadline = time.monotonic() + self._timeout
+        member.making = self._preparations.missing(member.node, spec)
+        if member.making:
+            self._watch(member, member.actor.prepare.remote(spec))
+
+    def _make_ahead(self, member: _Member, making: frozenset[str]) -> None:
+        """Have a worker that no trial waits for make what later ones will share."""
+        if 2 * (1 + sum(bool(other.making) for other in self._members if other.trial_id is None)) > len(self._members):
+            return
+        spec = self._preparations.ahead(member.node, making)
+        if spec is not None:
+            self._make(member, spec)
 
     def _receive(self, member: _Member, future: Any) -> list[Ending]:
         error = future.exception()
         if error is not None:
             return self._replace(member, why_lost(error))
         answer = future.result()
+        if isinstance(answer, Prepared):
+            self._preparations.made(member.node, member.making)
+            member.making = ""
+            if member.trial_id is None:
+                member.deadline = inf
+            else:
+                member.preparing_took = answer.seconds
+            return []
         member.deadline = inf
         if isinstance(answer, Greeting):
             self._welcome(member, answer)
             return []
         trial_id, member.trial_id = member.trial_id, None
-        return [] if trial_id is None else [(trial_id, answer)]
+        took, member.preparing_took = member.preparing_took, 0.0
+        return [] if trial_id is None else [(trial_id, with_preparation(answer, took))]
 
     def _welcome(self, member: _Member, greeting: Greeting) -> None:
         if self._shared and greeting.code_version != code_version():
@@ -260,7 +301,7 @@ class Pool:
                 f"the worker on {greeting.node} cannot run the trials: {greeting.lacks}",
                 "Make every node that advertises this back-end alike, or leave it out of the cluster.",
             )
-        member.up, member.failed_starts = True, 0
+        member.up, member.failed_starts, member.node = True, 0, greeting.node
 
     def _overdue(self) -> list[Ending]:
         now = time.monotonic()
@@ -275,7 +316,9 @@ class Pool:
 
         trial_id, started = member.trial_id, member.up
         ray.kill(member.actor, no_restart=True)
-        member.up, member.trial_id = False, None
+        if member.making and trial_id is None:
+            self._preparations.give_up(member.making)
+        member.up, member.trial_id, member.making, member.preparing_took = False, None, "", 0.0
         if started:
             self.restarts += 1
             self._start_worker(member)

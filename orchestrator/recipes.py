@@ -81,7 +81,7 @@ def of_trial(record: TrialRecord, campaign: str, corpus: Path | None = None) -> 
 
 def _learned(record: TrialRecord, corpus: Path | None) -> tuple[StoredFactors, ...]:
     """The learned factors of a trial, from this machine's cache or fitted again on the same calibration text."""
-    from swarm.experiments.deploy.recipe import learns
+    from swarm.experiments.measurement.learned_scaling import learns
 
     if not learns(record.spec.kv):
         return ()

@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,13 @@ class Greeting:
     lacks: str = ""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What trials share was made, or could not be; it took so long."""
+
+    seconds: float
+
+
 class Worker:
     """The class of the Ray actors."""
 
@@ -68,6 +76,15 @@ class Worker:
     def greet(self) -> Greeting:
         """Answer once the worker can run trials, or say why it cannot."""
         return Greeting(platform.node(), code_version(), self._lacks)
+
+    def prepare(self, spec: TrialSpec) -> Prepared:
+        """Make what trials like this one share. What goes wrong is told by the trial itself, which tries again."""
+        start = time.perf_counter()
+        self._exchange()
+        with suppress(Exception):
+            self._runner.prepare(spec)
+        self._exchange()
+        return Prepared(time.perf_counter() - start)
 
     def run(self, spec: TrialSpec) -> Measurement | Failure:
         """Run a trial; every error that leaves the process alive is returned as a failure."""

@@ -70,7 +70,7 @@ class GenerationStrategy:
         self._nodes = nodes()
         self._samplers = {name: sampler.propose for name, sampler in samplers().items()}
         defaults = {name: space.defaults(info) for name, info in engine.infos.items()}
-        self._templates = {name: specs[0] for name, specs in defaults.items()}
+        self.templates = {name: specs[0] for name, specs in defaults.items()}
         self.schedule = Schedule(
             {name: len(specs) for name, specs in defaults.items()},
             weights(self._nodes, _shares(engine.settings), planned=engine.plan is not None),
@@ -107,7 +107,7 @@ class GenerationStrategy:
             seed=self._seed,
             space=self._space,
             infos=self.engine.infos,
-            templates=self._templates,
+            templates=self.templates,
             settings=self.engine.settings,
             history=history,
             findings=lambda: self.engine.standing(number, history),

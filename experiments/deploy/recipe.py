@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from swarm.experiments.measurement.learned_scaling import StoredFactors, digest, restored
+from swarm.experiments.measurement.learned_scaling import StoredFactors, digest, learns, restored
 from swarm.experiments.spec import Metric
 from swarm.kernels.errors import SpecError, SwarmError, UsageError
 from swarm.kernels.spec import FrozenModel, KVSpec, layers_in_kv, ranges
@@ -117,12 +117,6 @@ def load_recipe(path: Path | str) -> Recipe:
         raise RecipeError(f"{path} is no recipe: {where or 'JSON'}: {first['msg']}.", _MAKE) from error
     except SwarmError as error:
         raise RecipeError(f"{path} is no recipe: {error.problem}", error.remedy) from error
-
-
-def learns(kv: KVSpec) -> bool:
-    """Whether any side of any layer has learned scaling."""
-    specs = [kv.key, kv.value, *(spec for one in kv.overrides for spec in (one.key, one.value))]
-    return any(spec is not None and spec.scaling == "learned" for spec in specs)
 
 
 def plan(kv: KVSpec) -> tuple[LayerPlan, ...]:

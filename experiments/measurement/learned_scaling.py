@@ -81,6 +81,12 @@ def trial_caches(spec: TrialSpec, subject: ModelUnderTest) -> list[Any]:
     return caches
 
 
+def learns(kv: KVSpec) -> bool:
+    """Whether any side of any layer has learned scaling."""
+    specs = [kv.key, kv.value, *(spec for one in kv.overrides for spec in (one.key, one.value))]
+    return any(spec is not None and spec.scaling == "learned" for spec in specs)
+
+
 def learned(spec: TrialSpec, subject: ModelUnderTest) -> LayerFactors:
     """The factors that a trial's caches need, by layer and side; empty when no side has learned scaling.
 

@@ -69,20 +69,18 @@ class Runner:
         self.models = ModelCache(partial(_load, cache=cache), memory)
         self._subjects: dict[str, ModelUnderTest] = {}
 
-    def prepare(
-        self, model: str, context: int = 512, replicate: int = 0, protocol: str = "quality", rung: int = 0
-    ) -> None:
-        """Load a model and make the captures that trials of this kind share, unless another process did.
+    def prepare(self, spec: TrialSpec) -> None:
+        """Load a model and make what trials of this kind share, unless another process did.
 
         Raises:
             SpecError: the model cannot do that.
             TrialError: it failed, with the reason.
         """
-        spec = TrialSpec(model=model, context=context, replicate=replicate, protocol=protocol, rung=rung)
-        subject, plan = self.subject(model), protocols.protocol(protocol)
+        subject, plan = self.subject(spec.model), protocols.protocol(spec.protocol)
         with trial_errors():
             plan.check(spec, subject)
-            plan.prepare(spec, subject)
+            with edited(spec, subject):
+                plan.prepare(spec, subject)
 
     def run(self, spec: TrialSpec) -> Measurement:
         """Measure a trial; `seconds["total"]` is its wall time, loading included.

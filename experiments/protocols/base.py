@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from swarm.experiments import edits
 from swarm.experiments.environment import device, environment
 from swarm.experiments.measurement import divergence
-from swarm.experiments.measurement.learned_scaling import factors_note, trial_caches
+from swarm.experiments.measurement.learned_scaling import factors_note, learned, learns, trial_caches
 from swarm.experiments.measurement.reference_run import ReferenceRun, ScoredRun
 from swarm.experiments.space.layers import Scope
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
@@ -64,6 +65,13 @@ class Protocol(ABC):
         """Numbers of the layers of a model that trials may quantize; the default is all that keep keys and values."""
         return info.kv_layers
 
+    def needs(self, spec: TrialSpec) -> str:  # noqa: ARG002
+        """Names what trials like this one share, so that one worker makes it while others do what needs something else.
+
+        The default shares nothing, which is the empty name.
+        """
+        return ""
+
     def prepare(self, spec: TrialSpec, subject: ModelUnderTest) -> None:  # noqa: B027
         """Make what all trials like this one share; the default needs nothing."""
 
@@ -92,9 +100,18 @@ class ComparedProtocol(Protocol, Generic[R]):
         `notes` say what was compared, without the rung; `seconds` are left out.
         """
 
+    def needs(self, spec: TrialSpec) -> str:
+        """The 16-bit run, and what learned factors are fitted on."""
+        if spec.rung >= len(self.references):  # the trial itself says so
+            return ""
+        kind, factors = self.references[spec.rung].kind, " with factors" * learns(spec.kv)
+        text = f"at {spec.context}, replicate {spec.replicate}, gain {spec.logit_gain:g}"
+        return f"{kind} of {spec.model} {text} {edits.label(spec.edits)}{factors}"
+
     def prepare(self, spec: TrialSpec, subject: ModelUnderTest) -> None:
-        """Capture the 16-bit run."""
+        """Capture the 16-bit run, and fit learned factors."""
         subject.shared(self.references[spec.rung], spec)
+        learned(spec, subject)
 
     def measure(self, spec: TrialSpec, subject: ModelUnderTest) -> Measurement:
         """Compare, and add how long it took and which learned factors were used."""

@@ -44,3 +44,20 @@ def test_every_trial_runs_once_and_none_waits_for_ever(models, residents, max_pa
         assert passed <= max_passed_over
         taken.append(got)
     assert sorted(taken) == list(range(len(models)))
+
+
+@given(
+    needed=st.lists(st.sampled_from(["", "x", "y"]), min_size=1, max_size=20),
+    making=st.sampled_from([frozenset(), frozenset({"x"}), frozenset({"x", "y"})]),
+)
+def test_what_needs_something_in_the_making_waits_and_the_rest_does_not(needed, making):
+    queue = AffinityQueue()
+    for trial_id, needs in enumerate(needed):
+        queue.put(trial_id, instruct(trial_id), needs)
+    ready = [trial_id for trial_id, needs in enumerate(needed) if needs not in making]
+    taken = []
+    while (found := queue.take(None, in_the_making=making)) is not None:
+        taken.append(found[0])
+    assert taken == ready
+    assert queue.drain() == [trial_id for trial_id in range(len(needed)) if trial_id not in ready]
+    assert queue.take(None) is None

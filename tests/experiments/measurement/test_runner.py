@@ -196,7 +196,7 @@ def test_captures_are_made_once_and_told_apart(tmp_path, tiny_models):
     def captures():
         return {path.name for path in (tmp_path / "captures").iterdir() if path.is_dir()}
 
-    runner.prepare(name, context=64)
+    runner.prepare(TrialSpec(model=name, context=64))
     first = captures()
     runner.run(spec(name))
     runner.run(spec(name, protocol="depth"))
