@@ -88,11 +88,13 @@ def error_of(spec: QuantSpec, dim: int, case: Case, seed: int) -> float:
     def wide(x: mx.array) -> np.ndarray:
         return np.array(x.astype(mx.float32)).astype(np.float64)
 
-    quantizer = base.build(spec, dim)
+    quantizers = [base.build(base.for_side(spec, name), dim) for name in ("key", "value")]
     first = 5
-    parts = [quantizer.encode(vectors(2, heads, tokens + first, dim)) for _ in "kv"]
-    runs = {"packed": TokenRun(*(side(quantizer, part, first) for part in parts), tokens)}
-    columns = [[wide(quantizer.decode(part))[:, :, first:]] for part in parts]
+    stored = [-(-(tokens + first) // one.block_tokens) * one.block_tokens for one in quantizers]  # whole blocks
+    parts = [one.encode(vectors(2, heads, count, dim)) for one, count in zip(quantizers, stored, strict=True)]
+    pairs = list(zip(quantizers, parts, strict=True))
+    runs = {"packed": TokenRun(*(side(one, part, first) for one, part in pairs), tokens)}
+    columns = [[wide(one.decode(part))[:, :, first : first + tokens]] for one, part in pairs]
     for name, count in (("head", head), ("tail", tail)):
         if count:
             pair = [vectors(2, heads, count, dim) for _ in "kv"]
@@ -101,7 +103,7 @@ def error_of(spec: QuantSpec, dim: int, case: Case, seed: int) -> float:
                 column.append(wide(x))
     k, v = (np.concatenate(column, axis=2) for column in columns)
     q = vectors(2, heads * group, 1, dim).astype(getattr(mx, kind))
-    groups = dim // scale_group(quantizer, dim)
+    groups = max(scales_of(one, dim) for one in quantizers)
     attention = DecodeAttention(fused.launcher, fused.device_of(dim, groups, group))
     out, _ = attention(q, 0.1, runs["packed"], head=runs.get("head"), tail=runs.get("tail"))
     scores = 0.1 * np.einsum("bhgd,bhtd->bhgt", wide(q).reshape(2, heads, group, dim), k)
@@ -110,10 +112,10 @@ def error_of(spec: QuantSpec, dim: int, case: Case, seed: int) -> float:
     return float(np.linalg.norm(wide(out) - expected) / np.linalg.norm(expected))
 
 
-def scale_group(quantizer: base.Quantizer, dim: int) -> int:
-    """Channels that share a scale."""
+def scales_of(quantizer: base.Quantizer, dim: int) -> int:
+    """Scales of a head that products wait for."""
     form = quantizer.form()
-    return dim if form is None else form.group
+    return 1 if form is None else form.scales_of(dim)
 
 
 def side(quantizer: base.Quantizer, parts: dict[str, mx.array], first: int) -> PackedSide:

@@ -52,8 +52,11 @@ FORMATS = (
     *(QuantSpec(method="affine", bits=bits, group_size=group) for bits, group in ((2, 64), (8, 64), (4, 32), (4, 128))),
     *(QuantSpec(method=name) for name in ("q4_0", "q8_0", "q5_0", "q5_1", "mxfp4", "mxfp8", "nvfp4")),
     *(QuantSpec(method="turboquant_mse", bits=bits) for bits in (2, 3, 4)),
+    *(QuantSpec(method="kivi", bits=bits, group_size=32) for bits in (2, 4)),
+    QuantSpec(method="polarquant", bits=4),
 )
-PACKED_BY_KERNELS = tuple(spec for spec in FORMATS if base.build(spec, LLAMA.head_dim).form().encoder is not None)
+NOT_PACKED_BY_KERNELS = ("kivi", "polarquant")
+PACKED_BY_KERNELS = tuple(spec for spec in FORMATS if spec.method not in NOT_PACKED_BY_KERNELS)
 
 
 def main() -> int:

@@ -25,6 +25,8 @@ FORMATS = {
         for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "mxfp4", "mxfp8", "nvfp4")
     },
     **{f"turboquant{b}": QuantSpec(method="turboquant_mse", bits=b) for b in (1, 2, 3, 4, 5)},
+    **{f"kivi{b}g{g}": QuantSpec(method="kivi", bits=b, group_size=g) for b in (2, 3, 4, 8) for g in (32, 64)},
+    **{f"polarquant{b}": QuantSpec(method="polarquant", bits=b) for b in (3, 4, 5, 6)},
     "none": QuantSpec(method="none"),
 }
 
@@ -68,12 +70,16 @@ def wide(x):
     return np.array(x.astype(mx.float32)).astype(np.float64)
 
 
-def packed(spec, dim, x, first):
-    """What a kernel is given for x [B, H, T, D], and the numbers it stands for in float64."""
-    quantizer = base.build(spec, dim, 7)
-    parts = quantizer.encode(x)
+def packed(spec, side, x, first):
+    """What a kernel is given for x [B, H, T, D] on a side, and the numbers it stands for in float64.
+
+    Methods that encode blocks of tokens get whole ones, of which the last tokens do not count.
+    """
+    quantizer = base.build(base.for_side(spec, side), x.shape[-1], 7)
+    count = x.shape[2]
+    parts = quantizer.encode(mx.pad(x, [(0, 0), (0, 0), (0, -count % quantizer.block_tokens), (0, 0)], mode="edge"))
     form = quantizer.form()
-    meaning = np.array(quantizer.decode(parts)).astype(np.float64)[:, :, first:]
+    meaning = np.array(quantizer.decode(parts)).astype(np.float64)[:, :, first:count]
     if form.meta == 0:
         return DenseSide(parts[form.codes_name], first), meaning
     return PackedSide(form, parts, first), meaning
@@ -115,7 +121,7 @@ def error_of(case: Case, host: Host | None = None, launch: float = 0.0) -> float
         extra = case.first if name == "packed" else 0
         k, v = (vectors(rng, (*shape, count + extra, dim), half) for dim in (case.dim, value_dim))
         if name == "packed":
-            (key, k), (value, v) = packed(case.key, case.dim, k, extra), packed(case.value, value_dim, v, extra)
+            (key, k), (value, v) = packed(case.key, "key", k, extra), packed(case.value, "value", v, extra)
         else:
             key, value, k, v = DenseSide(k), DenseSide(v), wide(k), wide(v)
         runs[name] = TokenRun(key, value, count)

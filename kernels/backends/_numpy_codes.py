@@ -99,7 +99,7 @@ class Codes:
 def foldable(form: PackedForm) -> bool:
     """Whether vectors of a form are scale * code + bias, of codes and scales that are read at once."""
     together = form.scales == "float" and not (form.halves and form.bits == 5)
-    return form.meta > 0 and together and form.codes in ("unsigned", "signed", "book")
+    return form.meta > 0 and not form.decodes_whole and together and form.codes in ("unsigned", "signed", "book")
 
 
 @cache

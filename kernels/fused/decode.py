@@ -281,12 +281,15 @@ def takes(dim: int) -> bool:
 def _terms(run: TokenRun, query: DType) -> int:
     """How many float16 terms hold a query: one for 16-bit types, two for float32; 0 where tiles cannot be.
 
-    Tiles hold codes exactly, but not bfloat16 values.
+    Tiles hold codes exactly, but not bfloat16 values, nor to float32 what comes with its scales.
     """
     import mlx.core as mx
 
-    tiles = isinstance(run.key, PackedSide) and isinstance(run.value, PackedSide)
-    return (2 if query == mx.float32 else 1) if tiles else 0
+    if not (isinstance(run.key, PackedSide) and isinstance(run.value, PackedSide)):
+        return 0
+    if query != mx.float32:
+        return 1
+    return 0 if run.key.form.decodes_whole or run.value.form.decodes_whole else 2
 
 
 def _most_heads(terms: int, dim: int) -> int:

@@ -130,11 +130,7 @@ def recent_of(recent: Recent | None) -> tuple[Array, int]:
 
 def dim_of(side: PackedSide | DenseSide) -> int:
     """The head size of keys or values."""
-    codes = codes_of(side)
-    if isinstance(side, DenseSide):
-        return int(codes.shape[-1])
-    nbytes, form = codes.shape[-1] * codes.dtype.size, side.form
-    return int(nbytes // form.block * form.group if form.block else nbytes * 8 // form.bits)
+    return int(side.values.shape[-1]) if isinstance(side, DenseSide) else side.form.channels(side.parts)
 
 
 def frame_of(side: PackedSide | DenseSide) -> Frame | None:
@@ -157,7 +153,7 @@ def described(side: PackedSide | DenseSide, dim: int) -> tuple[PackedForm, tuple
     scales = _blank(mx.float16) if form.scales_name is None else parts[form.scales_name]
     biases = scales if form.biases_name is None else parts[form.biases_name]
     if form.book is not None:
-        biases = _book(form.book_bytes, scales.dtype)
+        biases = _book(form.book_bytes, mx.float32 if form.decodes_whole else scales.dtype)
     return form, (_padded(parts[form.codes_name]), _padded(scales), _padded(biases))
 
 

@@ -47,6 +47,8 @@ class FusedDecode:
         self, view: StoredView, queries: Array, scale: float, mask: Array | str | None, sinks: Array | None = None
     ) -> Array | None:
         """Attention output [B, Hq, 1, Dv] in the queries' type, or None where the kernels do not take the call."""
+        import mlx.core as mx
+
         if mask is None and sinks is None:
             recent, low = _newest(view), view.lowest()
             reading = None if recent is None else recent.reading
@@ -57,7 +59,7 @@ class FusedDecode:
         if read is None or queries.shape[2] != 1 or queries.shape[-1] != view.key.codec.head_dim:
             return None
         spans = self._spans(view, read[0])
-        if spans is None:
+        if spans is None or (queries.dtype == mx.float32 and any(_rounds(view, span) for span in spans)):
             return None
         plain = view.cache.logit_cap is None and read[1] is None and sinks is None
         scoring = operands.PLAIN if plain else Scoring(view.cache.logit_cap, read[1], sinks)
@@ -136,7 +138,7 @@ class FusedDecode:
     def _attention(self, view: StoredView, group: int) -> DecodeAttention:
         """The kernels for the larger head size, scales per head and query heads of a threadgroup; made once each."""
         dims = view.key.codec.head_dim, view.value.codec.head_dim
-        scales = max(dims[0] // _form_group(view.key, dims[0]), dims[1] // _form_group(view.value, dims[1]))
+        scales = max(_scales(view.key), _scales(view.value))
         key = (max(dims), scales, min(group, decode.MAX_SET_HEADS))
         if key not in self._attentions:
             self._attentions[key] = DecodeAttention(self.launcher, self.device_of(*key))
@@ -153,10 +155,15 @@ class FusedDecode:
         edges = {lowest, view.offset}
         for side in sides:
             edges |= {edge for low, high, _ in side.spans(lowest, view.offset) for edge in (low, high)}
-        ordered = sorted(edges)
-        spans = [
-            _Span(low, high, any(_is_packed(side, low, high) for side in sides)) for low, high in pairwise(ordered)
-        ]
+        spans: list[_Span] = []
+        for low, high in pairwise(sorted(edges)):
+            # While keys wait in 16 bit for the last token of their block, values of the same tokens may be packed.
+            waits = any(_is_packed_form(side) and not _is_packed(side, low, high) for side in sides)
+            packed = not waits and any(_is_packed(side, low, high) for side in sides)
+            if spans and waits and not spans[-1].packed and spans[-1].low >= max(side.side.sinks for side in sides):
+                spans[-1] = _Span(spans[-1].low, high, packed)
+            else:
+                spans.append(_Span(low, high, packed))
         kinds = "".join("p" if span.packed else "d" for span in spans)
         return spans if kinds in ("p", "d", "dp", "pd", "dd", "dpd") else None
 
@@ -181,7 +188,7 @@ def _columns(view: StoredView, queries: Array, mask: Array | str | None) -> tupl
 
 def _is_taken(side: SideView | CacheSide) -> bool:
     codec = side.codec
-    return codec.form is not None and side.part is None and codec.block_tokens == 1 and decode.takes(codec.head_dim)
+    return codec.form is not None and side.part is None and decode.takes(codec.head_dim)
 
 
 def _framed(side: SideView, view: StoredView, queries: Array) -> Array:
@@ -222,15 +229,15 @@ def _is_packed_form(side: SideView | CacheSide) -> bool:
     return form is not None and form.meta > 0
 
 
-def _form_group(side: SideView, dim: int) -> int:
+def _scales(side: SideView) -> int:
     form = side.codec.form
-    return dim if form is None else form.group
+    return 1 if form is None else form.scales_of(side.codec.head_dim)
 
 
 def _run(view: StoredView, span: _Span, frames: tuple[Frame | None, Frame | None]) -> TokenRun:
     recent = _recent(view, span) if span.packed else None
-    key = _source(view.key, span.low, span.high, frames[0])
-    value = _source(view.value, span.low, span.high, frames[1])
+    key = _source(view.key, span.low, span.high, span.packed, frames[0])
+    value = _source(view.value, span.low, span.high, span.packed, frames[1])
     count = span.high - span.low - (0 if recent is None else recent.count)
     return TokenRun(key, value, count, recent, view.starts)
 
@@ -268,12 +275,35 @@ def _frame(side: SideView) -> Frame | None:
     return None if frame is None else Frame(frame[0], arrays.constant(mx, frame[1]))
 
 
-def _source(side: SideView, low: int, high: int, frame: Frame | None) -> PackedSide | DenseSide:
-    if not side.all_packed and [kind for _, _, kind in side.spans(low, high)] == ["half"]:
-        return DenseSide(side.half(low, high))
+def _rounds(view: StoredView, span: _Span) -> bool:
+    """Whether packed columns of a span are read in 16 bit."""
+    sides = (view.key, view.value)
+    return not span.packed and any("packed" in [kind for _, _, kind in s.spans(span.low, span.high)] for s in sides)
+
+
+def _in_16_bit(side: SideView, low: int, high: int) -> Array:
+    """Columns of which the first are packed, decoded: fewer than a block of the other side."""
+    import mlx.core as mx
+
+    parts = []
+    for start, stop, kind in side.spans(low, high):
+        if kind == "half":
+            parts.append(side.half(start, stop))
+        else:
+            parts.append(side.codec.output(side.packed(mx, start, stop)).astype(mx.float16))
+    return mx.concatenate([part.astype(parts[-1].dtype) for part in parts], axis=2)
+
+
+def _source(side: SideView, low: int, high: int, packed: bool, frame: Frame | None) -> PackedSide | DenseSide:
+    if not (packed and side.all_packed):
+        kinds = [kind for _, _, kind in side.spans(low, high)]
+        if kinds == ["half"]:
+            return DenseSide(side.half(low, high))
+        if not packed and _is_packed_form(side):
+            return DenseSide(_in_16_bit(side, low, high))
     form = side.codec.form
     if form is None:
         raise TypeError("a stored format without a packed form")
     parts, front = side.side.store.arrays()
-    first = front + low - side.side.packed_first
+    first = front * side.codec.block_tokens + low - side.side.packed_first
     return PackedSide(form, parts, first, frame) if form.meta > 0 else DenseSide(parts[form.codes_name], first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from swarm.kernels import arrays, bits
 from swarm.kernels.arrays import Array, Namespace, Packed
+from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers.base import Choices, Quantizer
 
 
@@ -79,3 +80,8 @@ class Kivi(Quantizer):
     def bits_per_value(self) -> float:
         """Code bits plus a 16-bit scale and minimum per group."""
         return self.bits + 32 / self.group
+
+    def form(self) -> PackedForm:
+        """The layout above: with axis `channel`, a group is of tokens."""
+        meta = 3 if self.spec.axis == "channel" else 2
+        return PackedForm(self.bits, self.group, "unsigned", meta, scales_name="scales", biases_name="lows")

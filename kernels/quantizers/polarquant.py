@@ -7,6 +7,7 @@ import numpy as np
 from swarm.kernels import arrays, bits, codebooks
 from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.errors import SpecError
+from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quant_spec import QuantSpec
 from swarm.kernels.quantizers.base import Choices, Quantizer
 
@@ -21,9 +22,9 @@ class Polarquant(Quantizer):
     [0, pi / 2] with density ~ sin(2a)^(2^(level - 1) - 1) and get `bits - 2` bits on the Lloyd-Max codebook of that
     law. The last radius of every 16 coordinates is kept in 16 bit.
 
-    Layout per token and head: `angles` uint8 [B, H, T, D / 2 * bits / 8], level 1, bin k at angle (k + 1/2) 2 pi / n;
-    `upper` uint8 [B, H, T, ceil(7 D / 16 * (bits - 2) / 8)], the codes of level 2, then 3, then 4; low bits first;
-    `radii` float16 [B, H, T, D / 16].
+    Layout per token and head: `angles` uint8 [B, H, T, D / 2 * bits / 8 + ceil(7 D / 16 * (bits - 2) / 8)], low bits
+    first: codes of level 1, bin k at angle (k + 1/2) 2 pi / n, then those of level 2, then 3, then 4, from a whole byte
+    on; `radii` float16 [B, H, T, D / 16].
     """
 
     name = "polarquant"
@@ -64,8 +65,9 @@ class Polarquant(Quantizer):
             upper.append(_count(xp, first, second, codebooks.angle(level, self.upper_bits).edges))
             radii = xp.sqrt(first * first + second * second)
         return {
-            "angles": bits.pack(xp, angles, self.bits),
-            "upper": self._pack_upper(xp, xp.concatenate(upper, axis=-1)),
+            "angles": xp.concatenate(
+                [bits.pack(xp, angles, self.bits), self._pack_upper(xp, xp.concatenate(upper, axis=-1))], axis=-1
+            ),
             "radii": radii.astype(xp.float16),
         }
 
@@ -103,21 +105,34 @@ class Polarquant(Quantizer):
     def unpack(self, xp: Namespace, packed: Packed) -> Array:
         """Decode from the radii down to the coordinates, still rotated."""
         radii = arrays.single(xp, packed["radii"])
-        codes = self._unpack_upper(xp, packed["upper"])
+        first = self.head_dim // 2 * self.bits // 8
+        angles, upper = packed["angles"][..., :first], packed["angles"][..., first:]
+        codes = self._unpack_upper(xp, upper)
         stop = codes.shape[-1]
         for level in range(LEVELS, 1, -1):
             start = stop - radii.shape[-1]
-            points = _points(codebooks.angle(level, self.upper_bits).values)
+            points = self._points(level)
             radii = _split(xp, radii, codes[..., start:stop], points)
             stop = start
+        return _split(xp, radii, bits.unpack(xp, angles, self.bits), self._points(1))
+
+    def _points(self, level: int) -> np.ndarray:
+        """Cosine and sine of the angles of a level, float32 [n, 2]."""
         bins = 1 << self.bits
-        points = _points((np.arange(bins) + 0.5) * (2 * np.pi / bins))
-        return _split(xp, radii, bits.unpack(xp, packed["angles"], self.bits), points)
+        angles = (np.arange(bins) + 0.5) * (2 * np.pi / bins)
+        if level > 1:
+            angles = codebooks.angle(level, self.upper_bits).values
+        return np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
 
     def bits_per_value(self) -> float:
         """Angle bits of all levels, in whole bytes per vector, plus a 16-bit radius per 16 coordinates."""
         angles = self.head_dim // 2 * self.bits
         return (angles + 8 * self._upper_bytes) / self.head_dim + 16 / BLOCK
+
+    def form(self) -> PackedForm:
+        """The layout above; the codebook holds the points of level 1, 2, 3 and 4."""
+        points = np.concatenate([self._points(level) for level in range(1, LEVELS + 1)])
+        return PackedForm(self.bits, BLOCK, "polar", 1, codes_name="angles", scales_name="radii", book=points.ravel())
 
 
 def _count(xp: Namespace, first: Array, second: Array, edges: np.ndarray) -> Array:
@@ -126,11 +141,6 @@ def _count(xp: Namespace, first: Array, second: Array, edges: np.ndarray) -> Arr
     for edge in edges.tolist():
         codes += (second * float(np.cos(edge)) > first * float(np.sin(edge))).view(xp.uint8)
     return codes
-
-
-def _points(angles: np.ndarray) -> np.ndarray:
-    """Cosine and sine of angles, float32 [n, 2]."""
-    return np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype(np.float32)
 
 
 def _split(xp: Namespace, radii: Array, codes: Array, points: np.ndarray) -> Array:

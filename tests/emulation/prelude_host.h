@@ -137,6 +137,11 @@ inline Pair pair_fma(Pair a, float m, float c) {
   return make_pair(fmaf(pair_low(a), m, c), fmaf(pair_high(a), m, c));
 }
 
+inline Pair pair_times(Pair a, Pair b) { return make_pair(pair_low(a) * pair_low(b), pair_high(a) * pair_high(b)); }
+inline Pair pair_mad(Pair a, Pair b, Pair c) {
+  return make_pair(fmaf(pair_low(a), pair_low(b), pair_low(c)), fmaf(pair_high(a), pair_high(b), pair_high(c)));
+}
+
 #ifdef KV_LIKE_METAL
 inline int lane_row(int lane) { return ((lane >> 2) & 4) + ((lane >> 1) & 3); }
 inline int lane_quad(int lane) { return ((lane >> 2) & 2) + (lane & 1); }

@@ -85,7 +85,7 @@ def run(file, case):
 def framed():
     """Attention over keys and values that were turned."""
     x = mx.array(np.random.default_rng(0).standard_normal((1, 1, 33, 64)).astype(np.float16))
-    side = replace(packed(A4, 64, x, 0)[0], frame=Frame(64, mx.ones((1, 64)) / 8))
+    side = replace(packed(A4, "key", x, 0)[0], frame=Frame(64, mx.ones((1, 64)) / 8))
     attention = DecodeAttention(Host(), Device(4, 20, 4, 1))
     return mx.eval(attention(x[:, :, :2].reshape(1, 2, 1, 64), 0.1, TokenRun(side, side, 33)))
 

@@ -122,7 +122,7 @@ def test_the_rotary_part_of_a_latent_is_a_second_packed_side(latent, rotary, mat
     for name, count in (("head", 3), ("packed", 37), ("tail", 18)):
         x = [vectors(rng, (2, 1, count + 2, dim), half) for dim in dims]
         specs = [QuantSpec(method="none") if name != "packed" else FORMATS[form] for form in (latent, rotary)]
-        sides = [packed(spec, part.shape[-1], part, 2) for spec, part in zip(specs, x, strict=True)]
+        sides = [packed(spec, side, part, 2) for spec, side, part in zip(specs, ("key", "value"), x, strict=True)]
         runs[name] = TokenRun(sides[0][0], sides[1][0], count)
         keys.append([meaning for _, meaning in sides])
     values, rest = (np.concatenate(parts, axis=2) for parts in zip(*keys, strict=True))
@@ -183,7 +183,7 @@ def test_a_sink_may_outweigh_every_token_or_none(matrix, launch):
 def test_latent_attention_reads_one_side_as_keys_and_as_values(name):
     """Many heads over one latent of 512 channels, with the scores of the rotary part added."""
     rng = np.random.default_rng(3)
-    side, latent = packed(FORMATS[name], 512, vectors(rng, (2, 1, 21, 512), mx.float16), 0)
+    side, latent = packed(FORMATS[name], "key", vectors(rng, (2, 1, 21, 512), mx.float16), 0)
     q = vectors(rng, (2, 20, 1, 512), mx.float16)
     bias = vectors(rng, (2, 20, 1, 21), mx.float16)
     attention = DecodeAttention(Host("metal"), Device(2, 0, 4, 1))
@@ -260,7 +260,7 @@ def test_the_order_in_which_lanes_run_changes_nothing():
 def _fixed_output(host):
     rng = np.random.default_rng(5)
     x = vectors(rng, (1, 2, 70, 64), mx.float16)
-    side, _ = packed(QuantSpec(method="affine", bits=4, group_size=32), 64, x, 0)
+    side, _ = packed(QuantSpec(method="affine", bits=4, group_size=32), "key", x, 0)
     q = vectors(rng, (1, 16, 1, 64), mx.float16)
     out, _ = DecodeAttention(host, Device(6, 0, 4, 1))(q, 0.2, TokenRun(side, side, 70))
     return np.array(out.astype(mx.float32))
@@ -275,7 +275,7 @@ def test_scores_that_grow_along_the_context_do_not_overflow(layout):
     k = mx.array((rng.random((1, 1, tokens, dim)) * ramp).astype(np.float16))
     v = mx.array((rng.standard_normal((1, 1, tokens, dim)) * ramp * 30).astype(np.float16))
     spec = QuantSpec(method="affine", bits=4, group_size=64)
-    (key, keys), (value, values) = packed(spec, dim, k, 0), packed(spec, dim, v, 0)
+    (key, keys), (value, values) = packed(spec, "key", k, 0), packed(spec, "value", v, 0)
     q = mx.ones((1, 8, 1, dim), dtype=mx.float32)
     out, _ = DecodeAttention(Host(layout), Device(2, 0, 4, 0))(q, 0.7, TokenRun(key, value, tokens))
     scores = 0.7 * keys[0, 0].sum(axis=-1)
@@ -330,7 +330,7 @@ def test_queries_and_outputs_are_mapped_in_the_same_launches(dim, value_dim, gro
             factors = mx.array((factors * order**-0.5).astype(np.float32))
             turn = np.kron(np.eye(size // order), rotation.hadamard(order) * order**0.5)
             side, meaning = packed(spec if size % 32 == 0 else FORMATS["turboquant4"],
-                                   size, vectors(rng, (2, heads, count, size), half), 0)  # fmt: skip
+                                   "key", vectors(rng, (2, heads, count, size), half), 0)  # fmt: skip
             sides.append(replace(side, frame=Frame(order, factors)))
             columns.append(((meaning @ turn.T) * wide(factors)[:, None], []))
         runs = {}

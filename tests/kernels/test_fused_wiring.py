@@ -64,6 +64,11 @@ CASES = {
         value=spec("affine", bits=4, rotation="hadamard"),
         sink_tokens=2,
     ),
+    "kivi": KVSpec(key=spec("kivi"), value=spec("kivi"), sink_tokens=3),
+    "kivi, residual": KVSpec(
+        key=spec("kivi", bits=4, rotation="hadamard"), value=spec("kivi", bits=2), sink_tokens=2, residual_window=6
+    ),
+    "polar": KVSpec(key=spec("polarquant"), value=spec("polarquant", bits=5), residual_window=4),
     "values alone": KVSpec(value=spec("affine", bits=4), sink_tokens=2, residual_window=3),
     "keys alone": KVSpec(key=spec("affine", bits=4)),
     "sixteen bit": KVSpec(),
@@ -149,7 +154,7 @@ def test_every_token_reads_what_is_stored_by_then(name, window):
 @pytest.mark.parametrize(
     ("kv", "dim"),
     [
-        (KVSpec(key=spec("kivi", bits=2), value=spec("kivi", bits=2)), 64),
+        (KVSpec(key=spec("turboquant_prod"), value=spec("kivi", bits=2)), 64),
         (KVSpec(key=spec("qjl"), value=spec("affine", bits=4)), 64),
         (KVSpec(key=spec("affine", bits=4), value=spec("affine", bits=4)), 576),
     ],

@@ -70,25 +70,30 @@ struct Sides<A, B, 1> {
   static KV_FUNC KV_SHARED(uint) second_book(KV_THREAD const Held& held) { return held.rest.book; }
 };
 
-// Where a lane reads for the tile that begins at token 0: its run of key codes and the scales of token `row`, and its run
-// of value codes of token 2 `quad`.
+// Where a lane reads for a tile: its runs of keys and the scales of both from token `row` on, its runs of values from token
+// 2 `quad` on.
 template <typename K, typename V>
 struct Cursor {
-  KV_DEVICE(const uchar) keys;
-  KV_DEVICE(const uchar) values;
-  Rows<K> key_rows;
-  Rows<V> value_rows;
+  Rows<K> keys, key_scales;
+  Rows<V> values, value_scales;
 };
 template <typename F>
 KV_FUNC Rows<F> advanced(KV_THREAD const Rows<F>& rows, i64 tokens) {
-  Rows<F> next = {rows.codes + tokens * F::row_bytes, rows.scales + tokens * F::groups, rows.biases + tokens * F::groups};
+  Rows<F> next = {rows.codes + tokens * F::row_bytes, rows.scales + tokens * F::fields, rows.biases + tokens * F::fields,
+                  rows.first + int(tokens)};
+  return next;
+}
+// Rows from `further` tokens behind `token` on, of which codes begin with the run of `member`.
+template <typename F, int SHARERS>
+KV_FUNC Rows<F> lane_rows(KV_THREAD const Rows<F>& rows, i64 token, int further, int member) {
+  Rows<F> next = advanced<F>(rows, token + further);
+  next.codes = rows.codes + (further * F::row_bytes + run_offset<F, SHARERS>(member)) + token * F::row_bytes;
   return next;
 }
 template <typename K, typename V, typename R>
 KV_FUNC Cursor<K, V> cursor_of(KV_THREAD const Stored<K, V, R>& stored, i64 token, int row, int quad) {
-  Cursor<K, V> at = {stored.keys.codes + (row * K::row_bytes + run_offset<K, 4>(quad)) + token * K::row_bytes,
-                     stored.values.codes + (2 * quad * V::row_bytes + run_offset<V, 8>(row)) + token * V::row_bytes,
-                     advanced<K>(stored.keys, token + row), advanced<V>(stored.values, token + row)};
+  Cursor<K, V> at = {lane_rows<K, 4>(stored.keys, token, row, quad), advanced<K>(stored.keys, token + row),
+                     lane_rows<V, 8>(stored.values, token, 2 * quad, row), advanced<V>(stored.values, token + row)};
   return at;
 }
 
@@ -118,28 +123,43 @@ KV_FUNC void prefetch_codes(KV_THREAD const Rows<F>& rows, i64 token, int lane) 
   }
 }
 template <typename F>
-KV_FUNC void prefetch_scales(KV_THREAD const Rows<F>& rows, i64 token, int lane) {
-  const int bytes = 16 * F::groups * int(sizeof(typename F::Scale));
-  if (F::header > 0 || F::meta == META_NONE) return;
+KV_FUNC void prefetch_lines(KV_DEVICE(const F) scales, KV_DEVICE(const F) biases, int bytes, bool both, int lane) {
   KV_UNROLL for (int i = 0; i < bytes; i += 512) {
     const int at = i + (lane & 15) * 32;
-    if (at < bytes && (F::meta == META_BIAS || lane < 16))
-      prefetch(bytes_of(lane < 16 ? rows.scales : rows.biases) + at +
-               token * (F::groups * int(sizeof(typename F::Scale))));
+    if (at < bytes && (both || lane < 16)) prefetch(bytes_of(lane < 16 ? scales : biases) + at);
   }
 }
+template <typename F>
+struct ScaleLines {
+  static KV_FUNC void ask(KV_THREAD const Rows<F>& rows, i64 token, int lane) {
+    const i64 at = token * F::fields;
+    if (F::header > 0 || F::meta == META_NONE) return;
+    prefetch_lines<typename F::Scale>(rows.scales + at, rows.biases + at, 16 * F::fields * int(sizeof(typename F::Scale)),
+                                      F::meta == META_BIAS, lane);
+  }
+};
+template <typename F, typename N>
+struct ScaleLines<Scaled<F, N>> {
+  static KV_FUNC void ask(KV_THREAD const Rows<Scaled<F, N>>& rows, i64 token, int lane) {
+    const bool channels = F::meta == META_CHANNELS;
+    const i64 at = channels ? (rows.first + token) / F::group * F::dim : token * F::fields;
+    if (F::header > 0) return;
+    prefetch_lines<typename F::Scale>(rows.scales + at, rows.biases + at,
+                                      (channels ? F::dim : 16 * F::fields) * int(sizeof(typename F::Scale)), channels, lane);
+  }
+};
 KV_FUNC void prefetch_rest(KV_THREAD const Rest<Absent>&, i64, int) {}
 template <typename R>
 KV_FUNC void prefetch_rest(KV_THREAD const Rest<R>& rest, i64 token, int lane) {
   prefetch_codes<R>(rest.rows, token, lane);
-  prefetch_scales<R>(rest.rows, token, lane);
+  ScaleLines<R>::ask(rest.rows, token, lane);
 }
 template <typename Source>
 KV_FUNC void prefetch_tile(KV_THREAD const Source& source, i64 token, int lane) {
   prefetch_codes<typename Source::Key>(source.keys, token, lane);
   prefetch_codes<typename Source::Value>(source.values, token, lane);
-  prefetch_scales<typename Source::Key>(source.keys, token, lane);
-  prefetch_scales<typename Source::Value>(source.values, token, lane);
+  ScaleLines<typename Source::Key>::ask(source.keys, token, lane);
+  ScaleLines<typename Source::Value>::ask(source.values, token, lane);
   prefetch_rest(source.rest, token, lane);
 }
 

@@ -39,21 +39,31 @@ struct Decode {
   KV_CONST int query_halves = MATRIX ? Query::halves + Second::halves : 4;
 };
 
-template <typename F, typename C>
+template <typename F, typename C, typename B>
 KV_FUNC Rows<F> rows_of(KV_DEVICE(const C) codes, i64 code_offset, KV_DEVICE(const typename F::Scale) scales,
-                        i64 scale_offset, KV_DEVICE(const typename F::Scale) biases, i64 bias_offset, i64 first) {
-  Rows<F> rows = {bytes_of(codes + code_offset) + first * F::row_bytes, scales + scale_offset + first * F::groups,
-                  biases + bias_offset + first * F::groups};
-  return rows;
+                        i64 scale_offset, KV_DEVICE(const B) biases, i64 bias_offset, i64 first) {
+  Rows<F> rows = {bytes_of(codes + code_offset), scales + scale_offset,
+                  typed<typename F::Scale>(bytes_of(biases + bias_offset)), 0};
+  return advanced<F>(rows, first);
 }
 
 // Fills the table of a codebook, [2^bits] in device memory.
 template <typename F>
-KV_FUNC void fill_book(KV_DEVICE(const typename F::Scale) book, KV_SHARED(uint) table, int index, int step) {
-  if (!F::book) return;
-  for (int i = index; i < F::book_entries; i += step)
-    table[i] = pair_bits(make_pair(to_float(book[i & ((1 << F::bits) - 1)]), F::book_pairs ? to_float(book[i >> F::bits]) : 0.0f));
-}
+struct Book {
+  template <typename B>
+  static KV_FUNC void fill(KV_DEVICE(const B) book, KV_SHARED(uint) table, int index, int step) {
+    if (!F::book) return;
+    for (int i = index; i < F::book_entries; i += step)
+      table[i] = pair_bits(make_pair(to_float(book[i & ((1 << F::bits) - 1)]), F::book_pairs ? to_float(book[i >> F::bits]) : 0.0f));
+  }
+};
+template <typename F, typename N>
+struct Book<Scaled<F, N>> {
+  template <typename B>
+  static KV_FUNC void fill(KV_DEVICE(const B) book, KV_SHARED(uint) table, int index, int step) {
+    DecoderTable<F, N, Scaled<F, N>::kind>::fill(book, table, index, step);
+  }
+};
 
 // The query heads of one group as the caller holds them.
 template <typename Q>

@@ -2,8 +2,16 @@
 
 namespace kv {
 
-enum CodeKind { CODES_UNSIGNED = 0, CODES_SIGNED = 1, CODES_BOOK = 2, CODES_FLOAT16 = 3, CODES_BFLOAT16 = 4, CODES_MINIFLOAT = 5 };
-enum MetaKind { META_NONE = 0, META_SCALE = 1, META_BIAS = 2 };
+enum CodeKind {
+  CODES_UNSIGNED = 0,
+  CODES_SIGNED = 1,
+  CODES_BOOK = 2,
+  CODES_FLOAT16 = 3,
+  CODES_BFLOAT16 = 4,
+  CODES_MINIFLOAT = 5,
+  CODES_POLAR = 6,  // polarquant's angles: those of pairs, then those of levels 2 to 4, of two bits less
+};
+enum MetaKind { META_NONE = 0, META_SCALE = 1, META_BIAS = 2, META_CHANNELS = 3 };  // per channel: a group is of tokens
 enum ScaleKind { SCALES_FLOAT = 0, SCALES_E8M0 = 1, SCALES_E4M3 = 2 };  // of S, or a byte: a power of two, an 8-bit float
 
 KV_FUNC float to_float(uchar x) { return float(x); }  // a scale that is a byte
@@ -29,7 +37,10 @@ struct Format {
   KV_CONST bool book = CODES == CODES_BOOK;
   KV_CONST bool fifths = HALVES && BITS == 5;
   KV_CONST int header = BLOCK > 0 ? 2 * META + (fifths ? 4 : 0) : 0;
-  KV_CONST int row_bytes = BLOCK > 0 ? groups * BLOCK : DIM * BITS / 8;
+  KV_CONST bool polar = CODES == CODES_POLAR;
+  KV_CONST int row_bytes = polar ? DIM / 2 * BITS / 8 + (7 * DIM / 16 * (BITS - 2) + 7) / 8
+                                 : BLOCK > 0 ? groups * BLOCK : DIM * BITS / 8;
+  KV_CONST int fields = META == META_CHANNELS ? 0 : groups;  // scales of a token
   KV_CONST int center = CODES <= CODES_SIGNED ? 1 << (BITS - 1) : 0;  // subtracted from every code: smaller rounding
   KV_CONST bool book_pairs = BITS <= 4;  // one look-up for two codes
   KV_CONST int book_entries = book ? 1 << (book_pairs ? 2 * BITS : BITS) : 4;
@@ -55,6 +66,7 @@ struct Rows {
   KV_DEVICE(const uchar) codes;
   KV_DEVICE(const typename F::Scale) scales;
   KV_DEVICE(const typename F::Scale) biases;
+  int first;  // the index of the first token, where groups are of tokens
 };
 
 // Recent tokens: bytes of one side of one (batch, KV head), in planes of codes, scales and biases with room for ROOM tokens.
@@ -66,7 +78,7 @@ struct Planes {
   KV_CONST int bytes = biases + (F::meta == META_BIAS ? ROOM * field : 0);
 
   static KV_FUNC Rows<F> rows(KV_DEVICE(const uchar) planes) {
-    Rows<F> at = {planes, typed<typename F::Scale>(planes + scales), typed<typename F::Scale>(planes + biases)};
+    Rows<F> at = {planes, typed<typename F::Scale>(planes + scales), typed<typename F::Scale>(planes + biases), 0};
     return at;
   }
 };
@@ -84,6 +96,8 @@ struct Slices {
   KV_CONST int codes = run / words;  // codes of a word
   KV_CONST int pairs = codes / 2;
   KV_CONST int units_per_group = F::group / unit;
+
+  static KV_FUNC constexpr int channel(int position) { return F::channel(position); }
 };
 
 template <int N>
@@ -112,7 +126,7 @@ KV_FUNC uint load_bits(KV_DEVICE(const uchar) row, int first) {
 template <typename F, int SHARERS>
 KV_FUNC int run_offset(int member) {
   typedef Slices<F, SHARERS> Cut;
-  return Cut::width % 8 == 0 ? F::header + member * (Cut::width / 8) : 0;
+  return Cut::width % 8 == 0 && Cut::width > 0 ? F::header + member * (Cut::width / 8) : 0;
 }
 
 // Loads the run of `member` in `unit`; `at` is its token's first byte plus run_offset. Every word is spread.

@@ -13,13 +13,9 @@ struct MatrixBody {
   KV_CONST int output_tiles = V::dim / 16;
   // Small slices are loaded before they are needed; large ones would not leave registers for the output.
   KV_CONST bool early_keys = KeyCut::units * KeyCut::words <= 16;
-  KV_CONST bool early_values = ValueCut::units * ValueCut::words <= 4;
   KV_CONST bool early_biases = V::groups <= 8;
-
-  struct Codes {
-    Run<KeyCut::words> keys[2][early_keys ? KeyCut::units : 1];
-    Run<ValueCut::words> values[4][early_values ? ValueCut::units : 2];  // else this unit's and the next one's
-  };
+  typedef LaneKeys<K, early_keys> Keys;
+  typedef LaneValues<V> Values;
 
   Query queries;
   Second second;
@@ -61,21 +57,20 @@ struct MatrixBody {
   KV_FUNC void step(KV_THREAD const Stored<K, V, R>& stored, i64 token, int left) {
     const Tokens at = tokens_of<FULL>(left, row, quad);
     const Cursor<K, V> cursor = cursor_of<K, V>(stored, token, row, quad);
-    Codes codes;
-    if (early_keys) {
-      KV_UNROLL for (int u = 0; u < KeyCut::units; ++u) load_keys(cursor, at, u, codes);
-    }
+    Keys keys;
+    Values values;
+    keys.begin(cursor.keys, at, quad);
     Scales<V> scales[2], biases[2];
     KV_UNROLL for (int r = 0; r < 2; ++r) {
-      if (V::meta >= META_SCALE) load_scales<V>(cursor.value_rows, at.near[r], 0, scales[r]);
-      if (V::meta == META_BIAS && early_biases) load_scales<V>(cursor.value_rows, at.near[r], 1, biases[r]);
+      if (V::meta >= META_SCALE) load_scales<V>(cursor.value_scales, at.near[r], 0, scales[r]);
+      if (V::meta == META_BIAS && early_biases) load_scales<V>(cursor.value_scales, at.near[r], 1, biases[r]);
     }
     TileC p[TILES];
-    KV_UNROLL for (int u = 0; u < (early_values ? ValueCut::units : 1); ++u) load_values(cursor, at, u, codes);
+    values.begin(cursor.values, at, row);
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
       KV_UNROLL for (int e = 0; e < 4; ++e) p[t].v[e] = 0.0f;
     }
-    score<K, early_keys>(cursor.keys, cursor.key_rows, stored.key_book, queries, at, codes.keys, p);
+    score<K>(cursor.keys, cursor.key_scales, keys, stored.key_book, queries, at, p);
     score_rest(stored.rest, token, at, p);
     float widest = 0.0f;
     KV_UNROLL for (int r = 0; r < 2; ++r) {
@@ -89,28 +84,27 @@ struct MatrixBody {
     }
     keep_in_range(p, widest);
     KV_UNROLL for (int r = 0; r < 2; ++r) {
-      if (V::meta == META_BIAS && !early_biases) load_scales<V>(cursor.value_rows, at.near[r], 1, biases[r]);
+      if (V::meta == META_BIAS && !early_biases) load_scales<V>(cursor.value_scales, at.near[r], 1, biases[r]);
     }
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
       KV_UNROLL for (int e = 0; e < 4; ++e) p[t].v[e] = fast_exp2(p[t].v[e] - peak[t][e & 1]);
       KV_UNROLL for (int j = 0; j < 2; ++j) sum[t][j] += p[t].v[j] + p[t].v[2 + j];
     }
-    accumulate(stored, cursor, at, codes, p, scales, biases);
+    accumulate(stored, cursor, at, values, p, scales, biases);
   }
 
   // Adds the scores of the tile with keys, or a part of them, of format F: groups of channels one by one, each with its
-  // scale and bias after the product. EARLY: the codes are loaded already.
-  template <typename F, bool EARLY, typename Queries>
-  KV_FUNC void score(KV_DEVICE(const uchar) first, KV_THREAD const Rows<F>& rows, KV_SHARED(uint) book,
-                     KV_THREAD const Queries& q, KV_THREAD const Tokens& at,
-                     KV_THREAD Run<Slices<F, 4>::words> (&codes)[2][EARLY ? Slices<F, 4>::units : 1],
+  // scale and bias after the product.
+  template <typename F, typename Lane, typename Queries>
+  KV_FUNC void score(KV_THREAD const Rows<F>& rows, KV_THREAD const Rows<F>& scale_rows, KV_THREAD Lane& keys,
+                     KV_SHARED(uint) book, KV_THREAD const Queries& q, KV_THREAD const Tokens& at,
                      KV_THREAD TileC (&sum)[TILES]) const {
     typedef Slices<F, 4> Cut;
     const int steps_per_word = most(1, Cut::codes / 4);
     Scales<F> scales[2], biases[2];
     KV_UNROLL for (int r = 0; r < 2; ++r) {
-      if (F::meta >= META_SCALE) load_scales<F>(rows, at.near[r], 0, scales[r]);
-      if (F::meta == META_BIAS) load_scales<F>(rows, at.near[r], 1, biases[r]);
+      if (F::meta >= META_SCALE) load_scales<F>(scale_rows, at.near[r], 0, scales[r]);
+      if (F::meta == META_BIAS) load_scales<F>(scale_rows, at.near[r], 1, biases[r]);
     }
     TileC s[TILES];
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
@@ -123,15 +117,12 @@ struct MatrixBody {
       }
       KV_UNROLL for (int uu = 0; uu < Cut::units_per_group; ++uu) {
         const int u = g * Cut::units_per_group + uu;
-        KV_UNROLL for (int r = 0; r < 2; ++r) {
-          if (!EARLY) load_slice<F, 4>(first + at.near[r] * F::row_bytes, u, quad, codes[r][0]);
-        }
+        keys.fetch(rows, at, u, quad, book);
         KV_UNROLL for (int w = 0; w < Cut::words; ++w) {
           KV_UNROLL for (int i = 0; i < steps_per_word; ++i) {
             const int step = (u * Cut::words + w) * steps_per_word + i;
             TileA a;
-            KV_UNROLL for (int e = 0; e < 4; ++e)
-              a.v[e] = pair_at<F>(codes[e & 1][EARLY ? u : 0].w[w], 2 * i + (e >> 1), book);
+            KV_UNROLL for (int e = 0; e < 4; ++e) a.v[e] = keys.pair(e & 1, u, w, 2 * i + (e >> 1), book);
             KV_UNROLL for (int t = 0; t < TILES; ++t) {
               KV_UNROLL for (int term = 0; term < TERMS; ++term)
                 multiply_add(dot[t], a, q.at(step, t, term, lane));
@@ -159,9 +150,8 @@ struct MatrixBody {
   template <typename F>
   KV_FUNC void score_rest(KV_THREAD const Rest<F>& rest, i64 token, KV_THREAD const Tokens& at,
                           KV_THREAD TileC (&s)[TILES]) const {
-    Run<Slices<F, 4>::words> codes[2][1];
-    const Rows<F> rows = advanced<F>(rest.rows, token + row);
-    score<F, false>(rows.codes + run_offset<F, 4>(quad), rows, rest.book, second, at, codes, s);
+    LaneKeys<F, false> keys;
+    score<F>(lane_rows<F, 4>(rest.rows, token, row, quad), advanced<F>(rest.rows, token + row), keys, rest.book, second, at, s);
   }
 
   // Raises the running maxima and the bound of the value scales when this tile passes them, which is rare.
@@ -199,9 +189,8 @@ struct MatrixBody {
 
   // Adds the tile's values under probabilities p, each group of channels with its scale inside p.
   KV_FUNC void accumulate(KV_THREAD const Stored<K, V, R>& stored, KV_THREAD const Cursor<K, V>& cursor,
-                     KV_THREAD const Tokens& at, KV_THREAD Codes& codes,
-                          KV_THREAD const TileC (&p)[TILES], KV_THREAD const Scales<V> (&scales)[2],
-                          KV_THREAD const Scales<V> (&biases)[2]) {
+                          KV_THREAD const Tokens& at, KV_THREAD Values& values, KV_THREAD const TileC (&p)[TILES],
+                          KV_THREAD const Scales<V> (&scales)[2], KV_THREAD const Scales<V> (&biases)[2]) {
     KV_UNROLL for (int g = 0; g < V::groups; ++g) {
       float scale[2];
       KV_UNROLL for (int r = 0; r < 2; ++r) scale[r] = V::meta >= META_SCALE ? scales[r].at(g) : 1.0f;
@@ -224,21 +213,10 @@ struct MatrixBody {
       }
       KV_UNROLL for (int uu = 0; uu < ValueCut::units_per_group; ++uu) {
         const int u = g * ValueCut::units_per_group + uu;
-        const int slot = early_values ? u : u % 2;
-        if (!early_values && u + 1 < ValueCut::units) load_values(cursor, at, u + 1, codes);
+        values.fetch(cursor.values, at, u, row, stored.value_book);
         KV_UNROLL for (int w = 0; w < ValueCut::words; ++w) {
-          uint lower_codes[2], upper_codes[2];  // halves of the word, two tokens each
-          KV_UNROLL for (int k = 0; k < 2; ++k) {
-            const uint first = codes.values[2 * k][slot].w[w], second = codes.values[2 * k + 1][slot].w[w];
-            lower_codes[k] = merge_low(first, second);
-            upper_codes[k] = merge_high(first, second);
-          }
           KV_UNROLL for (int i = 0; i < ValueCut::pairs; ++i) {
-            TileA a;
-            KV_UNROLL for (int k = 0; k < 2; ++k) {
-              a.v[2 * k] = pair_at<V>(lower_codes[k], i, stored.value_book);
-              a.v[2 * k + 1] = pair_at<V>(upper_codes[k], i, stored.value_book);
-            }
+            const TileA a = values.tile(u, w, i, stored.value_book);
             KV_UNROLL for (int t = 0; t < TILES; ++t) {
               KV_UNROLL for (int term = 0; term < TERMS; ++term)
                 multiply_add(out[t][(u * ValueCut::words + w) * ValueCut::pairs + i], a, weights[t][term]);
@@ -251,18 +229,6 @@ struct MatrixBody {
 
   // A head that the lane holds, among those of the threadgroup.
   KV_FUNC int head_of(int t, int j) const { return first_head + 8 * t + 2 * quad + j; }
-  KV_FUNC void load_keys(KV_THREAD const Cursor<K, V>& cursor, KV_THREAD const Tokens& at, int u,
-                         KV_THREAD Codes& codes) const {
-    KV_UNROLL for (int r = 0; r < 2; ++r)
-      load_slice<K, 4>(cursor.keys + at.near[r] * K::row_bytes, u, quad, codes.keys[r][early_keys ? u : 0]);
-  }
-  KV_FUNC void load_values(KV_THREAD const Cursor<K, V>& cursor, KV_THREAD const Tokens& at, int u,
-                           KV_THREAD Codes& codes) const {
-    KV_UNROLL for (int i = 0; i < 4; ++i)
-      load_slice<V, 8>(cursor.values + at.far[i] * V::row_bytes, u, row,
-                       codes.values[i][early_values ? u : u % 2]);
-  }
-
   // Adds up what the lanes of a column hold.
   KV_FUNC void finish() {
     KV_UNROLL for (int i = 0; i < 3; ++i) {

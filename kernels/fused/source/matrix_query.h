@@ -55,7 +55,7 @@ struct MatrixQuery {
       const float raise = exponent == 0u ? 1.0f : bits_float((254u - exponent) << 23);
       if (place.lane == 0) float_memory[h] = scale * (exponent == 0u ? 1.0f : bits_float(exponent << 23));
       KV_UNROLL_4 for (int position = place.lane; position < K::dim; position += 32) {
-        float x = h < place.heads ? q.at(h, K::channel(position)) * raise : 0.0f;
+        float x = h < place.heads ? q.at(h, Slices<K, 4>::channel(position)) * raise : 0.0f;
         const int k = KeyOrder<K>::row(position), column = h & 7;
         const int cell = ((h >> 3) * steps + KeyOrder<K>::step(position)) * 32 + tile_b_lane(k, column);
         const int at = 4 * cell + 2 * (k >> 3) + tile_b_half(k, column);

@@ -131,6 +131,16 @@ KV_FUNC Pair pair_fma(Pair a, float m, float c) {
   asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(p.bits) : "r"(a.bits), "r"(half_splat(m)), "r"(half_splat(c)));
   return p;
 }
+KV_FUNC Pair pair_times(Pair a, Pair b) {
+  Pair p;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(p.bits) : "r"(a.bits), "r"(b.bits));
+  return p;
+}
+KV_FUNC Pair pair_mad(Pair a, Pair b, Pair c) {
+  Pair p;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(p.bits) : "r"(a.bits), "r"(b.bits), "r"(c.bits));
+  return p;
+}
 KV_FUNC float pair_low(Pair p) { return Convert<half_t>::word(p.bits & 0xffffu); }
 KV_FUNC float pair_high(Pair p) { return Convert<half_t>::word(p.bits >> 16); }
 

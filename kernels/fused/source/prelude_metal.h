@@ -102,6 +102,8 @@ KV_FUNC Pair pair_from_bits(uint bits) { return Pair{as_type<half2>(bits)}; }
 KV_FUNC uint pair_bits(Pair p) { return as_type<uint>(p.h); }
 KV_FUNC Pair make_pair(float low, float high) { return Pair{half2(half(low), half(high))}; }
 KV_FUNC Pair pair_fma(Pair a, float m, float c) { return Pair{fma(a.h, half2(half(m)), half2(half(c)))}; }
+KV_FUNC Pair pair_times(Pair a, Pair b) { return Pair{a.h * b.h}; }
+KV_FUNC Pair pair_mad(Pair a, Pair b, Pair c) { return Pair{fma(a.h, b.h, c.h)}; }
 KV_FUNC float pair_low(Pair p) { return float(p.h.x); }
 KV_FUNC float pair_high(Pair p) { return float(p.h.y); }
 

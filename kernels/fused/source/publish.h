@@ -83,7 +83,7 @@ KV_FUNC void publish(KV_THREAD Body& body, KV_THREAD const Place& place, int fir
           weight += sums[(slot * STRIPES + s) * HEADS + head];
         }
         const i64 row = (place.first_head + group_head) * place.splits + place.split;
-        sink.put(row * V::dim + V::channel(position), total, weight);
+        sink.put(row * V::dim + Slices<V, 8>::channel(position), total, weight);
       }
     }
   }

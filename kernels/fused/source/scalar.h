@@ -18,7 +18,7 @@ struct ScalarQuery {
       KV_UNROLL for (int g = 0; g < F::groups; ++g) query_sum[h][g] = 0.0f;
       KV_UNROLL for (int u = 0; u < Cut::units; ++u) {
         KV_UNROLL for (int i = 0; i < Cut::run; ++i) {
-          const int channel = from + F::channel(u * Cut::unit + quad * Cut::run + i);
+          const int channel = from + Cut::channel(u * Cut::unit + quad * Cut::run + i);
           const float x = h < present ? q.at(first + h, channel) * scale : 0.0f;
           query[h][u * Cut::run + i] = x;
           query_sum[h][u / Cut::units_per_group] += x;
@@ -26,23 +26,23 @@ struct ScalarQuery {
       }
     }
   }
-  // Adds this lane's share of the scores with the key of a token: its codes at `codes_at`, its scales those of `rows`.
-  KV_FUNC void score(KV_DEVICE(const uchar) codes_at, KV_THREAD const Rows<F>& rows, int near, int quad,
+  // Adds this lane's share of the scores with the key of token `near` of the rows.
+  KV_FUNC void score(KV_THREAD const Rows<F>& rows, KV_THREAD const Rows<F>& scale_rows, int near, int quad,
                      KV_SHARED(uint) book, KV_THREAD float (&s)[HEADS]) const {
     Scales<F> scales, biases;
-    if (F::meta >= META_SCALE) load_scales<F>(rows, near, 0, scales);
-    if (F::meta == META_BIAS) load_scales<F>(rows, near, 1, biases);
+    if (F::meta >= META_SCALE) load_scales<F>(scale_rows, near, 0, scales);
+    if (F::meta == META_BIAS) load_scales<F>(scale_rows, near, 1, biases);
     KV_UNROLL for (int g = 0; g < F::groups; ++g) {
       float dot[HEADS];
       KV_UNROLL for (int h = 0; h < HEADS; ++h) dot[h] = 0.0f;
       KV_UNROLL for (int uu = 0; uu < Cut::units_per_group; ++uu) {
         const int u = g * Cut::units_per_group + uu;
-        Run<Cut::words> codes;
-        load_slice<F, 4>(codes_at, u, quad, codes);
+        LaneFloats<F, 4> key;
+        key.load(rows, near, u, quad, book);
         KV_UNROLL for (int w = 0; w < Cut::words; ++w) {
           KV_UNROLL for (int i = 0; i < Cut::pairs; ++i) {
             float low, high;
-            floats_at<F>(codes.w[w], i, book, low, high);
+            key.pair(w, i, book, low, high);
             const int position = u * Cut::run + w * Cut::codes + i;
             KV_UNROLL for (int h = 0; h < HEADS; ++h) {
               dot[h] = fast_fma(low, query[h][position], dot[h]);
@@ -109,7 +109,7 @@ struct ScalarBody {
     float p[2][HEADS];
     KV_UNROLL for (int r = 0; r < 2; ++r) {
       KV_UNROLL for (int h = 0; h < HEADS; ++h) p[r][h] = 0.0f;
-      queries.score(cursor.keys + at.near[r] * K::row_bytes, cursor.key_rows, at.near[r], quad, stored.key_book, p[r]);
+      queries.score(cursor.keys, cursor.key_scales, at.near[r], quad, stored.key_book, p[r]);
       score_rest(stored.rest, token, at.near[r], p[r]);
       KV_UNROLL for (int h = 0; h < HEADS; ++h) {
         KV_UNROLL for (int i = 0; i < 2; ++i) p[r][h] += simd_swap(p[r][h], quad_step(i));
@@ -131,8 +131,7 @@ struct ScalarBody {
   KV_FUNC void score_rest(KV_THREAD const Rest<Absent>&, i64, int, KV_THREAD float (&)[HEADS]) const {}
   template <typename F>
   KV_FUNC void score_rest(KV_THREAD const Rest<F>& rest, i64 token, int near, KV_THREAD float (&s)[HEADS]) const {
-    const Rows<F> rows = advanced<F>(rest.rows, token + row);
-    second.score(rows.codes + run_offset<F, 4>(quad) + near * F::row_bytes, rows, near, quad, rest.book, s);
+    second.score(lane_rows<F, 4>(rest.rows, token, row, quad), advanced<F>(rest.rows, token + row), near, quad, rest.book, s);
   }
 
   // Raises the running maxima when this tile passes them by much, which is rare.
@@ -160,8 +159,8 @@ struct ScalarBody {
                           KV_THREAD const float (&p)[2][HEADS]) {
     Scales<V> scales[2], biases[2];
     KV_UNROLL for (int r = 0; r < 2; ++r) {
-      if (V::meta >= META_SCALE) load_scales<V>(cursor.value_rows, at.near[r], 0, scales[r]);
-      if (V::meta == META_BIAS) load_scales<V>(cursor.value_rows, at.near[r], 1, biases[r]);
+      if (V::meta >= META_SCALE) load_scales<V>(cursor.value_scales, at.near[r], 0, scales[r]);
+      if (V::meta == META_BIAS) load_scales<V>(cursor.value_scales, at.near[r], 1, biases[r]);
     }
     KV_UNROLL for (int g = 0; g < V::groups; ++g) {
       float weights[HEADS][4];  // of this lane's four tokens
@@ -176,15 +175,14 @@ struct ScalarBody {
       }
       KV_UNROLL for (int uu = 0; uu < ValueCut::units_per_group; ++uu) {
         const int u = g * ValueCut::units_per_group + uu;
-        Run<ValueCut::words> codes[4];
-        KV_UNROLL for (int i = 0; i < 4; ++i)
-          load_slice<V, 8>(cursor.values + at.far[i] * V::row_bytes, u, row, codes[i]);
+        LaneFloats<V, 8> values[4];
+        KV_UNROLL for (int i = 0; i < 4; ++i) values[i].load(cursor.values, at.far[i], u, row, stored.value_book);
         KV_UNROLL for (int w = 0; w < ValueCut::words; ++w) {
           KV_UNROLL for (int i = 0; i < ValueCut::pairs; ++i) {
             const int tile = (u * ValueCut::words + w) * ValueCut::pairs + i;
             KV_UNROLL for (int k = 0; k < 4; ++k) {
               float low, high;
-              floats_at<V>(codes[k].w[w], i, stored.value_book, low, high);
+              values[k].pair(w, i, stored.value_book, low, high);
               KV_UNROLL for (int h = 0; h < HEADS; ++h) {
                 out[h][tile][0] = fast_fma(weights[h][k], low, out[h][tile][0]);
                 out[h][tile][1] = fast_fma(weights[h][k], high, out[h][tile][1]);
