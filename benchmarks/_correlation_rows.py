@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.spec import TrialSpec
 
-SHORT, LONG = 512, 8192
+SHORT, MIDDLE, LONG = 512, 2048, 8192
 SHORT_TRIALS = 8
 """Trials at 512 tokens whose 1,024 scored positions have a 99.9th percentile."""
 TASKS = {"retrieval": (4096, 4), "generation": (768, 2)}
@@ -124,7 +124,7 @@ def jobs(models: Sequence[str]) -> list[tuple[str, str]]:
 
 def captures(models: Sequence[str]) -> list[tuple[str, int, int, str, int]]:
     """What the rows of a model share, the longest first: the arguments of `Runner.prepare`."""
-    kinds = [(LONG, 0, "quality", 0)]
+    kinds = [(LONG, 0, "quality", 0), (MIDDLE, 0, "quality", 0)]
     kinds += [(context, r, task, 0) for task, (context, replicates) in TASKS.items() for r in range(replicates)]
     kinds += [(SHORT, 0, "quality", 1), *((SHORT, r, "quality", 0) for r in range(SHORT_TRIALS))]
     return [(model, *kind) for kind in kinds for model in models]
@@ -164,12 +164,13 @@ def _short(model: str, kv: KVSpec) -> Row:
     found = []
     for replicate in range(SHORT_TRIALS):
         spec = _trial(model, kv, context=SHORT, replicate=replicate)
-        found.append(subject.shared(DecodeRun, spec).run(trial_caches(spec, subject), spec).kld)
-    every = np.concatenate(found)
+        found.append(subject.shared(DecodeRun, spec).run(trial_caches(spec, subject), spec))
+    every = np.concatenate([scores.kld for scores in found])
     return {
-        "kld_512": float(found[0].mean()),
+        "kld_512": float(found[0].kld.mean()),
         "kld_512_all": float(every.mean()),
         "kld_512_p99.9": float(np.percentile(every, 99.9)),
+        "flips_512_all": 1 - float(np.mean([scores.same_top1 for scores in found])),
     }
 
 
@@ -178,8 +179,8 @@ def _full(model: str, kv: KVSpec) -> Row:
 
 
 def _long(model: str, kv: KVSpec) -> Row:
-    found = _runner().run(_trial(model, kv, context=LONG))
-    return {"kld_8k": found["kld"], "bits": found["bits_per_value_limit"]}
+    middle, long = (_runner().run(_trial(model, kv, context=context)) for context in (MIDDLE, LONG))
+    return {"kld_2k": middle["kld"], "kld_8k": long["kld"], "bits": long["bits_per_value_limit"]}
 
 
 def _attention(model: str, kv: KVSpec) -> Row:
