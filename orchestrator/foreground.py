@@ -102,6 +102,7 @@ def run(campaign: Campaign, signals: StopSignals) -> None:
 def _tell(campaign: Campaign) -> None:
     """Print the newest summary and what to do next."""
     from swarm.agents.llm.telemetry import in_words, report
+    from swarm.agents.writing.summary import body
 
     store, record = campaign.store, campaign.record
     counts = store.trials.count(record.id)
@@ -113,8 +114,9 @@ def _tell(campaign: Campaign) -> None:
     if not counts.get("complete", 0):
         raise AllFailedError(store.trials.list(record.id, upto=1))
     for summary in store.summaries.list(record.id)[-1:]:
-        show_markdown(campaign.summary)
+        show_markdown(body(campaign.summary))
         say()
+        say(f"All claims with their verdicts: `swarm show summary {summary.id}`.")
         say(f"Summary {summary.id} waits for you: `swarm review {summary.id} --accept` or `--reject --note ...`.")
     llm = report(store, record.id)
     if llm is not None:

@@ -55,6 +55,8 @@ def pairs(trials: Mapping[str, Mapping[int, Sequence[int]]]) -> Iterator[tuple[s
     """Models with the types of a better and a worse trial: each trial with those that it may be set against."""
     for model, partners in trials.items():
         for better, others in partners.items():
+            if not others:
+                continue
             yield model, {"better_trial": one_of([better]), "worse_trial": one_of(others)}
 
 

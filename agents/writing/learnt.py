@@ -39,10 +39,12 @@ class Learnt:
 
     def effects(self) -> list[str]:
         """Causes, then what each factor does, then other confirmed findings; the surest and largest first."""
-        causes = self._of("cause", "confirmed")[:MAX_CAUSES]
+        causes = [r for r in self._of("cause", "confirmed") if len(r.finding.models) == 1][:MAX_CAUSES]
         factors = [r for r in self._standing(*STATUS_ORDER) if is_factor(r.finding) and r.finding.kind != "contrast"]
         known = {record.id for record in [*causes, *factors]}
-        rest = [r for r in self._standing("confirmed") if r.id not in known and r.finding.kind != "contrast"]
+        rest = [
+            r for r in self._standing("confirmed") if r.id not in known and r.finding.kind not in ("contrast", "cause")
+        ]
         return self._lines([*causes, *factors[:MAX_FACTORS], *mixed(rest, MAX_OTHERS, MAX_OF_A_KIND)])
 
     def differences(self) -> list[str]:
@@ -51,9 +53,12 @@ class Learnt:
         return [*self._lines(found), *self._reasons({model for r in found for model in r.finding.models})]
 
     def _reasons(self, models: Iterable[str]) -> Iterator[str]:
+        """Causes that were tested on these models: between two of them, then on one, by verdict."""
         causes = [r for r in self._findings if r.finding.kind == "cause" and set(r.finding.models) & set(models)]
-        for status in STATUS_ORDER:
-            for record in [r for r in ranked(causes) if r.finding.status == status][:MAX_REASONS]:
+        between = [r for r in causes if len(r.finding.models) > 1]
+        yield from self._lines(ranked(r for r in between if r.finding.status == "confirmed")[:MAX_CAUSES])
+        for status in ("hypothesis", "refuted"):
+            for record in ranked(r for r in between or causes if r.finding.status == status)[:MAX_REASONS]:
                 finding = f"finding:{record.id}"
                 yield f"- {{{finding}:says}} As a reason this is {{{finding}:verdict}} ({{{finding}}})."
         if models and not causes:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import exp
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from swarm.agents.analysis.claims import NEGLIGIBLE
 from swarm.agents.analysis.pairs import MAX_BITS_APART
 from swarm.agents.analysis.results import config_key
 from swarm.agents.generation.context import ProposalContext
@@ -27,7 +29,7 @@ MAX_IDS = 4
 """Trials of a model that a role is told it may compare: a local model reads them anew at every question."""
 
 Comparable = Mapping[str, Mapping[int, Sequence[int]]]
-"""Trials of each model, each with those that it may be set against: others of about the same cost."""
+"""Trials of each model, each with those that it beats at about the same cost: those that it may be set against."""
 
 
 CAUSES = (
@@ -140,7 +142,7 @@ def collect(items: Sequence[Item], limit: int, noun: str, accept: Callable[[Item
 
 
 def comparable(context: ProposalContext, fit: Callable[[TrialRecord], bool] = lambda _: True) -> Comparable:
-    """The latest trials of each model, of those that are fit, that cost the same as another of them."""
+    """The latest trials of each model, of those that are fit, that beat or are beaten by another at the same cost."""
     found = {}
     for name in context.infos:
         records = [r for r in context.history.select(model=name, protocol="quality") if is_measured(r) and fit(r)]
@@ -148,11 +150,11 @@ def comparable(context: ProposalContext, fit: Callable[[TrialRecord], bool] = la
         for place, record in reversed(list(enumerate(records))):
             if len(latest) == MAX_IDS:
                 break
-            other = next((r for r in reversed(records[:place]) if costs_the_same(record, r)), None)
+            other = next((r for r in reversed(records[:place]) if beats(r, record) or beats(record, r)), None)
             if other is not None and len(latest | {record.id: record, other.id: other}) <= MAX_IDS:
                 latest |= {record.id: record, other.id: other}
         found[name] = {
-            identity: [i for i, other in latest.items() if i != identity and costs_the_same(record, other)]
+            identity: [i for i, other in latest.items() if beats(record, other)]
             for identity, record in sorted(latest.items())
         }
     return found
@@ -161,6 +163,12 @@ def comparable(context: ProposalContext, fit: Callable[[TrialRecord], bool] = la
 def is_measured(record: TrialRecord) -> bool:
     """Whether a trial has what a comparison needs."""
     return {"kld", "bits_per_value"} <= record.metrics.keys()
+
+
+def beats(better: TrialRecord, worse: TrialRecord) -> bool:
+    """Whether a trial has a lower KLD than another that costs about the same, by more than is negligible."""
+    low, high = (record.metrics["kld"].value for record in (better, worse))
+    return costs_the_same(better, worse) and low * exp(NEGLIGIBLE) < high
 
 
 def costs_the_same(a: TrialRecord, b: TrialRecord) -> bool:

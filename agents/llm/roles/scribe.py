@@ -20,8 +20,11 @@ MAX_SENTENCES = 6
 MAX_SENTENCE_CHARS = 500
 MAX_FINDINGS = 10
 MAX_STATEMENT_CHARS = 160
-MAX_FREE_CHARS = 40
-"""Characters of an own word order before and after a reference, where the answer is held to a schema."""
+LEADS = ("Worth knowing", "Also seen", "Worth another look", "Easily overlooked")
+"""How a sentence begins where the answer is held to a schema."""
+
+MAX_OWN_WORDS = 8
+"""Words of a sentence beside its references: nobody checks what they say."""
 
 
 class Sentences(Shape):
@@ -48,13 +51,12 @@ class ScribeRole(Role[Sentences]):
         }
 
     def choices(self, context: ProposalContext, most: int) -> type[BaseModel] | None:
-        """Sentences of words around the statement of a finding that is not shown yet, and its effect."""
+        """The statement of a finding that is not shown yet, with a few words before it and its effect behind it."""
         ids = [record.id for record in _not_shown(context)]
         if not ids:
             return None
-        words = f"[A-Za-z ,'-]{{0,{MAX_FREE_CHARS}}}"
-        quoted = "|".join(rf"\{{finding:{i}:says\}}( \(\{{finding:{i}:effect\}}\))?" for i in ids)
-        sentence = Annotated[str, StringConstraints(pattern=rf"^[A-Z]{words}({quoted}){words}\.$")]
+        quoted = "|".join(rf"\{{finding:{i}:says\}}( Measured: \{{finding:{i}:effect\}}\.)?" for i in ids)
+        sentence = Annotated[str, StringConstraints(pattern=rf"^({'|'.join(LEADS)}): ({quoted})$")]
         return choices.shape("Sentences", sentences=choices.list_of(sentence, min(most, MAX_SENTENCES)))
 
     def use(self, answer: Sentences, context: ProposalContext) -> Used[Contribution]:
@@ -74,6 +76,8 @@ class ScribeRole(Role[Sentences]):
                 found = found or ["it tells nothing that the summary does not show already."]
             if len(_told(sentence)) > 1:
                 found = found or ["it mixes up findings: one sentence is about one of them."]
+            if len(PATTERN.sub("", sentence).split()) > MAX_OWN_WORDS:
+                found = found or [f"it says too much of its own: at most {MAX_OWN_WORDS} words beside the references."]
             found = found or too_long(resolver.render(sentence))
             if found:
                 reasons.append(f"{found[0]} ({sentence[:120]})")

@@ -20,7 +20,7 @@ ROLES = roles()
 
 @pytest.fixture(scope="module")
 def moments():
-    """Campaigns of 9, 30 and 60 trials of three kinds of models."""
+    """Campaigns of 30, 60 and 90 trials of three kinds of models."""
     return {}
 
 
@@ -57,7 +57,7 @@ def instances(schema: dict, root: dict | None = None) -> st.SearchStrategy:
 
 
 @pytest.mark.parametrize("name", sorted(ROLES))
-@pytest.mark.parametrize("trials", [30, 60])
+@pytest.mark.parametrize("trials", [60, 90])
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_whatever_a_schema_allows_can_be_judged(

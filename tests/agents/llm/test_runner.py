@@ -266,7 +266,7 @@ def test_a_pair_that_cannot_be_compared_is_answered_with_those_that_can(
         return json.dumps({"observations": rows, "questions": rows})
 
     server.plan = [acts.says(wrong)]
-    drive(make_lab(law=law), infos, make_runner(converse), 30)
+    drive(make_lab(law=law), infos, make_runner(converse), 60)
     for role in ("scout", "cross_referencer"):
         messages = [call.message for call in store.agent_calls.list() if call.role == role]
         assert messages
