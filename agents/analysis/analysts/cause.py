@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from swarm.agents.analysis import causes, statistics
+from swarm.agents.analysis import causes, statistics, words
 from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.causes import Layers, Suspect
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
@@ -68,8 +68,8 @@ class CauseAnalyst(Analyst):
         suspect, layers, here = tested[place]
         other = next(name for name, k in tested if token(name) == claim.models[1] and k == key)
         there = tested[other, key][2]
-        words = suspect.words + causes.place(layers)
-        text = f"{words[0].upper()}{words[1:]} are why [{measured[here.needs[1]].label}] does worse on {model} than on "
+        who = suspect.words + causes.place(layers)
+        text = f"{who[0].upper()}{who[1:]} are why [{measured[here.needs[1]].label}] does worse on {model} than on "
         text += f"{other}: without them ({suspect.how}) its KLD is {_said(_size(here, measured))} of what it was on "
         text += f"{model}, and {_said(_size(there, measured))} on {other}."
         return claim.finding(measured, text, _size(claim, measured), self.name)
@@ -117,4 +117,4 @@ def _size(claim: Claim, measured: Results) -> Effect:
 
 def _said(size: Effect) -> str:
     """A ratio with its interval, as it is said."""
-    return f"{size.value:.2g} [{size.low:.2g}, {size.high:.2g}]"
+    return f"{size.value:.2g} {words.interval(size)}"

@@ -1,6 +1,8 @@
-"""Trials of the designed experiment: the same configurations on every model, at equal bits, on planned text windows."""
+"""Trials of the designed experiments: the same configurations on every model, at equal bits, on planned windows."""
 
 from __future__ import annotations
+
+from itertools import product
 
 from swarm.agents.analysis import design
 from swarm.agents.generation.context import ProposalContext
@@ -9,20 +11,20 @@ from swarm.memory.records import Proposal
 
 
 class DesignNode(GenerationNode):
-    """The next configuration of the design; once more on other windows when all were measured."""
+    """The next configuration of a block of the design; once more on other windows when all were measured."""
 
     name = "design"
     share = 0.26
 
     def propose(self, context: ProposalContext) -> Proposal | None:
-        """The first missing trial of the design; None when it is complete, or the model cannot run all of it."""
-        wanted = [context.trial(kv, context.model) for kv in design.rows().values()]
-        for replicate in range(design.REPLICATES):
-            for spec in wanted:
+        """The first missing trial of the first block that the model can run all of; None when all are complete."""
+        for block, replicate in product(design.BLOCKS, range(design.REPLICATES)):
+            wanted = [context.trial(kv, context.model) for kv in block.rows.values()]
+            for spec in wanted if all(wanted) else ():
                 if spec is None:
-                    return None
+                    continue
                 trial = spec.model_copy(update={"replicate": replicate, "seed": spec.seed + replicate})
                 if context.is_new(trial):
-                    words = "; ".join(factor.words for factor in design.FACTORS)
+                    words = "; ".join(factor.words for factor in block.factors)
                     return Proposal(spec=trial, proposer=self.name, rationale=f"Designed experiment on {words}.")
         return None

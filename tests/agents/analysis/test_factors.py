@@ -33,24 +33,38 @@ def history(lab, replicates=(0, 1), models=("alpha", "beta")) -> History:
     specs = [
         TrialSpec(model=model, kv=kv, replicate=replicate, seed=replicate)
         for replicate in replicates
-        for kv in design.rows().values()
+        for kv in design.BLOCKS[0].rows.values()
         for model in models
     ]
     return History(tuple(lab.run(n, Proposal(spec=spec, proposer="test")) for n, spec in enumerate(specs)))
 
 
-def test_configurations_cost_the_same_and_factors_are_balanced_in_pairs():
-    rows = design.rows()
-    assert len(set(rows.values())) == 8
-    assert {kv.key.bits + kv.value.bits for kv in rows.values()} == {7}
-    levels = np.array(list(rows)) * 2 - 1
-    assert levels.shape[1] == len(design.FACTORS)
+@pytest.mark.parametrize("block", design.BLOCKS)
+def test_configurations_are_different_and_factors_are_balanced_in_pairs(block):
+    assert len(set(block.rows.values())) == 8
+    levels = np.array(list(block.rows)) * 2 - 1
+    assert levels.shape[1] == len(block.factors)
     assert (levels.sum(0) == 0).all()
     # No main effect is mixed up with another one, nor with an interaction of two others.
-    for a, b in combinations(range(len(design.FACTORS)), 2):
+    for a, b in combinations(range(len(block.factors)), 2):
         assert levels[:, a] @ levels[:, b] == 0
-        for c in set(range(len(design.FACTORS))) - {a, b}:
+        for c in set(range(len(block.factors))) - {a, b}:
             assert (levels[:, a] * levels[:, b]) @ levels[:, c] == 0
+
+
+def test_names_of_factors_are_unique():
+    names = [factor.name for block in design.BLOCKS for factor in block.factors]
+    assert len(set(names)) == len(names)
+
+
+def test_a_factor_whose_levels_do_not_cost_the_same_has_no_effect(make_lab):
+    lab = flat(make_lab)
+    lab.cost = lambda spec: 4.5 + 0.5 * (spec.kv.sink_tokens > 0)
+    block = design.BLOCKS[1]
+    specs = [TrialSpec(model="alpha", kv=kv) for kv in block.rows.values()]
+    seen = History(tuple(lab.run(n, Proposal(spec=spec, proposer="test")) for n, spec in enumerate(specs)))
+    found = block.effects(block.measured(list(seen.results().values()), "alpha"))
+    assert {factor.name for factor in found} == {"wide-groups", "value-method", "bits-to-rotated-keys"}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -60,7 +74,8 @@ def test_an_effect_on_one_model_is_found_there_and_as_a_difference(make_lab, inf
     found = FactorAnalyst().analyse(seen, named)
     assert [f.key for f in found] == [f"{PER_CHANNEL}:alpha", f"{PER_CHANNEL}:alpha:beta"]
     assert [f.kind for f in found] == ["sensitivity", "contrast"]
-    assert found[0].statement.startswith("On alpha keys per channel instead of per token lower the KLD at ")
+    assert found[0].statement.startswith("On alpha keys per channel instead of per token ")
+    assert " on beta they change nothing" in found[1].statement
     assert all(f.effect.low < 0.6 and f.effect.high < 0.8 for f in found)
     status = {f.key: f.status for f in judge.judge(found, [], seen, named)}
     assert status[f"{PER_CHANNEL}:alpha"] == "confirmed"
@@ -76,8 +91,9 @@ def test_the_interval_covers_the_effect_as_often_as_it_says(make_lab):
     covered = 0
     for seed in range(100):
         seen = history(flat(make_lab, law, seed=seed), models=("alpha",))
-        rows = design.measured(list(seen.results().values()), "alpha")
-        estimate = next(e for factor, e in design.effects(rows).items() if factor.name == "key-axis")
+        block = design.BLOCKS[0]
+        rows = block.measured(list(seen.results().values()), "alpha")
+        estimate = next(e for factor, e in block.effects(rows).items() if factor.name == "key-axis")
         low, high = estimate.interval()
         covered += low <= log(0.5) <= high
     assert 88 <= covered <= 100
@@ -91,7 +107,7 @@ def test_where_nothing_matters_little_is_stated(make_lab, infos):
 
 def test_an_incomplete_design_states_nothing(make_lab, infos):
     seen = history(flat(make_lab, law))
-    kept = tuple(r for r in seen.records if r.spec.kv != next(iter(design.rows().values())))
+    kept = tuple(r for r in seen.records if r.spec.kv != next(iter(design.BLOCKS[0].rows.values())))
     assert FactorAnalyst().analyse(History(kept), {info.name: info for info in infos}) == []
 
 

@@ -247,15 +247,15 @@ def test_a_summary_shows_that_its_ground_is_gone(make_lab, simulate, infos) -> N
 @pytest.mark.parametrize("seed", [0, 1])
 def test_what_the_agents_added_is_nothing_when_they_add_nothing(make_lab, simulate, infos, seed) -> None:
     """With arms dealt out at random nearly all 95% intervals hold 0: of ten, three that do not are a 1% event."""
-    run = simulate(make_lab(seed=seed), infos, 160, seed=seed, settings=AgentSettings(control_share=0.5))
+    run = simulate(make_lab(seed=seed), infos, 220, seed=seed, settings=AgentSettings(control_share=0.5))
     rng = np.random.default_rng(seed)
     wrong = 0
     for _ in range(10):
-        arms = rng.permutation(["agents", "control"] * 80)
+        arms = rng.permutation(["agents", "control"] * 110)
         dealt = [
             r.model_copy(update={"arm": str(arm)}) if r.arm != "defaults" else r
             for r, arm in zip(run.records, arms, strict=True)
         ]
-        facts = Resolver(History.before(160, dealt, 0), AgentSettings()).facts
+        facts = Resolver(History.before(220, dealt, 0), AgentSettings()).facts
         wrong += not facts["control.gain.low"] <= 0 <= facts["control.gain.high"]
     assert wrong <= 2
