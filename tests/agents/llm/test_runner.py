@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -394,7 +395,7 @@ def test_sentences_stand_only_where_they_tell_what_the_summary_does_not(
     role = ScribeRole()
     new = [name.partition(":")[2] for name in role.task(context)["findings"]]
     built_in = body(run.strategy.engine.summarise(run.history).text)
-    shown = [str(record.id) for record in run.history.findings if f"{{finding:{record.id}" in built_in]
+    shown = [str(record.id) for record in run.history.findings if re.search(rf"\{{finding:{record.id}\b", built_in)]
     assert not {*new} & {*shown}
     assert shown
     old = role.use(Sentences(sentences=[f"Look at this: {{finding:{shown[0]}:statement}}."]), context)
