@@ -11,7 +11,7 @@ from swarm.agents.analysis.results import ConfigResult, Place, config_key
 from swarm.memory.records import FindingRecord, SummaryRecord, TrialRecord
 
 FINISHED = frozenset({"complete", "failed", "pruned", "quarantined"})
-OWN_FAULT = frozenset({"nan", "oom", "timeout"})
+OWN_FAULT = frozenset({"nan", "oom", "timeout", "refused"})
 """Outcomes that a configuration has itself to blame for; others are the machine's."""
 
 

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from swarm.kernels.spec import FrozenModel
 
 
-def _tokens(value: object) -> object:
+def tokens(value: object) -> object:
     """A number of tokens, also as a text such as 2K or 32k."""
     found = re.fullmatch(r"(\d+)[kK]", value.strip()) if isinstance(value, str) else None
     return int(found[1]) * 1024 if found else value
@@ -20,7 +20,7 @@ def _or_off(value: object) -> object:
     return None if isinstance(value, str) and value.strip().lower() == "off" else value
 
 
-Tokens = Annotated[int, BeforeValidator(_tokens), Field(ge=1024, le=1 << 24)]
+Tokens = Annotated[int, BeforeValidator(tokens), Field(ge=1024, le=1 << 24)]
 
 
 class AgentSettings(FrozenModel):

@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, FiniteFloat, model_validator
 
 from swarm.experiments.edits import WeightEdits
+from swarm.experiments.engines.run.flags import EngineSpec
 from swarm.kernels.errors import NonFiniteError
 from swarm.kernels.spec import FrozenModel, KVSpec, layers_in_kv
 
@@ -20,7 +21,8 @@ class TrialSpec(FrozenModel):
     `context` is in tokens.
     `rung` is the fidelity of the protocol (0 is the cheapest). `replicate` numbers asked-for replications, which
     read other text windows. `logit_gain` multiplies the attention logits. `edits` change the weights before the
-    trial in a way that leaves the 16-bit function as it is. The digests pin weights (unedited) and text.
+    trial in a way that leaves the 16-bit function as it is. The digests pin weights (unedited) and text. `engine`
+    is set in trials of an engine with flags alone; they leave `kv` as it is.
     """
 
     model: str
@@ -35,6 +37,7 @@ class TrialSpec(FrozenModel):
     logit_gain: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     edits: WeightEdits = ()
     device: Device = "cpu"
+    engine: EngineSpec | None = Field(default=None, exclude_if=lambda engine: engine is None)
 
     _read_layers = model_validator(mode="before")(layers_in_kv)
 
@@ -42,6 +45,11 @@ class TrialSpec(FrozenModel):
     def layers(self) -> tuple[int, ...] | None:
         """The quantized layers; None means all."""
         return self.kv.layers
+
+    @property
+    def label(self) -> str:
+        """Name of the configuration: the engine with its flags, else the cache."""
+        return self.kv.label if self.engine is None else self.engine.label
 
 
 KERNEL_CONTEXTS = (8_192, 32_768, 131_072)
@@ -59,7 +67,7 @@ class KernelTiming(FrozenModel):
     shape: str = ""
 
 
-TIMED_UNITS = frozenset({"us", "GB/s", "of copy bandwidth", "of roofline"})
+TIMED_UNITS = frozenset({"us", "GB/s", "of copy bandwidth", "of roofline", "s", "tok/s", "x", "bytes resident"})
 
 
 class Metric(FrozenModel):
@@ -73,7 +81,7 @@ class Metric(FrozenModel):
 
     @property
     def timed(self) -> bool:
-        """Whether it comes from a clock: no two runs agree on it, and comparisons of runs leave it out."""
+        """Whether it depends on the moment (a clock, resident memory): comparisons of runs leave it out."""
         return self.unit in TIMED_UNITS
 
     @classmethod

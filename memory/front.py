@@ -19,8 +19,8 @@ _FRONT = select(front.c.bits_per_value, front.c.kld, front.c.trial_id).where(_SA
 _DROP = delete(front).where(front.c.trial_id == bindparam("p_id"))
 _INSERT = insert(front)
 
-Point = tuple[float, float]
-"""Two objectives, both minimised."""
+Point = tuple[float, ...]
+"""Objectives, all minimised: two, or three in trials of engines."""
 
 
 def enter(connection: Connection, ended: Iterable[tuple[Row[Any], float, float]]) -> None:
@@ -43,14 +43,19 @@ def enter(connection: Connection, ended: Iterable[tuple[Row[Any], float, float]]
 
 
 def pareto_front(points: Sequence[Point]) -> list[int]:
-    """Indices of the points that no other point equals or beats in both objectives, by rising second objective.
+    """Indices of the points that no other point equals or beats in every objective, by rising last objective.
 
     Of equal points the first one stands.
     """
-    best = float("inf")
-    kept = []
-    for i in sorted(range(len(points)), key=lambda i: (points[i][1], points[i][0], i)):
-        if points[i][0] < best:
-            best = points[i][0]
+    kept: list[int] = []
+    for i in sorted(range(len(points)), key=lambda i: (points[i][::-1], i)):
+        # Those before cost no more in the last objective: of two objectives the latest kept is the best of the other.
+        rivals = kept[-1:] if len(points[i]) == 2 else kept
+        if points[i][0] < float("inf") and not any(_covers(points[k], points[i]) for k in rivals):
             kept.append(i)
     return kept
+
+
+def _covers(one: Point, other: Point) -> bool:
+    """Whether a point equals or beats another in every objective."""
+    return all(a <= b for a, b in zip(one, other, strict=True))

@@ -120,5 +120,5 @@ def _distributions(flat: list[dict[str, Any]]) -> dict[str, BaseDistribution]:
 def _attributes(record: TrialRecord) -> dict[str, Any]:
     told = {"number", "proposer", "arm", "rationale", "outcome", "prediction", "verdict"}
     metrics = {name: metric.value for name, metric in record.metrics.items()}
-    about = {"trial": record.id, "configuration": record.spec.kv.label}
+    about = {"trial": record.id, "configuration": record.spec.label}
     return about | record.model_dump(mode="json", include=told) | metrics

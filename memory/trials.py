@@ -92,7 +92,9 @@ def columns(spec: TrialSpec, versions: Mapping[str, int] | None = None) -> dict[
     # What trials have in common that quantize the same layers in the same way, whatever the model and the protocol.
     methods = {name: number for name, number in versions.items() if not name.startswith(identity.PROTOCOL)}
     edited = edits.label(spec.edits)
-    configuration = f"{spec.kv.model_dump_json()}{json.dumps(methods)}{edited}"
+    configuration = (
+        f"{spec.kv.model_dump_json()}{json.dumps(methods)}{edited}{spec.engine.label if spec.engine else ''}"
+    )
     return {
         "spec": spec.model_dump(mode="json"),
         "fingerprint": identity.fingerprint(spec, versions),
@@ -112,7 +114,7 @@ def columns(spec: TrialSpec, versions: Mapping[str, int] | None = None) -> dict[
         "value_label": text.name(spec.kv.value.label),
         "value_method": spec.kv.value.method,
         "value_bits": spec.kv.value.bits,
-        "configuration": text.name(spec.kv.label),
+        "configuration": text.name(spec.label),
         "configuration_id": hashlib.sha256(configuration.encode()).hexdigest()[:32],
         "first_layer": layers[0] if layers else None,
         "last_layer": layers[-1] if layers else None,

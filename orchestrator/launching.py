@@ -213,15 +213,17 @@ def make_strategy(
     from swarm.agents.generation.strategy import GenerationStrategy
     from swarm.agents.published_claims import schema
     from swarm.agents.published_claims.plan import AgendaPlan
+    from swarm.experiments.engines.run.startable import startable
+    from swarm.experiments.space.engine_space import EngineSpace
     from swarm.experiments.space.search_space import Space, SpaceSettings
 
     infos, identity = workload.infos, workload.identity
-    space = Space(
-        infos,
-        SpaceSettings(context=settings.context),
-        corpus_digest=identity["corpus"],
-        device=identity["device"],
-    )
+    about = SpaceSettings(context=settings.context)
+    whole = {"corpus_digest": identity["corpus"], "device": identity["device"]}
+    if settings.engine is None:
+        space = Space(infos, about, **whole)
+    else:
+        space = EngineSpace(startable(settings.engine), infos, about, **whole)
     plan = None
     if settings.agenda is not None:
         templates = {info.name: space.defaults(info)[0] for info in infos}
@@ -248,7 +250,9 @@ def make_pool(settings: Settings, on_ready: Callable[[], None] = lambda: None) -
 
     rehearsal = settings.rehearsal is not None
     workers, plan = settings.workers, make_plan(settings)
-    if workers is None and settings.ray_address is None:
+    if workers is None and settings.engine is not None:
+        workers = 1  # an engine has the machine for itself: what is timed must not wait for another
+    elif workers is None and settings.ray_address is None:
         workers = cores() if rehearsal else machine.default_workers(plan.device, plan.device_bytes)
     return Pool(
         plan,
@@ -286,7 +290,7 @@ def create(store: Store, settings: Settings, workload: Workload, workers: int, l
     stored = settings.stored() | {
         "models": list(workload.models),
         "workers": workers,
-        "lag": settings.lag or max(8, 2 * workers),
+        "lag": settings.lag or max(8 if settings.engine is None else 2, 2 * workers),
         "identity": dict(workload.identity),
         "code_version": code_version(),
         **({"left_out": left_out} if left_out else {}),

@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from swarm.agents.llm.endpoint import LlmSettings
-from swarm.agents.settings import AgentSettings, Tokens
+from swarm.agents.settings import AgentSettings, Tokens, tokens
 from swarm.experiments.corpora import BUNDLED
 from swarm.experiments.spec import KERNEL_CONTEXTS, Device
 from swarm.kernels.errors import UsageError
@@ -63,8 +63,9 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
 
 
-def _is_folder(name: str) -> bool:
-    return name.startswith((".", "~", "/")) and Path(name).expanduser().is_dir()
+def _is_path(name: str) -> bool:
+    path = Path(name).expanduser()
+    return (name.startswith((".", "~", "/")) and path.is_dir()) or (name.endswith(".gguf") and path.is_file())
 
 
 class Settings(AgentSettings, LlmSettings, BaseSettings):
@@ -73,7 +74,8 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     `models` left out means the bundled models on this machine; `workers` one per core, or up to eight per GPU, as cores
     and memory allow, here or on the cluster; `device` what MLX computes on here; `lag` the number of latest trials
     whose results a proposal does not see. On a GPU, kernels are timed at `kernel_contexts` tokens, for the layers of
-    the models and for those of `shape`, a model that `swarm plan` knows. Times are in seconds.
+    the models and for those of `shape`, a model that `swarm plan` knows. Times are in seconds. With
+    `engine` trials start that engine with flags, one at a time unless `workers` says otherwise.
     """
 
     model_config = SettingsConfigDict(
@@ -85,7 +87,8 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     budget: int = Field(default=330, ge=1, le=MAX_COUNT)
     models: Names | None = None
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
-    context: int = Field(default=512, ge=2, le=MAX_COUNT)
+    context: Annotated[int, BeforeValidator(tokens)] = Field(default=512, ge=2, le=MAX_COUNT)
+    engine: str | None = None
     corpus: str | None = None
     workers: int | None = Field(default=None, ge=1, le=100_000)
     ray_address: str | None = None
@@ -116,7 +119,7 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     def _each_once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if value is not None and (not value or len(set(value)) != len(value)):
             raise ValueError("must name each model once, separated by commas")
-        return value if value is None else tuple(_absolute(name) if _is_folder(name) else name for name in value)
+        return value if value is None else tuple(_absolute(name) if _is_path(name) else name for name in value)
 
     @field_validator("corpus")
     @classmethod

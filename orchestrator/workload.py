@@ -60,6 +60,8 @@ def check(settings: Settings) -> None:
             registry.describe(name)
     if settings.shape is not None:
         _check_shape(settings.shape, device_of(settings))
+    if settings.engine is not None:
+        _check_engine(settings)
     if settings.ray_address is not None:
         check_address(settings.ray_address)
     if settings.rehearsal is not None and (settings.llm != "none" or settings.agenda is not None):
@@ -80,6 +82,18 @@ def _check_shape(shape: str, device: Device) -> None:
         )
 
 
+def _check_engine(settings: Settings) -> None:
+    """Refuse an engine that is not here, or cannot read a model."""
+    from swarm.experiments.engines.run.startable import startable
+
+    engine = startable(settings.engine or "")
+    engine.executable()
+    if settings.rehearsal is not None or settings.agenda is not None or settings.long is not None:
+        raise UsageError("--engine goes with neither --rehearsal nor --agenda nor --long.", "Leave them out.")
+    for name in settings.models or ():
+        engine.weights(name)
+
+
 def make_workload(settings: Settings) -> Workload:
     """Find models and text; converts a model that was never used before.
 
@@ -97,10 +111,12 @@ def make_workload(settings: Settings) -> Workload:
     blas.use_openblas(1)
     corpus = corpus_of(settings)
     names = model_names(settings)
-    for name in names:
+    for name in names if settings.engine is None else ():
         registry.ensure(name)
     infos = [registry.describe(name) for name in names]
-    corpus.check_length(settings.context + 1, 2 * window_count(WINDOWS, settings.context))
+    corpus.check_length(
+        settings.context + 1, 1 if settings.engine is not None else 2 * window_count(WINDOWS, settings.context)
+    )
     identity = {
         "models": {info.name: info.digest for info in infos},
         "corpus": corpus.digest,

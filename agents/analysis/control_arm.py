@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from swarm.agents.analysis import statistics
-from swarm.agents.analysis.pareto import LOWEST, box, hypervolume, is_search, objectives
+from swarm.agents.analysis.pareto import frame, hypervolume, is_search, scored
 from swarm.agents.settings import AgentSettings
 from swarm.memory.front import Point
 from swarm.memory.records import Arm, Effect, TrialRecord
 
 ROUNDS = 400
+NOWHERE: Point = (float("inf"),) * 3
+"""A point that gains nothing."""
 MIN_TRIALS = 5
 """Trials that each arm needs on a model before they are compared."""
 
@@ -24,16 +26,19 @@ def gain(records: Iterable[TrialRecord], settings: AgentSettings) -> Effect | No
     as the smaller arm has. Bootstrap over the trials, averaged over the models; None while an arm has too few.
     """
     trials = [r for r in records if is_search(r)]
-    arms = [_arms(trials, model) for model in sorted({r.spec.model for r in trials})]
-    usable = [(base, agents, control) for base, agents, control in arms if min(len(agents), len(control)) >= MIN_TRIALS]
+    usable = []
+    for model in sorted({r.spec.model for r in trials}):
+        base, agents, control = _arms(trials, model, settings)
+        within = frame(trials, model, settings)
+        if within is not None and min(len(agents), len(control)) >= MIN_TRIALS:
+            usable.append((base, agents, control, within))
     if not usable:
         return None
-    reference, area = box(settings)
     draws: list[float] = []
 
     def once(rng: np.random.Generator) -> float:
         differences = []
-        for base, agents, control in usable:
+        for base, agents, control, (reference, area) in usable:
             size = min(len(agents), len(control))
             volumes = [
                 hypervolume([*base, *(arm[i] for i in rng.integers(len(arm), size=size))], reference)
@@ -49,12 +54,13 @@ def gain(records: Iterable[TrialRecord], settings: AgentSettings) -> Effect | No
     )
 
 
-def _arms(trials: Sequence[TrialRecord], model: str) -> tuple[list[Point], list[Point], list[Point]]:
+def _arms(
+    trials: Sequence[TrialRecord], model: str, settings: AgentSettings
+) -> tuple[list[Point], list[Point], list[Point]]:
     """Points of the defaults, of the agents and of the control arm; failed trials are points that gain nothing."""
     points: dict[Arm, list[Point]] = {"defaults": [], "agents": [], "control": []}
     for trial in trials:
         if trial.spec.model != model or trial.state not in ("complete", "failed"):
             continue
-        found = objectives(trial)
-        points[trial.arm].append((float("inf"),) * 2 if found is None else (max(found[0], LOWEST), found[1]))
+        points[trial.arm].append(scored(trial, settings) or NOWHERE)
     return points["defaults"], points["agents"], points["control"]

@@ -1,4 +1,7 @@
-"""What a search minimises, (log10 KLD, bits/value), with Pareto ranks that know the noise, and hypervolume."""
+"""What a search minimises, with Pareto ranks that know the noise, and hypervolume.
+
+Trials of caches: (log10 KLD, bits/value). Trials of engines: see `engine_speed`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from math import log, log10
 import numpy as np
 from numpy.typing import NDArray
 
+from swarm.agents.analysis import engine_speed
 from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.settings import AgentSettings
 from swarm.memory.front import Point, pareto_front
@@ -71,8 +75,10 @@ def ranks(found: Sequence[ConfigResult]) -> list[int]:
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
-    """Area that the points dominate, up to the reference; both objectives are minimised."""
-    inside = [p for p in points if p[0] < reference[0] and p[1] < reference[1]]
+    """Area or volume that the points dominate, up to the reference; all objectives are minimised."""
+    inside = [p for p in points if all(a < b for a, b in zip(p, reference, strict=False))]
+    if len(reference) > 2:
+        return _slices(inside, reference)
     area = 0.0
     ceiling = reference[0]
     for i in pareto_front(inside):
@@ -82,22 +88,55 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
     return area
 
 
+def _slices(inside: Sequence[Point], reference: Point) -> float:
+    """The volume, slice by slice along the last objective."""
+    ordered = sorted(inside, key=lambda p: p[-1])
+    ends = [*(p[-1] for p in ordered[1:]), reference[-1]]
+    depths = [(end - p[-1], i) for i, (p, end) in enumerate(zip(ordered, ends, strict=True))]
+    return sum(d * hypervolume([p[:-1] for p in ordered[: i + 1]], reference[:-1]) for d, i in depths if d > 0)
+
+
 def is_search(record: TrialRecord) -> bool:
-    """Whether a trial is a first look at a configuration: quality, first rung, not edited, repeated or outdated."""
+    """Whether a trial is a first look at a configuration: first rung, not edited, repeated or outdated."""
     spec = record.spec
-    return spec.protocol == "quality" and not (spec.rung or spec.replicate or spec.edits or record.outdated)
+    searched = spec.protocol in ("quality", engine_speed.PROTOCOL)
+    return searched and not (spec.rung or spec.replicate or spec.edits or record.outdated)
 
 
 def objectives(record: TrialRecord) -> Point | None:
-    """(log10 KLD, bits/value) of a completed trial; None when it has no such measurement.
+    """(log10 KLD, bits/value) of a completed trial, or those of an engine; None when it has no such measurement.
 
     KLD below the measured noise floor counts as the floor: differences down there are not real.
     """
     metrics = record.metrics
+    if record.spec.engine is not None:
+        return engine_speed.objectives(record)
     if record.state != "complete" or "kld" not in metrics or "bits_per_value" not in metrics:
         return None
     noise = metrics["noise_kld"].value if "noise_kld" in metrics else 0.0
     return log10(max(metrics["kld"].value, noise, FLOOR)), metrics["bits_per_value"].value
+
+
+def excess(record: TrialRecord, point: Point, settings: AgentSettings) -> dict[str, float]:
+    """By how much a completed trial with these objectives is beyond each limit; positive is infeasible."""
+    if record.spec.engine is not None:
+        return engine_speed.excess(record, settings)
+    return {"kld": point[0] - log10(settings.max_kld), "bits": point[1] - settings.max_bits}
+
+
+def scored(record: TrialRecord, settings: AgentSettings) -> Point | None:
+    """Objectives as hypervolumes count them: no lower than the box; None for what gains nothing."""
+    point = objectives(record)
+    if point is None or record.spec.engine is None:
+        return point and (max(point[0], LOWEST), *point[1:])
+    return None if any(by > 0 for by in excess(record, point, settings).values()) else point
+
+
+def frame(records: Sequence[TrialRecord], model: str, settings: AgentSettings) -> tuple[Point, float] | None:
+    """Reference point and size of the region that hypervolumes of a model's trials are shares of; None without one."""
+    if not records or records[0].spec.engine is None:
+        return box(settings)
+    return engine_speed.frame(records, model)
 
 
 def box(settings: AgentSettings) -> tuple[Point, float]:

@@ -22,7 +22,7 @@ from swarm.memory.records import Effect, TrialRecord
 
 FLOOR = 1e-9
 TOLERANCE = 1e-3
-CONFIGURATION_FIELDS = {"kv", "protocol", "rung", "context", "logit_gain", "edits"}
+CONFIGURATION_FIELDS = {"kv", "protocol", "rung", "context", "logit_gain", "edits", "engine"}
 """Fields of a specification that two models, seeds or text windows can have in common."""
 
 Window = tuple[int, int]
@@ -41,6 +41,8 @@ def config_key(spec: TrialSpec) -> str:
 
 def config_label(spec: TrialSpec) -> str:
     """Short name of the configuration of a specification, for people."""
+    if spec.engine is not None:
+        return spec.engine.label
     gain = f" gain {spec.logit_gain:g}" if spec.logit_gain != 1.0 else ""
     return spec.kv.short_label + gain + (f" with {edits.label(spec.edits)}" if spec.edits else "")
 

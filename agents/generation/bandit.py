@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swarm.agents.analysis.pareto import LOWEST, box, hypervolume, is_search, objectives
+from swarm.agents.analysis.pareto import frame, hypervolume, is_search, scored
 from swarm.agents.settings import AgentSettings
 from swarm.memory.front import Point, pareto_front
 from swarm.memory.records import TrialRecord
@@ -32,8 +32,9 @@ class HitRate:
 
 
 def hit_rates(records: Iterable[TrialRecord], settings: AgentSettings) -> dict[str, HitRate]:
-    """The hit rate of every proposer, from the first-rung quality trials in order."""
-    reference, area = box(settings)
+    """The hit rate of every proposer, from the first looks at configurations in order."""
+    records = list(records)
+    frames = {model: frame(records, model, settings) for model in {record.spec.model for record in records}}
     fronts: dict[str, list[Point]] = {}
     volumes: dict[str, float] = {}
     result: dict[str, HitRate] = {}
@@ -41,9 +42,10 @@ def hit_rates(records: Iterable[TrialRecord], settings: AgentSettings) -> dict[s
         if not is_search(trial) or trial.state not in ("complete", "failed", "pruned"):
             continue
         hit = 0
-        point = objectives(trial)
-        if point is not None:
-            points = [*fronts.get(trial.spec.model, []), (max(point[0], LOWEST), point[1])]
+        point, within = scored(trial, settings), frames[trial.spec.model]
+        if point is not None and within is not None:
+            reference, area = within
+            points = [*fronts.get(trial.spec.model, []), point]
             points = [points[i] for i in pareto_front(points)]
             fronts[trial.spec.model] = points
             volume = hypervolume(points, reference)

@@ -73,7 +73,7 @@ class GenerationStrategy:
         self.templates = {name: specs[0] for name, specs in defaults.items()}
         self.schedule = Schedule(
             {name: len(specs) for name, specs in defaults.items()},
-            weights(self._nodes, _shares(engine.settings), planned=engine.plan is not None),
+            weights(self._nodes, {**space.kinds, **_shares(engine.settings)}, planned=engine.plan is not None),
             engine.settings.control_share,
         )
 

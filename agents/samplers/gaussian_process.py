@@ -93,7 +93,7 @@ class Known:
     bits: Floats
     scale: tuple[float, float]
     """Mean log10 KLD of the model in question, and that standard deviation."""
-    points: list[Point]
+    points: Sequence[Point]
 
     @classmethod
     def of(cls, context: ProposalContext) -> Known | None:

@@ -28,7 +28,7 @@ def draw(context: ProposalContext) -> TrialSpec:
     """
 
     def once(_: int = 0) -> TrialSpec:
-        return context.space.random(context.rng, context.info, "quality")
+        return context.space.random(context.rng, context.info)
 
     spec = context.first_new(once, TRIES) or once()
     while not context.is_new(spec):

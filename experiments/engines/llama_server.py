@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,6 +22,7 @@ from swarm.experiments.engines.run.startable import (
     Pieces,
     RefusedError,
     StartableEngine,
+    available_cores,
 )
 from swarm.kernels.errors import ModelError, UsageError
 from swarm.kernels.quant_spec import QuantSpec
@@ -48,6 +50,10 @@ class LlamaServer(StartableEngine):
     title = "llama-server"
     install = "pip install xllamacpp"
     top_tokens = 64
+    usual = (
+        {"cache-type-k": "q8_0", "cache-type-v": "q8_0"},
+        {"cache-type-k": "q4_0", "cache-type-v": "q4_0"},
+    )
     kv_settings: ClassVar[Mapping[str, KVSetting]] = {
         "key": KVSetting(("--cache-type-k", "-ctk", "LLAMA_ARG_CACHE_TYPE_K"), FLOATS + BLOCKS),
         "value": KVSetting(("--cache-type-v", "-ctv", "LLAMA_ARG_CACHE_TYPE_V"), FLOATS + BLOCKS),
@@ -85,6 +91,10 @@ class LlamaServer(StartableEngine):
             )
         return [sys.executable, str(Path(__file__).with_name("_xllamacpp.py"))]
 
+    def build(self) -> str:
+        """The package's version where the server is out of the package."""
+        return f"xllamacpp {version('xllamacpp')}" if len(self.executable()) > 1 else super().build()
+
     def arguments(self, launch: Launch) -> list[str]:
         """One slot per client, each with the whole context."""
         return [
@@ -94,11 +104,13 @@ class LlamaServer(StartableEngine):
         ]  # fmt: skip
 
     def flags(self, info: ModelInfo) -> tuple[Flag, ...]:
-        """Types of keys and values, flash attention, batches, and how threads wait.
+        """Types of keys and values, flash attention, batches, threads and how they wait.
 
         Quantized values need flash attention. Whole windows cost memory and save models with sliding windows from
         reading a prompt again.
         """
+        cores = available_cores()
+        fewer = sorted({cores // 2, cores * 3 // 4} - {0, cores}, reverse=True)
         windowed = any(layer.window for layer in info.layers)
         return (
             Flag("flash-attn", ("auto", "off")),
@@ -106,6 +118,7 @@ class LlamaServer(StartableEngine):
             Flag("cache-type-v", ("f16", *BLOCKS), {"flash-attn": ("auto",)}),
             Flag("ubatch-size", (512, 64, 128, 256, 1024)),
             Flag("batch-size", (2048, 256, 512, 1024)),
+            Flag("threads", ("all", *fewer)),
             Flag("poll", (50, 0, 100)),
             Flag("repack", (ENABLED, DISABLED)),
             Flag("cache-ram", (8192, 0)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -32,6 +33,7 @@ class MlxLm(StartableEngine):
     called = "mlx-lm"
     title = "mlx_lm.server"
     install = "pip install mlx-lm"
+    usual = ({"kv-bits": 8, "quantized-kv-start": 0}, {"kv-bits": 4, "quantized-kv-start": 0})
     top_tokens = 10
     kv_settings: ClassVar[Mapping[str, KVSetting]] = {
         "bits": KVSetting(("--kv-bits",), ("16", "8", "6", "5", "4", "3", "2")),
@@ -50,6 +52,10 @@ class MlxLm(StartableEngine):
         if find_spec("mlx_lm") is None:
             raise MissingEngineError("mlx-lm is not installed.", f"Install it with `{self.install}`.")
         return [sys.executable, "-m", "mlx_lm", "server"]
+
+    def build(self) -> str:
+        """The package's version."""
+        return f"mlx-lm {version('mlx-lm')}"
 
     def arguments(self, launch: Launch) -> list[str]:
         """It takes any context, and as many clients as `decode-concurrency` says."""

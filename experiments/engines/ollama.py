@@ -37,6 +37,10 @@ class Ollama(StartableEngine):
     called = "ollama"
     title = "Ollama"
     install = "curl -fsSL https://ollama.com/install.sh | sh"
+    usual = (
+        {"OLLAMA_FLASH_ATTENTION": 1, "OLLAMA_KV_CACHE_TYPE": "q8_0"},
+        {"OLLAMA_FLASH_ATTENTION": 1, "OLLAMA_KV_CACHE_TYPE": "q4_0"},
+    )
     top_tokens = 20
     kv_settings: ClassVar[Mapping[str, KVSetting]] = {
         "type": KVSetting(("OLLAMA_KV_CACHE_TYPE",), ("f16", "q8_0", "q4_0")),

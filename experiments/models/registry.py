@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 DEFAULT_GROUP = "models"
+UNKNOWN_CONTEXT = 1 << 24
+"""Longest context of a GGUF file that does not say one."""
 
 
 def bundled() -> dict[str, type[BundledModel]]:
@@ -102,6 +104,9 @@ def describe(name: str) -> ModelInfo:
     models = bundled()
     if name in models:
         return _bundled_info(models[name])
+    file = gguf(name)
+    if file is not None:
+        return _facts_of_gguf(name, file)
     blas.use_openblas()
     folder = hub.fetch(name, weights=False) if hub.is_id(name) else hub.directory(name, ", ".join(models))
     if any(folder.glob("model*.safetensors")):
@@ -152,6 +157,26 @@ def check(name: str) -> None:
 def _bundled_info(model: type[BundledModel]) -> ModelInfo:
     present = conversion_cache.folder_of(model).is_dir() or conversion_cache.installed(model)
     return model.info().model_copy(update={"available": present})
+
+
+def _facts_of_gguf(name: str, file: Path) -> ModelInfo:
+    """Facts about a file that only engines read, from its metadata."""
+    from swarm.experiments.sizing import files
+
+    shape = files.read(file)
+    return ModelInfo(
+        name=name,
+        family=shape.family,
+        digest=digest.of_weights([file]),
+        layers=shape.layers,
+        n_heads=shape.query_heads,
+        scales=(None,) * len(shape.layers),
+        scale_kind="fixed",
+        key_bias=False,
+        vocab_size=1,
+        max_context=shape.max_context or UNKNOWN_CONTEXT,
+        available=True,
+    )
 
 
 def _silent(stage: str, done: int, total: int) -> None:

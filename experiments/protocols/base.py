@@ -57,7 +57,7 @@ class Protocol(ABC):
             SpecError: with the field, its value and what is possible.
         """
         check_rung(self, spec)
-        _check_context(self, spec)
+        check_context(self, spec)
         _check_device(spec)
         check_model(spec, subject.info)
 
@@ -186,7 +186,8 @@ def check_rung(protocol: Protocol, spec: TrialSpec) -> None:
         raise SpecError(f"rung={spec.rung} does not exist in {spec.protocol}.", f"It has: {known}.")
 
 
-def _check_context(protocol: Protocol, spec: TrialSpec) -> None:
+def check_context(protocol: Protocol, spec: TrialSpec) -> None:
+    """Refuse a context that is too short for the protocol."""
     if spec.context < protocol.least_context:
         raise SpecError(
             f"context={spec.context} is too short for {spec.protocol}.",

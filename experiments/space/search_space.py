@@ -6,8 +6,8 @@ has the same distribution for a model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -50,6 +50,13 @@ class Space:
         corpus_digest: digest of the text that trials read; goes into every specification.
         device: the device that trials run on.
     """
+
+    protocol_searched: ClassVar[str] = "quality"
+    """Protocol of the trials that samplers propose."""
+    objectives: ClassVar[int] = 2
+    """How many numbers `agents.analysis.pareto.objectives` gives for them."""
+    kinds: ClassVar[Mapping[str, float]] = {}
+    """Weights of kinds of trial (`agents.generation.nodes`) that are not their default shares."""
 
     def __init__(
         self,
@@ -176,9 +183,9 @@ class Space:
         changed = spec.model_dump() | {"kv": kv.model_dump() | {"overrides": overrides}}
         return TrialSpec.model_validate(changed)
 
-    def random(self, rng: np.random.Generator, info: ModelInfo, protocol: str = "quality") -> TrialSpec:
+    def random(self, rng: np.random.Generator, info: ModelInfo, protocol: str | None = None) -> TrialSpec:
         """A uniformly random trial."""
-        return self.suggest(RandomTrial(rng), info, protocol)
+        return self.suggest(RandomTrial(rng), info, protocol or self.protocol_searched)
 
     def defaults(self, info: ModelInfo) -> list[TrialSpec]:
         """What every campaign measures first: the 16-bit run, common references, and each method as it comes."""

@@ -24,7 +24,15 @@ def command(
     workers: Workers = None,
     ray_address: RayAddress = None,
     device: DeviceName = None,
-    context: Annotated[int | None, typer.Option(help="Tokens per text window.  [default: 512]")] = None,
+    context: Annotated[
+        str | None, typer.Option(metavar="TOKENS", help="Tokens per text window, as in 512 or 16K.  [default: 512]")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Search the flags of llama.cpp, mlx-lm, vllm or ollama instead.")
+    ] = None,
+    max_kld: Annotated[
+        float | None, typer.Option(metavar="NATS", help="Divergence from 16 bit that is still useful.  [default: 1]")
+    ] = None,
     long: Annotated[
         str | None,
         typer.Option(
@@ -62,11 +70,12 @@ def command(
     Every option also comes from `swarm.toml` (same name, `_` for `-`) and from `SWARM_*` variables; flags win over
     variables, variables over the file. Ctrl-C stops within seconds; `swarm resume` goes on.
 
-    Examples: `swarm launch --budget 330`, `swarm launch --models gemma3-270m --time-limit 10m --name gemma`
+    Examples: `swarm launch --budget 330`, `swarm launch --models gemma3-270m --time-limit 10m --name gemma`,
+    `swarm launch --engine llama.cpp --models FILE.gguf --context 4K --max-kld 0.05 --budget 60`
     """
     _launch(
         budget=budget, models=models, name=name, store=store, seed=seed, workers=workers, ray_address=ray_address,
-        device=device,
+        device=device, engine=engine, max_kld=max_kld,
         context=context, long=long, corpus=corpus, control_share=control_share, time_limit=time_limit,
         trial_timeout=trial_timeout, llm=llm, llm_model=llm_model, max_tokens=max_tokens, max_usd=max_usd,
         agenda=agenda, kernel_contexts=kernel_contexts, shape=shape, rehearsal=rehearsal,

@@ -55,7 +55,7 @@ def _trial(store: Store, identity: int) -> None:
             "message": record.message,
             "outdated": OUTDATED if record.outdated else "",
             "model": f"{spec.model} {spec.model_digest[:12]}",
-            "cache": spec.kv.label,
+            "engine" if spec.engine else "cache": spec.label,
             "layers": "all" if layers is None else ", ".join(map(str, layers)),
             "protocol": f"{spec.protocol}, rung {spec.rung}, context {spec.context}, replicate {spec.replicate}",
             "logit gain": spec.logit_gain if spec.logit_gain != 1 else "",

@@ -116,7 +116,7 @@ class Contributor:
             {
                 "offer": offer.id,
                 "model": offer.proposal.spec.model,
-                "configuration": offer.proposal.spec.kv.label,
+                "configuration": offer.proposal.spec.label,
                 "state": "waiting" if offer.trial_id is None else f"trial {offer.trial_id}",
                 "trial": offer.trial_id,
             }
@@ -160,7 +160,7 @@ class Contributor:
         return {
             "offer": store.external_proposals.add(campaign.id, signed).id,
             "model": spec.model,
-            "configuration": spec.kv.label,
+            "configuration": spec.label,
             "layers": spec.layers,
             "prediction": prediction,
             "next": "The campaign takes it up on the next turn of its agents; `offers` tells which trial it became.",

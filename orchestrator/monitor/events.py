@@ -68,7 +68,7 @@ class TrialProposed(CampaignEvent):
         expects = f", predicts {predicted(record.prediction)}" if record.prediction else ""
         protocol = "" if spec.protocol == "quality" and not spec.rung else f" {spec.protocol}"
         rung = f" rung {spec.rung}" if spec.rung else ""
-        return f"{record.id} {record.proposer}{expects}: {record.spec.kv.label} on {spec.model}{protocol}{rung}"
+        return f"{record.id} {record.proposer}{expects}: {record.spec.label} on {spec.model}{protocol}{rung}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class TrialFinished(CampaignEvent):
             for name in ("kld", "bits_per_value")
             if name in record.metrics
         )
-        return f"trial {record.id} {record.spec.kv.label} on {record.spec.model}: {values or 'measured'}"
+        return f"trial {record.id} {record.spec.label} on {record.spec.model}: {values or 'measured'}"
 
 
 @dataclass(frozen=True)

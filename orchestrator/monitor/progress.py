@@ -145,7 +145,7 @@ class Progress:
         self.points.setdefault(spec.model, []).append((kld, bits))
         known = self.best.get(spec.model)
         if bits <= TARGET_BITS and (known is None or kld < known.kld):
-            self.best[spec.model] = Best(kld, bits, record.spec.kv.label, record.number)
+            self.best[spec.model] = Best(kld, bits, record.spec.label, record.number)
 
     def _best_line(self, record: TrialRecord) -> Line | None:
         best = self.best.get(record.spec.model)

@@ -111,7 +111,7 @@ TRIALS: Columns = {
     Num("Bits/value"): _bits,
     Num("KLD, 95% interval"): lambda record: metric(record, "kld"),
     "Model": lambda record: record.spec.model,
-    "Configuration": lambda record: record.spec.kv.label,
+    "Configuration": lambda record: record.spec.label,
     "Layers": lambda record: layers(record.spec.layers),
     "Protocol": lambda record: f"{record.spec.protocol} {record.spec.rung}".removesuffix(" 0"),
     "State": trial_state,

@@ -71,7 +71,7 @@ def _chart(trials: Sequence[TrialRecord]) -> list[Block]:
     """The KLD of the evidence, one row per trial, in order of model and configuration."""
     measured = [trial for trial in trials if trial.state == "complete" and "kld" in trial.metrics]
     measured = [trial for trial in measured if trial.metrics["kld"].value > 0][:MAX_POINTS]
-    measured.sort(key=lambda trial: (trial.spec.model, trial.spec.kv.label, trial.id), reverse=True)
+    measured.sort(key=lambda trial: (trial.spec.model, trial.spec.label, trial.id), reverse=True)
     if len(measured) < 2:
         return []
     traces = []
@@ -85,7 +85,7 @@ def _chart(trials: Sequence[TrialRecord]) -> list[Block]:
                 spans,
                 [places[trial.id] for trial in mine],
                 **charts.style(index),
-                texts=[f"trial {trial.id}: {trial.spec.kv.label}" for trial in mine],
+                texts=[f"trial {trial.id}: {trial.spec.label}" for trial in mine],
                 ids=[trial.id for trial in mine],
             )
         )

@@ -68,7 +68,7 @@ def page(store: Store, identity: int) -> Page:
         PagePart("reproduce", "Run it again", _again(record, store.place)),
         PagePart("links", "Where it leads", _links(record, source)),
     ]
-    subtitle = f"{record.spec.kv.label} on {record.spec.model}"
+    subtitle = f"{record.spec.label} on {record.spec.model}"
     above = crumbs(campaign, place="trials")
     return Page(f"Trial {record.id}", [part for part in parts if part.blocks], subtitle, above)
 
@@ -81,7 +81,7 @@ def _what(record: TrialRecord, campaign: str) -> Facts:
             "Outdated": f"It {OUTDATED}." if record.outdated else None,
             "Message": record.message,
             "Model": spec.model,
-            "Cache": spec.kv.label,
+            "Engine" if spec.engine else "Cache": spec.label,
             "Layers": layers(spec.layers),
             "Protocol": f"{spec.protocol}, rung {spec.rung}, context {spec.context:,}, replicate {spec.replicate}",
             "Logit gain": spec.logit_gain if spec.logit_gain != 1 else None,

@@ -50,7 +50,7 @@ def trial_row(record: TrialRecord) -> TrialRow:
         "model": spec.model,
         "protocol": spec.protocol,
         "rung": spec.rung,
-        "configuration": spec.kv.label,
+        "configuration": spec.label,
         "layers": layers(spec.layers),
         "edits": edits.label(spec.edits),
         "bits_per_value": values.get("bits_per_value"),

@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite, log10
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swarm.agents.analysis.pareto import is_search, objectives
+from swarm.agents.analysis.pareto import excess, is_search, objectives
 from swarm.agents.generation.context import derive, generator
 from swarm.agents.history import OWN_FAULT
 from swarm.agents.settings import AgentSettings
@@ -74,7 +74,7 @@ class SampledParams:
 
 
 class ModelStudy:
-    """Multi-objective TPE (minimise log10 KLD and bits/value) over the configurations of one model.
+    """Multi-objective TPE over the configurations of one model: log10 KLD and bits/value, or what engines are good for.
 
     Optuna's `TPESampler` (arXiv 2304.11127) with constraints for the feasible region. Every ask gets a sampler of
     its own, seeded by campaign seed and trial number, so that the answer is a pure function of seed, number and the
@@ -101,7 +101,7 @@ class ModelStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._fed: dict[int, tuple[str, int | None]] = {}
         self._storage = optuna.storages.InMemoryStorage()
-        self.study = optuna.create_study(directions=["minimize", "minimize"], storage=self._storage)
+        self.study = optuna.create_study(directions=["minimize"] * self._space.objectives, storage=self._storage)
         """The Optuna study with everything fed so far."""
 
     def sampler(self, *path: int) -> BaseSampler:
@@ -165,7 +165,7 @@ class ModelStudy:
             given = optuna.trial.FixedTrial(self._space.params(record.spec))
         except SpecError:
             return None
-        self._space.suggest(given, self._info, "quality")
+        self._space.suggest(given, self._info, self._space.protocol_searched)
         running = optuna.trial.create_trial(
             state=optuna.trial.TrialState.RUNNING, params=given.params, distributions=given.distributions
         )
@@ -178,8 +178,8 @@ class ModelStudy:
         values = objectives(record)
         if values is not None:
             # What is kept needs no constraint: Optuna reads every one of every trial several times per ask.
-            excess = {"kld": values[0] - log10(self._settings.max_kld), "bits": values[1] - self._settings.max_bits}
-            self._constrain(number, {name: over for name, over in excess.items() if over > 0})
+            over = excess(record, values, self._settings)
+            self._constrain(number, {name: by for name, by in over.items() if by > 0})
             self.study.tell(number, values)
         elif record.outcome in OWN_FAULT:
             # The configuration's own fault: pruned and infeasible, so that the sampler keeps away from it.
@@ -188,11 +188,11 @@ class ModelStudy:
         else:
             self.study.tell(number, state=optuna.trial.TrialState.FAIL)
 
-    def _constrain(self, number: int, excess: Mapping[str, float]) -> None:
+    def _constrain(self, number: int, beyond: Mapping[str, float]) -> None:
         import optuna
 
         # The ids of a storage that holds one study are the numbers of its trials.
-        for name, over in excess.items():
+        for name, over in beyond.items():
             optuna.Trial(self.study, number).set_constraint(name, over)
 
     def ask(self, number: int, attempt: int = 0) -> TrialSpec:
@@ -201,7 +201,7 @@ class ModelStudy:
         Nothing stays behind: what was asked counts only when it comes back as a record.
         """
         params = SampledParams(self.study, self._storage, self.sampler(number, 1, attempt))
-        return self._space.suggest(params, self._info, "quality")
+        return self._space.suggest(params, self._info, self._space.protocol_searched)
 
     def importances(self, least: int = 8) -> dict[str, float]:
         """Optuna's importance of each parameter for log KLD beyond what its bits explain; they sum to 1.

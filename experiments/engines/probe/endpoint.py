@@ -111,7 +111,7 @@ def public(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-class Site(Host):
+class HttpHost(Host):
     """The server of an endpoint, asked without the client of the protocol.
 
     Args:
@@ -168,7 +168,7 @@ class Endpoint:
 
         self.url = normalise(url)
         self.timeout = timeout
-        self.host: Host = Site(self.url, api_key, timeout)
+        self.host: Host = HttpHost(self.url, api_key, timeout)
         self._client = OpenAI(base_url=self.url, api_key=api_key or "none", max_retries=0, timeout=timeout)
         # The client takes these from the environment; they are meant for openai.com and for nobody else.
         self._client.organization = self._client.project = None

@@ -65,15 +65,21 @@ def run(endpoint: Endpoint, settings: ProbeSettings, text: str, progress: Progre
     for context in sorted(set(settings.contexts)):
         spec = TrialSpec(model=endpoint.model, protocol="probe", context=context)
         try:
-            yield Probed(spec=spec, measurement=_at(endpoint, maker, context, settings, progress))
+            yield Probed(spec=spec, measurement=at_context(endpoint, maker, context, settings, progress))
         except TooLongError as error:
             yield Probed(spec=spec, refusal=str(error))
             return
 
 
-def _at(
-    endpoint: Endpoint, maker: PromptMaker, context: int, settings: ProbeSettings, progress: Progress
+def at_context(
+    endpoint: Endpoint, maker: PromptMaker, context: int, settings: ProbeSettings, progress: Progress = lambda _: None
 ) -> Measurement:
+    """Measure an endpoint at one context, whichever the settings name.
+
+    Raises:
+        TooLongError: the engine refuses the prompt, or cuts it.
+        ProbeError: the endpoint does not answer any more.
+    """
     prompt_tokens = max(1, context - settings.max_tokens)
     fresh: list[Exchange] = []
     shared: list[Exchange] = []
@@ -92,6 +98,7 @@ def _at(
         arrays={
             "run_ttft": tuple(exchange.first for exchange in fresh),
             "run_shared_ttft": tuple(exchange.first for exchange in shared),
+            "run_decode_rate": tuple(exchange.decode_rate or 0.0 for exchange in (*fresh, *shared)),
             "token_gaps": _gaps(fresh),
         },
         notes=_notes(endpoint, settings) + ("" if maker.counted else UNCOUNTED),

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import IO
 
 from swarm.experiments.engines.base import Host
-from swarm.experiments.engines.probe.endpoint import Endpoint, Site
+from swarm.experiments.engines.probe.endpoint import Endpoint, HttpHost
 from swarm.experiments.engines.run import guard
 from swarm.experiments.engines.run.flags import FlagValue
-from swarm.experiments.engines.run.startable import Launch, RefusedError, StartableEngine
+from swarm.experiments.engines.run.startable import Launch, RefusedError, StartableEngine, available_cores
 from swarm.kernels.errors import OutOfMemoryError
 
 LOOPBACK = "127.0.0.1"
@@ -46,7 +46,7 @@ class RunningEngine:
     def __init__(self, engine: StartableEngine, launch: Launch, process: subprocess.Popen[bytes]) -> None:
         self.engine = engine
         self.launch = launch
-        self.host: Host = Site(f"http://{LOOPBACK}:{launch.port}/v1", "")
+        self.host: Host = HttpHost(f"http://{LOOPBACK}:{launch.port}/v1", "")
         self.model = ""
         self.start_seconds = 0.0
         self._process = process
@@ -121,7 +121,9 @@ def running(
 @contextmanager
 def _process(engine: StartableEngine, launch: Launch, log: IO[bytes]) -> Iterator[RunningEngine]:
     command = [*engine.executable(), *engine.arguments(launch)]
-    environment = {**os.environ, **engine.environment(launch)}
+    # Ray sets OMP_NUM_THREADS to 1 in its workers; the engine is told its cores otherwise.
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment = {**inherited, **engine.environment(launch)}
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", str(Path(guard.__file__)), *command],
         stdin=subprocess.PIPE,
@@ -193,11 +195,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _members(group: int) -> Iterator[tuple[int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,10 +76,12 @@ class StartableEngine(Engine):
 
     Attributes:
         install: the command that installs it.
+        usual: flags that people usually give it, which every campaign measures first.
         top_tokens: how many of the likeliest next tokens it names with their probabilities.
     """
 
     install: ClassVar[str]
+    usual: ClassVar[tuple[Mapping[str, FlagValue], ...]] = ()
     top_tokens: ClassVar[int] = 0
 
     @abstractmethod
@@ -87,6 +91,14 @@ class StartableEngine(Engine):
         Raises:
             MissingEngineError: it is not installed, with the command that installs it.
         """
+
+    def build(self) -> str:
+        """What tells this build of it from others: the executable with its size and time."""
+        from pathlib import Path
+
+        file = Path(self.executable()[0])
+        facts = file.stat()
+        return f"{file.name} of {facts.st_size} bytes, {int(facts.st_mtime)}"
 
     @abstractmethod
     def arguments(self, launch: Launch) -> list[str]:
@@ -136,6 +148,11 @@ class StartableEngine(Engine):
         """
         del host, model, pieces, places
         raise NoProbabilitiesError(f"{self.title} tells no probabilities.")
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def words(text: str) -> list[str]:

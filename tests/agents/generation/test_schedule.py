@@ -77,6 +77,7 @@ def test_every_kind_belongs_to_an_arm() -> None:
         "default",
         "depth",
         "design",
+        "finalist",
         "long",
         "offered",
         "promotion",

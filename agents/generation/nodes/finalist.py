@@ -1,0 +1,28 @@
+"""Finalists of an engine: the flags that nothing beats are measured again, with several clients and on other text."""
+
+from __future__ import annotations
+
+from swarm.agents.analysis import engine_speed, pareto
+from swarm.agents.generation.context import ProposalContext
+from swarm.agents.generation.nodes.base import GenerationNode
+from swarm.memory.front import pareto_front
+from swarm.memory.records import Proposal
+
+
+class FinalistNode(GenerationNode):
+    """The upper rung of engine trials, for the front of the model, the quickest answer to a whole request first."""
+
+    name = "finalist"
+
+    def propose(self, context: ProposalContext) -> Proposal | None:
+        """The first finalist without such a trial; None while nothing is feasible."""
+        found = [r for r in context.history.select(model=context.model) if pareto.is_search(r)]
+        points = [(r, point) for r in found if (point := pareto.scored(r, context.settings)) is not None]
+        front = [points[i][0] for i in pareto_front([point for _, point in points])]
+        for record in sorted(front, key=engine_speed.request_seconds) if context.space.objectives > 2 else ():
+            changes = {"rung": 1, "replicate": 1, "seed": record.spec.seed + 1}
+            spec = record.spec.model_copy(update=changes)
+            if context.is_new(spec):
+                why = f"Nothing beats trial {record.id}: again on other text, with several clients at once."
+                return Proposal(spec=spec, proposer=self.name, rationale=why)
+        return None

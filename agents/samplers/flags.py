@@ -1,0 +1,159 @@
+"""Predicts what flags do to an engine from those that were tried, on any model, and proposes the most promising.
+
+Gaussian processes over the flags, one for each number that counts: what one flag does alone is most of the
+covariance, so that few trials say much about all combinations. The proposal has the largest expected improvement of
+a weighting of speed and memory that differs from trial to trial (ParEGO, doi:10.1109/TEVC.2005.851274), times the
+probability of keeping to the limit on divergence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swarm.agents.analysis import engine_speed
+from swarm.agents.analysis.pareto import is_search
+from swarm.agents.generation.context import ProposalContext
+from swarm.agents.samplers.base import Sampler
+from swarm.experiments.space.engine_space import EngineSpace
+from swarm.experiments.space.suggest import GivenTrial
+from swarm.experiments.spec import TrialSpec
+from swarm.kernels.errors import SpecError
+from swarm.memory.records import Proposal, TrialRecord
+
+Floats = NDArray[np.float64]
+
+MIN_TRIALS = 4
+"""Measured trials of the model before anything is predicted."""
+CANDIDATES = 600
+NEIGHBOURS_OF = 4
+"""Best known flags whose neighbours, one flag apart, are candidates too."""
+ALONE = 0.8
+"""Share of the covariance that flags have each for themselves; the rest is of all together."""
+ELSEWHERE = 0.6
+"""Correlation of what the same flags do on another model."""
+NOISE = {"rates": 0.15, "kld": 0.05}
+"""Variance of the noise over that of the trials: clocks are noisier than divergences."""
+MIN_KLD = 1e-6
+WEIGHTS = (3.0, 1.5, 0.5)
+"""How heavy decode rate, prefill rate and memory weigh on average."""
+
+
+class FlagSampler(Sampler):
+    """The flags from which a model of all trials expects most."""
+
+    name = "flags"
+
+    def propose(self, context: ProposalContext) -> Proposal | None:
+        """New flags; None in campaigns without an engine, and while too little is known."""
+        space = context.space
+        if not isinstance(space, EngineSpace):
+            return None
+        known = [r for r in context.history.completed if is_search(r) and engine_speed.objectives(r) is not None]
+        own = [r for r in known if r.spec.model == context.model]
+        if len(own) < MIN_TRIALS:
+            return None
+        pool = [spec for spec in _candidates(context, space, own) if context.is_new(spec)]
+        if not pool:
+            return None
+        gains = _Fit.of(known, context).gains([_features(space, spec) for spec in pool], own, context)
+        best = int(np.argmax(gains))
+        why = f"Largest expected gain of {len(pool)} choices of flags, from {len(known)} trials."
+        return Proposal(spec=pool[best], proposer=self.name, rationale=why)
+
+
+def _features(space: EngineSpace, spec: TrialSpec) -> dict[str, object]:
+    """Every flag with its value, those that the engine has by itself included."""
+    assert spec.engine is not None
+    by_itself: dict[str, object] = {flag.name: flag.values[0] for flag in space.flags(space.models[spec.model])}
+    return by_itself | dict(spec.engine.flags)
+
+
+def _candidates(context: ProposalContext, space: EngineSpace, own: Sequence[TrialRecord]) -> list[TrialSpec]:
+    """Random flags, and those one flag away from the best known feasible ones; each once."""
+    found = [space.random(context.rng, context.info) for _ in range(CANDIDATES)]
+    feasible = [r for r in own if engine_speed.is_feasible(r, context.settings)]
+    for record in sorted(feasible, key=engine_speed.request_seconds)[:NEIGHBOURS_OF]:
+        named = space.params(record.spec)
+        for flag in space.flags(context.info):
+            for value in flag.values:
+                # A flag that its neighbours close takes what the engine has by itself.
+                given = {other.name: other.values[0] for other in space.flags(context.info)} | named
+                try:
+                    found.append(space.suggest(GivenTrial({**given, flag.name: value}), context.info))
+                except SpecError:
+                    continue
+    return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Trials on all models, with the numbers that are predicted, less the mean of their model."""
+
+    rows: list[Mapping[str, object]]
+    models: NDArray[np.str_]
+    targets: Floats
+    """log2 of seconds per generated token, per prompt token, of bytes, and ln of the divergence's upper limit."""
+    model: str
+    centre: Floats
+
+    @classmethod
+    def of(cls, known: Sequence[TrialRecord], context: ProposalContext) -> _Fit:
+        space = context.space
+        assert isinstance(space, EngineSpace)
+        models = np.array([r.spec.model for r in known])
+        targets = np.array([(*(engine_speed.objectives(r) or ()), _log_kld(r)) for r in known])
+        centres = {name: targets[models == name].mean(0) for name in set(models)}
+        targets = targets - np.array([centres[name] for name in models])
+        return cls([_features(space, r.spec) for r in known], models, targets, context.model, centres[context.model])
+
+    def gains(
+        self, pool: Sequence[Mapping[str, object]], own: Sequence[TrialRecord], context: ProposalContext
+    ) -> Floats:
+        """Expected improvement of a weighting drawn for this trial, times the probability of being feasible."""
+        from scipy.special import ndtr
+
+        mean, deviation = self._predict(pool)
+        weights = context.rng.dirichlet(WEIGHTS)
+        feasible = [r for r in own if engine_speed.is_feasible(r, context.settings)]
+        reached = [weights @ (np.array(engine_speed.objectives(r)) - self.centre[:3]) for r in feasible]
+        value = mean[:, :3] @ weights
+        spread = np.sqrt((deviation[:, :3] ** 2) @ weights**2)
+        z = ((min(reached) if reached else 0.0) - value) / spread
+        improvement = spread * (z * ndtr(z) + np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi))
+        allowed = ndtr((log(context.settings.max_kld) - self.centre[3] - mean[:, 3]) / deviation[:, 3])
+        return np.asarray(improvement * allowed)
+
+    def _predict(self, pool: Sequence[Mapping[str, object]]) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of every target for every candidate."""
+        from scipy.linalg import cho_factor, cho_solve
+
+        same = np.where(self.models[:, None] == self.models[None, :], 1.0, ELSEWHERE)
+        prior = _likeness(self.rows, self.rows) * same
+        reach = _likeness(pool, self.rows) * np.where(self.models == self.model, 1.0, ELSEWHERE)[None, :]
+        means, deviations = [], []
+        for column, kind in zip(self.targets.T, ("rates", "rates", "rates", "kld"), strict=True):
+            factor = cho_factor(prior + NOISE[kind] * np.eye(len(prior)), lower=True)
+            amplitude = max(1e-6, float(column @ cho_solve(factor, column)) / len(column))
+            left = 1.0 - np.einsum("ij,ji->i", reach, cho_solve(factor, reach.T))
+            means.append(reach @ cho_solve(factor, column))
+            deviations.append(np.sqrt(amplitude * np.maximum(left, 1e-6)))
+        return np.array(means).T, np.array(deviations).T
+
+
+def _likeness(a: Sequence[Mapping[str, object]], b: Sequence[Mapping[str, object]]) -> Floats:
+    """Correlation of choices of flags: the share of flags that agree, and what falls with each that does not."""
+    names = sorted({name for row in (*a, *b) for name in row})
+    codes = [np.array([[hash(row.get(name)) for name in names] for row in rows]) for rows in (a, b)]
+    agree = (codes[0][:, None, :] == codes[1][None, :, :]).mean(-1)
+    apart = (1.0 - agree) * len(names)
+    return np.asarray(ALONE * agree + (1 - ALONE) * np.exp(-apart / 2))
+
+
+def _log_kld(record: TrialRecord) -> float:
+    upper = record.metrics.get("kld_upper")
+    return log(max(upper.value, MIN_KLD)) if upper is not None else log(MIN_KLD)

@@ -1,0 +1,116 @@
+"""Does `swarm launch --engine` find flags of llama.cpp as fast as TPE does in as many trials, within a bound on KLD?
+
+Every search runs on two cores of its own. What each has chosen is measured again, in turns, on text that none has
+read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _engine_arms, _engine_page, _frame
+
+from swarm.kernels.errors import UsageError
+
+MODELS = ("smollm2-135m", "gemma3-270m")
+CORES = 2
+CONTEXT = int(os.environ.get("ENGINES_CONTEXT", "2048"))
+TRIALS = int(os.environ.get("ENGINES_TRIALS", "30"))
+"""Per search; a campaign of 60 on both models has as many on each."""
+SEEDS = int(os.environ.get("ENGINES_SEEDS", "1"))
+ROUNDS = 3
+
+
+def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
+    """Run every search, then check what each has chosen."""
+    context, trials, seeds, rounds = (512, 6, 1, 1) if short else (CONTEXT, TRIALS, SEEDS, ROUNDS)
+    models = MODELS[:1] if short else MODELS
+    pairs: queue.Queue[list[int]] = queue.Queue()
+    for pair in _pairs():
+        pairs.put(pair)
+    wanted = [(seed, arm, model) for seed in range(seeds) for arm in _engine_arms.ARMS for model in models]
+
+    def search(job: tuple[int, str, str]) -> dict[str, Any]:
+        seed, arm, model = job
+        asked = {"arm": arm, "model": model, "context": context, "trials": trials, "seed": seed}
+        rows = _on(pairs, "search", asked, tell)
+        chosen = choice(arm, rows)
+        tell(f"{arm}, {model}, seed {seed}: {len(rows)} trials, chosen {chosen and chosen['flags']}")
+        return {**asked, "rows": rows, "chosen": chosen}
+
+    with ThreadPoolExecutor(pairs.qsize()) as pool:
+        searches = list(pool.map(search, wanted))
+
+        def checked(job: tuple[int, str]) -> dict[str, Any]:
+            seed, model = job
+            choices = {_engine_page.PLAIN: {}} | {
+                found["arm"]: found["chosen"]["flags"]
+                for found in searches
+                if (found["seed"], found["model"]) == (seed, model) and found["chosen"]
+            }
+            asked = {"model": model, "context": context, "choices": choices, "rounds": rounds}
+            return {"model": model, "seed": seed, "rows": _on(pairs, "check", asked, tell)}
+
+        checks = list(pool.map(checked, [(seed, model) for seed in range(seeds) for model in models]))
+    return {"context": context, "trials": trials, "searches": searches, "checks": checks}
+
+
+def _pairs() -> list[list[int]]:
+    """Cores of this machine, two by two."""
+    cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else list(range(os.cpu_count() or CORES))
+    found = [cores[i : i + CORES] for i in range(0, len(cores) - CORES + 1, CORES)]
+    if not found:
+        raise UsageError(f"the engines need {CORES} cores, and here is one.", "Run it on another machine.")
+    return found
+
+
+def _on(pairs: queue.Queue[list[int]], what: str, asked: dict[str, Any], tell: _frame.Tell) -> list[dict[str, Any]]:
+    """Run a process on the next free pair of cores; its rows, also when it was ended before its last one."""
+    pair = pairs.get()
+    try:
+        command = [sys.executable, "-m", "benchmarks._engine_arms", what, json.dumps({**asked, "cores": pair})]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=_frame.ROOT)
+        rows = []
+        kept = os.environ.get("ENGINES_KEEP")
+        for line in process.stdout or ():
+            rows.append(json.loads(line))
+            if kept:  # what is there if the whole run is ended
+                with Path(kept).open("a") as file:
+                    file.write(json.dumps({"what": what, **asked, "row": rows[-1]}) + "\n")
+        if process.wait():
+            tell(f"{what} {asked.get('arm', '')} on {asked['model']} ended with status {process.returncode}")
+        return rows
+    finally:
+        pairs.put(pair)
+
+
+def choice(arm: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The feasible row that is best by the search's own goal; of flags measured several times, by their mean."""
+    goal = "decode_rate" if arm == _engine_page.OTHER else "request"
+    sign = -1.0 if goal == "decode_rate" else 1.0
+    by_flags: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if "request" in row:
+            by_flags.setdefault(json.dumps(row["flags"], sort_keys=True), []).append(row)
+    feasible = [group for group in by_flags.values() if all(row["kld_upper"] <= _engine_arms.MAX_KLD for row in group)]
+    return min(feasible, key=lambda group: sign * statistics.fmean(r[goal] for r in group))[0] if feasible else None
+
+
+def page(record: _frame.Results) -> str:
+    """The searches, and what their choices are worth."""
+    return _engine_page.page(record)
+
+
+BENCHMARK = _frame.Benchmark("engines", measure, page, packages=("xllamacpp",))
+
+if __name__ == "__main__":
+    sys.exit(BENCHMARK.main())
