@@ -130,6 +130,20 @@ class Engine(ABC):
         del extra
         return {}
 
+    def probability_fields(self, top: int) -> Mapping[str, Any]:
+        """Fields of a completions request that ask for the log-probabilities of so many likeliest tokens."""
+        return {"logprobs": top}
+
+    def fresh_fields(self) -> Mapping[str, Any] | None:
+        """Fields of a request under which nothing of earlier prompts is used; None where it cannot be asked."""
+        return None
+
+    remembered_prompts: ClassVar[int] = 10
+    """How many earlier prompts it remembers, where it cannot be asked to forget them."""
+
+    chunk: ClassVar[tuple[str, int]] = ("", 0)
+    """The flag for the tokens of a prompt that are computed at a time, and what it is by itself; 0: not known."""
+
     def kv(self, chosen: Chosen) -> KVSpec:
         """The cache that it keeps under these settings, or the nearest that we can measure (`kv_notes` say so).
 

@@ -54,6 +54,7 @@ class LlamaServer(StartableEngine):
         {"cache-type-k": "q8_0", "cache-type-v": "q8_0"},
         {"cache-type-k": "q4_0", "cache-type-v": "q4_0"},
     )
+    chunk = ("ubatch-size", 512)
     kv_settings: ClassVar[Mapping[str, KVSetting]] = {
         "key": KVSetting(("--cache-type-k", "-ctk", "LLAMA_ARG_CACHE_TYPE_K"), FLOATS + BLOCKS),
         "value": KVSetting(("--cache-type-v", "-ctv", "LLAMA_ARG_CACHE_TYPE_V"), FLOATS + BLOCKS),
@@ -78,6 +79,10 @@ class LlamaServer(StartableEngine):
         told = extra.get("timings") or {}
         keys = {"prefill_tokens_per_second": "prompt_per_second", "decode_tokens_per_second": "predicted_per_second"}
         return {name: float(told[key]) for name, key in keys.items() if told.get(key)}
+
+    def fresh_fields(self) -> Mapping[str, Any]:
+        """It can be told not to look for a common beginning."""
+        return {"cache_prompt": False}
 
     def executable(self) -> list[str]:
         """The executable on PATH, else the server in the package."""

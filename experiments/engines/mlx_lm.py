@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from swarm.experiments.engines.base import Chosen, Host, KVSetting
 from swarm.experiments.engines.run.flags import Flag
@@ -35,6 +35,7 @@ class MlxLm(StartableEngine):
     install = "pip install mlx-lm"
     usual = ({"kv-bits": 8, "quantized-kv-start": 0}, {"kv-bits": 4, "quantized-kv-start": 0})
     top_tokens = 10
+    chunk = ("prefill-step-size", 2048)
     kv_settings: ClassVar[Mapping[str, KVSetting]] = {
         "bits": KVSetting(("--kv-bits",), ("16", "8", "6", "5", "4", "3", "2")),
         "group": KVSetting(("--kv-group-size",), ("64", "32", "128")),
@@ -46,6 +47,10 @@ class MlxLm(StartableEngine):
         """Its health check behind Python's own HTTP server."""
         health = host.get("/health")
         return health.field("status") in ("ok", "unavailable") and health.server.startswith("BaseHTTP")
+
+    def probability_fields(self, top: int) -> Mapping[str, Any]:
+        """In the form of chat completions."""
+        return {"logprobs": True, "top_logprobs": min(top, self.top_tokens)}
 
     def executable(self) -> list[str]:
         """This Python's."""

