@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from swarm.agents.history import History
 
 PROPOSER = "recommend"
+"""How these trials are signed."""
 
 
 class AskedTrial(FrozenModel):

@@ -27,6 +27,7 @@ from swarm.agents.analysis.statistics import Estimate
 from swarm.experiments.sizing.method import cache_bytes
 from swarm.experiments.spec import Device
 from swarm.kernels.spec import KVSpec
+from swarm.kernels.wording import in_words
 from swarm.memory.records import FindingRecord, TrialRecord
 
 CONFIDENCE = 0.90
@@ -111,7 +112,8 @@ def _sixteen_bit(known: ComparableResults, limits: CostLimits, most: float) -> R
         return None
     exact = IntervalEstimate(value=0.0, low=0.0, high=0.0)
     size = None if limits.context is None else cache_bytes(known.subject.layers, plain, limits.context)
-    choice = Option(configuration="16 bit", kv=plain, bits_per_value=16.0, cache_bytes=size, loss=exact)
+    words = in_words(plain)
+    choice = Option(configuration="16 bit", words=words, kv=plain, bits_per_value=16.0, cache_bytes=size, loss=exact)
     return Recommendation(model=known.subject.name, limits=limits, choice=choice, basis="16 bit fits: nothing is lost.")
 
 
@@ -169,6 +171,7 @@ def _option(known: ComparableResults, limits: CostLimits, kv: KVSpec, loss: tupl
     own = known.own.get(kv)
     return Option(
         configuration=kv.short_label,
+        words=in_words(kv),
         kv=kv,
         bits_per_value=known.bits(kv),
         cache_bytes=size,

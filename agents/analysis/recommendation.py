@@ -38,11 +38,13 @@ class CostLimits(FrozenModel):
 class Option(FrozenModel):
     """A configuration with what it costs and is expected to lose (KLD in nats, mean over windows of the text).
 
-    `trials` are those on the model itself; without any, the loss is predicted from other models. `cache_bytes` is at
-    the context of the limits, the residual window and sinks in 16 bit included.
+    `words` say what the label of the configuration means. `trials` are those on the model itself; without any, the loss
+    is predicted from other models. `cache_bytes` is at the context of the limits, the residual window and sinks in 16
+    bit included.
     """
 
     configuration: str
+    words: str
     kv: KVSpec
     bits_per_value: float
     cache_bytes: int | None = None

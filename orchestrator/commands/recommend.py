@@ -84,6 +84,7 @@ def _show(found: Recommendation, out: Path | None) -> None:
     from swarm.orchestrator.views.recommendation import cost_text, origin_text, range_text, rival_text
 
     say(f"{found.model}: {found.choice.configuration}", style="bold")
+    say(f"  {found.choice.words}")
     say(f"  costs {cost_text(found.choice)}" + (f" ({found.limits.note})" if found.limits.note else ""))
     say(f"  expected KLD {range_text(found.choice.loss)} nats, 90% interval")
     say(f"  {origin_text(found)}")
@@ -93,6 +94,7 @@ def _show(found: Recommendation, out: Path | None) -> None:
         say(f"  confirmed findings: {', '.join(map(str, found.findings))}")
     if found.runner_up is not None:
         say(f"Runner-up: {found.runner_up.configuration}: {rival_text(found)}")
+        say(f"  {found.runner_up.words}")
     if found.untested:
         say(f"Not tested: {'; '.join(found.untested)}.")
     if found.decisive:

@@ -90,6 +90,7 @@ def _number(name: str, text: str) -> float | None:
 def _answer(found: Recommendation) -> list[Block]:
     facts: dict[str, Cell] = {
         "Configuration": Code(found.choice.configuration),
+        "In words": found.choice.words,
         "Costs": cost_text(found.choice),
         "Where the room comes from": found.limits.note,
         "Expected KLD, 90% interval": _interval(found.choice.loss, "nat"),
