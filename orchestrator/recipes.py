@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from swarm.experiments.deploy.recipe import Recipe
     from swarm.experiments.measurement.learned_scaling import StoredFactors
     from swarm.experiments.models.base import LoadedModel
+    from swarm.experiments.spec import Metric
     from swarm.memory.records import TrialRecord
 
 
@@ -19,13 +21,16 @@ class FactorsError(SwarmError):
     """Learned factors that are not the measured ones."""
 
 
-def of_trial(record: TrialRecord, campaign: str, corpus: Path | None = None) -> Recipe:
+def of_trial(
+    record: TrialRecord, campaign: str, corpus: Path | None = None, times: Mapping[str, Metric] | None = None
+) -> Recipe:
     """The recipe of a trial, with the learned factors that it was measured with.
 
     Args:
         record: the trial.
         campaign: name of its campaign.
         corpus: the campaign's text; None is the default one.
+        times: what kernels took for its configuration, where that is known.
 
     Raises:
         UsageError: the trial measured no divergence of a whole model, or changed the model itself.
@@ -66,6 +71,7 @@ def of_trial(record: TrialRecord, campaign: str, corpus: Path | None = None) -> 
         device=environment.device if environment else "",
         versions=environment.versions if environment else {},
         code_version=environment.code_version if environment else "",
+        times=dict(times) if times else None,
     )
     return Recipe(
         model=spec.model,

@@ -101,12 +101,13 @@ def recipe(url: str, found: Recommendation) -> str:
     """
     from swarm.experiments.deploy.recipe import Recipe, plan
     from swarm.orchestrator.recipes import of_trial
+    from swarm.orchestrator.views.speed import times_of
 
     choice = found.choice
     if not choice.trials:
         return Recipe(model=found.model, kv=choice.kv, plan=plan(choice.kv)).text()
     with Store.read(url) as store:
         record = store.trials.get(choice.trials[0])
-        campaign = store.campaigns.get(record.campaign_id)
+        campaign, times = store.campaigns.get(record.campaign_id), times_of(store, record)
     corpus = campaign.settings.get("corpus")
-    return of_trial(record, campaign.name, Path(corpus) if corpus else None).text()
+    return of_trial(record, campaign.name, Path(corpus) if corpus else None, times).text()

@@ -56,6 +56,8 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=1e9, allow_
 MAX_COUNT = 1_000_000_000
 MAX_SPEND = 100_000_000_000
 MAX_SEED = 2**63 - 1
+MAX_SHAPE = 24
+"""Characters of a shape's name, which ends names of metrics; these have 64 in a store."""
 
 
 def _absolute(path: str) -> str:
@@ -100,7 +102,7 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     max_usd: float | None = Field(default=None, ge=0, le=MAX_SPEND, allow_inf_nan=False)
     agenda: str | None = None
     kernel_contexts: Contexts = KERNEL_CONTEXTS
-    shape: str | None = Field(default=None, min_length=1, max_length=80)
+    shape: str | None = Field(default=None, min_length=1, max_length=MAX_SHAPE)
     rehearsal: str | None = None
     asked: tuple[AskedTrial, ...] = ()
 

@@ -61,7 +61,8 @@ def fill(store: Store, *, finish: bool = True) -> Filled:
             number += 1
         for layers in (None, (2,)):
             proposal = samples.proposal(number, layers=layers, protocol="attention")
-            _complete(store, campaign.id, number, proposal, _attention(layers or tuple(range(LAYERS))))
+            timed = TIMES if layers is None else ()
+            _complete(store, campaign.id, number, proposal, _attention(layers or tuple(range(LAYERS)), timed))
             number += 1
         for bits in (4, 8):
             for protocol in ("context", "retrieval"):
@@ -93,6 +94,13 @@ def fill(store: Store, *, finish: bool = True) -> Filled:
     return Filled(campaign.id, finding, summary, number + 3)
 
 
+TIMES = tuple(
+    Metric(name=f"{name}_at_{context}", value=value, unit="us", n=9)
+    for name, value in (("decode_us", 42.5), ("decode_us_sdpa16", 99.0))
+    for context in (8_192, 131_072)
+)
+
+
 def _complete(store: Store, campaign: int, number: int, proposal, result: Measurement) -> int:
     kld = next((metric.value for metric in result.metrics if metric.name == "kld"), None)
     if kld is not None:  # windows that agree with their mean, as a protocol's do
@@ -102,10 +110,10 @@ def _complete(store: Store, campaign: int, number: int, proposal, result: Measur
     return trial.id
 
 
-def _attention(layers: tuple[int, ...]) -> Measurement:
+def _attention(layers: tuple[int, ...], timed: tuple[Metric, ...]) -> Measurement:
     values = tuple(0.1 * (1 + layer) for layer in layers)
     result = samples.measurement(0.1, 4.5)
-    metrics = (Metric(name="g", value=0.3, n=4, stderr=0.01), Metric(name="bits_per_value", value=4.5))
+    metrics = (Metric(name="g", value=0.3, n=4, stderr=0.01), Metric(name="bits_per_value", value=4.5), *timed)
     arrays = {
         "layer_g": values,
         "layer_output_rel_error": values,

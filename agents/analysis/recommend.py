@@ -23,6 +23,7 @@ from swarm.agents.analysis.recommendation import (
     Option,
     Recommendation,
 )
+from swarm.agents.analysis.speed import formats
 from swarm.agents.analysis.statistics import Estimate
 from swarm.experiments.sizing.method import cache_bytes
 from swarm.experiments.spec import Device
@@ -224,7 +225,7 @@ def _elsewhere(records: Sequence[TrialRecord]) -> list[Measure]:
 
 def _times(records: Sequence[TrialRecord], kv: KVSpec) -> tuple[Measure, ...]:
     """What kernels took, of the newest trial at each context and device."""
-    alike = [r for r in records if r.state == "complete" and r.spec.kv.at(0) == kv.at(0) and r.spec.layers == kv.layers]
+    alike = [r for r in records if r.state == "complete" and formats(r.spec.kv) == formats(kv)]
     found = {
         (name, record.spec.context, record.spec.device): Measure(
             name=f"{name} ({record.spec.device})" if "_at_" in name else f"{name} ({record.spec.context:,} tokens)",

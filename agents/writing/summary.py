@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from swarm.agents.analysis import results
 from swarm.agents.analysis.results import ConfigResult
+from swarm.agents.analysis.speed import front, timed_results
 from swarm.agents.history import History
 from swarm.agents.published_claims.plan import AUTHOR as AGENDA
 from swarm.agents.settings import AgentSettings
@@ -14,6 +15,7 @@ from swarm.agents.writing.checks import problems
 from swarm.agents.writing.learnt import Learnt
 from swarm.agents.writing.references import PATTERN, Resolver
 from swarm.agents.writing.use import advice, fronts, untested
+from swarm.experiments.measurement.kernel_time import HALF_PRECISION, MICROSECONDS
 from swarm.memory.records import FindingRecord, Summary
 
 AUTHOR = "scribe"
@@ -47,6 +49,7 @@ def summarise(
         _section("Where models differ, and why", learnt.differences()),
         _published(history.findings, remarks),
         _section("At long contexts", [line for model in models for line in _curves(model, history)]),
+        _section("Speed beside quality", [line for model in models for line in _speed(model, history)]),
         _section("What is open, and what comes next", [*learnt.open(), *untested(models, history)]),
         _control(resolver),
         _section(f"{APPENDIX} the front of each model", fronts(models, history)),
@@ -109,6 +112,22 @@ def _curves(model: str, history: History) -> Iterator[str]:
         yield (
             f"- {{{trial}:model}}, `{{{trial}:label}}`: KLD {points} from the shortest context to one of "
             f"{{{trial}:context}} tokens{share} ({{{trial}}}). {{{trial}:words}}"
+        )
+
+
+def _speed(model: str, history: History) -> Iterator[str]:
+    """The fastest and the best of the configurations that no other beats in KLD, bits and measured time."""
+    found = front(timed_results(history.records, model))
+    best = min(found, key=lambda one: one.objectives, default=None)
+    for one, which in ((found[0], "fastest"), (best, "best")) if best is not None else ():
+        if which == "best" and one is found[0]:
+            continue
+        trial, timing = f"trial:{one.result.records[0].id}", f"trial:{one.timing.id}"
+        ours, theirs = (f"{{{timing}:{name}_at_{one.context}}}" for name in (MICROSECONDS, HALF_PRECISION))
+        yield (
+            f"- {{{trial}:model}}, the {which} of what nothing beats in loss, bits and time: `{{{trial}:label}}`. "
+            f"It takes {ours} us per step and layer at the longest context timed, 16 bit {theirs} ({{{timing}}}). "
+            f"KLD {{{trial}:kld}} at {{{trial}:bits_per_value}} bits ({{{trial}}})."
         )
 
 

@@ -33,7 +33,7 @@ class LayerPlan(FrozenModel):
 
 
 class Evidence(FrozenModel):
-    """The trial that speaks for a recipe."""
+    """The trial that speaks for a recipe; `times` are what kernels took for it on its device, where that is known."""
 
     trial: int
     campaign: str
@@ -46,6 +46,7 @@ class Evidence(FrozenModel):
     device: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
     code_version: str = ""
+    times: dict[str, Metric] | None = None
 
 
 class Recipe(FrozenModel):

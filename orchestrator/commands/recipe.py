@@ -92,12 +92,13 @@ def _write(text: str, out: Path | None) -> None:
 def _of_trial(trial: int, store: str | None) -> str:
     from swarm.orchestrator.recipes import of_trial
     from swarm.orchestrator.views.source import open_store
+    from swarm.orchestrator.views.speed import times_of
 
     with open_store(store) as opened:
         record = opened.trials.get(trial)
-        campaign = opened.campaigns.get(record.campaign_id)
+        campaign, times = opened.campaigns.get(record.campaign_id), times_of(opened, record)
     corpus = campaign.settings.get("corpus")
-    return of_trial(record, campaign.name, Path(corpus) if corpus else None).text()
+    return of_trial(record, campaign.name, Path(corpus) if corpus else None, times).text()
 
 
 def _from_flags(called: str, flags: str, model: str, store: str | None, *, measure: bool) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from swarm.orchestrator.console import Column, listing
 from swarm.orchestrator.options import CampaignName, Json, StoreUrl
 from swarm.orchestrator.printing import list_trials
 from swarm.orchestrator.views.choices import TRIAL_STATES, check_choice
 from swarm.orchestrator.views.trials import TrialRow
+
+if TYPE_CHECKING:
+    from swarm.orchestrator.views.source import Source
 
 PANEL = "Results"
 
@@ -21,6 +25,9 @@ def command(
     best: Annotated[int | None, typer.Option(min=1, metavar="N", help="The N with the smallest KLD.")] = None,
     max_bits: Annotated[float | None, typer.Option(metavar="B", help="At most so many bits per value.")] = None,
     pareto: Annotated[bool, typer.Option("--pareto", help="Only the Pareto front of KLD and bits per value.")] = False,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Those whose kernels were timed, with microseconds; the fastest first.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     campaign: CampaignName = None,
     store: StoreUrl = None,
@@ -28,7 +35,11 @@ def command(
 ) -> None:
     """List the trials of a campaign.
 
-    Examples: `swarm trials --best 10 --max-bits 4.6 --model gemma3-270m`, `swarm trials --pareto`
+    With `--speed`, KLD and bits stand beside the measured microseconds of a decode step, and which configurations no
+    other beats in all three.
+
+    Examples: `swarm trials --best 10 --max-bits 4.6 --model gemma3-270m`, `swarm trials --pareto`,
+    `swarm trials --speed`
     """
     from swarm.experiments.protocols.base import PACKAGE as PROTOCOLS
     from swarm.kernels import plugins
@@ -42,6 +53,9 @@ def command(
         found = source.campaign
         if model is not None and model not in found.settings.get("models", [model]):
             raise UnknownNameError("model", model, f"{', '.join(found.settings['models'])} in campaign {found.name}")
+        if speed:
+            _list_speed(source, model, max_bits, best or limit, as_json=json)
+            return
         ranking = "kld" if best is not None else "bits_per_value" if pareto else None
         records = source.store.trials.list(
             found.id,
@@ -59,6 +73,27 @@ def command(
     list_trials(records[: best or limit], as_json=json, empty="No such trials.")
 
 
+def _list_speed(source: Source, model: str | None, max_bits: float | None, limit: int | None, *, as_json: bool) -> None:
+    from swarm.orchestrator.views.speed import speed_rows
+
+    rows = [row for row in speed_rows(source) if model in (None, row["model"])]
+    rows = [row for row in rows if max_bits is None or row["bits_per_value"] <= max_bits][:limit]
+    columns = (
+        Column("trial_id", "trial", right=True),
+        Column("model"),
+        Column("configuration"),
+        Column("kld", "KLD", digits=3),
+        Column("bits_per_value", "bits", digits=3),
+        Column("context", "tokens", right=True),
+        Column("decode_us", "us", digits=3),
+        Column("decode_us_16", "us in 16 bit", digits=3),
+        Column("front", show=lambda front: "front" if front else ""),
+    )
+    listing(rows, columns, as_json=as_json, empty="No kernel was timed: that takes attention trials on a GPU.")
+
+
 def output() -> object:
-    """What `--json` prints."""
-    return list[TrialRow]
+    """What `--json` prints: trials, or with `--speed` configurations with their times."""
+    from swarm.orchestrator.views.speed import SpeedRow
+
+    return list[TrialRow] | list[SpeedRow]

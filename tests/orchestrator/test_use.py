@@ -13,6 +13,7 @@ from tiny_models import write_tiny_model
 
 from swarm.experiments.deploy.recipe import load_recipe
 from swarm.experiments.measurement.runner import Runner, measure
+from swarm.experiments.spec import Metric
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Budget
 from swarm.memory.store import Store
@@ -69,6 +70,28 @@ def test_a_recipe_names_configuration_layers_and_evidence(swarm, kept, tiny):
     assert found["evidence"]["metrics"]["kld"]["value"] == 0.25
     assert swarm("recipe", "1", "--out", "best.json").out == ""
     assert load_recipe(kept / "best.json").text() == done.out
+
+
+def test_what_kernels_took_stands_beside_quality_and_in_the_recipe(swarm, tmp_path):
+    four, eight = samples.kv(4).model_copy(update={"sink_tokens": 4}), samples.kv(8)
+    times = {"decode_us_at_8192": 30.0, "decode_us_sdpa16_at_8192": 90.0}
+    timed = samples.measurement().model_copy(
+        update={"metrics": tuple(Metric(name=name, value=value, unit="us") for name, value in times.items())}
+    )
+    agreeing = samples.measurement(kld=0.1).model_copy(update={"arrays": {"window_kld": (0.05, 0.1, 0.15)}})
+    with Store.open(tmp_path / "swarm.db", create=True) as store:
+        campaign = store.campaigns.create("night", {}, Budget(trials=3), 0)
+        for number, (kv, protocol) in enumerate(((four, "quality"), (eight, "quality"), (samples.kv(4), "attention"))):
+            trial = store.propose(campaign.id, number, samples.proposal(kv=kv, protocol=protocol))
+            samples.complete(store, store.queue.claim(trial.id, "test"), timed if number == 2 else agreeing)
+    (row,) = json.loads(swarm("trials", "--speed", "--json").out)
+    assert (row["trial_id"], row["timed_by"], row["context"], row["front"]) == (1, 3, 8192, True)
+    assert (row["decode_us"], row["decode_us_16"]) == (30.0, 90.0)
+    assert row["configuration"] == four.label
+    assert "No kernel was timed" in swarm("trials", "--speed", "--max-bits", "1").out
+    evidence = [json.loads(swarm("recipe", trial).out)["evidence"] for trial in "12"]
+    assert {name: metric["value"] for name, metric in evidence[0]["times"].items()} == times
+    assert "times" not in evidence[1]
 
 
 def test_learned_factors_are_those_that_were_measured(swarm, tmp_path, tiny, monkeypatch):

@@ -160,3 +160,13 @@ def test_figures_hold_no_markup():
     assert trace["text"] == ["&lt;b&gt;", "&amp;"]
     assert trace["x"] == [1.0, None]
     assert cells(InFile())(Ref("trial", 3, "<x>")) == '<a href="#trial-3">&lt;x&gt;</a>'
+
+
+def test_speed_stands_beside_quality_where_kernels_were_timed(source):
+    _, table = section("speed").blocks(source)
+    assert "131,072 tokens" in table.caption
+    rows = [dict(zip(table.headings, row, strict=True)) for row in table.rows]
+    assert rows
+    assert {(row["µs"], row["µs in 16 bit"]) for row in rows} == {(42.5, 99.0)}
+    assert {row["Front"].text for row in rows} <= {"front", "beaten"}
+    assert "front" in {row["Front"].text for row in rows}
