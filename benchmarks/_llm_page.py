@@ -154,6 +154,7 @@ def main() -> int:
     folder = parser.parse_args().folder
     about = folder / "about.json"
     record = json.loads(about.read_text()) if about.exists() else {}
+    record.pop("logs", None)
     for name in ("answers", "arms"):
         record[name] = [line for path in sorted(folder.glob(f"{name}*.jsonl")) for line in _llm_arms.read(path)]
     _frame.write_json(_frame.DOCS / f"{NAME}.json", record)

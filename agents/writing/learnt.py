@@ -48,8 +48,10 @@ class Learnt:
         return self._lines([*causes, *factors[:MAX_FACTORS], *mixed(rest, MAX_OTHERS, MAX_OF_A_KIND)])
 
     def differences(self) -> list[str]:
-        """Where models differ, the surest first, and what is known about why."""
-        found = [r for r in self._standing("confirmed", "hypothesis") if r.finding.kind == "contrast"][:MAX_CONTRASTS]
+        """Where models differ, what each factor does before what configurations do, and what is known about why."""
+        differing = [r for r in self._standing("confirmed", "hypothesis") if r.finding.kind == "contrast"]
+        factors = [r for r in differing if is_factor(r.finding)][:MAX_CONTRASTS]
+        found = [*factors, *[r for r in differing if r not in factors][: max(1, MAX_CONTRASTS - len(factors))]]
         return [*self._lines(found), *self._reasons({model for r in found for model in r.finding.models})]
 
     def _reasons(self, models: Iterable[str]) -> Iterator[str]:
