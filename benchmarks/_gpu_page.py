@@ -26,7 +26,8 @@ def captured(ends: list[float]) -> int:
 
 def line(found: dict[str, Any]) -> str:
     """A campaign in a line."""
-    return f"{found['name']}: {found['trials']} trials by {found['workers']} workers, {found['wall']:.0f} s"
+    text = f"{found['name']}: {found['trials']} trials by {found['workers']} workers, {found['wall']:.0f} s"
+    return text + f" (ended with {found['code']})" * bool(found["code"])
 
 
 def page(record: _frame.Results) -> str:
@@ -46,13 +47,13 @@ def _overview(campaigns: list[dict[str, Any]]) -> str:
             (
                 found["name"],
                 found["workers"],
-                f"{found['trials']} ({found['failed']})",
+                f"{found['trials']} ({found['failed']})" + ", ended early" * bool(found["code"]),
                 f"{found['wall']:.0f}",
                 _seconds(ends, 0),
                 _seconds(ends, EARLY - 1),
                 _number(rate(ends[:EARLY])),
                 _number(rate(ends, captured(ends))),
-                f"{100 * found['worker_seconds'] / (found['workers'] * ends[-1]):.0f}%",
+                f"{100 * found['worker_seconds'] / (found['workers'] * ends[-1]):.0f}%" if ends else "",
                 "" if use is None else f"{use['busy_percent']:.0f}%",
                 "" if use is None else f"{use['peak_mib'] / 1024:.1f}",
             )

@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -37,11 +39,22 @@ CAMPAIGNS: dict[str, tuple[str, ...]] = {
     "long contexts": ("--context", "8192", "--long", "32K", "--budget", "90", "--time-limit", "120s"),
 }
 SHORT = {"short": ("--budget", "4", "--workers", "1")}
+GRACE = 12.0
+"""Seconds that a campaign gets to end in good order."""
 LAUNCH = "from swarm.orchestrator.cli import main; main()"
 
 
-def measure(short: bool, tell: _frame.Tell, only: Sequence[str] = ()) -> _frame.Results:
-    """Run the campaigns one after the other."""
+@dataclass(frozen=True)
+class Choice:
+    """Which campaigns run, for how many seconds each at most, and where compiled kernels are kept between runs."""
+
+    only: tuple[str, ...] = ()
+    seconds: float | None = None
+    kernels: Path | None = None
+
+
+def measure(short: bool, tell: _frame.Tell, choice: Choice = Choice()) -> _frame.Results:
+    """Run the campaigns one after the other; one that is ended before its time counts as far as it came."""
     from swarm.experiments.environment import device
     from swarm.experiments.models import registry
     from swarm.kernels import blas
@@ -55,45 +68,61 @@ def measure(short: bool, tell: _frame.Tell, only: Sequence[str] = ()) -> _frame.
     larger = [info.name for info in registry.catalogue() if info.available and info.name in LONG_MODELS][-1:]
     for name in {*names, *larger} if not short else names:
         registry.ensure(name)
-    wanted = SHORT if short else {name: CAMPAIGNS[name] for name in only or CAMPAIGNS}
+    wanted = SHORT if short else {name: CAMPAIGNS[name] for name in choice.only or CAMPAIGNS}
     found = []
-    with tempfile.TemporaryDirectory() as kernels:
+    with tempfile.TemporaryDirectory() as folder:
         for name, arguments in wanted.items():
             models = [*larger, *names] if name == "long contexts" else names
-            found.append(campaign(name, (*arguments, "--models", ",".join(models)), Path(kernels)))
+            given = (*arguments, "--models", ",".join(models))
+            found.append(campaign(name, given, choice.kernels or Path(folder), choice.seconds))
             tell(_gpu_page.line(found[-1]))
     return {"campaigns": found}
 
 
-def campaign(name: str, arguments: Sequence[str], kernels: Path) -> dict[str, Any]:
-    """A campaign as anybody launches it; on two cores where it is to have no more."""
+def campaign(name: str, arguments: Sequence[str], kernels: Path, seconds: float | None = None) -> dict[str, Any]:
+    """A campaign as anybody launches it; on two cores where it is to have no more. What it prints goes on to ours."""
     from swarm.experiments import artifacts
     from swarm.memory.store import Store
 
+    kernels.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:
         cache = Path(place) / "cache"
         cache.mkdir()
         for part in ("models", "digests"):
             (cache / part).symlink_to(artifacts.cache_dir() / part)
-        (cache / "kernels").symlink_to(kernels)
+        (cache / "kernels").symlink_to(kernels.absolute())
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SWARM_")}
         cores = sorted(os.sched_getaffinity(0))
         allowed = cores[:TWO_CORES] if name == "two CPU cores" else cores
         began, start = datetime.now(UTC), time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", LAUNCH, "launch", *arguments],
+        with subprocess.Popen(
+            ["taskset", "-c", ",".join(map(str, allowed)), sys.executable, "-c", LAUNCH, "launch", *arguments],
             cwd=place,
             env={**kept, "SWARM_CACHE": str(cache)},
-            capture_output=True,
-            text=True,
-            check=False,
-            preexec_fn=partial(os.sched_setaffinity, 0, allowed),
-        )
+            stdout=sys.stderr,
+            start_new_session=True,  # a signal to us is ours to hand on
+        ) as process:
+            code = _ended(process, seconds)
         wall = time.perf_counter() - start
-        if done.returncode:
-            raise SwarmError(f"the campaign failed: {done.stderr.strip()[-400:]}.", "Run `swarm launch` alone.")
+        if not (Path(place) / "swarm.db").exists():
+            raise SwarmError(
+                f"the campaign {name!r} ended with {code} before its store was there.", "See its messages."
+            )
         with Store.open(Path(place) / "swarm.db", readonly=True) as store:
-            return {"name": name, "arguments": list(arguments), "wall": wall} | _read(store, began)
+            return {"name": name, "arguments": list(arguments), "wall": wall, "code": code} | _read(store, began)
+
+
+def _ended(process: subprocess.Popen[bytes], seconds: float | None) -> int:
+    """The exit status of a campaign; when its time is up, or ours, it is asked to end, and then made to."""
+    try:
+        return process.wait(seconds)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(GRACE)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
 
 
 def _read(store: Any, began: datetime) -> dict[str, Any]:
@@ -101,7 +130,8 @@ def _read(store: Any, began: datetime) -> dict[str, Any]:
     from swarm.orchestrator.gpu_use import EVENT
 
     record = store.campaigns.get()
-    trials = [trial for trial in store.trials.list(record.id) if trial.finished_at is not None]
+    everything = store.trials.list(record.id, arrays=False)
+    trials = [trial for trial in everything if trial.finished_at is not None]
     ends = sorted((trial.finished_at - began).total_seconds() for trial in trials)
     timings = store.query("SELECT id, timings FROM trials WHERE timings IS NOT NULL", limit=10**6).records()
     seconds = {row["id"]: _document(row["timings"]) for row in timings}
@@ -112,6 +142,7 @@ def _read(store: Any, began: datetime) -> dict[str, Any]:
     return {
         "workers": int(record.settings["workers"]),
         "trials": len(trials),
+        "proposed": len(everything),
         "failed": sum(trial.state != "complete" for trial in trials),
         "worker_seconds": sum(trial.seconds for trial in trials),
         "ends": [round(end, 2) for end in ends],
@@ -125,6 +156,9 @@ def _read(store: Any, began: datetime) -> dict[str, Any]:
                 **{part: sum(each.get(part, 0.0) for each in found) for part in _gpu_page.PARTS},
             }
             for (protocol, rung, context), found in sorted(kinds.items())
+        ],
+        "errors": sorted({f"{trial.outcome}: {trial.message[:200]}" for trial in trials if trial.state != "complete"})[
+            :5
         ],
         "slowest": [
             {"trial": trial.number, "model": trial.spec.model, "kind": trial.spec.protocol, "kv": trial.spec.kv.label}
@@ -146,8 +180,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The common command line, with a choice of campaigns."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--only", nargs="+", choices=tuple(CAMPAIGNS), default=(), metavar="CAMPAIGN")
+    parser.add_argument("--seconds", type=float, help="end a campaign after so many")
+    parser.add_argument("--kernels", type=Path, metavar="FOLDER", help="keep compiled kernels there")
     options, rest = parser.parse_known_args(arguments)
-    return _frame.Benchmark("gpu", partial(measure, only=options.only), _gpu_page.page).main(rest)
+    choice = Choice(tuple(options.only), options.seconds, options.kernels)
+    return _frame.Benchmark("gpu", partial(measure, choice=choice), _gpu_page.page).main(rest)
 
 
 if __name__ == "__main__":

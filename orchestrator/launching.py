@@ -253,7 +253,8 @@ def make_pool(settings: Settings, on_ready: Callable[[], None] = lambda: None) -
     if workers is None and settings.engine is not None:
         workers = 1  # an engine has the machine for itself: what is timed must not wait for another
     elif workers is None and settings.ray_address is None:
-        workers = cores() if rehearsal else machine.default_workers(plan.device, plan.device_bytes)
+        needs = 0 if rehearsal or plan.device != "cuda" else device_bytes(settings)
+        workers = cores() if rehearsal else machine.default_workers(plan.device, needs)
     return Pool(
         plan,
         workers,
@@ -273,10 +274,8 @@ def make_plan(settings: Settings) -> WorkerPlan:
     path = Path(settings.corpus) if settings.corpus else None
     if settings.rehearsal is not None:
         return WorkerPlan(device=device_of(settings), corpus=path, hidden=hidden_paths())
-    device = device_of(settings)
     return WorkerPlan(
-        device=device,
-        device_bytes=device_bytes(settings) if device == "cuda" else 0,
+        device=device_of(settings),
         models=model_names(settings),
         corpus=path,
         corpus_digest=corpus_of(settings).digest,

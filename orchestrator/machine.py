@@ -64,12 +64,12 @@ def workers_per_gpu(cores: int, free: float = inf, needs: float = 1.0) -> int:
     return max(1, int(min(cores // CORES_PER_GPU_WORKER, free / needs, MAX_WORKERS_PER_GPU)))
 
 
-def default_workers(device: Device, needs: float = WORKER_BYTES + CUDA_BYTES) -> int:
+def default_workers(device: Device, needs: float) -> int:
     """Several workers per GPU, or one per core as far as the memory goes; Metal's GPU takes one.
 
     Args:
         device: what the trials run on.
-        needs: bytes of a GPU that one worker may come to hold.
+        needs: bytes of a GPU that one worker may come to hold; of no account elsewhere.
     """
     if device == "metal":
         return 1

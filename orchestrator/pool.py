@@ -9,7 +9,7 @@ import queue
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -227,7 +227,7 @@ class Pool:
         member.actor = (
             ray.remote(self._cluster.actor_class)
             .options(**actor_options(self._cluster.wanted), max_restarts=0, max_task_retries=0)
-            .remote(self._plan)
+            .remote(replace(self._plan, gpu_share=self._cluster.wanted.get("GPU", 0.0)))
         )
         self._watch(member, member.actor.greet.remote())
 

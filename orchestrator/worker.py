@@ -13,10 +13,11 @@ from pathlib import Path
 from swarm.experiments.compiled_kernels import CompiledKernels
 from swarm.experiments.environment import code_version
 from swarm.experiments.spec import Device, Failure, KernelTiming, Measurement, TrialSpec
+from swarm.kernels import blas
 from swarm.kernels.errors import SwarmError, TrialError
 
-CACHED_PART = 4
-"""Of a GPU's memory that a worker may hold, a quarter may be freed arrays that MLX keeps for the next ones."""
+USED_SHARE, CACHED_SHARE = 0.9, 0.3
+"""Of its part of a GPU's memory a worker uses so much before MLX frees what it keeps, and keeps so much freed."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,12 @@ class WorkerPlan:
 
     `hidden` are folders of the driver that Ray puts on the workers' module path and that must not be there: in a
     working copy our top-level folders would shadow packages of the same names. `models` and `corpus_digest` are what
-    trials will need: a worker says when it starts what its node lacks of it. `device_bytes` is how much of a shared
-    GPU's memory a worker may hold, 0 where it shares none.
+    trials will need: a worker says when it starts what its node lacks of it. `gpu_share` is its part of a GPU,
+    0 without one.
     """
 
     device: Device = "cpu"
-    device_bytes: int = 0
+    gpu_share: float = 0.0
     models: tuple[str, ...] = ()
     corpus: Path | None = None
     corpus_digest: str = ""
@@ -59,14 +60,14 @@ class Worker:
 
     def __init__(self, plan: WorkerPlan) -> None:
         sys.path[:] = [path for path in sys.path if path not in plan.hidden]
-        from swarm.experiments.measurement.runner import MLX_CACHE_BYTES, Runner
+        from swarm.experiments.measurement.runner import Runner
 
         self._lacks = ""
         self._compiled: CompiledKernels | None = None
         try:
-            cache = plan.device_bytes // CACHED_PART or MLX_CACHE_BYTES
+            blas.use_openblas(1)  # before MLX is imported
+            cache = _settle_mlx(plan)
             self._runner = Runner(corpus=plan.corpus, kernels=plan.kernels, cache=cache)
-            _settle_mlx(plan)
             self._lacks = lacks(plan, self._runner.corpus.digest)
             if plan.device == "cuda" and not self._lacks:
                 self._compiled = CompiledKernels()
@@ -102,14 +103,19 @@ class Worker:
             self._compiled.exchange()
 
 
-def _settle_mlx(plan: WorkerPlan) -> None:
-    """Make MLX compute on the plan's device, within the worker's part of its memory. After BLAS is chosen."""
+def _settle_mlx(plan: WorkerPlan) -> int:
+    """Make MLX compute on the plan's device, within the worker's part of its memory; bytes that it may keep freed."""
     import mlx.core as mx
+
+    from swarm.experiments.measurement.runner import MLX_CACHE_BYTES
 
     if plan.device == "cpu":
         mx.set_default_device(mx.cpu)  # also on a node with a GPU
-    if plan.device_bytes:
-        mx.set_memory_limit(plan.device_bytes)
+    part = plan.gpu_share * float(mx.device_info().get("total_memory", 0)) if plan.device == "cuda" else 0.0
+    if not part:
+        return MLX_CACHE_BYTES
+    mx.set_memory_limit(int(USED_SHARE * part))
+    return int(CACHED_SHARE * part)
 
 
 def lacks(plan: WorkerPlan, corpus_digest: str) -> str:

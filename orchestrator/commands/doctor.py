@@ -111,7 +111,8 @@ def _workers() -> Check:
     from swarm.experiments.environment import device
     from swarm.orchestrator import machine
 
-    return Check("workers", "ok", f"{machine.default_workers(device())} by default, {machine.describe()}")
+    workers = machine.default_workers(device(), machine.WORKER_BYTES + machine.CUDA_BYTES)
+    return Check("workers", "ok", f"{workers} by default, {machine.describe()}")
 
 
 def _ray() -> Check:

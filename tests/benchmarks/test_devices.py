@@ -52,7 +52,7 @@ def campaign(name, ends, wall):
     slowest = [{"trial": 0, "model": "m", "kind": "quality", "kv": "q8_0", "seconds": {"trial": 2.0}}]
     return {
         "name": name, "arguments": [], "workers": 1, "trials": len(ends), "failed": 0, "ends": ends, "wall": wall,
-        "worker_seconds": 1.0, "use": None, "kinds": kinds, "slowest": slowest,
+        "worker_seconds": 1.0, "code": 0, "use": None, "kinds": kinds, "slowest": slowest,
     }  # fmt: skip
 
 
