@@ -20,27 +20,37 @@ ANSWER_TOKENS = 128
 """Tokens of the answer in the request by whose seconds flags are compared."""
 KEPT = ("decode_rate", "prefill_rate", "memory", "kld", "kld_upper", "shared_ttft", "start_seconds")
 KV_FLAGS = ("cache-type-k", "cache-type-v")
+SWARM = "swarm"
 UNSEEN = 7
 """Replicate whose text no search reads."""
 
 Row = dict[str, Any]
 
 
-def search(arm: str, model: str, context: int, trials: int, seed: int) -> Iterator[Row]:
-    """The trials of a search, as they end."""
+def search(arm: str, model: str, context: int, trials: int, seed: int, seconds: float) -> Iterator[Row]:
+    """The trials of a search, as they end; none begins after so many seconds."""
     begun = time.perf_counter()
-    for row in ARMS[arm](model, context, trials, seed):
+    for row in ARMS[arm](model, context, trials, seed, seconds):
         yield row | {"at": time.perf_counter() - begun}
+        if time.perf_counter() - begun > seconds and arm != SWARM:  # a campaign ends itself
+            return
 
 
-def _swarm(model: str, context: int, trials: int, seed: int) -> Iterator[Row]:
+def _swarm(model: str, context: int, trials: int, seed: int, seconds: float) -> Iterator[Row]:
     """`swarm launch --engine`."""
     import swarm
     from swarm.orchestrator.monitor.events import TrialFinished
 
     with tempfile.TemporaryDirectory() as folder:
         campaign = swarm.launch(
-            model, trials, store=str(Path(folder) / "s.db"), seed=seed, context=context, engine=ENGINE, max_kld=MAX_KLD
+            model,
+            trials,
+            store=str(Path(folder) / "s.db"),
+            seed=seed,
+            context=context,
+            engine=ENGINE,
+            max_kld=MAX_KLD,
+            time_limit=seconds,
         )
         for event in campaign:
             if isinstance(event, TrialFinished):
@@ -49,12 +59,12 @@ def _swarm(model: str, context: int, trials: int, seed: int) -> Iterator[Row]:
                 yield _row(record.spec, values, record.outcome) | {"proposer": record.proposer}
 
 
-def _tpe(model: str, context: int, trials: int, seed: int) -> Iterator[Row]:
+def _tpe(model: str, context: int, trials: int, seed: int, _: float) -> Iterator[Row]:
     """Optuna's TPE over the same flags: seconds of a request, with the limit on divergence as a constraint."""
     return _optuna(model, context, trials, seed, kept=lambda _: True, goal=lambda row: row["request"])
 
 
-def _optimus(model: str, context: int, trials: int, seed: int) -> Iterator[Row]:
+def _optimus(model: str, context: int, trials: int, seed: int, _: float) -> Iterator[Row]:
     """As llama-optimus goes about it: TPE over speed alone, for generated tokens, with keys and values in 16 bit."""
 
     def goal(row: Row) -> float:
@@ -99,12 +109,11 @@ def check(model: str, context: int, choices: Mapping[str, Mapping[str, Any]], ro
 def run(model: str, context: int, chosen: Mapping[str, Any], replicate: int = 0) -> Row:
     """One trial in this process."""
     from swarm.experiments.engines.run.flags import EngineSpec
-    from swarm.experiments.engines.run.startable import startable
     from swarm.experiments.measurement.runner import Runner
     from swarm.experiments.spec import TrialSpec
     from swarm.kernels.errors import SwarmError
 
-    engine = EngineSpec(engine=startable(ENGINE).name, flags=dict(chosen))
+    engine = EngineSpec(engine=ENGINE, flags=dict(chosen))
     spec = TrialSpec(model=model, protocol="engine", context=context, replicate=replicate, engine=engine)
     if not _RUNNER:
         _RUNNER.append(Runner())
@@ -127,8 +136,8 @@ def _row(spec: Any, values: Mapping[str, float], outcome: str) -> Row:
     return row
 
 
-ARMS: Mapping[str, Callable[[str, int, int, int], Iterator[Row]]] = {
-    "swarm": _swarm,
+ARMS: Mapping[str, Callable[[str, int, int, int, float], Iterator[Row]]] = {
+    SWARM: _swarm,
     "TPE": _tpe,
     "llama-optimus's way": _optimus,
 }

@@ -27,7 +27,10 @@ CONTEXT = int(os.environ.get("ENGINES_CONTEXT", "2048"))
 TRIALS = int(os.environ.get("ENGINES_TRIALS", "30"))
 """Per search; a campaign of 60 on both models has as many on each."""
 SEEDS = int(os.environ.get("ENGINES_SEEDS", "1"))
-ROUNDS = 3
+SECONDS = float(os.environ.get("ENGINES_SECONDS", "7200"))
+"""For everything: searches that are not through by then are compared by the trials that all of a model have."""
+CHECK_SECONDS = 110.0
+ROUNDS = 2
 
 
 def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
@@ -41,14 +44,18 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
 
     def search(job: tuple[int, str, str]) -> dict[str, Any]:
         seed, arm, model = job
-        asked = {"arm": arm, "model": model, "context": context, "trials": trials, "seed": seed}
+        asked = {"arm": arm, "model": model, "context": context, "trials": trials, "seed": seed, "seconds": seconds}
         rows = _on(pairs, "search", asked, tell)
-        chosen = choice(arm, rows)
-        tell(f"{arm}, {model}, seed {seed}: {len(rows)} trials, chosen {chosen and chosen['flags']}")
-        return {**asked, "rows": rows, "chosen": chosen}
+        tell(f"{arm}, {model}, seed {seed}: {len(rows)} trials")
+        return {**asked, "rows": rows}
 
+    seconds = (SECONDS - CHECK_SECONDS) / -(-len(wanted) // pairs.qsize())
     with ThreadPoolExecutor(pairs.qsize()) as pool:
         searches = list(pool.map(search, wanted))
+        for found in searches:
+            rivals = [s for s in searches if (s["seed"], s["model"]) == (found["seed"], found["model"])]
+            found["compared"] = min(len(rival["rows"]) for rival in rivals)
+            found["chosen"] = choice(found["arm"], found["rows"][: found["compared"]])
 
         def checked(job: tuple[int, str]) -> dict[str, Any]:
             seed, model = job

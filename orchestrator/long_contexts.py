@@ -45,6 +45,7 @@ def settle(settings: Settings, workload: Workload, workers: int) -> tuple[Settin
     """
     asked = "long" in settings.model_fields_set
     unasked = settings.budget < LEAST_BUDGET or settings.agenda is not None or settings.rehearsal is not None
+    unasked = unasked or settings.engine is not None
     if not workload.infos or (settings.long is None and (asked or unasked)):
         return settings, ""
     tokens = settings.long or DEFAULT_TOKENS

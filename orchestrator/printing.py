@@ -31,11 +31,30 @@ TRIAL_COLUMNS = (
 )
 
 
+def _size(value: float) -> str:
+    from swarm.experiments.sizing.units import size
+
+    return size(value)
+
+
+ENGINE_COLUMNS = (
+    *(column for column in TRIAL_COLUMNS[:5] if column.key != "protocol"),
+    Column("decode_rate", "decode tok/s", digits=3),
+    Column("prefill_rate", "prefill tok/s", digits=3),
+    Column("memory", show=_size, right=True),
+    Column("kld_upper", "KLD, upper limit", digits=3),
+    *TRIAL_COLUMNS[-3:],
+)
+"""Where trials started an engine."""
+
+
 def list_trials(records: Sequence[TrialRecord], *, as_json: bool = False, empty: str = "Nothing yet.") -> None:
     """Print trials; where some ran with an older version of their protocol or a method, a column marks them."""
+    columns_of_kind = ENGINE_COLUMNS if any(record.spec.engine for record in records) else TRIAL_COLUMNS
     marked = Column("outdated", "version", lambda outdated: "older" if outdated else "present")
-    columns = [*TRIAL_COLUMNS, marked] if any(record.outdated for record in records) else TRIAL_COLUMNS
-    listing([trial_row(record) for record in records], columns, as_json=as_json, empty=empty)
+    columns = [*columns_of_kind, marked] if any(record.outdated for record in records) else columns_of_kind
+    rows = [trial_row(record) for record in records]
+    listing(rows if as_json else [{**row["metrics"], **row} for row in rows], columns, as_json=as_json, empty=empty)
 
 
 def show_markdown(text: str) -> None:

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 FATAL = "a prompt that is the end"
-"""At this prompt the engine is killed, as by a machine without memory."""
+"""At this prompt the engine is killed, as by a machine without memory.
+
+Batches of 256 it does not know, and batches of 512 kill it when it starts; models called mute get no probabilities.
+"""
 
 LLAMA = '''#!{python}
 """A stand-in for llama-server: it says which tokens come next by a formula of the prompt and of its flags."""
@@ -14,11 +17,11 @@ import json, math, os, signal, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-if flags.get("--poll") == "0":
-    sys.exit("error: invalid argument: --poll")
-if flags.get("--poll") == "100":
+if flags.get("--batch-size") == "256":
+    sys.exit("error: invalid argument: --batch-size")
+if flags.get("--batch-size") == "512":
     os.kill(os.getpid(), signal.SIGKILL)
-noise = {{"f16": 0.0, "q8_0": 0.001, "q4_0": 0.1}}[flags.get("--cache-type-k", "f16")]
+noise = {{"f16": 0.0, "q8_0": 0.001, "q4_0": 0.3}}.get(flags.get("--cache-type-k", "f16"), 0.02)
 speed = {{"512": 1.0, "64": 2.0}}.get(flags.get("--ubatch-size", "512"), 1.0)
 
 
@@ -52,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
             logits = [-0.5 * ((i + place) % 9) + noise * math.sin(i * place + 1) for i in range(9)]
             total = math.log(sum(map(math.exp, logits)))
             top = [{{"id": i, "logprob": logit - total}} for i, logit in enumerate(logits)]
+            if "mute" in flags["--model"]:
+                return self.answer({{"content": "a"}})
             return self.answer({{"completion_probabilities": [{{"top_logprobs": top[: body["n_probs"]]}}]}})
         if body["prompt"] == {fatal!r}:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from math import log2
 
 from swarm.agents.settings import AgentSettings
-from swarm.memory.front import Point
+from swarm.memory.front import Point, pareto_front
 from swarm.memory.records import TrialRecord
 
 PROTOCOL = "engine"
@@ -43,6 +43,19 @@ def request_seconds(record: TrialRecord, answer_tokens: int = 128) -> float:
     """Seconds for a prompt as long as the trial's context and an answer: what one number says of both rates."""
     metrics = record.metrics
     return record.spec.context / metrics["prefill_rate"].value + answer_tokens / metrics["decode_rate"].value
+
+
+def best(records: Iterable[TrialRecord], settings: AgentSettings) -> list[TrialRecord]:
+    """Trials that measured a rate and keep to the limit, the quickest request first."""
+    found = (r for r in records if objectives(r) is not None and is_feasible(r, settings))
+    return sorted(found, key=request_seconds)
+
+
+def front(records: Iterable[TrialRecord], settings: AgentSettings) -> list[TrialRecord]:
+    """Those of `best` that no other equals or beats in decode rate, prefill rate and memory."""
+    found = best(records, settings)
+    kept = set(pareto_front([objectives(r) or () for r in found]))
+    return [r for i, r in enumerate(found) if i in kept]
 
 
 def frame(records: Iterable[TrialRecord], model: str) -> tuple[Point, float] | None:

@@ -73,7 +73,7 @@ class GenerationStrategy:
         self.templates = {name: specs[0] for name, specs in defaults.items()}
         self.schedule = Schedule(
             {name: len(specs) for name, specs in defaults.items()},
-            weights(self._nodes, {**space.kinds, **_shares(engine.settings)}, planned=engine.plan is not None),
+            weights(self._nodes, _shares(engine.settings, self._nodes, space.kinds), planned=engine.plan is not None),
             engine.settings.control_share,
         )
 
@@ -128,10 +128,13 @@ class GenerationStrategy:
         return self._llm.text(context, wait=self._llm.summary_wait if idle else 0.0)
 
 
-def _shares(settings: AgentSettings) -> dict[str, float]:
+def _shares(
+    settings: AgentSettings, known: Mapping[str, GenerationNode], only: Mapping[str, float]
+) -> dict[str, float]:
     """The weights that differ from the default ones."""
     long = {LongContextNode.name: LONG_SHARE} if settings.long is not None else {}
-    return {**long, **settings.shares}
+    others = {name: 0.0 for name, kind in known.items() if kind.arm == "agents"} if only else {}
+    return {**others, **only, **long, **settings.shares}
 
 
 def weights(

@@ -1,9 +1,9 @@
 """Predicts what flags do to an engine from those that were tried, on any model, and proposes the most promising.
 
 Gaussian processes over the flags, one for each number that counts: what one flag does alone is most of the
-covariance, so that few trials say much about all combinations. The proposal has the largest expected improvement of
-a weighting of speed and memory that differs from trial to trial (ParEGO, doi:10.1109/TEVC.2005.851274), times the
-probability of keeping to the limit on divergence.
+covariance, so that few trials say much about all combinations; which flags matter for a number is fitted. The
+proposal has the largest expected improvement of a weighting of speed and memory that differs from trial to trial
+(ParEGO, doi:10.1109/TEVC.2005.851274), times the probability of keeping to the limit on divergence.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ ELSEWHERE = 0.6
 """Correlation of what the same flags do on another model."""
 NOISE = {"rates": 0.15, "kld": 0.05}
 """Variance of the noise over that of the trials: clocks are noisier than divergences."""
+LEVELS = (0.0, 1.0, 4.0)
+"""Weights that a flag may have in the likeness of choices."""
+ROUNDS = 2
 MIN_KLD = 1e-6
 WEIGHTS = (3.0, 1.5, 0.5)
 """How heavy decode rate, prefill rate and memory weigh on average."""
@@ -133,25 +136,52 @@ class _Fit:
         from scipy.linalg import cho_factor, cho_solve
 
         same = np.where(self.models[:, None] == self.models[None, :], 1.0, ELSEWHERE)
-        prior = _likeness(self.rows, self.rows) * same
-        reach = _likeness(pool, self.rows) * np.where(self.models == self.model, 1.0, ELSEWHERE)[None, :]
+        here = np.where(self.models == self.model, 1.0, ELSEWHERE)[None, :]
+        names = sorted({name for row in (*self.rows, *pool) for name in row})
+        known, asked = _agreement(self.rows, self.rows, names), _agreement(pool, self.rows, names)
         means, deviations = [], []
         for column, kind in zip(self.targets.T, ("rates", "rates", "rates", "kld"), strict=True):
-            factor = cho_factor(prior + NOISE[kind] * np.eye(len(prior)), lower=True)
+            noise = NOISE[kind] * np.eye(len(column))
+            weights = _weights(known, same, column, noise)
+            factor = cho_factor(_likeness(known, weights) * same + noise, lower=True)
             amplitude = max(1e-6, float(column @ cho_solve(factor, column)) / len(column))
+            reach = _likeness(asked, weights) * here
             left = 1.0 - np.einsum("ij,ji->i", reach, cho_solve(factor, reach.T))
             means.append(reach @ cho_solve(factor, column))
             deviations.append(np.sqrt(amplitude * np.maximum(left, 1e-6)))
         return np.array(means).T, np.array(deviations).T
 
 
-def _likeness(a: Sequence[Mapping[str, object]], b: Sequence[Mapping[str, object]]) -> Floats:
-    """Correlation of choices of flags: the share of flags that agree, and what falls with each that does not."""
-    names = sorted({name for row in (*a, *b) for name in row})
-    codes = [np.array([[hash(row.get(name)) for name in names] for row in rows]) for rows in (a, b)]
-    agree = (codes[0][:, None, :] == codes[1][None, :, :]).mean(-1)
-    apart = (1.0 - agree) * len(names)
-    return np.asarray(ALONE * agree + (1 - ALONE) * np.exp(-apart / 2))
+def _agreement(a: Sequence[Mapping[str, object]], b: Sequence[Mapping[str, object]], names: Sequence[str]) -> Floats:
+    """Which flags agree between two lists of choices: [flags, choices of a, choices of b]."""
+    codes = [np.array([[hash(row.get(name)) for row in rows] for name in names]) for rows in (a, b)]
+    return np.asarray(codes[0][:, :, None] == codes[1][:, None, :], dtype=np.float64)
+
+
+def _likeness(agreement: Floats, weights: Floats) -> Floats:
+    """Correlation of choices of flags: the weighted share that agrees, and what falls with each that does not."""
+    agree = np.tensordot(weights / weights.sum(), agreement, 1)
+    return np.asarray(ALONE * agree + (1 - ALONE) * np.exp(-(1.0 - agree) * len(weights) / 2))
+
+
+def _weights(known: Floats, same: Floats, column: Floats, noise: Floats) -> Floats:
+    """How much each flag matters for a number: one of `LEVELS`, chosen flag by flag by the likelihood of the data."""
+    weights = np.ones(len(known))
+    for _ in range(ROUNDS):
+        for flag in range(len(known)):
+            tried = [np.where(np.arange(len(known)) == flag, level, weights) for level in LEVELS]
+            fits = [_log_likelihood(_likeness(known, one) * same + noise, column) for one in tried if one.any()]
+            weights = [one for one in tried if one.any()][int(np.argmax(fits))]
+    return weights
+
+
+def _log_likelihood(covariance: Floats, column: Floats) -> float:
+    """Of data under a covariance whose amplitude fits best, constants left out."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    factor = cho_factor(covariance, lower=True)
+    amplitude = float(column @ cho_solve(factor, column)) / len(column)
+    return -0.5 * len(column) * log(amplitude + 1e-12) - float(np.log(np.diag(factor[0])).sum())
 
 
 def _log_kld(record: TrialRecord) -> float:

@@ -11,6 +11,7 @@ from swarm.agents.analysis.speed import front, timed_results
 from swarm.agents.history import History
 from swarm.agents.published_claims.plan import AUTHOR as AGENDA
 from swarm.agents.settings import AgentSettings
+from swarm.agents.writing import flags
 from swarm.agents.writing.checks import problems
 from swarm.agents.writing.learnt import Learnt
 from swarm.agents.writing.references import PATTERN, Resolver
@@ -44,6 +45,7 @@ def summarise(
         "{fact:findings.confirmed} findings are confirmed by replication, {fact:findings.hypothesis} are open, "
         "{fact:findings.refuted} are refuted.",
         _section("What to use", advice(models, history, settings), ASK),
+        _section("Which flags to use", flags.advice(models, history, settings)),
         _section("What was learnt", learnt.effects()),
         f"## In words\n\n{words}" if words and not problems(words, resolver) else "",
         _section("Where models differ, and why", learnt.differences()),
@@ -53,6 +55,7 @@ def summarise(
         _section("What is open, and what comes next", [*learnt.open(), *untested(models, history)]),
         _control(resolver),
         _section(f"{APPENDIX} the front of each model", fronts(models, history)),
+        _section(f"{APPENDIX} the front of each model under the engine", flags.fronts(models, history, settings)),
         _section(f"{APPENDIX} claims and their verdicts", learnt.claims()),
         _section(f"{APPENDIX} predictions registered before their trials", list(_predictions(resolver))),
     ]

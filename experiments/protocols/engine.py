@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from swarm.experiments.engines.probe.endpoint import ProbeError
-from swarm.experiments.engines.probe.prompts import PromptMaker
+from swarm.experiments.engines.probe.prompts import SAMPLE_CHARACTERS, PromptMaker
 from swarm.experiments.engines.probe.scenarios import ProbeSettings, at_context
 from swarm.experiments.engines.run import flags, quality
 from swarm.experiments.engines.run.process import RunningEngine, running
@@ -15,6 +15,7 @@ from swarm.experiments.spec import Measurement, Metric, TrialSpec
 from swarm.kernels.errors import SpecError
 
 if TYPE_CHECKING:
+    from swarm.experiments.engines.probe.endpoint import Endpoint
     from swarm.experiments.engines.run.flags import EngineSpec
     from swarm.experiments.measurement.model_under_test import ModelUnderTest
 
@@ -93,9 +94,18 @@ def _timed(up: RunningEngine, spec: TrialSpec, text: str, clients: int = 1) -> M
     settings = ProbeSettings(contexts=(spec.context,), max_tokens=ANSWER_TOKENS, repeats=1, clients=clients)
     try:
         endpoint = up.endpoint
-        return at_context(endpoint, PromptMaker.measured(endpoint, text), spec.context, settings)
+        return at_context(endpoint, _maker(up, endpoint, text), spec.context, settings)
     except ProbeError as error:
         raise RefusedError(error.problem, error.remedy) from error
+
+
+def _maker(up: RunningEngine, endpoint: Endpoint, text: str) -> PromptMaker:
+    """What cuts prompts: by the engine's own tokens where it tells them, else by two requests."""
+    sample = text[:SAMPLE_CHARACTERS]
+    pieces = up.engine.pieces(up.host, up.model, sample)
+    if isinstance(pieces[0], str):
+        return PromptMaker.measured(endpoint, text)
+    return PromptMaker(text, len(sample) / len(pieces), 0.0)
 
 
 def _crowded(spec: TrialSpec, model: str, text: str) -> list[Metric]:

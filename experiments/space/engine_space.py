@@ -31,10 +31,7 @@ class EngineSpace(Space):
 
     protocol_searched: ClassVar[str] = "engine"
     objectives: ClassVar[int] = 3
-    kinds: ClassVar[Mapping[str, float]] = {
-        **dict.fromkeys(("attention", "depth", "design", "cause", "promotion"), 0.0),
-        "finalist": 0.1,
-    }
+    kinds: ClassVar[Mapping[str, float]] = {"quality": 0.84, "replication": 0.1, "finalist": 0.06}
 
     def __init__(
         self,
@@ -63,16 +60,18 @@ class EngineSpace(Space):
         replicate: int = 0,
     ) -> TrialSpec:
         """Choose flags; what the engine takes by itself is left out of the specification."""
-        chosen = EngineSpec(engine=self.engine.name, flags=flags.suggest(trial, self.flags(info)))
+        chosen = EngineSpec(engine=self.engine.called, flags=flags.suggest(trial, self.flags(info)))
         return self._spec(info, KVSpec(), protocol, engine=chosen, rung=rung, seed=seed, replicate=replicate)
 
     def params(self, spec: TrialSpec) -> Params:
         """The parameters for which `suggest` gives these flags."""
-        if spec.engine is None or spec.engine.engine != self.engine.name:
+        if spec.engine is None or spec.engine.engine != self.engine.called:
             raise SpecError(f"the trial starts no {self.engine.title}.", "Choose a trial of this campaign.")
+        if spec.kv != KVSpec() or spec.protocol != self.protocol_searched:
+            raise SpecError(f"the trial is no {self.protocol_searched} trial of an engine.", "Choose flags alone.")
         return dict(flags.params(spec.engine, self.flags(self._info(spec.model))))
 
     def defaults(self, info: ModelInfo) -> list[TrialSpec]:
         """The engine as it comes, and with the flags that people usually give it."""
-        made = (EngineSpec(engine=self.engine.name, flags=dict(chosen)) for chosen in ({}, *self.engine.usual))
+        made = (EngineSpec(engine=self.engine.called, flags=dict(chosen)) for chosen in ({}, *self.engine.usual))
         return [self._spec(info, KVSpec(), self.protocol_searched, engine=spec) for spec in made]

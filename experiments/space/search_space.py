@@ -56,7 +56,7 @@ class Space:
     objectives: ClassVar[int] = 2
     """How many numbers `agents.analysis.pareto.objectives` gives for them."""
     kinds: ClassVar[Mapping[str, float]] = {}
-    """Weights of kinds of trial (`agents.generation.nodes`) that are not their default shares."""
+    """The only kinds of trial of the agents' arm (`agents.generation.nodes`) with their weights; empty for all."""
 
     def __init__(
         self,

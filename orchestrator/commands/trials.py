@@ -13,6 +13,7 @@ from swarm.orchestrator.views.choices import TRIAL_STATES, check_choice
 from swarm.orchestrator.views.trials import TrialRow
 
 if TYPE_CHECKING:
+    from swarm.memory.records import TrialRecord
     from swarm.orchestrator.views.source import Source
 
 PANEL = "Results"
@@ -22,7 +23,9 @@ def command(
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
     protocol: Annotated[str | None, typer.Option(help="Only this protocol: quality, attention, depth.")] = None,
     state: Annotated[str | None, typer.Option(help=f"Only this state: {', '.join(TRIAL_STATES)}.")] = None,
-    best: Annotated[int | None, typer.Option(min=1, metavar="N", help="The N with the smallest KLD.")] = None,
+    best: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The N with the smallest KLD; of an engine, the quickest.")
+    ] = None,
     max_bits: Annotated[float | None, typer.Option(metavar="B", help="At most so many bits per value.")] = None,
     pareto: Annotated[bool, typer.Option("--pareto", help="Only the Pareto front of KLD and bits per value.")] = False,
     speed: Annotated[
@@ -55,6 +58,10 @@ def command(
             raise UnknownNameError("model", model, f"{', '.join(found.settings['models'])} in campaign {found.name}")
         if speed:
             _list_speed(source, model, max_bits, best or limit, as_json=json)
+            return
+        if found.settings.get("engine") and (best is not None or pareto):
+            records = _of_engine(source, model, only_front=pareto)
+            list_trials(records[: best or limit], as_json=json, empty="No such trials.")
             return
         ranking = "kld" if best is not None else "bits_per_value" if pareto else None
         records = source.store.trials.list(
@@ -90,6 +97,17 @@ def _list_speed(source: Source, model: str | None, max_bits: float | None, limit
         Column("front", show=lambda front: "front" if front else ""),
     )
     listing(rows, columns, as_json=as_json, empty="No kernel was timed: that takes attention trials on a GPU.")
+
+
+def _of_engine(source: Source, model: str | None, *, only_front: bool) -> list[TrialRecord]:
+    """Trials within the limit on divergence, the quickest request first; or those that nothing beats."""
+    from swarm.agents.analysis import engine_speed
+
+    found = source.store.trials.list(source.campaign.id, model=model, state="complete", arrays=False)
+    ranked = engine_speed.front if only_front else engine_speed.best
+    first = [record for record in found if not record.spec.rung]
+    models = dict.fromkeys(record.spec.model for record in first)
+    return [record for name in models for record in ranked((r for r in first if r.spec.model == name), source.settings)]
 
 
 def output() -> object:

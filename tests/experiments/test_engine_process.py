@@ -25,7 +25,7 @@ from swarm.experiments.models import registry
 from swarm.experiments.space.suggest import GivenTrial, RandomTrial
 from swarm.kernels.errors import OutOfMemoryError, SpecError, UnknownNameError, UsageError
 
-STARTABLE = [engine.name for engine in engines().values() if isinstance(engine, StartableEngine)]
+STARTABLE = [engine.called for engine in engines().values() if isinstance(engine, StartableEngine)]
 OWNER = """
 import sys, time
 from swarm.experiments.engines.run.process import running
@@ -106,7 +106,10 @@ def test_nothing_is_left_when_its_owner_is_killed_and_others_stay(model):
 
 @pytest.mark.parametrize(
     ("flags", "error", "words"),
-    [({"poll": 0}, RefusedError, "invalid argument: --poll"), ({"poll": 100}, OutOfMemoryError, "--poll 100")],
+    [
+        ({"batch-size": 256}, RefusedError, "invalid argument: --batch-size"),
+        ({"batch-size": 512}, OutOfMemoryError, "--batch-size 512"),
+    ],
 )
 def test_an_engine_that_does_not_come_up_says_why_with_its_flags(model, flags, error, words):
     with pytest.raises(error, match=words), running(startable("llama.cpp"), model, flags, context=64):
@@ -149,7 +152,7 @@ def test_flags_outside_the_space_are_refused():
         ({"flash-attn": "off", "cache-type-v": "q4_0"}, "needs flash-attn=auto"),
     ):
         with pytest.raises(SpecError, match=words):
-            space.params(EngineSpec(engine="llama_server", flags=flags), offered)
+            space.params(EngineSpec(engine="llama.cpp", flags=flags), offered)
 
 
 def test_llama_cpp_itself_starts_and_quantizes_its_cache():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from swarm.agents.analysis import engine_speed, pareto
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import GenerationNode
-from swarm.memory.front import pareto_front
 from swarm.memory.records import Proposal
 
 
@@ -16,10 +15,8 @@ class FinalistNode(GenerationNode):
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """The first finalist without such a trial; None while nothing is feasible."""
-        found = [r for r in context.history.select(model=context.model) if pareto.is_search(r)]
-        points = [(r, point) for r in found if (point := pareto.scored(r, context.settings)) is not None]
-        front = [points[i][0] for i in pareto_front([point for _, point in points])]
-        for record in sorted(front, key=engine_speed.request_seconds) if context.space.objectives > 2 else ():
+        found = context.history.select(model=context.model, protocol=engine_speed.PROTOCOL)
+        for record in engine_speed.front(filter(pareto.is_search, found), context.settings):
             changes = {"rung": 1, "replicate": 1, "seed": record.spec.seed + 1}
             spec = record.spec.model_copy(update=changes)
             if context.is_new(spec):

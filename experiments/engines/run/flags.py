@@ -39,7 +39,7 @@ class Flag:
 
 
 class EngineSpec(FrozenModel):
-    """An engine and the flags that differ from what it takes by itself, sorted by name."""
+    """An engine, as people call it, and the flags that differ from what it takes by itself, sorted by name."""
 
     engine: str
     flags: dict[str, FlagValue] = Field(default_factory=dict)
@@ -54,7 +54,7 @@ class EngineSpec(FrozenModel):
 
     @property
     def label(self) -> str:
-        """Short unambiguous name, such as `llama_server cache-type-k=q8_0 ubatch-size=256`."""
+        """Short unambiguous name, such as `llama.cpp cache-type-k=q8_0 ubatch-size=256`."""
         return " ".join((self.engine, *(f"{name}={value}" for name, value in self.flags.items())))
 
     @classmethod

@@ -65,3 +65,19 @@ def test_dominance_needs_no_more_bits(lab) -> None:
     assert not pareto.dominance(found).any()
     assert np.array_equal(pareto.dominance([]), np.zeros((0, 0), bool))
     assert pareto.ranks([]) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_three_objectives_have_the_volume_and_the_front_of_their_definitions(seed):
+    rng = np.random.default_rng(seed)
+    found = [tuple(map(float, row)) for row in rng.random((12, 3))]
+    reference = (1.0, 1.0, 0.9)
+    draws = rng.random((40_000, 3)) * reference
+    covered = np.zeros(len(draws), bool)
+    for point in found:
+        covered |= (draws >= point).all(1)
+    volume = covered.mean() * 0.9
+    assert pareto.hypervolume(found, reference) == pytest.approx(volume, abs=0.01)
+    pairs = [(i, a, b) for i, a in enumerate(found) for b in found if a != b]
+    beaten = {i for i, a, b in pairs if all(y <= x for x, y in zip(a, b, strict=True))}
+    assert set(pareto_front(found)) == set(range(12)) - beaten
