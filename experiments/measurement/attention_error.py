@@ -18,6 +18,7 @@ from swarm.kernels.errors import NonFiniteError
 
 if TYPE_CHECKING:
     from swarm.experiments.measurement.reference_run import LayerInputs
+    from swarm.kernels.arrays import Array
     from swarm.kernels.cache import PackedKVCache
     from swarm.kernels.side import CacheSide
 
@@ -132,6 +133,12 @@ def _decode(side: CacheSide, cache: PackedKVCache) -> Floats:
 
 def attend(given: LayerInputs, cache: PackedKVCache) -> Floats:
     """Attention output float32 [W, Hq, P, D] through the function that models call; fills the empty cache."""
+    found: Floats = arrays.single(np, arrays.to_numpy(attention_output(given, cache)))
+    return found
+
+
+def attention_output(given: LayerInputs, cache: PackedKVCache) -> Array:
+    """The same as an MLX array, of which a GPU need not have computed anything yet."""
     import mlx.core as mx
     from mlx_lm.models.base import scaled_dot_product_attention
 
@@ -140,9 +147,7 @@ def attend(given: LayerInputs, cache: PackedKVCache) -> Floats:
     view, _ = cache.update_and_fetch(from_file(given.tail_keys), from_file(given.tail_values))
     queries = mx.array(given.queries)
     sinks = None if given.sinks is None else mx.array(given.sinks)
-    out = scaled_dot_product_attention(queries, view, view, cache=cache, scale=given.scale, mask=mask, sinks=sinks)
-    found: Floats = arrays.single(np, arrays.to_numpy(out))
-    return found
+    return scaled_dot_product_attention(queries, view, view, cache=cache, scale=given.scale, mask=mask, sinks=sinks)
 
 
 def _forms(cache: PackedKVCache, count: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from swarm.experiments.measurement.attention_error import attend
+from swarm.experiments.measurement.attention_error import attend, attention_output
 from swarm.experiments.measurement.reference_run import (
     AttentionRecorder,
     ReferenceRun,
@@ -27,7 +27,7 @@ from swarm.experiments.measurement.reference_run import (
     layer_arrays,
     save_layers,
 )
-from swarm.kernels import attention
+from swarm.kernels import arrays, attention
 from swarm.kernels.codec import Factors
 from swarm.kernels.errors import SpecError
 from swarm.kernels.last_view import HandsOutArrays
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from swarm.experiments.measurement.model_under_test import ModelUnderTest
     from swarm.experiments.measurement.reference_run import LayerInputs
     from swarm.experiments.spec import TrialSpec
+    from swarm.kernels.arrays import Array
     from swarm.kernels.cache import PackedKVCache
 
 Floats = NDArray[np.float32]
@@ -145,16 +146,33 @@ class CalibrationRun(ReferenceRun):
         return list(self.layers(self.subject.info.kv_layers))
 
     @cached_property
-    def exact(self) -> list[Floats]:
+    def _placed(self) -> list[LayerInputs]:
+        return [given.placed() for given in self.given]
+
+    @cached_property
+    def exact(self) -> list[Array]:
         """Attention output of every layer in 16 bit."""
         return self.attend(KVSpec())
 
-    def attend(self, kv: KVSpec, seed: int = 0, factors: LayerFactors | None = None) -> list[Floats]:
-        """Attention output of every layer over caches of a specification."""
+    def attend(self, kv: KVSpec, seed: int = 0, factors: LayerFactors | None = None) -> list[Array]:
+        """Attention output of every layer over caches of a specification: numpy's on the CPU, MLX's on a GPU."""
         subject = self.subject
         made = make_cache(subject.loaded.model, kv, seed=seed, factors=factors, traced=subject.traced)
-        caches = packed_layers(made)
-        return [attend(given, cache) for given, cache in zip(self.given, caches, strict=True)]
+        output = attend if arrays.on_host() else attention_output
+        return [output(given, cache) for given, cache in zip(self._placed, packed_layers(made), strict=True)]
+
+    def errors(self, kv: KVSpec, seed: int, factors: LayerFactors) -> NDArray[np.float64]:
+        """Relative error of the attention output per layer [L]; a GPU computes all layers in one evaluation."""
+        pairs = list(zip(self.attend(kv, seed, factors), self.exact, strict=True))
+        if arrays.on_host():
+            return np.array([np.linalg.norm(out - exact) / np.linalg.norm(exact) for out, exact in pairs])
+        import mlx.core as mx
+
+        def norm(x: Array) -> Array:
+            return mx.sqrt(mx.sum(mx.square(x.astype(mx.float32))))
+
+        found = mx.stack([norm(out - exact) / norm(exact) for out, exact in pairs])
+        return np.array(found, np.float64)
 
 
 def calibration_spec(spec: TrialSpec, subject: ModelUnderTest) -> TrialSpec:
@@ -189,13 +207,7 @@ def _fit(side: Side, kv: KVSpec, seed: int, calibration: CalibrationRun, writer:
 
     def errors_with(factors: Sequence[Factors]) -> NDArray[np.float64]:
         """Relative error of the attention output per layer [L]."""
-        outs = calibration.attend(kv, seed, {layer: {side: one} for layer, one in zip(kept, factors, strict=True)})
-        return np.array(
-            [
-                np.linalg.norm(out - exact) / np.linalg.norm(exact)
-                for out, exact in zip(outs, calibration.exact, strict=True)
-            ]
-        )
+        return calibration.errors(kv, seed, {layer: {side: one} for layer, one in zip(kept, factors, strict=True)})
 
     candidates = [[powers(side, given, *both) for given in calibration.given] for both in POWERS[side]]
     errors = np.array([errors_with([Factors(channel) for channel in layers]) for layers in candidates])

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -136,6 +136,15 @@ class LayerInputs:
     scale: float
     sinks: NDArray[np.float32] | None = None
 
+    def placed(self) -> Self:
+        """The same where MLX computes: copied to a GPU once, for those who attend often."""
+        if arrays.on_host():
+            return self
+        import mlx.core as mx
+
+        sides = {name: from_file(getattr(self, name)) for name in ATTENTION_INPUTS if name != "queries"}
+        return replace(self, **sides | {"queries": mx.array(self.queries)})
+
 
 class AttentionRecorder:
     """Collects what attention is given, layer by layer, while a model runs; to be passed to `attention.record`.
@@ -199,12 +208,14 @@ def to_file(x: Array) -> NDArray[Any]:
     return np.array(held.view(mx.uint16) if held.dtype == mx.bfloat16 else held)
 
 
-def from_file(x: NDArray[Any]) -> Array:
-    """The array that a cache takes in; memory-mapped arrays stay mapped on the CPU."""
+def from_file(x: NDArray[Any] | Array) -> Array:
+    """The array that a cache takes in; memory-mapped arrays stay mapped on the CPU, and those on a GPU there."""
     if arrays.on_host():
         return x
     import mlx.core as mx
 
+    if isinstance(x, mx.array):
+        return x
     held = mx.array(x)
     return held.view(mx.bfloat16) if held.dtype == mx.uint16 else held
 

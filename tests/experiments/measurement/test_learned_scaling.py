@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from emulated import MlxOperations
 
 from swarm.experiments.measurement import learned_scaling
 from swarm.experiments.measurement.attention_error import attend
@@ -60,6 +61,30 @@ def test_factors_are_the_same_in_another_process_and_for_other_contexts(tmp_path
         for side, factors in sides.items():
             assert np.array_equal(factors.channel, again[layer][side].channel)
             assert factors.clip == again[layer][side].clip
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_errors_of_all_layers_at_once_on_an_accelerator_are_those_of_the_cpu(subject, tiny_models, family, monkeypatch):
+    given, kv = subject(family), learned(side="key", bits=3, group_size=32)
+    spec = learned_scaling.calibration_spec(trial(tiny_models[family], kv), given)
+    rng = np.random.default_rng(0)
+
+    def errors():
+        run = learned_scaling.CalibrationRun.of(spec, given)
+        factors = [
+            Factors(np.exp(rng.normal(0, 0.3, (layer.keys.shape[1], layer.keys.shape[-1]))).astype(np.float32))
+            for layer in run.given
+        ]
+        return run.errors(
+            kv, 0, {layer: {"key": one} for layer, one in zip(given.info.kv_layers, factors, strict=True)}
+        )
+
+    on_cpu = errors()
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr("swarm.kernels.arrays.on_host", lambda: False)
+    monkeypatch.setattr("swarm.kernels.backends.base.current", MlxOperations)
+    assert errors() == pytest.approx(on_cpu, rel=1e-3)
+    assert (on_cpu > 0).all()
 
 
 def test_calibration_reads_nothing_that_is_scored(subject, tiny_models):
