@@ -12,9 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from benchmarks import _replay, _table
 
@@ -34,6 +37,9 @@ from swarm.memory.records import Budget, FindingRecord, TrialRecord
 from swarm.memory.store import Store
 
 MODELS = ("smollm2-135m", "gemma3-270m")
+_ONE_AT_A_TIME = threading.Lock()
+"""Alembic makes one database at a time."""
+
 FEWEST, MOST = 20, 600
 """Trials of a replay that a question is about."""
 
@@ -44,6 +50,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--llm-model", help="the model's name at the URL")
     parser.add_argument("--name", help="what the model is called in the records")
     parser.add_argument("--part", default="0/1", metavar="K/N", help="the K-th of N parts of the work, from 0")
+    parser.add_argument("--jobs", type=int, default=1, help="questions at the same time")
     parser.add_argument("--out", type=Path, required=True, help="where the lines are kept")
 
 
@@ -70,10 +77,15 @@ def name_of(given: argparse.Namespace) -> str:
     return str(given.name or local_model(asked(given)) or given.llm_model or given.llm)
 
 
+def _made(path: Path) -> Store:
+    with _ONE_AT_A_TIME:
+        return Store.open(path, create=True)
+
+
 @contextmanager
 def seated(settings: LlmSettings) -> Iterator[tuple[RoleRunner, Store]]:
     """An LLM with a store of its own that keeps its calls; a local server ends with the block."""
-    with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "llm.db", create=True) as store:
+    with tempfile.TemporaryDirectory() as folder, _made(Path(folder) / "llm.db") as store:
         campaign = store.campaigns.create(None, {}, Budget(trials=1), 0)
         runner = factory.create(settings, store, campaign.id)
         if runner is None:
@@ -114,13 +126,26 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=200, help="questions per role, over all parts")
     parser.add_argument("--roles", default=",".join(roles()), help="roles that are asked")
     given = parser.parse_args()
-    settings, (place, parts) = asked(given), part(given)
+    place, parts = part(given)
+    with given.out.open("a") as out, ThreadPoolExecutor(given.jobs) as pool:
+
+        def keep(line: Mapping[str, Any]) -> None:
+            out.write(json.dumps(line) + "\n")
+            out.flush()
+            print(*line.values(), flush=True)
+
+        shares = [(place * given.jobs + job, parts * given.jobs) for job in range(given.jobs)]
+        list(pool.map(lambda share: ask(given, *share, keep), shares))
+    return 0
+
+
+def ask(given: argparse.Namespace, place: int, parts: int, keep: Callable[[Mapping[str, Any]], None]) -> None:
+    """Ask every role its share of the questions."""
     left = dict.fromkeys(given.roles.split(","), len(range(place, given.calls, parts)))
-    with seated(settings) as (runner, store), given.out.open("a") as out:
-        for context in contexts(place, parts):
-            wanted = [name for name, count in left.items() if count]
-            if not wanted:
-                break
+    moments = contexts(place, parts)
+    with seated(asked(given)) as (runner, store):
+        while wanted := [name for name, count in left.items() if count]:
+            context = next(moments)
             for name in wanted:
                 if roles()[name].choices(context, 1) is None:
                     continue
@@ -131,20 +156,18 @@ def main() -> int:
                     reasons = (error.problem,)
                 left[name] -= 1
                 call = store.agent_calls.list()[-1]
-                line = {
-                    "llm": name_of(given),
-                    "role": name,
-                    "outcome": call.outcome,
-                    "tokens_in": call.tokens_in,
-                    "tokens_cached": runner.tokens_cached - before,
-                    "tokens_out": call.tokens_out,
-                    "seconds": round(call.seconds, 2),
-                    "reasons": "; ".join(reasons)[:160],
-                }
-                out.write(json.dumps(line) + "\n")
-                out.flush()
-                print(*line.values(), flush=True)
-    return 0
+                keep(
+                    {
+                        "llm": name_of(given),
+                        "role": name,
+                        "outcome": call.outcome,
+                        "tokens_in": call.tokens_in,
+                        "tokens_cached": runner.tokens_cached - before,
+                        "tokens_out": call.tokens_out,
+                        "seconds": round(call.seconds, 2),
+                        "reasons": "; ".join(reasons)[:160],
+                    }
+                )
 
 
 if __name__ == "__main__":

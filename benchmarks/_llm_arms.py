@@ -13,6 +13,8 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -103,9 +105,9 @@ PLAIN: Mapping[str, Callable[[_replay.Ground, int], _replay.Strategy]] = {
     "agents": _replay.Swarm,
 }
 WITH_LLM: Mapping[str, tuple[str, Callable[[_replay.Ground, int, RoleRunner], _replay.Strategy]]] = {
-    "LLM alone": ("random", Alone),
     f"TPE + {SHARE:.0%} LLM": ("TPE", BesideTpe),
     "agents + LLM": ("agents", BesideAgents),
+    "LLM alone": ("random", Alone),
 }
 """Arms with an LLM, each with the arm that it is compared with."""
 
@@ -115,9 +117,8 @@ def replays(
 ) -> Iterable[dict[str, Any]]:
     """Every replay that is not done yet of these seeds and models; `name` is what the LLM is called."""
     known = {(line["arm"], line["model"], line["seed"], line["budget"], line["llm"]) for line in done}
-    table = _table.load()
     for seed, model in jobs:
-        ground = _replay.Ground([registry.describe(model)], table)
+        ground = _ground(model)
         for arm in (*PLAIN, *WITH_LLM):
             llm = name if arm in WITH_LLM else ""
             if (arm, model, seed, budget, llm) in known:
@@ -134,6 +135,11 @@ def replays(
             yield line | {"regret": curve, "seconds": time.perf_counter() - began, "report": told}
 
 
+@cache
+def _ground(model: str) -> _replay.Ground:
+    return _replay.Ground([registry.describe(model)], _table.load())
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a file; none where there is no file."""
     text = path.read_text() if path.exists() else ""
@@ -148,14 +154,19 @@ def main() -> int:
     parser.add_argument("--budget", type=int, default=BUDGET, help="trials of a replay")
     given = parser.parse_args()
     place, parts = _llm.part(given)
-    jobs = list(product(range(given.seeds), _llm.MODELS))[place::parts]
-    found = replays(_llm.asked(given), _llm.name_of(given), jobs, given.budget, read(given.out))
-    with given.out.open("a") as file:
-        for line in found:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            regret, seconds = f"{line['regret'][-1]:.4f}", f"{line['seconds']:.0f} s"
-            print(line["arm"], line["model"], line["seed"], regret, seconds, flush=True)
+    jobs, done = list(product(range(given.seeds), _llm.MODELS))[place::parts], read(given.out)
+    for _, model in jobs:
+        _ground(model)  # read once, before several threads want it
+    with given.out.open("a") as file, ThreadPoolExecutor(given.jobs) as pool:
+
+        def replay(job: tuple[int, str]) -> None:
+            for line in replays(_llm.asked(given), _llm.name_of(given), [job], given.budget, done):
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                regret, seconds = f"{line['regret'][-1]:.4f}", f"{line['seconds']:.0f} s"
+                print(line["arm"], line["model"], line["seed"], regret, seconds, flush=True)
+
+        list(pool.map(replay, jobs))
     return 0
 
 
