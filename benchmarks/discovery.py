@@ -22,6 +22,7 @@ from benchmarks import _frame, _from_tests, _planted, _unplanned
 
 from swarm.agents.analysis.statistics import proportion
 from swarm.agents.settings import AgentSettings
+from swarm.memory.records import Finding, TrialRecord
 
 BUDGET, CONTEXT = 150, 128
 SEEDS = 84
@@ -42,13 +43,13 @@ def run(task: Task, bases: Mapping[str, Path], budget: int, context: int) -> lis
     start, cpu = time.perf_counter(), time.process_time()
     with _planted.planted(seed, bases) as (plant, runner, infos):
         if arm == "tpe":
-            records: Sequence[_planted.TrialRecord] = _unplanned.tpe(runner, infos, budget, context, seed)
+            records: Sequence[TrialRecord] = _unplanned.tpe(runner, infos, budget, context, seed)
             said = {PEERS[1]: _unplanned.best_against_default(records, _planted.TWIN)}
             causes: list[Row] = []
         else:
             ran = _planted.campaign(runner, infos, budget, context, seed, AgentSettings())
             records = ran.records
-            differing = [f for f in ran.findings if f.kind == "contrast" and f.status == "confirmed"]
+            differing = [f for f in ran.findings if f.status == "confirmed" and says_that_models_differ(f)]
             said = {
                 "swarm": [_planted.named(f, records) if f.models[0] == _planted.TWIN else set() for f in differing],
                 PEERS[0]: _unplanned.pairs_of_labels(records, _planted.TWIN),
@@ -83,6 +84,11 @@ def run(task: Task, bases: Mapping[str, Path], budget: int, context: int) -> lis
         }
         for name, found in said.items()
     ]
+
+
+def says_that_models_differ(finding: Finding) -> bool:
+    """Whether a finding is about a difference between models: that something carries over is none."""
+    return finding.kind == "contrast" or (finding.kind == "cause" and len(finding.models) > 1)
 
 
 def measure(short: bool, tell: _frame.Tell) -> _frame.Results:

@@ -17,12 +17,13 @@ from swarm.agents.analysis.results import ConfigResult, Place, Results
 from swarm.agents.analysis.statistics import Estimate
 from swarm.memory.records import Effect, Finding, FindingKind
 
-Relation = Literal["pair", "contrast", "transfer", "intervention", "cause", "threshold", "growth", "law"]
+Relation = Literal["pair", "contrast", "transfer", "intervention", "difference", "cause", "threshold", "growth", "law"]
 KEY_PARTS: dict[Relation, tuple[int, int]] = {
     "pair": (2, 1),
     "contrast": (2, 2),
     "transfer": (2, 2),
     "intervention": (2, 1),
+    "difference": (2, 2),
     "cause": (4, 1),
 }
 """How many configurations and models the keys of comparisons name."""
@@ -56,6 +57,7 @@ class Claim:
     - contrast: the ratio of the first to the second is lower on `models[0]` than on `models[1]`.
     - intervention: on `models[0]` the metric is lower in the first configuration, which is the second one without
       something that is suspected to cause errors, by more than a tenth.
+    - difference: that ratio is lower on `models[0]` than on `models[1]`.
     - cause: less than half of the first's advantage over the second (on the logarithmic scale) is left between the
       third and the fourth, which are the same configurations on edited weights.
     - threshold: how large the metric of the one configuration is.
@@ -80,7 +82,7 @@ class Claim:
     @property
     def kind(self) -> FindingKind:
         """The kind of finding that states it."""
-        if self.relation == "intervention":
+        if self.relation in ("intervention", "difference"):
             return "cause"
         return self.relation if self.relation in ("contrast", "transfer", "cause") else "sensitivity"
 
@@ -117,7 +119,7 @@ class Claim:
         if self.relation == "cause":
             kept = self._advantages(measured, replicates)
             return statistics.mean([before / 2 - after for before, after in kept])
-        if self.relation == "contrast":
+        if self.relation in ("contrast", "difference"):
             return statistics.mean([here - there for here, there in self._advantages(measured, replicates)])
         first, second = measured
         return None if first is None or second is None else results.compare(first, second, replicates)
@@ -168,7 +170,7 @@ class Claim:
             return self._share_gone(found)
         if self.relation in ("growth", "law"):
             return results.effect(f"exponent of {'depth' if self.relation == 'growth' else 'G'}", estimate, "exponent")
-        contrast = self.relation == "contrast"
+        contrast = self.relation in ("contrast", "difference")
         return results.ratio(f"ratio of the {self.metric} ratios" if contrast else f"{self.metric} ratio", estimate)
 
     def finding(self, found: Results, statement: str, effect: Effect, author: str) -> Finding:

@@ -43,7 +43,7 @@ class CauseAnalyst(Analyst):
             for suspect, layers, claim in causes.interventions(model, plain, edited)
         }
         between = [
-            (place, Claim("contrast", "kld", claim.configurations, (token(place[0]), token(other))))
+            (place, Claim("difference", "kld", claim.configurations, (token(place[0]), token(other))))
             for place, (_, _, claim) in tested.items()
             for other in infos
             if other != place[0] and (other, place[1]) in tested

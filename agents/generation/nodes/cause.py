@@ -134,7 +134,7 @@ def _tests(context: ProposalContext, suspicion: Suspicion) -> Iterator[tuple[Tri
     measured = by_token({**context.history.results(), **context.history.edited()})
     keys = (config_key(pairs[0][0]), config_key(pairs[0][1]))
     models = tuple(token(one.model) for one in compared)
-    claim = Claim("contrast" if suspicion.against else "intervention", "kld", keys, models)
+    claim = Claim("difference" if suspicion.against else "intervention", "kld", keys, models)
     for replicate in range(MAX_REPLICATES + 1):
         for spec in (spec for pair in pairs for spec in pair):
             yield spec.model_copy(update={"replicate": replicate, "seed": spec.seed + replicate}), why

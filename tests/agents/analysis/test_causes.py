@@ -85,11 +85,11 @@ def test_errors_that_fall_without_a_suspect_name_it_with_side_and_layer_where_it
     history = tried(lab, (0, 1, 2))
     found = {f.key.partition(":")[0] + "".join(f.models): f for f in CauseAnalyst().analyse(history, named)}
     status = {f.key: f.status for f in judge.judge(found.values(), [], history, named)}
-    assert status[found["interventionbeta"].key] == status[found["contrastbetaalpha"].key] == "confirmed"
+    assert status[found["interventionbeta"].key] == status[found["differencebetaalpha"].key] == "confirmed"
     assert status[found["interventionalpha"].key] == "refuted"
-    assert "contrastalphabeta" not in found
-    assert "keys" in found["contrastbetaalpha"].statement
-    assert "in layer 2" in found["contrastbetaalpha"].statement
+    assert "differencealphabeta" not in found
+    assert "keys" in found["differencebetaalpha"].statement
+    assert "in layer 2" in found["differencebetaalpha"].statement
     first = judge.judge(found.values(), [], tried(lab, (0,)), named)
     assert {f.status for f in first} == {"hypothesis", "refuted"}
 
@@ -135,7 +135,7 @@ def test_a_campaign_names_the_layer_in_which_a_model_differs_from_its_twin(make_
     assert {r.proposer for r in edited} <= {"cause", "replication"}
     assert {(edit.part, edit.layers) for r in edited for edit in r.spec.edits} == {("keys", (2,))}
     (found,) = (
-        f.finding for f in run.findings if f.finding.key.startswith("contrast:kld") and f.finding.author == "cause"
+        f.finding for f in run.findings if f.finding.key.startswith("difference:kld") and f.finding.author == "cause"
     )
     assert (found.models, found.status) == (("beta", "alpha"), "confirmed")
 
