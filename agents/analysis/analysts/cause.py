@@ -43,30 +43,32 @@ class CauseAnalyst(Analyst):
             for suspect, layers, claim in causes.interventions(model, plain, edited)
         }
         between = [
-            (place, Claim("difference", "kld", claim.configurations, (token(place[0]), token(other))))
-            for place, (_, _, claim) in tested.items()
-            for other in infos
-            if other != place[0] and (other, place[1]) in tested
+            _oriented(Claim("difference", "kld", claim.configurations, (token(model), token(other))), measured)
+            for (model, key), (_, _, claim) in tested.items()
+            for other in list(infos)[list(infos).index(model) + 1 :]
+            if (other, key) in tested
         ]
-        on = [(place, claim) for place, (_, _, claim) in tested.items()]
+        places = {claim.key: place for place, (_, _, claim) in tested.items()}
+        on = [claim for _, _, claim in tested.values()]
         return [
-            *(self._on(place[0], *tested[place], measured) for place, _ in _decided(on, measured)),
-            *(self._between(place, claim, tested, measured) for place, claim in _larger(between, measured)),
+            *(self._on(*places[claim.key], tested, measured) for claim in _decided(on, measured)),
+            *(self._between(claim, tested, measured) for claim in _larger(between, measured)),
             *(found for model in infos for found in self._explained(model, plain, edited, measured)),
         ]
 
-    def _on(self, model: str, suspect: Suspect, layers: Layers, claim: Claim, measured: Results) -> Finding:
+    def _on(self, model: str, key: str, tested: Tested, measured: Results) -> Finding:
+        suspect, layers, claim = tested[model, key]
         size = _size(claim, measured)
         worse = measured[claim.needs[1]].label
         text = f"On {model} {suspect.words}{causes.place(layers)} cause errors: without them ({suspect.how}) "
         text += f"the KLD of [{worse}] is {_said(size)} of what it was."
         return claim.finding(measured, text, size, self.name)
 
-    def _between(self, place: Place, claim: Claim, tested: Tested, measured: Results) -> Finding:
+    def _between(self, claim: Claim, tested: Tested, measured: Results) -> Finding:
         """Where taking a suspect out does more on the first model than on the second."""
-        model, key = place
-        suspect, layers, here = tested[place]
-        other = next(name for name, k in tested if token(name) == claim.models[1] and k == key)
+        key = claim.configurations[0]
+        model, other = (next(name for name, k in tested if token(name) == one and k == key) for one in claim.models)
+        suspect, layers, here = tested[model, key]
         there = tested[other, key][2]
         who = suspect.words + causes.place(layers)
         text = f"{who[0].upper()}{who[1:]} are why [{measured[here.needs[1]].label}] does worse on {model} than on "
@@ -89,22 +91,29 @@ class CauseAnalyst(Analyst):
             yield claim.finding(measured, text, size, self.name)
 
 
-def _estimates(claims: Sequence[tuple[Place, Claim]], measured: Results) -> list[tuple[tuple[Place, Claim], Estimate]]:
-    found = ((entry, entry[1].estimate(measured)) for entry in claims)
-    return [(entry, estimate) for entry, estimate in found if estimate is not None]
+def _oriented(claim: Claim, measured: Results) -> Claim:
+    """The claim with the model first on which the effect is larger."""
+    estimate = claim.estimate(measured)
+    turned = estimate is not None and estimate.mean > 0
+    return Claim(claim.relation, claim.metric, claim.configurations, claim.models[::-1]) if turned else claim
 
 
-def _larger(claims: Sequence[tuple[Place, Claim]], measured: Results) -> list[tuple[Place, Claim]]:
+def _estimates(claims: Sequence[Claim], measured: Results) -> list[tuple[Claim, Estimate]]:
+    found = ((claim, claim.estimate(measured)) for claim in claims)
+    return [(claim, estimate) for claim, estimate in found if estimate is not None]
+
+
+def _larger(claims: Sequence[Claim], measured: Results) -> list[Claim]:
     """Claims whose effect is below 0 at a family-wise error of 5% (Holm), and not negligible."""
     clear = statistics.significant(_estimates(claims, measured), NEGLIGIBLE)
-    return [entry for entry, estimate in clear if estimate.mean < 0]
+    return [claim for claim, estimate in clear if estimate.mean < 0]
 
 
-def _decided(claims: Sequence[tuple[Place, Claim]], measured: Results) -> list[tuple[Place, Claim]]:
+def _decided(claims: Sequence[Claim], measured: Results) -> list[Claim]:
     """The same, and those whose effect is negligible beyond doubt: what is ruled out is worth knowing."""
     kept = _larger(claims, measured)
-    ruled_out = (entry for entry, e in _estimates(claims, measured) if e.stderr and e.interval()[0] > -NEGLIGIBLE)
-    return [*kept, *(entry for entry in ruled_out if entry not in kept)]
+    ruled_out = [claim for claim, e in _estimates(claims, measured) if e.stderr and e.interval()[0] > -NEGLIGIBLE]
+    return list(dict.fromkeys([*kept, *ruled_out]))
 
 
 def _size(claim: Claim, measured: Results) -> Effect:
