@@ -75,7 +75,7 @@ def draw(seed: int, n_layers: dict[str, int]) -> Plant:
         n_layers: layers of the bases, by name.
     """
     names = tuple(n_layers)
-    kind, base = KINDS[seed % len(KINDS)], names[seed // len(KINDS) % len(names)]
+    kind, base = KINDS[seed % len(KINDS)], names[seed % len(names)]
     rng = np.random.default_rng([seed, len(KINDS)])
     if kind == "none":
         return Plant(base, kind)

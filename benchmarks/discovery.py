@@ -26,11 +26,13 @@ from swarm.memory.records import Finding, TrialRecord
 
 BUDGET, CONTEXT = 150, 128
 SEEDS = 84
-LIMIT = 430.0
+LIMIT = 470.0
 """Seconds after which no campaign is waited for any more: what is done by then is the record."""
 RECALL, FALSE = 0.9, 0.05
 PEERS = ("pairs of labels", "TPE, best against default")
 ARMS = ("swarm", *PEERS)
+SETTINGS = AgentSettings(shares={"promotion": 0.0})
+"""No trial of the dear rung: it costs as much as ten others, and nothing here is asked of it."""
 
 Task = tuple[str, int]
 """Which campaign (`swarm` or `tpe`), and its seed."""
@@ -47,7 +49,7 @@ def run(task: Task, bases: Mapping[str, Path], budget: int, context: int) -> lis
             said = {PEERS[1]: _unplanned.best_against_default(records, _planted.TWIN)}
             causes: list[Row] = []
         else:
-            ran = _planted.campaign(runner, infos, budget, context, seed, AgentSettings())
+            ran = _planted.campaign(runner, infos, budget, context, seed, SETTINGS)
             records = ran.records
             differing = [f for f in ran.findings if f.status == "confirmed" and says_that_models_differ(f)]
             said = {
@@ -101,10 +103,16 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
         if short:
             rows = [row for task in tasks for row in run(task, bases, budget, context)]
         else:
-            # Every peer's campaign of a seed after the swarm's: those come first, as they need the most seeds.
-            tasks.sort(key=lambda task: (task[1] // len(_planted.KINDS), task[0] == "tpe", task[1]))
+            # All kinds of twins in each round; a round of the peer after every second one of the swarm's.
+            tasks.sort(key=_round)
             rows = _spread(tasks, bases, (budget, context), start + LIMIT, tell)
     return {"budget": budget, "context": context, "rows": rows}
+
+
+def _round(task: Task) -> tuple[int, str, int]:
+    arm, seed = task
+    number = seed // len(_planted.KINDS)
+    return (2 * number + 1 if arm == "tpe" else number), arm, seed
 
 
 def _bundled() -> dict[str, Path]:
@@ -166,7 +174,7 @@ def page(record: _frame.Results) -> str:
             _frame.heading(record, "Discovery: does the swarm name what was planted"),
             (__doc__ or "").partition("\n\n")[2].strip() + "\n",
             f"Campaigns of {results['budget']} trials at a context of {results['context']} tokens, each on a core of "
-            "its own, without store and Ray; everything else is a campaign's own. Factors are drawn per seed, evenly "
+            "its own, without store, Ray and the dear rung; everything else is a campaign's own. Factors are drawn per seed, evenly "
             f"on the logarithmic scale: {_planted.FACTORS['keys'][0]:g} to {_planted.FACTORS['keys'][1]:g} in all "
             f"layers, {_planted.LAYER_FACTORS[0]:g} to {_planted.LAYER_FACTORS[1]:g} in some. A cause counts as named "
             "when a confirmed finding says that the twin does worse because of it, with the side and exactly the "

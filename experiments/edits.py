@@ -15,7 +15,7 @@ from swarm.kernels.errors import SpecError
 from swarm.kernels.quant_spec import Piece
 from swarm.kernels.spec import FrozenModel, check_layers, ranges, read_layers
 
-EDIT_VERSION = 1
+EDIT_VERSION = 2
 """Raised when an edit changes weights otherwise than before."""
 
 Part = Literal["keys", "values", "scale"]

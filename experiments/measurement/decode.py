@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swarm.experiments.measurement import divergence
+from swarm.experiments.measurement.edited_capture import EditedCapture
 from swarm.experiments.measurement.forward import Entry, Watch
 from swarm.experiments.measurement.learned_scaling import trial_caches
 from swarm.experiments.measurement.reference_run import (
@@ -65,6 +66,19 @@ class DecodeRun(ScoredRun):
     def __init__(self, capture: Capture, subject: ModelUnderTest) -> None:
         super().__init__(capture, subject)
         self.logits = np.array(capture["logits"])
+
+    @classmethod
+    def of(cls, spec: TrialSpec, subject: ModelUnderTest) -> Self:
+        """The run that a trial needs: under edits that of the model as it is, with the keys and values of the edited.
+
+        Raises:
+            as `ReferenceRun.of`.
+        """
+        if subject.changes is None or not spec.edits:
+            return super().of(spec, subject)
+        with subject.changes.swaps.suspended():
+            plain = subject.shared(cls, spec.model_copy(update={"edits": ()}))
+        return cls(EditedCapture(plain.capture, subject.changes.layers, subject.info.kv_layers), subject)
 
     @classmethod
     def write(cls, spec: TrialSpec, subject: ModelUnderTest, writer: CaptureWriter) -> None:

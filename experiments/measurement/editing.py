@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from swarm.experiments.edits import Part, WeightEdit
 from swarm.experiments.measurement import attention_facts, learned_scaling
+from swarm.experiments.measurement.edited_capture import Changes, LayerChange, Swaps
 from swarm.experiments.measurement.reference_run import float32_from_file
 from swarm.kernels import layers
 from swarm.kernels.errors import SpecError
@@ -50,20 +51,28 @@ def edited(spec: TrialSpec, subject: ModelUnderTest) -> Iterator[None]:
     if missing:
         raise SpecError(f"layer {missing[0]} does not exist in {subject.name}.", "Edit layers that it has.")
     calibration = _calibration(spec, subject) if any(edit.change in SIZED for edit in spec.edits) else None
-    with ExitStack() as undo:
+    with Swaps() as undo:
+        changes = Changes(undo)
         for layer, attention in enumerate(attentions):
             here = [edit for edit in spec.edits if edit.covers(layer)]
             if not here:
                 continue
             _check(attention, layer)
-            for part, scale in (("keys", _scale_keys), ("values", _scale_values)):
-                of_part = [edit for edit in here if edit.part == part]
-                if of_part:
-                    given = calibration[layer] if calibration is not None else None
-                    scale(attention, _factors(attention, of_part, given), undo)
-            if any(edit.part == "scale" for edit in here):
-                fold_scale(attention, layer, undo)
-        yield
+            given = calibration[layer] if calibration is not None else None
+            of_keys, of_values, folded = ([e for e in here if e.part == part] for part in ("keys", "values", "scale"))
+            keys = _factors(attention, of_keys, given) if of_keys else None
+            values = _factors(attention, of_values, given) if of_values else None
+            if keys is not None:
+                _scale_keys(attention, keys, undo)
+            if values is not None:
+                _scale_values(attention, values, undo)
+            scale = fold_scale(attention, layer, undo) if folded else None
+            changes.layers[layer] = LayerChange(keys, values, scale)
+        subject.changes = changes
+        try:
+            yield
+        finally:
+            subject.changes = None
 
 
 def _calibration(spec: TrialSpec, subject: ModelUnderTest) -> list[LayerInputs]:
@@ -132,7 +141,7 @@ def _evening(magnitudes: Floats, groups: NDArray[np.intp], *, shared: bool) -> F
     return np.clip(factors, 1 / MAX_EVEN, MAX_EVEN)
 
 
-def _scale_keys(attention: Any, factors: Floats, undo: ExitStack) -> None:
+def _scale_keys(attention: Any, factors: Floats, undo: Swaps) -> None:
     if "k_norm" in attention:
         scale_norm(attention.k_norm, factors[0], undo)
         scale_norm(attention.q_norm, 1 / factors[0], undo)
@@ -142,14 +151,14 @@ def _scale_keys(attention: Any, factors: Floats, undo: ExitStack) -> None:
     scale_rows(attention.q_proj, np.repeat(np.reciprocal(factors), repeats, axis=0).reshape(-1), undo)
 
 
-def _scale_values(attention: Any, factors: Floats, undo: ExitStack) -> None:
+def _scale_values(attention: Any, factors: Floats, undo: Swaps) -> None:
     repeats = int(attention.n_heads) // len(factors)
     scale_rows(attention.v_proj, factors.reshape(-1), undo)
     _replace(attention.o_proj, "weight", np.repeat(np.reciprocal(factors), repeats, axis=0).reshape(1, -1), undo)
 
 
-def fold_scale(attention: Any, layer: int, undo: ExitStack) -> None:
-    """Put the attention scale into q_norm or q_proj, and 1 in its place.
+def fold_scale(attention: Any, layer: int, undo: Swaps) -> float:
+    """Put the attention scale into q_norm or q_proj, and 1 in its place; returns the scale.
 
     Raises:
         SpecError: the attention has no scale, or its queries come from weights of another kind.
@@ -162,11 +171,11 @@ def fold_scale(attention: Any, layer: int, undo: ExitStack) -> None:
         scale_norm(norm, float(scale), undo)
     else:
         scale_rows(attention.get("q_proj"), float(scale), undo)
-    undo.callback(setattr, attention, "scale", scale)
-    attention.scale = 1.0
+    undo.attribute(attention, "scale", 1.0)
+    return float(scale)
 
 
-def scale_norm(norm: Any, factor: float | Floats, undo: ExitStack) -> None:
+def scale_norm(norm: Any, factor: float | Floats, undo: Swaps) -> None:
     """Multiply a norm's output, a function of its weight w: w itself, or 1 + w (Gemma).
 
     Raises:
@@ -181,11 +190,10 @@ def scale_norm(norm: Any, factor: float | Floats, undo: ExitStack) -> None:
     offset = next((o for o in (0.0, 1.0) if mx.allclose(shown, weight + o, rtol=1e-2, atol=1e-2).item()), None)
     if offset is None:
         raise SpecError("the norm of queries or keys is of an unknown kind.", REMEDY)
-    undo.callback(norm.__setitem__, "weight", weight)
-    norm["weight"] = ((weight + offset) * mx.array(factor) - offset).astype(weight.dtype)
+    undo.item(norm, "weight", ((weight + offset) * mx.array(factor) - offset).astype(weight.dtype))
 
 
-def scale_rows(linear: Any, factor: float | Floats, undo: ExitStack) -> None:
+def scale_rows(linear: Any, factor: float | Floats, undo: Swaps) -> None:
     """Multiply the outputs of a product: it is linear in its weight and bias, a packed one in its scales and biases.
 
     Raises:
@@ -201,9 +209,8 @@ def scale_rows(linear: Any, factor: float | Floats, undo: ExitStack) -> None:
         _replace(linear, name, column[:, 0] if name == "bias" else column, undo)
 
 
-def _replace(module: nn.Module, name: str, factor: Floats, undo: ExitStack) -> None:
+def _replace(module: nn.Module, name: str, factor: Floats, undo: Swaps) -> None:
     import mlx.core as mx
 
     array: mx.array = module[name]
-    undo.callback(module.__setitem__, name, array)
-    module[name] = (array * mx.array(factor)).astype(array.dtype)
+    undo.item(module, name, (array * mx.array(factor)).astype(array.dtype))

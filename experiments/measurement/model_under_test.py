@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from swarm.experiments.artifacts import CaptureStore
+    from swarm.experiments.measurement.edited_capture import Changes
     from swarm.experiments.measurement.reference_run import ReferenceRun
     from swarm.experiments.models.base import LoadedModel, ModelInfo
     from swarm.experiments.spec import KernelTiming, TrialSpec
@@ -58,6 +59,8 @@ class ModelUnderTest:
         self.kernels = kernels
         self._describe = describe
         self._load = load
+        self.changes: Changes | None = None
+        """What edits did to the model in memory, while they last."""
         self._forward: ForwardPass | None = None
         self._runs: OrderedDict[tuple[object, ...], ReferenceRun] = OrderedDict()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from swarm.experiments.measurement.decode import DecodeRun
+from swarm.experiments.measurement.edited_capture import Swaps
 from swarm.experiments.measurement.editing import fold_scale
 from swarm.experiments.protocols.base import ComparedProtocol, scored
 from swarm.experiments.spec import Measurement, TrialSpec
@@ -41,7 +42,7 @@ def folded(model: nn.Module) -> Iterator[None]:
     Raises:
         SpecError: a layer whose attention has no scale, or whose queries come from weights of another kind.
     """
-    with ExitStack() as undo:
+    with Swaps() as undo:
         for number, layer in enumerate(model.layers):
             fold_scale(getattr(layer, "self_attn", None), number, undo)
         yield

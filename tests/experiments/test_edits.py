@@ -90,25 +90,30 @@ def run(runner, tiny_models):
     return measured
 
 
-def reference_logits(runner, tiny_models, family, text):
+def captured(runner, tiny_models, family, text):
+    """The 16-bit run that trials under edits get, and the one that the edited model makes by itself."""
     from swarm.experiments.measurement.decode import DecodeRun
     from swarm.experiments.measurement.editing import edited
 
     spec = TrialSpec(model=tiny_models[family], context=CONTEXT, edits=text)
     subject = runner.subject(spec.model)
     with edited(spec, subject):
-        return subject.shared(DecodeRun, spec).logits
+        own = runner.captures.get("own", {"edits": text, "family": family}, lambda w: DecodeRun.write(spec, subject, w))
+        return subject.shared(DecodeRun, spec).capture, own
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("text", CHANGED)
-def test_the_16_bit_function_stays(runner, tiny_models, family, text):
-    plain, edited = (reference_logits(runner, tiny_models, family, t) for t in ("", text))
-    assert plain.shape == edited.shape
-    spread = np.abs(plain).max()
+def test_the_16_bit_function_stays_and_keys_and_values_are_those_of_the_edited_model(runner, tiny_models, family, text):
+    derived, own = captured(runner, tiny_models, family, text)
     # Powers of two only move exponents; other factors round elsewhere.
     exact = "5.3" not in text and text != "scale folded"
-    np.testing.assert_allclose(edited, plain, atol=(1e-5 if exact else 3e-3) * spread)
+    for name in ("logits", "hidden", "keys", "values", "tail_keys", "tail_values", "queries"):
+        found, expected = np.array(derived[name], np.float64), np.array(own[name], np.float64)
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=(1e-5 if exact else 3e-3) * np.abs(expected).max())
+    assert derived.facts["scales"] == own.facts["scales"]
+    np.testing.assert_array_equal(derived["targets"], own["targets"])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
