@@ -174,13 +174,12 @@ def page(record: _frame.Results) -> str:
             _frame.heading(record, "Discovery: does the swarm name what was planted"),
             (__doc__ or "").partition("\n\n")[2].strip() + "\n",
             f"Campaigns of {results['budget']} trials at a context of {results['context']} tokens, each on a core of "
-            "its own, without store, Ray and the dear rung; everything else is a campaign's own. Factors are drawn per seed, evenly "
-            f"on the logarithmic scale: {_planted.FACTORS['keys'][0]:g} to {_planted.FACTORS['keys'][1]:g} in all "
-            f"layers, {_planted.LAYER_FACTORS[0]:g} to {_planted.LAYER_FACTORS[1]:g} in some. A cause counts as named "
-            "when a confirmed finding says that the twin does worse because of it, with the side and exactly the "
-            "layers. Peers: pairs of labels are the analysts of the first release, rebuilt and given the swarm's "
-            "trials; TPE ran campaigns of its own, with as many trials. Neither can name more than sides and layers "
-            "in which configurations differ.\n",
+            "its own, without store, Ray and the dear rung; everything else is a campaign's own. Factors are drawn per "
+            f"seed, evenly on the logarithmic scale: {_span(_planted.FACTORS['keys'])} in all layers, "
+            f"{_span(_planted.LAYER_FACTORS)} in some. A cause counts as named when a confirmed finding says that the "
+            "twin does worse because of it, with the side and exactly the layers. Peers: pairs of labels are the "
+            "analysts of the first release, rebuilt and given the swarm's trials; TPE ran campaigns of its own, with "
+            "as many trials. Neither can name more than sides and layers in which configurations differ.\n",
             "## Named\n",
             _frame.table(
                 ("arm", "twins", "side", "side and layers", "cause, side and layers"),
@@ -194,6 +193,10 @@ def page(record: _frame.Results) -> str:
             _verdict(planted, controls),
         )
     )
+
+
+def _span(limits: tuple[float, float]) -> str:
+    return f"{limits[0]:g} to {limits[1]:g}"
 
 
 def _share(hits: int, size: int) -> str:
