@@ -17,7 +17,7 @@ FREE = {"kv", "seed", "replicate", "device", *PINS}
 """Fields in which a trial may differ that stands for the engine's cache beside another one; empty pins fit any."""
 
 
-class Cost(FrozenModel):
+class MeasuredCost(FrozenModel):
     """Divergences (KLD, nats) of the wanted configuration and of the engine's, and their ratio with its interval.
 
     The ratio is paired over `windows` text windows that both were measured on; it is None for fewer than two.
@@ -32,7 +32,7 @@ class Cost(FrozenModel):
     windows: int
 
 
-def cost(store: Store, record: TrialRecord, kv: KVSpec) -> Cost | None:
+def cost(store: Store, record: TrialRecord, kv: KVSpec) -> MeasuredCost | None:
     """How much more a configuration drifts than a trial's, by the trials of the store; None where there are none.
 
     Args:
@@ -53,7 +53,7 @@ def cost(store: Store, record: TrialRecord, kv: KVSpec) -> Cost | None:
     estimate = compare(engine, wanted)
     effect = None if estimate is None else ratio("kld", estimate)
     mean_of = [sum(result.values) / len(result.values) for result in (wanted, engine)]
-    return Cost(
+    return MeasuredCost(
         trials=engine.ids,
         wanted_kld=mean_of[0],
         engine_kld=mean_of[1],

@@ -56,7 +56,7 @@ def command(
     )
     losses = chain.from_iterable(_told(question_losses(runner.run, spec, score)))
     found = decide(islice(losses, questions), margin / 100, error)
-    answer: Verdict = {
+    answer: DecisionRow = {
         "model": model,
         "configuration": spec.kv.label,
         "context": spec.context,
@@ -74,7 +74,7 @@ def command(
         )
 
 
-class Verdict(TypedDict):
+class DecisionRow(TypedDict):
     """What was decided, after how many questions; losses are points of 100."""
 
     model: str
@@ -88,7 +88,7 @@ class Verdict(TypedDict):
 
 def output() -> object:
     """What `--json` prints."""
-    return Verdict
+    return DecisionRow
 
 
 def _told(replicates: Iterator[list[float]]) -> Iterator[list[float]]:

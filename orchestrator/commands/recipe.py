@@ -15,7 +15,7 @@ from swarm.orchestrator.options import Json, StoreUrl
 if TYPE_CHECKING:
     from swarm.experiments.deploy.engine_flags import Expressed
     from swarm.experiments.spec import TrialSpec
-    from swarm.orchestrator.engine_recipes import Cost
+    from swarm.orchestrator.engine_recipes import MeasuredCost
 
 PANEL = "Use"
 
@@ -165,7 +165,7 @@ def _layers(spec: TrialSpec) -> int | None:
         return None
 
 
-def _row(trial: int, found: Expressed, known: Cost | None, again: str | None) -> EngineRecipe:
+def _row(trial: int, found: Expressed, known: MeasuredCost | None, again: str | None) -> EngineRecipe:
     return {
         "trial": trial,
         "engine": found.engine,

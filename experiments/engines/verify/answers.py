@@ -36,7 +36,7 @@ class Answer:
     cached: int | None
 
 
-class Server:
+class TestedServer:
     """A server under test.
 
     Args:

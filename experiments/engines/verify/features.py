@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swarm.experiments.engines.verify.answers import Answer, Server, Top, difference
+from swarm.experiments.engines.verify.answers import Answer, TestedServer, Top, difference
 
 HEAD, TAIL = 2, 3
 """Tokens that are generated before a place where a prompt may end as well, and from there on."""
@@ -53,7 +53,7 @@ class Texts:
         self._characters = characters
 
     @classmethod
-    def measured(cls, server: Server, text: str, seed: int) -> Texts:
+    def measured(cls, server: TestedServer, text: str, seed: int) -> Texts:
         """Prompts for a server whose tokens are counted on one prompt first."""
         sample = " ".join(text.split())[:1000]
         counted = server.ask(sample, 1).prompt_tokens
@@ -80,7 +80,7 @@ class Round:
         clients: how many prompts are asked at once.
     """
 
-    server: Server
+    server: TestedServer
     texts: Texts
     tokens: int
     clients: int

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, exp, log
 
-from swarm.experiments.engines.verify.answers import Server
+from swarm.experiments.engines.verify.answers import TestedServer
 from swarm.experiments.engines.verify.features import Feature, Pair, Round, Texts
 from swarm.experiments.measurement.decision import Bets, Plan
 from swarm.kernels.values import FrozenModel
@@ -36,7 +36,7 @@ MAX_LOG = 700.0
 Tell = Callable[[str], None]
 
 
-class Suspicion(FrozenModel):
+class FeatureEvidence(FrozenModel):
     """What is known of one feature at the end.
 
     Attributes:
@@ -60,17 +60,17 @@ class Suspicion(FrozenModel):
     blamed: bool
 
 
-class Verdict(FrozenModel):
+class Verification(FrozenModel):
     """What a whole run says: `noise` is the largest calibration in nats."""
 
     rounds: int
     seconds: float
     calibrations: int
     noise: float
-    suspicions: tuple[Suspicion, ...]
+    suspicions: tuple[FeatureEvidence, ...]
 
     @property
-    def blamed(self) -> tuple[Suspicion, ...]:
+    def blamed(self) -> tuple[FeatureEvidence, ...]:
         """The features at fault, the largest evidence first."""
         return tuple(sorted((s for s in self.suspicions if s.blamed), key=lambda s: -s.e_value))
 
@@ -96,7 +96,7 @@ class _Case:
 
 
 def run(
-    server: Server,
+    server: TestedServer,
     texts: Texts,
     features: Sequence[Feature],
     *,
@@ -105,7 +105,7 @@ def run(
     rounds: int,
     seconds: float,
     tell: Tell = lambda _: None,
-) -> Verdict:
+) -> Verification:
     """Test a server until a feature is blamed, or rounds or time are used up.
 
     Every round reads new prompts. Calibrations are differences between positions that were generated and the same
@@ -145,7 +145,7 @@ def run(
         tell(f"round {number}: noise {max(calibrations, default=0.0):.2g} nat; {told}")
         if any(_blamed(case, len(cases)) for case in cases) or time.monotonic() - begun > seconds:
             break
-    return Verdict(
+    return Verification(
         rounds=number,
         seconds=time.monotonic() - begun,
         calibrations=len(calibrations),
@@ -171,9 +171,9 @@ def _blamed(case: _Case, n_features: int) -> bool:
     return case.bets.log_capital >= log(n_features / ALPHA)
 
 
-def _suspicion(case: _Case, n_features: int) -> Suspicion:
+def _suspicion(case: _Case, n_features: int) -> FeatureEvidence:
     worst, largest = max(case.judged, key=lambda one: one[1], default=(0, 0.0))
-    return Suspicion(
+    return FeatureEvidence(
         feature=case.feature.name,
         what=case.feature.what,
         rounds=len(case.judged),
