@@ -34,7 +34,7 @@ MAX_PAUSE = 64
 CLOSING_SECONDS = 2.0
 """Seconds that calls in flight get to be recorded when everything ends."""
 
-PATIENCE_SHARE = 0.04
+PATIENCE_SHARE = 0.025
 """How much longer a campaign may become because its end waits for a local model."""
 
 MAX_REFUSED = 3

@@ -8,7 +8,7 @@ import pytest
 from llm_server import completion
 from pydantic import BaseModel
 
-from swarm.agents.llm import retry
+from swarm.agents.llm import reply, retry
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.prompts import Prompt
 from swarm.agents.llm.retry import CallError, ContextError
@@ -271,3 +271,14 @@ def test_an_answer_that_is_wrong_is_usable_and_not_asked_for_again(server, store
     assert told is not None
     assert (told["answers"], told["usable"], told["kept"], told["share"]) == (1, 1, 0, 1.0)
     assert "1 of 1 answers usable (100%), 0 kept" in in_words(told)
+
+
+@pytest.mark.parametrize(
+    ("told", "count"), [({"cached_tokens": 5}, 5), ({"cached_tokens": "5"}, 0), ([], 0), (None, 0)]
+)
+def test_what_a_server_had_read_before_is_counted_where_it_tells(told, count) -> None:
+    body = completion("x")
+    body["usage"]["prompt_tokens_details"] = told
+    found = reply.read(body, 1.0)
+    assert found is not None
+    assert found.tokens_cached == count

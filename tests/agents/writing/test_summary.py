@@ -200,7 +200,7 @@ def test_the_summary_of_a_campaign_of_the_first_release_can_be_read(tmp_path) ->
 @pytest.mark.parametrize(("models", "seed"), [("smollm2-135m", 1), ("smollm2-135m,gemma3-270m", 2)])
 def test_the_summaries_of_real_campaigns_can_be_read(tmp_path, models, seed) -> None:
     store_path = str(tmp_path / "real.db")
-    launched = ["launch", "--models", models, "--budget", "70", "--seed", str(seed), "--store", store_path]
+    launched = ["launch", "--models", models, "--budget", "40", "--seed", str(seed), "--store", store_path]
     assert main(launched) == 0
     with Store.open(store_path) as store:
         resolver = Source(store, store.campaigns.get()).resolver
