@@ -23,6 +23,7 @@ def page(record: _frame.Results, measures: Names, losses: Names, scopes: Names) 
     for scope, title in scopes.items():
         parts.append(f"## {title[0].upper()}{title[1:]}\n")
         parts += [_correlations(results, scope, loss, measures, losses) for loss in losses]
+    parts += ["## What finalists are chosen by\n", _finalists(results, losses)]
     return "\n".join([*parts, "## Where the number at 512 tokens misleads\n", *_misleading(results)])
 
 
@@ -65,6 +66,23 @@ def _trust(results: _frame.Results, measures: Names, losses: Names, scopes: Name
                 f"- {title}, {name}: highest {measures[best]} ({_value(found[best]['spearman'])}); {'; '.join(told)}."
             )
     return "\n".join(lines) + "\n"
+
+
+def _finalists(results: _frame.Results, losses: Names) -> str:
+    used = results["finalists_by"]
+    rows = [
+        (name, *(_value(results["full"][loss][name], "+") for loss in losses if results["full"][loss]))
+        for name in next(filter(None, results["full"].values()), {})
+        if name != used
+    ]
+    columns = ("number", *(title for loss, title in losses.items() if results["full"][loss]))
+    better = sum(found["low"] > 0 for each in results["full"].values() for name, found in each.items() if name != used)
+    return (
+        f"Campaigns take the front in bits per value and `{used}` of the full measurement to their third rung "
+        "(`FINALISTS_BY` in `agents/generation/nodes/long_context.py`). The table says by how much Spearman's "
+        f"correlation of its other numbers is larger than that of `{used}`, among the better half at 512 tokens; "
+        f"{better} of {len(rows) * len(losses)} are by more than chance explains.\n\n" + _frame.table(columns, rows)
+    )
 
 
 def _correlations(results: _frame.Results, scope: str, loss: str, measures: Names, losses: Names) -> str:

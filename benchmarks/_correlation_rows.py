@@ -5,6 +5,7 @@ A row is a configuration on a model. `python -m benchmarks._correlation_rows --f
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from benchmarks import _rows
 from benchmarks._rows import Row
 
-from swarm.kernels.errors import SpecError, TrialError
+from swarm.kernels.errors import SpecError, SwarmError, TrialError
 from swarm.kernels.spec import KVSpec
 
 if TYPE_CHECKING:
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 SHORT, MIDDLE, LONG = 512, 2048, 8192
 SHORT_TRIALS = 8
 """Trials at 512 tokens whose 1,024 scored positions have a 99.9th percentile."""
-TASKS = {"retrieval": (4096, 4), "generation": (768, 2)}
+TASKS = {"retrieval": (4096, 2), "generation": (512, 1)}
 """Context and replicates of each task."""
 FIELDS = {
     "retrieval": ("kept", "lost_p", "delta_nll", "answered", "answered_16bit"),
     "generation": ("kld", "late_kld", "unparted", "tokens_until_parting", "answer_tokens_16bit"),
 }
+FULL = ("kld", "kld_p99", "rms_dp")
+"""What a full measurement says, the quantized prefill of 512 tokens included."""
 MEMORY = 16 << 30
 """Bytes of weights that a process keeps: all models, as rows take them in turns."""
 
@@ -107,32 +110,37 @@ def _runner() -> Runner:
     return Runner(threads=1, memory=MEMORY)
 
 
-def _trial(model: str, kv: KVSpec | None = None, protocol: str = "quality", **fields: int) -> TrialSpec:
+def _trial(model: str, kv: KVSpec, protocol: str = "quality", **fields: int) -> TrialSpec:
     from swarm.experiments.environment import device
     from swarm.experiments.spec import TrialSpec
 
-    return TrialSpec(model=model, kv=kv or KVSpec(), protocol=protocol, device=device(), **fields)
+    return TrialSpec(model=model, kv=kv, protocol=protocol, device=device(), **fields)
 
 
 def jobs(models: Sequence[str]) -> list[tuple[str, str]]:
-    """Model and configuration of every row; models take turns, so that a part of the rows is of all of them."""
+    """Model and configuration of every row: models in turns, configurations in a seeded random order."""
     from swarm.experiments.models import registry
 
     found = [[(model, kv.label) for kv in configurations(registry.describe(model))] for model in models]
-    return [job for turn in zip_longest(*found) for job in turn if job is not None]
+    turns = list(zip_longest(*found))
+    random.Random(0).shuffle(turns)
+    return [job for turn in turns for job in turn if job is not None]
 
 
-def captures(models: Sequence[str]) -> list[tuple[str, int, int, str, int]]:
-    """What the rows of a model share, the longest first: the arguments of `Runner.prepare`."""
-    kinds = [(LONG, 0, "quality", 0), (MIDDLE, 0, "quality", 0)]
-    kinds += [(context, r, task, 0) for task, (context, replicates) in TASKS.items() for r in range(replicates)]
-    kinds += [(SHORT, 0, "quality", 1), *((SHORT, r, "quality", 0) for r in range(SHORT_TRIALS))]
+def captures(models: Sequence[str]) -> list[tuple[str, str, dict[str, int]]]:
+    """What the rows of a model share, the longest first: model, protocol and the other fields of a trial."""
+    kinds = [("quality", {"context": LONG}), ("quality", {"context": MIDDLE})]
+    for task, (context, replicates) in TASKS.items():
+        kinds += [(task, {"context": context, "replicate": number}) for number in range(replicates)]
+    kinds += [("quality", {"context": SHORT, "rung": 1})]
+    kinds += [("quality", {"context": SHORT, "replicate": number}) for number in range(SHORT_TRIALS)]
     return [(model, *kind) for kind in kinds for model in models]
 
 
-def prepare(capture: tuple[str, int, int, str, int]) -> None:
+def prepare(capture: tuple[str, str, dict[str, int]]) -> None:
     """Make one of them, unless another process did."""
-    _runner().prepare(*capture)
+    model, protocol, fields = capture
+    _runner().prepare(_trial(model, KVSpec(), protocol, **fields))
 
 
 def measure(model: str, label: str) -> Row:
@@ -149,6 +157,8 @@ def measure(model: str, label: str) -> Row:
             row |= part(model, kv)
         except TrialError as error:
             row["failed"][name] = error.outcome
+        except SwarmError as error:
+            row["failed"][name] = str(error)
         row[f"seconds_{name}"] = round(time.perf_counter() - began, 2)
     return row | {"seconds": round(time.perf_counter() - start, 2)}
 
@@ -175,7 +185,8 @@ def _short(model: str, kv: KVSpec) -> Row:
 
 
 def _full(model: str, kv: KVSpec) -> Row:
-    return {"kld_512_full": _runner().run(_trial(model, kv, context=SHORT, rung=1))["kld"]}
+    found = _runner().run(_trial(model, kv, context=SHORT, rung=1))
+    return {f"full_{name}": found[name] for name in FULL}
 
 
 def _long(model: str, kv: KVSpec) -> Row:

@@ -15,6 +15,8 @@ from benchmarks import _correlation_page, _correlation_rows, _frame
 from benchmarks._rows import Row
 from numpy.typing import NDArray
 
+from swarm.agents.generation.nodes.long_context import FINALISTS_BY
+
 Floats = NDArray[np.float64]
 
 MEASURES = {
@@ -22,7 +24,9 @@ MEASURES = {
     "kld_512_all": "KLD at 512 tokens, eight trials",
     "kld_512_p99.9": "99.9th percentile at 512 tokens, eight trials",
     "flips_512_all": "share of other likeliest tokens at 512 tokens, eight trials",
-    "kld_512_full": "KLD at 512 tokens, quantized prefill",
+    "full_kld": "KLD at 512 tokens, quantized prefill",
+    "full_kld_p99": "99th percentile at 512 tokens, quantized prefill",
+    "full_rms_dp": "RMS change of the true token's probability, quantized prefill",
     "kld_2k": "KLD at 2K",
     "kld_8k": "KLD at 8K",
     "attention": "error of the attention output",
@@ -40,7 +44,9 @@ LOSSES = {
 }
 SCOPES = {"all": "all configurations", "contenders": "the better half at 512 tokens"}
 INCUMBENT = "kld_512"
-"""What campaigns chose by when this was measured."""
+"""What a campaign's cheap trial says."""
+FULL = {name: f"full_{name}" for name in _correlation_rows.FULL}
+"""What a campaign may choose its finalists by, of what a full measurement says."""
 RESAMPLES = 1_000
 KENDALL_EVERY = 5
 """Kendall's tau takes long: every fifth resample has to do."""
@@ -69,12 +75,22 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
         "able": {model: _mean(rows, "retrieval_answered_16bit") for model, rows in models.items()},
         "repeatable": {loss: _repeatable(models, loss) for loss in LOSSES},
         "scopes": {},
+        "finalists_by": FINALISTS_BY,
         "misleading": {model: misleading(rows, tables[model]) for model, rows in models.items()},
     }
     for scope in SCOPES:
         results["scopes"][scope] = {loss: correlations(within(tables, scope, loss), loss, resamples) for loss in LOSSES}
         tell(f"{scope}: done")
+    results["full"] = {
+        loss: leads(within(tables, "contenders", loss), loss, FULL[FINALISTS_BY], resamples) for loss in LOSSES
+    }
     return results
+
+
+def leads(tables: Mapping[str, Table], loss: str, than: str, resamples: int) -> dict[str, dict[str, float]]:
+    """By how much each number of a full measurement correlates better with a loss than the one that is in use."""
+    found = correlations(tables, loss, resamples, than)
+    return {name: found[column]["lead"] for name, column in FULL.items()} if found else {}
 
 
 def columns(rows: Sequence[Row]) -> Table:
@@ -113,8 +129,8 @@ def _whole(table: Table, *losses: str) -> NDArray[np.bool_]:
     return np.asarray(np.all([np.isfinite(table[name]) for name in (*MEASURES, *losses)], axis=0), np.bool_)
 
 
-def correlations(tables: Mapping[str, Table], loss: str, resamples: int) -> dict[str, Any]:
-    """Per measure its rank correlations with a loss, with intervals, and its lead over the incumbent."""
+def correlations(tables: Mapping[str, Table], loss: str, resamples: int, than: str = INCUMBENT) -> dict[str, Any]:
+    """Per measure its rank correlations with a loss, with intervals, and its lead over one of them."""
     if not tables:
         return {}
     names = list(MEASURES)
@@ -125,12 +141,12 @@ def correlations(tables: Mapping[str, Table], loss: str, resamples: int) -> dict
     for kind, statistic, every in (("spearman", spearman, 1), ("kendall", kendall, KENDALL_EVERY)):
         each = np.array([statistic(array) for array in arrays])
         many = np.array([np.mean([statistic(array) for array in sample], axis=0) for sample in drawn[::every]])
-        lead = many - many[:, [names.index(INCUMBENT)]]
+        lead = many - many[:, [names.index(than)]]
         for place, name in enumerate(names):
             found[name][kind] = {"mean": float(each[:, place].mean()), **_interval(many[:, place])}
             if kind == "spearman":
                 found[name]["models"] = dict(zip(tables, each[:, place].tolist(), strict=True))
-                difference = each[:, place] - each[:, names.index(INCUMBENT)]
+                difference = each[:, place] - each[:, names.index(than)]
                 found[name]["lead"] = {"mean": float(difference.mean()), **_interval(lead[:, place])}
     return found
 

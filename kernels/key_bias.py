@@ -105,8 +105,13 @@ def _rows(rope: bytes, start: int, stop: int) -> np.ndarray:
 
 
 def _apply(rope: Any, x: np.ndarray, offset: int) -> np.ndarray:
-    """The module on vectors [H, T, D] at positions from the offset on."""
+    """The module on vectors [H, T, D] at positions from the offset on.
+
+    On the CPU, also where MLX computes on a GPU: on an H200 the module turned one token and a page of tokens in ways
+    that did not agree, and a table is made only once per page.
+    """
     import mlx.core as mx
 
-    turned = arrays.to_numpy(rope(mx.array(x)[None], offset=offset))
+    with mx.stream(mx.cpu):
+        turned = arrays.to_numpy(rope(mx.array(x)[None], offset=offset))
     return np.array(turned[0]).reshape(x.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.agents.analysis import pareto
+from swarm.agents.analysis import pareto, results
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import GenerationNode
 from swarm.memory.records import Proposal
@@ -10,6 +10,9 @@ from swarm.memory.records import Proposal
 SHARE = 0.08
 """Of the agents' arm, when a campaign asks for long contexts."""
 PROTOCOLS = ("context", "retrieval")
+FINALISTS_BY = "kld"
+"""What finalists are best in, of what a full measurement says (less is better). How well each of its numbers tells what
+is lost in retrieval and generation: docs/benchmarks/correlation.md."""
 
 
 class LongContextNode(GenerationNode):
@@ -27,10 +30,11 @@ class LongContextNode(GenerationNode):
         tokens = min(context.settings.long, context.info.max_context)
         if tokens <= context.templates[context.model].context:
             return None
+        pooled = results.pool(context.history.select(model=context.model, protocol="quality"), FINALISTS_BY)
         found = [
             result
-            for (name, _), result in context.results.items()
-            if name == context.model and result.spec.rung and result.bits is not None and result.is_quantized
+            for result in pooled.values()
+            if result.spec.rung and result.bits is not None and result.is_quantized and not result.spec.edits
         ]
         front = [result for result, rank in zip(found, pareto.ranks(found), strict=True) if rank == 0]
         front.sort(key=lambda result: result.bits or 0.0)
