@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +23,10 @@ from swarm.memory.records import TrialRecord
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
 
-FILE = Path(__file__).parent / "data" / "recommendation.parquet"
+FILE = Path(__file__).parent / "data" / "recommendation.json.gz"
 EDITS = ("", "keys outliers x8", "values outliers x8")
 """Of the twins of each model: weights with large channels, and the same 16-bit function."""
 CAMPAIGN, DECISIVE, FRESH = "campaign", "decisive", "fresh"
-ABOUT = b"about"
 
 
 @dataclass(frozen=True)
@@ -136,50 +136,24 @@ class Data:
         Raises:
             UsageError: they are missing.
         """
-        from pyarrow import parquet
-
         if not file.is_file():
             raise UsageError(f"{file} is missing.", "Make it with `python -m benchmarks._recommendation_runs`.")
-        table = parquet.read_table(file)
-        about = json.loads((table.schema.metadata or {})[ABOUT])
-        return cls([_measured(row) for row in table.to_pylist()], about)
+        kept = json.loads(gzip.decompress(file.read_bytes()))
+        return cls([_measured(row) for row in kept["trials"]], kept["about"])
 
     def write(self, file: Path = FILE) -> None:
         """Keep them in one file."""
-        import pyarrow
-        from pyarrow import parquet
-
-        table = pyarrow.Table.from_pylist([_row(one) for one in self.trials])
-        table = table.replace_schema_metadata({ABOUT: json.dumps(dict(self.about))})
-        parquet.write_table(table, file, compression="zstd", compression_level=19)
+        kept = {"about": dict(self.about), "trials": [_row(one) for one in self.trials]}
+        file.write_bytes(gzip.compress(json.dumps(kept).encode(), mtime=0))
 
 
 def _row(one: Measured) -> dict[str, Any]:
     twin = {"model": one.twin.model, "edits": edits.label(one.twin.edits), "kv": one.kv.label}
     told = {name: getattr(one, name) for name in ("role", "seed", "number", "replicate", "bits")}
-    return {**twin, **told, "windows": list(one.windows)}
+    return {**twin, **told, "windows": [float(f"{value:.6g}") for value in one.windows]}
 
 
 def _measured(row: Mapping[str, Any]) -> Measured:
     twin = Twin(row["model"], edits.read(row["edits"]) if row["edits"] else ())
     told = {name: row[name] for name in ("role", "seed", "number", "replicate", "bits")}
     return Measured(twin=twin, kv=KVSpec.parse(row["kv"]), windows=tuple(row["windows"]), **told)
-
-
-def of_store(records: Iterable[TrialRecord], seed: int) -> list[Measured]:
-    """The trials of a campaign that recommendations read."""
-    return [
-        Measured(
-            CAMPAIGN,
-            seed,
-            record.number,
-            Twin(record.spec.model),
-            record.spec.kv,
-            record.spec.replicate,
-            record.metrics["bits_per_value"].value,
-            record.arrays["window_kld"],
-        )
-        for record in records
-        if record.state == "complete"
-        and (record.spec.protocol, record.spec.rung, record.spec.edits) == ("quality", 0, ())
-    ]

@@ -1,41 +1,46 @@
 """Makes what recommendations are tried on: campaigns, then the chosen configurations on windows that nobody read.
 
-`python -m benchmarks._recommendation_runs` runs campaigns side by side, each on two cores, then trials in processes
-that each hold the windows of one model. What there was time for is kept in one Parquet file.
+`python -m benchmarks._recommendation_runs` runs campaigns side by side, one a core, then trials in processes that each
+hold the windows of one model. What there was time for is kept in one file.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks import recommendation
 from benchmarks._frame import Tell
-from benchmarks._recommendation_data import DECISIVE, FILE, FRESH, Data, Measured, Twin, of_store
+from benchmarks._recommendation_data import CAMPAIGN, DECISIVE, FILE, FRESH, Data, Measured, Twin
 
+from swarm.agents.analysis.engine import AnalysisEngine
+from swarm.agents.generation.strategy import GenerationStrategy
+from swarm.agents.history import History
+from swarm.agents.settings import AgentSettings
 from swarm.experiments import environment
+from swarm.experiments.identity import fingerprint
 from swarm.experiments.measurement.runner import Runner
 from swarm.experiments.models import registry
+from swarm.experiments.space.search_space import Space
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.kernels.spec import KVSpec
-from swarm.memory.store import Store
+from swarm.memory.records import TrialRecord
 
 MODELS = ("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b")
-CORES_OF_A_CAMPAIGN = 2
-TRIALS = 150
+TRIALS = max(recommendation.STAGES)
+LAG = 4
+SETTINGS = AgentSettings(shares={"attention": 0.0, "depth": 0.0, "promotion": 0.0, "cause": 0.0})
+"""Every trial is one of the first rung: others say nothing of the loss that is recommended by."""
 FIRST_FRESH = 4
 """Campaigns read no set of windows from this one on."""
-SETS = 8
+SETS = 6
 SHARE_OF_CAMPAIGNS = 0.45
 """Of the time, after which campaigns end as far as they came."""
 
@@ -43,49 +48,33 @@ Wanted = tuple[str, Twin, KVSpec, int]
 """A trial: what for, on which model, which configuration and set of windows."""
 
 
-@dataclass(frozen=True)
-class CampaignPlan:
-    """One campaign: its seed, models, trials, cores, and when it has to end."""
-
-    seed: int
-    models: tuple[str, ...]
-    trials: int
-    cores: tuple[int, ...]
-    until: float
-    store: Path
-
-
-def campaigns(folder: Path, models: Sequence[str], trials: int, until: float, tell: Tell) -> list[Measured]:
-    """The trials of as many campaigns as there are pairs of cores, side by side."""
-    cores = sorted(os.sched_getaffinity(0))
-    parts = [tuple(cores[k : k + CORES_OF_A_CAMPAIGN]) for k in range(0, len(cores), CORES_OF_A_CAMPAIGN)]
-    plans = [
-        CampaignPlan(seed, tuple(models), trials, part, until, folder / f"seed-{seed}.db")
-        for seed, part in enumerate(parts)
-    ]
-    running = [get_context("spawn").Process(target=_launch, args=(plan,)) for plan in plans]
-    for process in running:
-        process.start()
-    for process in running:
-        process.join()
+def campaign(models: Sequence[str], trials: int, until: float, seed: int) -> list[Measured]:
+    """One campaign in this process, as the built-in agents run it, of trials that tell how much configurations lose."""
+    infos = [registry.describe(name) for name in models]
+    space = Space(infos, corpus_digest=_runner().corpus.digest, device=environment.device())
+    strategy = GenerationStrategy(space, AnalysisEngine(infos, SETTINGS), seed)
+    records: list[TrialRecord] = []
     found: list[Measured] = []
-    for plan in plans:
-        if plan.store.exists():
-            with Store.read(plan.store) as store:
-                found += of_store(store.trials.list(), plan.seed)
-    tell(f"{len({one.seed for one in found})} campaigns, {len(found)} trials that count")
+    while len(records) < trials and time.time() < until:
+        number = len(records)
+        history = History.before(number, records, lag=LAG)
+        proposal = strategy.propose(number, history)
+        one = _run(CAMPAIGN, seed, number, proposal.spec)
+        known = one.record() if one is not None else None
+        whole = {"spec": proposal.spec, "fingerprint": fingerprint(proposal.spec), "arm": proposal.arm}
+        if known is None:
+            records.append(_failed(number, proposal.spec))
+        else:
+            records.append(known.model_copy(update=whole))
+        found += [] if one is None else [one]
     return found
 
 
-def _launch(plan: CampaignPlan) -> None:
-    from swarm.orchestrator.launching import launch
-
-    os.sched_setaffinity(0, plan.cores)
-    with launch(
-        plan.models, plan.trials, store=plan.store, seed=plan.seed, workers=len(plan.cores),
-        time_limit=max(10.0, plan.until - time.time()), llm="none",
-    ) as running:  # fmt: skip
-        running.result(progress=False)
+def _failed(number: int, spec: TrialSpec) -> TrialRecord:
+    return TrialRecord(
+        id=number + 1, number=number, campaign_id=1, fingerprint=fingerprint(spec), spec=spec, arm="agents",
+        proposer="recorded", state="failed", outcome="error",
+    )  # fmt: skip
 
 
 def measured(wanted: Iterable[Wanted], until: float, tell: Tell) -> list[Measured]:
@@ -119,13 +108,19 @@ def _measure(until: float, group: Sequence[Wanted]) -> list[Measured]:
             edits=twin.edits,
             device=environment.device(),
         )
-        try:
-            result = _runner().run(spec)
-        except SwarmError:
-            continue
-        bits, windows = result["bits_per_value"], result.arrays["window_kld"]
-        found.append(Measured(role, -1, 0, twin, kv, replicate, bits, windows))
+        one = _run(role, -1, 0, spec)
+        found += [] if one is None else [one]
     return found
+
+
+def _run(role: str, seed: int, number: int, spec: TrialSpec) -> Measured | None:
+    """A trial; None where it failed."""
+    try:
+        result = _runner().run(spec)
+    except SwarmError:
+        return None
+    bits, windows = result["bits_per_value"], result.arrays["window_kld"]
+    return Measured(role, seed, number, Twin(spec.model, spec.edits), spec.kv, spec.replicate, bits, windows)
 
 
 def make(models: Sequence[str], seconds: float, trials: int, file: Path, tell: Tell) -> None:
@@ -135,8 +130,10 @@ def make(models: Sequence[str], seconds: float, trials: int, file: Path, tell: T
     """
     began = time.time()
     until = began + seconds
-    with tempfile.TemporaryDirectory() as folder:
-        found = campaigns(Path(folder), models, trials, began + SHARE_OF_CAMPAIGNS * seconds, tell)
+    work = partial(campaign, models, trials, began + SHARE_OF_CAMPAIGNS * seconds)
+    seeds = range(max(2, len(os.sched_getaffinity(0))))
+    found = [one for part in recommendation.side_by_side(work, seeds) for one in part]
+    tell(f"{len(seeds)} campaigns, {len(found)} trials, {time.time() - began:.0f} s")
     about = {
         "date": datetime.now(UTC).date().isoformat(),
         "device": environment.device_name(),

@@ -31,9 +31,9 @@ from swarm.kernels.spec import KVSpec
 T = TypeVar("T")
 R = TypeVar("R")
 
-LIMITS = (3.3, 4.0, 4.6, 5.5, 7.0)
+LIMITS = (3.3, 4.6, 6.0)
 """Bits per value that a configuration may cost."""
-STAGES = (60, 150)
+STAGES = (50, 120)
 """Trials of a campaign after which it is asked; all its models share them."""
 RUN = 3
 """Trials that are run for a model that was not measured, before it is asked again."""
@@ -113,8 +113,6 @@ def wanted(found: Iterable[Case]) -> dict[tuple[Twin, KVSpec], None]:
     pairs: dict[tuple[Twin, KVSpec], None] = {}
     for case in found:
         pairs[case.twin, case.answer.choice.kv] = None
-        if case.answer.runner_up is not None:
-            pairs[case.twin, case.answer.runner_up.kv] = None
         if case.observed is not None:
             pairs[case.twin, case.observed.spec.kv] = None
         pairs[case.twin, DEFAULT] = None

@@ -44,8 +44,9 @@ LENGTHS = (2.0, 4.0, 8.0)
 """How far an effect may carry to other configurations."""
 PRIOR = ((2.0, 1.0), (2.3, 1.0), (-4.0, 1.0))
 """Mean and standard deviation of ln variance, logit of the likeness of models, logit of `LevelCovariance.own`."""
-ODDITY_SD = 1.0
-"""Of the logarithm of how much more or less than the others a model differs from them."""
+ODDITY_SD = 2.0
+"""Of the logarithm of how much more or less than the others a model differs from them: one of three recorded ones
+does so five times as much as the least (as variances)."""
 
 Place = tuple[str, KVSpec]
 """A model and a configuration on it."""

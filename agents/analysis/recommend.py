@@ -76,7 +76,7 @@ def recommend(
     place = order[0]
     options = [_option(known, limits, pool[i], posterior.interval(i, CONFIDENCE)) for i in order[:2]]
     ratio = _interval(posterior.ratio(order[1], place, CONFIDENCE)) if len(order) > 1 else None
-    wanted = decisive.trials(known.template, pool, list(prices.values()), known.own, posterior, limits.tolerance, place)
+    wanted = decisive.trials(known, prices, posterior, limits.tolerance, place, max(0, trials))
     own = [r for r in known.records if r.spec.model == subject.name and not (r.outdated or r.spec.edits)]
     of_choice = [r for r in own if r.spec.kv == pool[place] and r.state == "complete"]
     return Recommendation(
@@ -88,9 +88,7 @@ def recommend(
         runner_up=options[1] if len(options) > 1 else None,
         ratio=ratio,
         untested=_untested(known, of_choice),
-        decisive=tuple(
-            Decisive(configuration=spec.kv.short_label, spec=spec, why=why) for spec, why in wanted[: max(0, trials)]
-        ),
+        decisive=tuple(Decisive(configuration=spec.kv.short_label, spec=spec, why=why) for spec, why in wanted),
         findings=_supporting(findings, subject.name, options[0].trials),
         basis=_basis(known),
     )
