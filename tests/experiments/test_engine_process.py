@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from stand_in_engines import FATAL, llama_server
+from stand_in_engines import FATAL, executable
 
 from swarm.experiments.engines.base import engines
 from swarm.experiments.engines.run import flags as space
@@ -39,7 +39,7 @@ with running(startable("llama.cpp"), sys.argv[1], {}, context=64) as engine:
 @pytest.fixture
 def model(tmp_path, monkeypatch) -> str:
     """A file that the stand-in on PATH takes for a model."""
-    llama_server(tmp_path)
+    executable(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     (tmp_path / "some.gguf").write_bytes(b"GGUF")
     return str(tmp_path / "some.gguf")
