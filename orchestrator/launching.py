@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from swarm.orchestrator.pool import Pool
     from swarm.orchestrator.worker import WorkerPlan
 
+EXPECTING = 150
+"""Trials of a campaign from which it comes to every kind, so that what those share is made ahead."""
 CLOSE_TIMEOUT = 1.5
 """Seconds that Ray gets to go down when a campaign ends."""
 
@@ -178,7 +180,8 @@ def assemble(
         agents = rehearsal, rehearsal
     elif agents is None:
         strategy = make_strategy(settings, workload, llm, lambda: store.external_proposals.waiting(record.id))
-        pool.prepare_ahead(expected(list(strategy.templates.values())))
+        if settings.budget >= EXPECTING:
+            pool.prepare_ahead(expected(list(strategy.templates.values())))
         agents = AskedStrategy(settings.asked, strategy) if settings.asked else strategy, strategy.engine
     return Campaign(
         store,
@@ -233,7 +236,7 @@ def make_strategy(
 
 
 def expected(templates: Sequence[TrialSpec]) -> list[TrialSpec]:
-    """Trials that every campaign comes to, per model: at full fidelity, on other text, with learned factors."""
+    """Trials that a long campaign comes to, per model: at full fidelity, on other text, with learned factors."""
     learned = QuantSpec(method="affine", bits=4, scaling="learned")
     kinds: tuple[dict[str, Any], ...] = ({"rung": 1}, {"replicate": 1}, {"kv": KVSpec(key=learned, value=learned)})
     return [template.model_copy(update=kind) for kind in kinds for template in templates]

@@ -98,19 +98,24 @@ def measure(
     found = Timed()
     if backend.fused is None:
         return found
+    formats = [(spec.kv.at(layer).key, spec.kv.at(layer).value) for layer in layers]
+    counted = {"": _counted(info.name, info.n_heads, [info.layers[layer] for layer in layers], formats)}
+    if timing.shape:
+        from swarm.experiments.sizing import models
+
+        other = models.find(timing.shape)
+        kept = [layer for layer in other.layers if layer.kv_heads]
+        same = [(spec.kv.key, spec.kv.value)] * len(kept)
+        counted[f"_of_{timing.shape}"] = _counted(other.name, other.query_heads, kept, same)
+    # Kernels are compiled before others have to wait, and on few tokens, before many are packed in vain.
+    timed = {suffix: some for suffix, some in counted.items() if _run_once(some, timing.contexts, backend)}
+    if not timed:
+        return found
     artifacts.writable(captures.root)
     with _alone(captures):
         bench = _Bench(backend, captures, roof or _roof(captures, effort), effort)
-        formats = [(spec.kv.at(layer).key, spec.kv.at(layer).value) for layer in layers]
-        own = _counted(info.name, info.n_heads, [info.layers[layer] for layer in layers], formats)
-        _time(own, "", timing.contexts, bench, found)
-        if timing.shape:
-            from swarm.experiments.sizing import models
-
-            other = models.find(timing.shape)
-            kept = [layer for layer in other.layers if layer.kv_heads]
-            same = _counted(other.name, other.query_heads, kept, [(spec.kv.key, spec.kv.value)] * len(kept))
-            _time(same, f"_of_{timing.shape}", timing.contexts, bench, found)
+        for suffix, some in timed.items():
+            _time(some, suffix, timing.contexts, bench, found)
     return found
 
 
@@ -132,15 +137,21 @@ def _counted(name: str, query_heads: int, layers: Sequence[LayerShape], formats:
     return Counter((shape, *sides) for shape, sides in zip(shapes, formats, strict=True))
 
 
+def _run_once(layers: Layers, contexts: Sequence[int], backend: Backend) -> bool:
+    """Run the kernels of some layers once, which compiles them; false where there are none for one of the formats."""
+    try:
+        for layer in layers:
+            for context in (FEW_TOKENS, min(contexts)):
+                peers.kernel(backend, *layer, context, Effort(1, 1, 1, 1, 1))
+    except BackendError:  # no kernel reads one of the formats
+        return False
+    return bool(layers)
+
+
 def _time(layers: Layers, suffix: str, contexts: Sequence[int], bench: _Bench, found: Timed) -> None:
     """Add the metrics of some layers, each with the number of layers that are like it, at every context."""
-    try:
-        for layer in layers:  # on few tokens, before many are packed in vain
-            peers.kernel(bench.backend, *layer, FEW_TOKENS, Effort(1, 1, 1, 1, 1))
-    except BackendError:  # no kernel reads one of the formats
-        return
     known: dict[tuple[object, ...], Timing] = {}
-    for context in contexts if layers else ():
+    for context in contexts:
         if any(4 * HalfSets(shape, context, 1).nbytes > _free_bytes() for shape, _, _ in layers):
             found.too_large.append(context)
             continue
