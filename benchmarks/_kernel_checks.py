@@ -35,15 +35,19 @@ HEAD_DIMS = (64, 80, 96, 128, 192, 256, 512)
 LIMITS = {"float16": 2e-3, "float32": 1e-5}  # relative errors
 
 
-def decode(formats: Sequence[QuantSpec], jobs: int) -> list[dict]:
-    """Relative errors on this device, over formats, head sizes, groups and segments.
+def decode(formats: Sequence[QuantSpec], jobs: int, most: int | None = None) -> list[dict]:
+    """Relative errors on this device, over formats, head sizes, groups and segments; `most` cases, spread over all.
 
     Every case is a kernel of its own, and compiling one takes seconds: several processes share the work.
     """
     cases = [(spec, dim, case) for spec in formats for dim in HEAD_DIMS if fits(spec, dim) for case in CASES]
+    cases = cases[:: max(1, -(-len(cases) // (most or len(cases))))]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=own_kernel_cache) as pool:
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=own_kernel_cache)
+    try:
         errors = list(pool.map(error_of, *zip(*cases, strict=True), range(len(cases))))
+    finally:
+        pool.shutdown(cancel_futures=True)  # of a case that failed, others are not waited for
     return [
         {
             "format": spec.label,
@@ -64,9 +68,10 @@ def own_kernel_cache() -> None:
 
 
 def fits(spec: QuantSpec, dim: int) -> bool:
-    """Whether the format takes heads of this size."""
+    """Whether the format takes heads of this size, as keys and as values."""
     try:
-        base.method(spec.method).check_head_dim(spec, dim)
+        for name in ("key", "value"):
+            base.method(spec.method).check_head_dim(base.for_side(spec, name), dim)
     except SwarmError:
         return False
     return True
@@ -103,8 +108,8 @@ def error_of(spec: QuantSpec, dim: int, case: Case, seed: int) -> float:
                 column.append(wide(x))
     k, v = (np.concatenate(column, axis=2) for column in columns)
     q = vectors(2, heads * group, 1, dim).astype(getattr(mx, kind))
-    groups = max(scales_of(one, dim) for one in quantizers)
-    attention = DecodeAttention(fused.launcher, fused.device_of(dim, groups, group))
+    nbytes = max(scale_bytes(one, dim) for one in quantizers)
+    attention = DecodeAttention(fused.launcher, fused.device_of(dim, nbytes, group))
     out, _ = attention(q, 0.1, runs["packed"], head=runs.get("head"), tail=runs.get("tail"))
     scores = 0.1 * np.einsum("bhgd,bhtd->bhgt", wide(q).reshape(2, heads, group, dim), k)
     shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -112,10 +117,10 @@ def error_of(spec: QuantSpec, dim: int, case: Case, seed: int) -> float:
     return float(np.linalg.norm(wide(out) - expected) / np.linalg.norm(expected))
 
 
-def scales_of(quantizer: base.Quantizer, dim: int) -> int:
-    """Scales of a head that products wait for."""
+def scale_bytes(quantizer: base.Quantizer, dim: int) -> int:
+    """Bytes of a head's scales, as plans count them."""
     form = quantizer.form()
-    return 1 if form is None else form.scales_of(dim)
+    return 0 if form is None else form.scale_bytes(dim)
 
 
 def side(quantizer: base.Quantizer, parts: dict[str, mx.array], first: int) -> PackedSide:

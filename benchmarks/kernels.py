@@ -66,6 +66,7 @@ def main() -> int:
     parser.add_argument("--short", "--quick", dest="quick", action="store_true", help="only the first shape, no checks")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run")
     parser.add_argument("--docs", action="store_true", help="record the numbers in docs/")
+    parser.add_argument("--cases", type=int, help="check so many kernels at most, spread over all")
     parser.add_argument("--jobs", type=int, default=min(12, os.cpu_count() or 1), help="processes that check")
     parser.add_argument("--page", type=Path, nargs="+", metavar="FILE", help="run nothing: write the page of these")
     options = parser.parse_args()
@@ -89,7 +90,7 @@ def main() -> int:
     parts = ("shapes",) if options.quick else options.only
     for part in parts:
         if part == "checks":
-            record["checks"] = checks(options.jobs)
+            record["checks"] = checks(options.jobs, options.cases)
         else:
             record |= {"timings": record.get("timings", [])} | measured(backend, part, options.quick, record)
         write(options.json, record)
@@ -101,9 +102,9 @@ def main() -> int:
     return 1 if any(not row["error"] <= row["limit"] for row in record.get("checks", [])) else 0
 
 
-def checks(jobs: int) -> list[dict]:
+def checks(jobs: int, most: int | None) -> list[dict]:
     """Attention of every format and the encoders on this device, with what is wrong printed."""
-    found = _kernel_checks.decode(FORMATS, jobs) + _kernel_checks.encode(PACKED_BY_KERNELS)
+    found = _kernel_checks.decode(FORMATS, jobs, most) + _kernel_checks.encode(PACKED_BY_KERNELS)
     failed = [row for row in found if not row["error"] <= row["limit"]]
     worst = max(row["error"] for row in found)
     print(f"{len(found)} checks, largest relative error {worst:.1e}, {len(failed)} failed")

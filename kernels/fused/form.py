@@ -71,9 +71,14 @@ class PackedForm:
         nbytes = codes.shape[-1] * codes.dtype.size
         return int(nbytes // self.block * self.group if self.block else nbytes * 8 // self.bits)
 
-    def scales_of(self, dim: int) -> int:
-        """Scales of a head of `dim` channels that products wait for."""
-        return 1 if self.decodes_whole else dim // self.group
+    def scale_bytes(self, dim: int) -> int:
+        """Bytes of scales and biases of a head of `dim` channels, for which a kernel needs registers.
+
+        Decoders that make numbers with their scales need more than any format's scales.
+        """
+        if self.decodes_whole:
+            return dim
+        return dim // self.group * self.meta * (2 if self.scales == "float" else 1)
 
     @cached_property
     def key(self) -> tuple[object, ...]:

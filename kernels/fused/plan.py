@@ -8,6 +8,7 @@ from functools import cache, lru_cache
 
 TILE_TOKENS = 16  # that a simdgroup takes at a time
 DENSE_PART_TOKENS = 64  # 16-bit tokens of one part
+MAX_LIGHT_SCALES = 12  # bytes of a head's scales that leave registers for the most resident threadgroups
 
 # The price of a part in units of one step (all simdgroups of a full device taking one tile each): what a threadgroup
 # needs besides its tiles, what a step takes of a device that is filled in part, and what a partial costs the merge.
@@ -120,25 +121,25 @@ def _price(device: Device, tiles: int, rows: int, parts: int) -> float:
     return waves + _MERGE_COST * parts
 
 
-def cuda_device(head_dim: int, groups: int, group: int) -> Device:
-    """The current NVIDIA GPU, for heads of `head_dim` channels with `groups` scales and `group` query heads each.
+def cuda_device(head_dim: int, scale_bytes: int, group: int) -> Device:
+    """The current NVIDIA GPU, for heads of `head_dim` channels, so many bytes of scales, and `group` query heads each.
 
     Registers decide how much is resident: small heads leave room for two threadgroups of eight simdgroups on a
     multiprocessor, others for two or three of four. The matrix body wins from one query head on: the tensor cores
     take the products, and unpacking is what costs.
     """
-    light = head_dim <= 128 and groups <= 3 and group <= 8
+    light = head_dim <= 128 and scale_bytes <= MAX_LIGHT_SCALES and group <= 8
     simdgroups = 8 if light else 4
     resident = 2 if light or head_dim > 128 or group > 8 else 3
     return Device(multiprocessors() * resident, 0, simdgroups, 1, _CUDA_LAUNCH)
 
 
-def metal_device(head_dim: int, groups: int, group: int) -> Device:
+def metal_device(head_dim: int, scale_bytes: int, group: int) -> Device:
     """The current Apple GPU; a prediction, not fitted to measurements.
 
     Matrix operations run on the same units as scalar ones there, always for eight heads: they pay from five on.
     """
-    resident = 3 if head_dim <= 128 and groups <= 2 and group <= 8 else 2
+    resident = 3 if head_dim <= 128 and scale_bytes <= MAX_LIGHT_SCALES and group <= 8 else 2
     return Device(_apple_cores() * resident, 4, 4, 0, _METAL_LAUNCH)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from swarm.kernels.fused.launch import Launcher
     from swarm.kernels.side import CacheSide, SideView
 
-DeviceOf = Callable[[int, int, int], Device]  # of head size, scales per head, query heads of a threadgroup
+DeviceOf = Callable[[int, int, int], Device]  # of head size, bytes of scales per head, query heads of a threadgroup
 
 
 @dataclass(frozen=True)
@@ -136,9 +136,9 @@ class FusedDecode:
         return _summed(values, view, plain, reading(plain, framed, recent, low), apart)
 
     def _attention(self, view: StoredView, group: int) -> DecodeAttention:
-        """The kernels for the larger head size, scales per head and query heads of a threadgroup; made once each."""
+        """The kernels for the larger head size, bytes of scales and query heads of a threadgroup; made once each."""
         dims = view.key.codec.head_dim, view.value.codec.head_dim
-        scales = max(_scales(view.key), _scales(view.value))
+        scales = max(_scale_bytes(view.key), _scale_bytes(view.value))
         key = (max(dims), scales, min(group, decode.MAX_SET_HEADS))
         if key not in self._attentions:
             self._attentions[key] = DecodeAttention(self.launcher, self.device_of(*key))
@@ -229,9 +229,9 @@ def _is_packed_form(side: SideView | CacheSide) -> bool:
     return form is not None and form.meta > 0
 
 
-def _scales(side: SideView) -> int:
+def _scale_bytes(side: SideView) -> int:
     form = side.codec.form
-    return 1 if form is None else form.scales_of(side.codec.head_dim)
+    return 0 if form is None else form.scale_bytes(side.codec.head_dim)
 
 
 def _run(view: StoredView, span: _Span, frames: tuple[Frame | None, Frame | None]) -> TokenRun:

@@ -10,6 +10,7 @@
 #define KV_SHARED_ARRAY(T, name, count)                                                              \
   static_assert((count) * sizeof(T) <= kv::host::GROUP_MEMORY, "more than 32 KiB of threadgroup memory"); \
   kv::host::GroupPointer<T> name = kv::host::shared_array<T>(count)
+#define KV_BOOK_COPIES 4
 #define KV_UNROLL
 #define KV_UNROLL_1
 #define KV_UNROLL_4
@@ -87,6 +88,7 @@ struct Convert<bfloat_t> {
 inline uint and_xor(uint x, uint mask, uint flip) { return (x & mask) ^ flip; }
 inline uint merge_low(uint a, uint b) { return (a & 0xffffu) | (b << 16); }
 inline uint merge_high(uint a, uint b) { return (a >> 16) | (b & 0xffff0000u); }
+inline uint joined_halves(uint a, uint b) { return (a >> 16) | (b << 16); }
 inline float fast_exp2(float x) { return exp2f(x); }
 inline float fast_fma(float a, float b, float c) { return fmaf(a, b, c); }
 inline float larger(float a, float b) { return a > b ? a : b; }

@@ -116,8 +116,8 @@ def check_exact(call):
 
 
 def check_residence(dim, group_size, group, dtype=mx.float16, **scoring):
-    device = plan.cuda_device(dim, dim // group_size, group)
     spec = QuantSpec(method="affine", bits=4, group_size=group_size)
+    device = plan.cuda_device(dim, base.build(spec, dim).form().scale_bytes(dim), group)
     rest = {"simdgroups": device.simdgroups, "ahead": device.ahead, "threadgroups": 64, "dtype": dtype}
     calls = decoding(spec=spec, dim=dim, group=group, packed=600, **rest, **scoring)
     call = calls["decode_packed_scored" if scoring else "decode_packed"]

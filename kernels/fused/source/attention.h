@@ -83,11 +83,19 @@ KV_FUNC Rows<F> advanced(KV_THREAD const Rows<F>& rows, i64 tokens) {
                   rows.first + int(tokens)};
   return next;
 }
+template <typename F, int SHARERS>
+struct LaneOffset {
+  static KV_FUNC int of(int member) { return run_offset<F, SHARERS>(member); }
+};
+template <typename F, typename N, int SHARERS>
+struct LaneOffset<Scaled<F, N>, SHARERS> {
+  static KV_FUNC int of(int member) { return Decoder<F, SHARERS, Scaled<F, N>::kind>::offset(member); }
+};
 // Rows from `further` tokens behind `token` on, of which codes begin with the run of `member`.
 template <typename F, int SHARERS>
 KV_FUNC Rows<F> lane_rows(KV_THREAD const Rows<F>& rows, i64 token, int further, int member) {
   Rows<F> next = advanced<F>(rows, token + further);
-  next.codes = rows.codes + (further * F::row_bytes + run_offset<F, SHARERS>(member)) + token * F::row_bytes;
+  next.codes = rows.codes + (further * F::row_bytes + LaneOffset<F, SHARERS>::of(member)) + token * F::row_bytes;
   return next;
 }
 template <typename K, typename V, typename R>
@@ -184,13 +192,15 @@ KV_FUNC Stripe stripe_of(KV_THREAD const Span& span, int stripe, int stripes, in
 // Runs a body over its tiles; AHEAD of them are asked for before they are needed, the first AHEAD by the caller.
 template <int AHEAD, typename Body, typename Source>
 KV_FUNC void sweep(KV_THREAD Body& body, KV_THREAD const Source& source, KV_THREAD Stripe& at, int lane) {
+  if (at.tile < at.stop) body.begin_tile(source, 16 * at.tile, at.count - 16 * at.tile);
   for (; at.tile < at.stop; at.tile += at.stripes) {
     if (AHEAD > 0) at.ask(source, AHEAD, lane);
-    const int left = at.count - 16 * at.tile;
+    const int token = 16 * at.tile, next = token + 16 * at.stripes, left = at.count - token;
+    const int next_left = at.tile + at.stripes < at.stop ? at.count - next : 0;
     if (left >= 16) {
-      body.template step<true>(source, 16 * at.tile, 16);
+      body.template step<true>(source, token, 16, next, next_left);
     } else {
-      body.template step<false>(source, 16 * at.tile, left);
+      body.template step<false>(source, token, left, next, next_left);
     }
   }
 }

@@ -29,9 +29,9 @@ struct Decode {
   KV_CONST int packed_heads = MATRIX ? 8 * tiles : least(least(GQA, 4), most(1, 512 / dim));
   KV_CONST int dense_heads = least(GQA, dim <= 64 ? 2 : 1);  // few registers: this body must not be the larger one
   typedef Deal<GQA, packed_heads, SIMDS> Dealt;
-  typedef MatrixQuery<K, tiles, most(1, MATRIX), Dealt::chunks, SIMDS, true> Query;
+  typedef MatrixQuery<K, tiles, most(1, MATRIX), Dealt::chunks, SIMDS> Query;
   typedef typename RestQuery<R, tiles, most(1, MATRIX), Dealt::chunks, SIMDS>::Query Second;
-  KV_CONST int room = MATRIX && !Query::held ? 2048 : 4096;  // floats through which output passes
+  KV_CONST int room = MATRIX ? 2048 : 4096;  // floats through which output passes
   typedef Publish<packed_heads, V::dim / 16, SIMDS, room> PackedPublish;
   typedef Publish<dense_heads, V::dim / 16, SIMDS, room> DensePublish;
   KV_CONST int memory_floats = most(PackedPublish::floats, DensePublish::floats);
@@ -53,8 +53,11 @@ struct Book {
   template <typename B>
   static KV_FUNC void fill(KV_DEVICE(const B) book, KV_SHARED(uint) table, int index, int step) {
     if (!F::book) return;
-    for (int i = index; i < F::book_entries; i += step)
-      table[i] = pair_bits(make_pair(to_float(book[i & ((1 << F::bits) - 1)]), F::book_pairs ? to_float(book[i >> F::bits]) : 0.0f));
+    for (int i = index; i < F::book_entries; i += step) {
+      const int entry = i / F::book_copies;
+      table[i] = pair_bits(make_pair(to_float(book[entry & ((1 << F::bits) - 1)]),
+                                     F::book_pairs ? to_float(book[entry >> F::bits]) : 0.0f));
+    }
   }
 };
 template <typename F, typename N>

@@ -36,6 +36,8 @@ struct Format {
   KV_CONST bool bfloat = CODES == CODES_BFLOAT16;
   KV_CONST bool book = CODES == CODES_BOOK;
   KV_CONST bool fifths = HALVES && BITS == 5;
+  // Groups so small, with scales that float16 holds, or codes in so many pieces, that they are scaled before products.
+  KV_CONST bool small = SCALES == SCALES_E4M3 || (fifths && groups % 2 == 0);
   KV_CONST int header = BLOCK > 0 ? 2 * META + (fifths ? 4 : 0) : 0;
   KV_CONST bool polar = CODES == CODES_POLAR;
   KV_CONST int row_bytes = polar ? DIM / 2 * BITS / 8 + (7 * DIM / 16 * (BITS - 2) + 7) / 8
@@ -43,6 +45,7 @@ struct Format {
   KV_CONST int fields = META == META_CHANNELS ? 0 : groups;  // scales of a token
   KV_CONST int center = CODES <= CODES_SIGNED ? 1 << (BITS - 1) : 0;  // subtracted from every code: smaller rounding
   KV_CONST bool book_pairs = BITS <= 4;  // one look-up for two codes
+  KV_CONST int book_copies = 1;  // of every entry, one behind the other
   KV_CONST int book_entries = book ? 1 << (book_pairs ? 2 * BITS : BITS) : 4;
   KV_CONST uint mask = CODES == CODES_BOOK || CODES <= CODES_SIGNED ? ((1u << BITS) - 1u) * 0x10001u : 0u;
   KV_CONST uint sign = CODES == CODES_SIGNED ? (1u << (BITS - 1)) * 0x10001u : 0u;  // two's complement to offset
@@ -98,6 +101,7 @@ struct Slices {
   KV_CONST int units_per_group = F::group / unit;
 
   static KV_FUNC constexpr int channel(int position) { return F::channel(position); }
+  static KV_FUNC constexpr float gain() { return 1.0f; }
 };
 
 template <int N>
@@ -126,11 +130,12 @@ KV_FUNC uint load_bits(KV_DEVICE(const uchar) row, int first) {
 template <typename F, int SHARERS>
 KV_FUNC int run_offset(int member) {
   typedef Slices<F, SHARERS> Cut;
-  return Cut::width % 8 == 0 && Cut::width > 0 ? F::header + member * (Cut::width / 8) : 0;
+  return Cut::width % 8 == 0 ? F::header + member * (Cut::width / 8) : 0;
 }
 
-// Loads the run of `member` in `unit`; `at` is its token's first byte plus run_offset. Every word is spread.
-template <typename F, int SHARERS>
+// Loads the run of `member` in `unit`; `at` is its token's first byte plus run_offset. A run shorter than a word is spread
+// over it, where asked for.
+template <typename F, int SHARERS, bool SPREAD = true>
 KV_FUNC void load_slice(KV_DEVICE(const uchar) at, int unit, int member,
                         KV_THREAD Run<Slices<F, SHARERS>::words>& out) {
   typedef Slices<F, SHARERS> Cut;
@@ -148,20 +153,27 @@ KV_FUNC void load_slice(KV_DEVICE(const uchar) at, int unit, int member,
       KV_UNROLL for (int i = 0; i < Cut::words; ++i)
         out.w[i] = load_16(at + (base + 4 * i)) | (load_16(at + (base + 4 * i + 2)) << 16);
     } else {
-      out.w[0] = spread<F, Cut::codes>(load_16(at + base));
+      out.w[0] = SPREAD ? spread<F, Cut::codes>(load_16(at + base)) : load_16(at + base);
     }
   } else if (Cut::width >= 32) {
     Words<Cut::words> words;
     load_words<Cut::words>(at + unit * SHARERS * (Cut::width / 8), words);
     KV_UNROLL for (int i = 0; i < Cut::words; ++i) out.w[i] = words.w[i];
   } else if (Cut::width == 16) {
-    out.w[0] = spread<F, Cut::codes>(load_16(at + unit * SHARERS * 2));
+    out.w[0] = SPREAD ? spread<F, Cut::codes>(load_16(at + unit * SHARERS * 2)) : load_16(at + unit * SHARERS * 2);
   } else if (Cut::width == 8) {
-    out.w[0] = spread<F, Cut::codes>(load_8(at + unit * SHARERS));
+    out.w[0] = SPREAD ? spread<F, Cut::codes>(load_8(at + unit * SHARERS)) : load_8(at + unit * SHARERS);
   } else {
     const int index = Cut::width % 8 == 0 ? unit * SHARERS : unit * SHARERS + member;
     out.w[0] = spread<F, Cut::codes>(load_bits<Cut::width>(at, index * Cut::width));
   }
+}
+
+// The same of small floats, their fields at the lower end of a float16's: off by a power of two, small numbers included.
+template <typename F>
+KV_FUNC uint minifloat_fields(uint x, int i) {
+  const uint codes = x >> (i * F::bits), fields = ((1u << (F::bits - 1)) - 1u) << (10 - F::fraction);
+  return ((codes << (10 - F::fraction)) & (fields * 0x10001u)) | ((codes << (16 - F::bits)) & 0x80008000u);
 }
 
 // Codes i of the lower and of the upper half of a spread word, as numbers without their scale.
@@ -169,16 +181,12 @@ template <typename F>
 KV_FUNC Pair pair_at(uint x, int i, KV_SHARED(uint) book) {
   if (F::book) {
     const uint codes = (x >> (i * F::bits)) & F::mask;
-    if (F::book_pairs) return pair_from_bits(book[(codes | (codes >> (16 - F::bits))) & (F::book_entries - 1)]);
+    if (F::book_pairs)
+      return pair_from_bits(book[((codes | (codes >> (16 - F::bits))) & ((1u << (2 * F::bits)) - 1u)) * F::book_copies]);
     return pair_from_bits(book[codes & 0xffffu] | (book[codes >> 16] << 16));
   }
   if (F::dense) return pair_from_bits(x);
-  if (F::minifloat) {  // its fields at the lower end of a float16's: off by a power of two, small numbers included
-    const uint codes = x >> (i * F::bits), fields = ((1u << (F::bits - 1)) - 1u) << (10 - F::fraction);
-    const uint signs = (codes << (16 - F::bits)) & 0x80008000u;
-    return pair_fma(pair_from_bits(((codes << (10 - F::fraction)) & (fields * 0x10001u)) | signs),
-                    float(1 << (15 - F::exponent_bias)), 0.0f);
-  }
+  if (F::minifloat) return pair_fma(pair_from_bits(minifloat_fields<F>(x, i)), float(1 << (15 - F::exponent_bias)), 0.0f);
   // The code's bits below the exponent of 1024 make 1024 + code * 2^place; one exact fma takes both off again.
   const int place = i * F::bits % 8 + F::bits <= 10 ? i * F::bits % 8 : 0;
   const uint magic = 0x64006400u ^ (F::sign << place);

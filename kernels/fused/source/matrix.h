@@ -14,8 +14,6 @@ struct MatrixBody {
   // Small slices are loaded before they are needed; large ones would not leave registers for the output.
   KV_CONST bool early_keys = KeyCut::units * KeyCut::words <= 16;
   KV_CONST bool early_biases = V::groups <= 8;
-  typedef LaneKeys<K, early_keys> Keys;
-  typedef LaneValues<V> Values;
 
   Query queries;
   Second second;
@@ -30,6 +28,7 @@ struct MatrixBody {
   float shift[TILES][2][V::groups];  // sum of probability times bias
   float bound;                       // a power of two that no value scale so far exceeds
   float lift;                        // probability times value scale times this fits float16
+  LaneKeys<K, early_keys> keys;      // of the tile to come
 
   // Works on the query heads from `first` on.
   KV_FUNC void begin(int first, KV_THREAD const Scoring& scores, int lane_index) {
@@ -52,14 +51,21 @@ struct MatrixBody {
     }
   }
 
-  // Sixteen tokens from `token` on, of which `left` are there (all of them if FULL).
+  // Loads keys of sixteen tokens from `token` on, of which `left` are there.
+  KV_FUNC void begin_tile(KV_THREAD const Stored<K, V, R>& stored, i64 token, int left) {
+    const Cursor<K, V> cursor = cursor_of<K, V>(stored, token, row, quad);
+    const Tokens at = tokens_of<false>(left, row, quad);
+    keys.begin(cursor.keys, at, quad);
+    keys.begin_scales(cursor.key_scales, at);
+  }
+
+  // Sixteen tokens from `token` on, of which `left` are there (all of them if FULL). Keys of the tile at `next`, if that is
+  // there, are loaded while values of this one are added.
   template <bool FULL>
-  KV_FUNC void step(KV_THREAD const Stored<K, V, R>& stored, i64 token, int left) {
+  KV_FUNC void step(KV_THREAD const Stored<K, V, R>& stored, i64 token, int left, i64 next, int next_left) {
     const Tokens at = tokens_of<FULL>(left, row, quad);
     const Cursor<K, V> cursor = cursor_of<K, V>(stored, token, row, quad);
-    Keys keys;
-    Values values;
-    keys.begin(cursor.keys, at, quad);
+    LaneValues<V> values;
     Scales<V> scales[2], biases[2];
     KV_UNROLL for (int r = 0; r < 2; ++r) {
       if (V::meta >= META_SCALE) load_scales<V>(cursor.value_scales, at.near[r], 0, scales[r]);
@@ -70,8 +76,9 @@ struct MatrixBody {
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
       KV_UNROLL for (int e = 0; e < 4; ++e) p[t].v[e] = 0.0f;
     }
-    score<K>(cursor.keys, cursor.key_scales, keys, stored.key_book, queries, at, p);
+    score<K>(cursor.keys, keys, stored.key_book, queries, at, p);
     score_rest(stored.rest, token, at, p);
+    if (next_left > 0) begin_tile(stored, next, next_left);
     float widest = 0.0f;
     KV_UNROLL for (int r = 0; r < 2; ++r) {
       KV_UNROLL for (int t = 0; t < TILES; ++t) {
@@ -96,16 +103,10 @@ struct MatrixBody {
   // Adds the scores of the tile with keys, or a part of them, of format F: groups of channels one by one, each with its
   // scale and bias after the product.
   template <typename F, typename Lane, typename Queries>
-  KV_FUNC void score(KV_THREAD const Rows<F>& rows, KV_THREAD const Rows<F>& scale_rows, KV_THREAD Lane& keys,
-                     KV_SHARED(uint) book, KV_THREAD const Queries& q, KV_THREAD const Tokens& at,
-                     KV_THREAD TileC (&sum)[TILES]) const {
+  KV_FUNC void score(KV_THREAD const Rows<F>& rows, KV_THREAD Lane& lane_keys, KV_SHARED(uint) book,
+                     KV_THREAD const Queries& q, KV_THREAD const Tokens& at, KV_THREAD TileC (&sum)[TILES]) {
     typedef Slices<F, 4> Cut;
     const int steps_per_word = most(1, Cut::codes / 4);
-    Scales<F> scales[2], biases[2];
-    KV_UNROLL for (int r = 0; r < 2; ++r) {
-      if (F::meta >= META_SCALE) load_scales<F>(scale_rows, at.near[r], 0, scales[r]);
-      if (F::meta == META_BIAS) load_scales<F>(scale_rows, at.near[r], 1, biases[r]);
-    }
     TileC s[TILES];
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
       KV_UNROLL for (int e = 0; e < 4; ++e) s[t].v[e] = 0.0f;
@@ -117,12 +118,12 @@ struct MatrixBody {
       }
       KV_UNROLL for (int uu = 0; uu < Cut::units_per_group; ++uu) {
         const int u = g * Cut::units_per_group + uu;
-        keys.fetch(rows, at, u, quad, book);
+        lane_keys.fetch(rows, at, u, quad, book);
         KV_UNROLL for (int w = 0; w < Cut::words; ++w) {
           KV_UNROLL for (int i = 0; i < steps_per_word; ++i) {
             const int step = (u * Cut::words + w) * steps_per_word + i;
             TileA a;
-            KV_UNROLL for (int e = 0; e < 4; ++e) a.v[e] = keys.pair(e & 1, u, w, 2 * i + (e >> 1), book);
+            KV_UNROLL for (int e = 0; e < 4; ++e) a.v[e] = lane_keys.pair(e & 1, u, w, 2 * i + (e >> 1), book);
             KV_UNROLL for (int t = 0; t < TILES; ++t) {
               KV_UNROLL for (int term = 0; term < TERMS; ++term)
                 multiply_add(dot[t], a, q.at(step, t, term, lane));
@@ -131,8 +132,7 @@ struct MatrixBody {
         }
       }
       KV_UNROLL for (int r = 0; r < 2; ++r) {
-        const float scale = F::meta >= META_SCALE ? scales[r].at(g) : 1.0f;
-        const float bias = F::meta == META_BIAS ? fast_fma(scale, float(F::center), biases[r].at(g)) : 0.0f;
+        const float scale = lane_keys.scale(r, g), bias = lane_keys.bias(r, g);
         KV_UNROLL for (int t = 0; t < TILES; ++t) {
           KV_UNROLL for (int j = 0; j < 2; ++j) {
             float x = fast_fma(scale, dot[t].v[2 * r + j], s[t].v[2 * r + j]);
@@ -146,12 +146,15 @@ struct MatrixBody {
       KV_UNROLL for (int e = 0; e < 4; ++e) sum[t].v[e] = fast_fma(s[t].v[e], q.factor[t][e & 1], sum[t].v[e]);
     }
   }
-  KV_FUNC void score_rest(KV_THREAD const Rest<Absent>&, i64, KV_THREAD const Tokens&, KV_THREAD TileC (&)[TILES]) const {}
+  KV_FUNC void score_rest(KV_THREAD const Rest<Absent>&, i64, KV_THREAD const Tokens&, KV_THREAD TileC (&)[TILES]) {}
   template <typename F>
   KV_FUNC void score_rest(KV_THREAD const Rest<F>& rest, i64 token, KV_THREAD const Tokens& at,
-                          KV_THREAD TileC (&s)[TILES]) const {
-    LaneKeys<F, false> keys;
-    score<F>(lane_rows<F, 4>(rest.rows, token, row, quad), advanced<F>(rest.rows, token + row), keys, rest.book, second, at, s);
+                          KV_THREAD TileC (&s)[TILES]) {
+    const Rows<F> rows = lane_rows<F, 4>(rest.rows, token, row, quad);
+    LaneKeys<F, false> part;
+    part.begin(rows, at, quad);
+    part.begin_scales(advanced<F>(rest.rows, token + row), at);
+    score<F>(rows, part, rest.book, second, at, s);
   }
 
   // Raises the running maxima and the bound of the value scales when this tile passes them, which is rare.
@@ -189,7 +192,7 @@ struct MatrixBody {
 
   // Adds the tile's values under probabilities p, each group of channels with its scale inside p.
   KV_FUNC void accumulate(KV_THREAD const Stored<K, V, R>& stored, KV_THREAD const Cursor<K, V>& cursor,
-                          KV_THREAD const Tokens& at, KV_THREAD Values& values, KV_THREAD const TileC (&p)[TILES],
+                          KV_THREAD const Tokens& at, KV_THREAD LaneValues<V>& values, KV_THREAD const TileC (&p)[TILES],
                           KV_THREAD const Scales<V> (&scales)[2], KV_THREAD const Scales<V> (&biases)[2]) {
     KV_UNROLL for (int g = 0; g < V::groups; ++g) {
       float scale[2];
@@ -271,7 +274,7 @@ struct MatrixBody {
   // Output tiles [first, first + COUNT), weighted, as [head][tile][16 rows].
   template <int COUNT>
   KV_FUNC void store(KV_SHARED(float) memory, int first) const {
-    const float unlift = bits_float((254u << 23) - float_bits(lift));  // 1 / lift, a power of two
+    const float unlift = ValueCut::gain() * bits_float((254u << 23) - float_bits(lift));  // 1 / lift is a power of two
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
       KV_UNROLL for (int j = 0; j < 2; ++j) {
         const float factor = unlift * weight[t][j];

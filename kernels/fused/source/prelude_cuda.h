@@ -8,6 +8,7 @@
 #define KV_DEVICE(T) T*
 #define KV_SHARED(T) T*
 #define KV_SHARED_ARRAY(T, name, count) __shared__ __align__(16) T name[count]
+#define KV_BOOK_COPIES 16
 #define KV_UNROLL _Pragma("unroll")
 #define KV_UNROLL_1 _Pragma("unroll 1")
 #define KV_UNROLL_4 _Pragma("unroll 4")
@@ -55,6 +56,7 @@ KV_FUNC uint and_xor(uint x, uint mask, uint flip) {  // (x & mask) ^ flip: one 
 }
 KV_FUNC uint merge_low(uint a, uint b) { return __byte_perm(a, b, 0x5410); }
 KV_FUNC uint merge_high(uint a, uint b) { return __byte_perm(a, b, 0x7632); }
+KV_FUNC uint joined_halves(uint a, uint b) { return __byte_perm(a, b, 0x5432); }
 KV_FUNC float fast_exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

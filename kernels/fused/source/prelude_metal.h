@@ -10,6 +10,7 @@ using namespace metal;
 #define KV_DEVICE(T) device T*
 #define KV_SHARED(T) threadgroup T*
 #define KV_SHARED_ARRAY(T, name, count) threadgroup T name[count]
+#define KV_BOOK_COPIES 4
 #define KV_UNROLL _Pragma("clang loop unroll(full)")
 #define KV_UNROLL_1 _Pragma("clang loop unroll(disable)")
 #define KV_UNROLL_4 _Pragma("clang loop unroll_count(4)")
@@ -43,6 +44,7 @@ struct Convert<float> {
 KV_FUNC uint and_xor(uint x, uint mask, uint flip) { return (x & mask) ^ flip; }
 KV_FUNC uint merge_low(uint a, uint b) { return (a & 0xffffu) | (b << 16); }
 KV_FUNC uint merge_high(uint a, uint b) { return (a >> 16) | (b & 0xffff0000u); }
+KV_FUNC uint joined_halves(uint a, uint b) { return (a >> 16) | (b << 16); }
 KV_FUNC float fast_exp2(float x) { return fast::exp2(x); }
 KV_FUNC float fast_fma(float a, float b, float c) { return fma(a, b, c); }
 KV_FUNC float larger(float a, float b) { return fast::max(a, b); }

@@ -101,9 +101,11 @@ struct ScalarBody {
     second.begin(q, first, present, K::dim, scale, quad);
   }
 
+  KV_FUNC void begin_tile(KV_THREAD const Stored<K, V, R>&, i64, int) {}
+
   // Sixteen tokens from `token` on, of which `left` are there (all of them if FULL).
   template <bool FULL>
-  KV_FUNC void step(KV_THREAD const Stored<K, V, R>& stored, i64 token, int left) {
+  KV_FUNC void step(KV_THREAD const Stored<K, V, R>& stored, i64 token, int left, i64, int) {
     const Tokens at = tokens_of<FULL>(left, row, quad);
     const Cursor<K, V> cursor = cursor_of<K, V>(stored, token, row, quad);
     float p[2][HEADS];

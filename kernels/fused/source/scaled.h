@@ -54,6 +54,19 @@ template <typename F, int SHARERS, int KIND>
 struct Decoder;
 enum DecoderKind { DECODES_CHANNELS, DECODES_POLAR, DECODES_BLOCKS, DECODES_SMALL };
 
+// Of two tokens, each decoded by itself: their numbers of the same channel become pairs.
+template <typename By>
+KV_FUNC void decode_apart(KV_THREAD const typename By::Raw& a, KV_THREAD const typename By::Raw& b, int u, int member,
+                          KV_SHARED(uint) book, KV_THREAD Pair (&out)[By::run]) {
+  Pair first[By::run / 2], second[By::run / 2];
+  By::template decode<Pair>(a, u, member, book, first);
+  By::template decode<Pair>(b, u, member, book, second);
+  KV_UNROLL for (int j = 0; j < By::run / 2; ++j) {
+    out[2 * j] = pair_from_bits(merge_low(pair_bits(first[j]), pair_bits(second[j])));
+    out[2 * j + 1] = pair_from_bits(merge_high(pair_bits(first[j]), pair_bits(second[j])));
+  }
+}
+
 // kivi's keys: a scale and a bias of every channel for GROUP tokens.
 template <typename F, int SHARERS>
 struct Decoder<F, SHARERS, DECODES_CHANNELS> {
@@ -68,10 +81,11 @@ struct Decoder<F, SHARERS, DECODES_CHANNELS> {
   };
   static KV_FUNC constexpr float gain() { return 1.0f; }
   static KV_FUNC constexpr int channel(int position) { return position; }
+  static KV_FUNC int offset(int member) { return run_offset<Codes, SHARERS>(member); }
 
   template <typename G>
   static KV_FUNC void load(KV_THREAD const Rows<G>& rows, int token, int u, int member, KV_THREAD Raw& raw) {
-    load_slice<Codes, SHARERS>(rows.codes + token * F::row_bytes + run_offset<Codes, SHARERS>(member), u, member, raw.codes);
+    load_slice<Codes, SHARERS>(rows.codes + token * F::row_bytes, u, member, raw.codes);
     const int at = (rows.first + token) / F::group * F::dim + u * unit + member * run;
     load_halves(bytes_of(rows.scales + at), raw.scales);
     load_halves(bytes_of(rows.biases + at), raw.biases);
@@ -96,6 +110,10 @@ struct Decoder<F, SHARERS, DECODES_CHANNELS> {
                                                     Numbers<N>::of(pair_of(raw.biases, w, i)));
     }
   }
+  static KV_FUNC void decode_two(KV_THREAD const Raw& a, KV_THREAD const Raw& b, int u, int member, KV_SHARED(uint) book,
+                                 KV_THREAD Pair (&out)[run]) {
+    decode_apart<Decoder>(a, b, u, member, book, out);
+  }
 };
 
 // polarquant: a radius of 16 channels, and angles of BITS - 2 bits that halve them three times, of BITS bits for pairs.
@@ -111,6 +129,7 @@ struct Decoder<F, SHARERS, DECODES_POLAR> {
     uint radius, angles[most(1, run / 8)], level[3];
   };
   static KV_FUNC constexpr float gain() { return 1.0f; }
+  static KV_FUNC int offset(int) { return 0; }
   // Neighbours make a pair.
   static KV_FUNC constexpr int channel(int position) {
     return pairs == 1 ? position : (position & ~3) + 2 * (position & 1) + ((position >> 1) & 1);
@@ -122,17 +141,24 @@ struct Decoder<F, SHARERS, DECODES_POLAR> {
 
   template <typename G>
   static KV_FUNC void load(KV_THREAD const Rows<G>& rows, int token, int u, int member, KV_THREAD Raw& raw) {
-    const int first = u * unit + member * run;
     KV_DEVICE(const uchar) row = rows.codes + token * F::row_bytes;
-    raw.radius = load_16(bytes_of(rows.scales + (token * F::groups + first / 16)));
+    const int first = u * unit + member * run;
+    raw.radius = load_16(bytes_of(rows.scales + member * run / 16) + 2 * (token * F::groups + u * (unit / 16)));
     KV_CONST int width = least(4, run / 2) * F::bits;  // four angles at a time
-    KV_UNROLL for (int i = 0; i < most(1, run / 8); ++i) {
-      const int bit = first / 2 * F::bits + i * width;
-      raw.angles[i] = width == 16 && F::row_bytes % 2 == 0 ? load_16(row + bit / 8) : load_bits<width>(row, bit);
-    }
-    raw.level[0] = load_bits<angle_bits(2)>(row, level_at(2) + (first >> 2) * upper_bits);
-    raw.level[1] = load_bits<angle_bits(3)>(row, level_at(3) + (first >> 3) * upper_bits);
-    raw.level[2] = load_bits<angle_bits(4)>(row, level_at(4) + (first >> 4) * upper_bits);
+    KV_UNROLL for (int i = 0; i < most(1, run / 8); ++i)
+      raw.angles[i] = field<width, 0>(row, member * (run / 2 * F::bits), u * (unit / 2 * F::bits) + i * width);
+    raw.level[0] = field<angle_bits(2), level_at(2)>(row, (member * run >> 2) * upper_bits, (u * unit >> 2) * upper_bits);
+    raw.level[1] = field<angle_bits(3), level_at(3)>(row, (member * run >> 3) * upper_bits, (u * unit >> 3) * upper_bits);
+    raw.level[2] = field<angle_bits(4), level_at(4)>(row, (member * run >> 4) * upper_bits, (u * unit >> 4) * upper_bits);
+  }
+  // WIDTH bits from bit START + own + further on, own of this lane; without crossing a byte or a half where none is crossed.
+  template <int WIDTH, int START>
+  static KV_FUNC uint field(KV_DEVICE(const uchar) row, int own, int further) {
+    if (WIDTH == 16 && START % 16 == 0 && F::row_bytes % 2 == 0 && unit / 2 * F::bits % 16 == 0)
+      return load_16(row + own / 8 + (START + further) / 8);
+    if (8 % WIDTH == 0 && START % 8 == 0 && further % 8 == 0)
+      return load_8(row + own / 8 + (START + further) / 8) >> (own % 8);
+    return load_bits<WIDTH>(row, START + own + further);
   }
 
   // One level down: a radius becomes the two that it stands for, or the one of them that holds the run.
@@ -166,6 +192,166 @@ struct Decoder<F, SHARERS, DECODES_POLAR> {
       out[j] = Numbers<N>::times(Numbers<N>::read(book, code), Numbers<N>::both(r[j]));
     }
   }
+  static KV_FUNC void decode_two(KV_THREAD const Raw& a, KV_THREAD const Raw& b, int u, int member, KV_SHARED(uint) book,
+                                 KV_THREAD Pair (&out)[run]) {
+    decode_apart<Decoder>(a, b, u, member, book, out);
+  }
+};
+
+// ggml's blocks of 32 channels: scale, bias and codes together. A lane takes a whole block, or the same part of its low and
+// of its high nibbles; blocks that are no multiple of four bytes lie in pairs, so that words of either are found.
+template <typename F, int SHARERS>
+struct Decoder<F, SHARERS, DECODES_BLOCKS> {
+  KV_CONST int most_run = SHARERS == 4 && F::bits < 8 ? 32 : 16;
+  KV_CONST int run = F::dim % (SHARERS * most_run) == 0 ? most_run : F::dim % (SHARERS * 16) == 0 ? 16 : 8;
+  KV_CONST int unit = SHARERS * run, words = run / 4, codes = 4, pairs = 2;
+  KV_CONST int block = F::row_bytes / F::groups, data = run * least(F::bits, 8) / (F::bits == 8 ? 32 : F::bits * 8);
+  KV_CONST bool biased = F::meta == META_BIAS, split = block % 4 != 0;
+  KV_CONST int center = biased ? 0 : 1 << (F::bits - 1);
+  KV_CONST int table = 4;
+
+  struct Raw {
+    uint fields, fifths, codes[data];
+  };
+  static KV_FUNC constexpr float gain() { return 1.0f; }
+  static KV_FUNC constexpr int channel(int position) {
+    return run == 32 || F::bits == 8
+               ? position
+               : (position & ~31) + (position & 31) / run * (run / 2) + position % run % (run / 2) +
+                     (position % run < run / 2 ? 0 : 16);
+  }
+  static KV_FUNC uint word(KV_DEVICE(const uchar) p, int i) {
+    Words<1> x;
+    load_words<1>(p + 4 * i, x);
+    return x.w[0];
+  }
+
+  static KV_FUNC bool late(int member) { return split && (member * run / 32 & 1); }  // its block begins within a word
+  // Bytes from a token to the word in which the block of a member's run of unit 0 begins.
+  static KV_FUNC int offset(int member) { return member * run / 32 * block - (late(member) ? 2 : 0); }
+
+  template <typename G>
+  static KV_FUNC void load(KV_THREAD const Rows<G>& rows, int token, int u, int member, KV_THREAD Raw& raw) {
+    const int at = token * F::row_bytes + u * (unit / 32) * block, before = (F::fifths ? 1 : 0) + (split ? 0 : 1);
+    KV_DEVICE(const uchar) head = rows.codes + at;
+    KV_DEVICE(const uchar) own = rows.codes + member * run % 32 / run * (4 * data) + at;
+    const uint first = word(head, 0);
+    raw.fields = !split ? first : late(member) ? merge_high(first, first) : merge_low(first, first);
+    if (F::fifths) raw.fifths = split ? behind(first, word(head, 1), late(member)) : word(head, 1);
+    if (split) {
+      uint now = word(own, before);
+      KV_UNROLL for (int i = 0; i < data; ++i) {
+        const uint next = word(own, before + 1 + i);
+        raw.codes[i] = behind(now, next, late(member));
+        now = next;
+      }
+    } else {
+      KV_UNROLL for (int i = 0; i < data; ++i) raw.codes[i] = word(own, before + i);
+    }
+  }
+  // The halves after the first of two words, or the second word.
+  static KV_FUNC uint behind(uint first, uint second, bool late) { return late ? second : joined_halves(first, second); }
+
+  // A code of either half of x, at bit `place`, its fifth bit at `fifth` of the halves of `fifths`.
+  static KV_FUNC Pair number(uint x, int place, uint fifths, int fifth) {
+    uint magic = F::bits == 8 ? 0x64806480u : 0x64006400u;
+    if (F::fifths) {
+      const int shift = fifth - (place + 4), left = shift < 0 ? -shift : 0, right = shift < 0 ? 0 : shift;
+      magic = and_xor((fifths << left) >> right, 0x00100010u << place, magic);
+    }
+    const uint mask = F::bits == 8 ? 0x00ff00ffu : 0x000f000fu << place;
+    const float step = 1.0f / float(1 << place);
+    return pair_fma(pair_from_bits((x & mask) ^ magic), step, -1024.0f * step - float(center));
+  }
+  template <typename N>
+  static KV_FUNC N scaled(Pair code, N scale, N bias) {
+    const N x = Numbers<N>::of(code);
+    return biased ? Numbers<N>::times_plus(x, scale, bias) : Numbers<N>::times(x, scale);
+  }
+  static KV_FUNC constexpr int word_of(int w) { return F::bits == 8 ? w : w % (words / 2); }
+  static KV_FUNC constexpr int place_of(int w) { return F::bits < 8 && w >= words / 2 ? 4 : 0; }  // of a nibble
+
+  template <typename N>
+  static KV_FUNC void decode(KV_THREAD const Raw& raw, int, int member, KV_SHARED(uint), KV_THREAD N (&out)[run / 2]) {
+    const N scale = Numbers<N>::of(pair_from_bits(biased ? merge_low(raw.fields, raw.fields) : raw.fields));
+    const N bias = Numbers<N>::of(pair_from_bits(merge_high(raw.fields, raw.fields)));
+    uint fifths[2] = {0u, 0u};  // of low and of high nibbles: those of channels 4 n and 4 n + 1, and two channels on
+    if (F::fifths) {
+      const uint ours = raw.fifths >> (member * run % 32 / 2);
+      const uint low = ours & 0x33333333u, high = (ours >> 2) & 0x33333333u;
+      fifths[0] = merge_low(low, high);
+      fifths[1] = merge_high(low, high);
+    }
+    KV_UNROLL for (int w = 0; w < words; ++w) {
+      KV_UNROLL for (int i = 0; i < 2; ++i)
+        out[2 * w + i] = scaled<N>(number(raw.codes[word_of(w)] >> (8 * i), place_of(w), fifths[place_of(w) / 4],
+                                          4 * word_of(w) + i), scale, bias);
+    }
+  }
+  // Of two tokens: out[2 j] what `decode` has in the lower halves of its j-th pairs, out[2 j + 1] in the upper ones.
+  static KV_FUNC void decode_two(KV_THREAD const Raw& a, KV_THREAD const Raw& b, int, int member, KV_SHARED(uint),
+                                 KV_THREAD Pair (&out)[run]) {
+    const Pair scale = pair_from_bits(merge_low(a.fields, b.fields)), bias = pair_from_bits(merge_high(a.fields, b.fields));
+    uint fifths[2] = {0u, 0u};
+    if (F::fifths) {
+      const int shift = member * run % 32 / 2;
+      fifths[0] = merge_low(a.fifths, b.fifths) >> shift;  // what comes from the other half is not looked at
+      fifths[1] = merge_high(a.fifths, b.fifths) >> shift;
+    }
+    KV_UNROLL for (int w = 0; w < words; ++w) {
+      const uint first = a.codes[word_of(w)], second = b.codes[word_of(w)];
+      KV_UNROLL for (int side = 0; side < 2; ++side) {
+        const uint x = side ? merge_high(first, second) : merge_low(first, second);
+        KV_UNROLL for (int i = 0; i < 2; ++i)
+          out[2 * (2 * w + i) + side] = scaled<Pair>(number(x >> (8 * i), place_of(w), fifths[place_of(w) / 4],
+                                                            4 * word_of(w) + 2 * side + i), scale, bias);
+      }
+    }
+  }
+};
+
+// nvfp4: floats of 4 bits in groups of 16 under one of 8 bits, whose products float16 holds exactly.
+template <typename F, int SHARERS>
+struct Decoder<F, SHARERS, DECODES_SMALL> {
+  typedef Flat<F, SHARERS> Codes;
+  typedef Slices<Codes, SHARERS> Cut;
+  KV_CONST int run = Cut::run, words = Cut::words, codes = Cut::codes, pairs = Cut::pairs, unit = Cut::unit;
+  KV_CONST int table = 4;
+
+  struct Raw {
+    Run<Cut::words> codes;
+    uint scale;
+  };
+  static KV_FUNC constexpr float gain() { return 128.0f; }
+  static KV_FUNC constexpr int channel(int position) { return position; }
+  static KV_FUNC int offset(int member) { return run_offset<Codes, SHARERS>(member); }
+
+  template <typename G>
+  static KV_FUNC void load(KV_THREAD const Rows<G>& rows, int token, int u, int member, KV_THREAD Raw& raw) {
+    load_slice<Codes, SHARERS>(rows.codes + token * F::row_bytes, u, member, raw.codes);
+    raw.scale = load_8(bytes_of(rows.scales) + member * run / F::group + (token * F::groups + u * (unit / F::group)));
+  }
+  template <typename N>
+  static KV_FUNC void decode(KV_THREAD const Raw& raw, int, int, KV_SHARED(uint), KV_THREAD N (&out)[run / 2]) {
+    // Its fields in those of a float16 are off by 2^-8, those of codes by 2^-14.
+    const N scale = Numbers<N>::times(Numbers<N>::of(pair_from_bits(raw.scale * 0x00800080u)), Numbers<N>::both(32768.0f));
+    KV_UNROLL for (int w = 0; w < words; ++w) {
+      KV_UNROLL for (int i = 0; i < pairs; ++i)
+        out[w * pairs + i] =
+            Numbers<N>::times(Numbers<N>::of(pair_from_bits(minifloat_fields<Codes>(raw.codes.w[w], i))), scale);
+    }
+  }
+  static KV_FUNC void decode_two(KV_THREAD const Raw& a, KV_THREAD const Raw& b, int, int, KV_SHARED(uint),
+                                 KV_THREAD Pair (&out)[run]) {
+    const Pair scale = pair_times(pair_from_bits((a.scale << 7) | (b.scale << 23)), make_pair(32768.0f, 32768.0f));
+    KV_UNROLL for (int w = 0; w < words; ++w) {
+      const uint first = merge_low(a.codes.w[w], b.codes.w[w]), second = merge_high(a.codes.w[w], b.codes.w[w]);
+      KV_UNROLL for (int i = 0; i < pairs; ++i) {
+        out[2 * (w * pairs + i)] = pair_times(pair_from_bits(minifloat_fields<Codes>(first, i)), scale);
+        out[2 * (w * pairs + i) + 1] = pair_times(pair_from_bits(minifloat_fields<Codes>(second, i)), scale);
+      }
+    }
+  }
 };
 
 // Fills the table that a decoder reads, if any.
@@ -191,38 +377,57 @@ struct DecoderTable<F, N, DECODES_POLAR> {
 // a format of plain numbers to what computes with it. MATRIX as in Decode: tiles of one float16 term may round.
 template <typename F, typename N>
 struct Scaled {
-  KV_CONST int kind = F::meta == META_CHANNELS ? DECODES_CHANNELS : DECODES_POLAR;
+  KV_CONST int kind = F::meta == META_CHANNELS ? DECODES_CHANNELS
+                      : F::polar               ? DECODES_POLAR
+                      : F::header > 0          ? DECODES_BLOCKS
+                                               : DECODES_SMALL;
   typedef F Stored;
   typedef N Number;
   typedef typename F::Scale Scale;
   KV_CONST int bits = F::bits, dim = F::dim, group = F::dim, groups = 1, meta = META_NONE, header = F::header;
   KV_CONST int row_bytes = F::row_bytes, center = 0, fields = F::fields, scale_kind = F::scale_kind;
   KV_CONST bool dense = false, book = kind == DECODES_POLAR;
+  KV_CONST int book_copies = 1;
   KV_CONST int book_entries = Decoder<F, 4, kind>::table;
 };
-template <typename F, int MATRIX, bool SCALED>
+// The same format with KV_BOOK_COPIES of every pair of its codebook: lanes that look different pairs up meet in fewer banks of
+// threadgroup memory.
+template <typename F>
+struct Copied : F {
+  KV_CONST int book_copies = KV_BOOK_COPIES, book_entries = F::book_entries * KV_BOOK_COPIES;
+};
+enum Way { AS_IT_IS, WITH_COPIES, WITH_SCALES };
+template <typename F, int MATRIX, int WAY>
 struct Choice {
   typedef F Type;
 };
 template <typename F, int MATRIX>
-struct Choice<F, MATRIX, true> {
+struct Choice<F, MATRIX, WITH_COPIES> {
+  typedef Copied<F> Type;
+};
+template <typename F, int MATRIX>
+struct Choice<F, MATRIX, WITH_SCALES> {
   typedef Scaled<F, Pair> Type;
 };
 template <typename F>
-struct Choice<F, 0, true> {
+struct Choice<F, 0, WITH_SCALES> {
   typedef Scaled<F, Two> Type;
 };
-template <typename F, int MATRIX>
-struct Chosen : Choice<F, MATRIX, F::meta == META_CHANNELS || F::polar> {};
+// GQA as in Decode: copies take threadgroup memory that more heads, and larger ones, need.
+template <typename F, int MATRIX, int GQA>
+struct Chosen : Choice<F, MATRIX,
+                       F::meta == META_CHANNELS || F::polar || (MATRIX == 1 && F::small)                ? WITH_SCALES
+                       : MATRIX == 1 && F::book && F::bits == 4 && F::dim <= 128 && GQA <= 8 ? WITH_COPIES
+                                                                                             : AS_IT_IS> {};
 
 template <typename F, typename N, int SHARERS>
 struct Slices<Scaled<F, N>, SHARERS> {
   typedef Decoder<F, SHARERS, Scaled<F, N>::kind> By;
   KV_CONST int run = By::run, unit = By::unit, units = F::dim / unit, units_per_group = units;
   KV_CONST int words = By::words, codes = By::codes, pairs = By::pairs;
-  KV_CONST int width = 0;  // rows of a lane begin with the token
 
   static KV_FUNC constexpr int channel(int position) { return By::channel(position); }
+  static KV_FUNC constexpr float gain() { return By::gain(); }
 };
 
 }  // namespace kv
