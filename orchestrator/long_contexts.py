@@ -32,7 +32,7 @@ def settle(settings: Settings, workload: Workload, workers: int) -> tuple[Settin
     """The settings with the long context that a campaign tries its finalists at, and why there is none by default.
 
     Asked for, a context has to be possible; the default one is left out where it is not, where the campaign is too
-    small to afford it, and with an agenda, which has trials of its own.
+    small to afford it, and where a campaign has trials of its own kind: with an agenda, with an engine, in a rehearsal.
 
     Args:
         settings: what the campaign is told.
@@ -44,7 +44,8 @@ def settle(settings: Settings, workload: Workload, workers: int) -> tuple[Settin
         CorpusError: the text is too short for it.
     """
     asked = "long" in settings.model_fields_set
-    unasked = settings.budget < LEAST_BUDGET or settings.agenda is not None or settings.rehearsal is not None
+    of_its_own = (settings.agenda, settings.rehearsal, settings.engine)
+    unasked = settings.budget < LEAST_BUDGET or any(kind is not None for kind in of_its_own)
     unasked = unasked or settings.engine is not None
     if not workload.infos or (settings.long is None and (asked or unasked)):
         return settings, ""

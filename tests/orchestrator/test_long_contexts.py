@@ -29,6 +29,7 @@ def settle(workers=1, given=None, **flags):
         ({"budget": LARGE, "long": "off"}, None),
         ({"budget": LARGE, "long": "8K"}, 8192),
         ({"budget": LARGE, "agenda": "open-tq-metal"}, None),
+        ({"budget": LARGE, "engine": "llama.cpp"}, None),
     ],
 )
 def test_finalists_are_tried_at_2k_unasked_where_a_campaign_can_afford_it(flags, tokens):
