@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +99,11 @@ def _optuna(
         yield row
 
 
-def check(model: str, context: int, choices: Mapping[str, Mapping[str, Any]], rounds: int) -> Iterator[Row]:
+def check(model: str, context: int, choices: Sequence[Mapping[str, Any]], rounds: int) -> Iterator[Row]:
     """Chosen flags in turns on text that no search has read."""
     for turn in range(rounds):
-        for arm, chosen in choices.items():
-            yield run(model, context, chosen, replicate=UNSEEN) | {"arm": arm, "turn": turn}
+        for chosen in choices:
+            yield run(model, context, chosen, replicate=UNSEEN) | {"turn": turn}
 
 
 def run(model: str, context: int, chosen: Mapping[str, Any], replicate: int = 0) -> Row:

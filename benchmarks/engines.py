@@ -12,7 +12,7 @@ import queue
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,47 +28,65 @@ TRIALS = int(os.environ.get("ENGINES_TRIALS", "30"))
 """Per search; a campaign of 60 on both models has as many on each."""
 SEEDS = int(os.environ.get("ENGINES_SEEDS", "1"))
 SECONDS = float(os.environ.get("ENGINES_SECONDS", "7200"))
-"""For everything: searches that are not through by then are compared by the trials that all of a model have."""
+"""For everything: searches that are not through by then are compared by as many trials as both have."""
 CHECK_SECONDS = 110.0
+FIRST_SHARE = 0.62
+"""Of the time for searches, where only some run at once."""
 ROUNDS = 2
 
 
 def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
-    """Run every search, then check what each has chosen."""
+    """Run every search, then check what each has chosen after as many trials as its rival."""
     context, trials, seeds, rounds = (512, 6, 1, 1) if short else (CONTEXT, TRIALS, SEEDS, ROUNDS)
     models = MODELS[:1] if short else MODELS
     pairs: queue.Queue[list[int]] = queue.Queue()
     for pair in _pairs():
         pairs.put(pair)
     wanted = [(seed, arm, model) for seed in range(seeds) for arm in _engine_arms.ARMS for model in models]
+    at_once = pairs.qsize()
 
-    def search(job: tuple[int, str, str]) -> dict[str, Any]:
-        seed, arm, model = job
+    def search(place: int) -> dict[str, Any]:
+        seed, arm, model = wanted[place]
+        # The first searches get more of the time where not all fit at once: ours and TPE's are among them.
+        share = 1.0 if len(wanted) <= at_once else FIRST_SHARE if place < at_once else 1.0 - FIRST_SHARE
+        seconds = share * (SECONDS - CHECK_SECONDS) / max(1, -(-len(wanted) // at_once) - 1)
         asked = {"arm": arm, "model": model, "context": context, "trials": trials, "seed": seed, "seconds": seconds}
         rows = _on(pairs, "search", asked, tell)
         tell(f"{arm}, {model}, seed {seed}: {len(rows)} trials")
         return {**asked, "rows": rows}
 
-    seconds = (SECONDS - CHECK_SECONDS) / -(-len(wanted) // pairs.qsize())
-    with ThreadPoolExecutor(pairs.qsize()) as pool:
-        searches = list(pool.map(search, wanted))
-        for found in searches:
-            rivals = [s for s in searches if (s["seed"], s["model"]) == (found["seed"], found["model"])]
-            found["compared"] = min(len(rival["rows"]) for rival in rivals)
-            found["chosen"] = choice(found["arm"], found["rows"][: found["compared"]])
+    with ThreadPoolExecutor(at_once) as pool:
+        searches = list(pool.map(search, range(len(wanted))))
+        comparisons = [found for seed in range(seeds) for model in models for found in compared(searches, model, seed)]
 
         def checked(job: tuple[int, str]) -> dict[str, Any]:
             seed, model = job
-            choices = {_engine_page.PLAIN: {}} | {
-                found["arm"]: found["chosen"]["flags"]
-                for found in searches
-                if (found["seed"], found["model"]) == (seed, model) and found["chosen"]
-            }
-            asked = {"model": model, "context": context, "choices": choices, "rounds": rounds}
+            mine = [c for c in comparisons if (c["seed"], c["model"]) == (seed, model)]
+            chosen: list[dict[str, Any]] = [{}]
+            chosen += [c[side] for c in mine for side in ("ours", "theirs") if c[side] not in chosen]
+            asked = {"model": model, "context": context, "choices": chosen, "rounds": rounds}
             return {"model": model, "seed": seed, "rows": _on(pairs, "check", asked, tell)}
 
         checks = list(pool.map(checked, [(seed, model) for seed in range(seeds) for model in models]))
-    return {"context": context, "trials": trials, "searches": searches, "checks": checks}
+    return {
+        "context": context,
+        "trials": trials,
+        "searches": searches,
+        "comparisons": comparisons,
+        "checks": checks,
+    }
+
+
+def compared(searches: Sequence[dict[str, Any]], model: str, seed: int) -> Iterator[dict[str, Any]]:
+    """What our search and each other one had chosen after the same number of trials."""
+    rows = {s["arm"]: s["rows"] for s in searches if (s["model"], s["seed"]) == (model, seed)}
+    ours = rows.pop(_engine_page.OURS)
+    for arm, theirs in rows.items():
+        trials = min(len(ours), len(theirs))
+        chosen = [choice(name, found[:trials]) for name, found in ((_engine_page.OURS, ours), (arm, theirs))]
+        if chosen[0] is not None and chosen[1] is not None:
+            flags = {"ours": chosen[0]["flags"], "theirs": chosen[1]["flags"]}
+            yield {"model": model, "seed": seed, "arm": arm, "trials": trials, **flags}
 
 
 def _pairs() -> list[list[int]]:
