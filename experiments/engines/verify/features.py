@@ -25,6 +25,8 @@ class Pair:
 
     reference: tuple[Top, ...]
     other: tuple[Top, ...]
+    cached: int | None = None
+    """Prompt tokens that the other was not computed from again, None where the server does not say."""
 
     @property
     def difference(self) -> float | None:
@@ -47,17 +49,22 @@ class Texts:
         characters: of a token, as measured on the server.
     """
 
-    def __init__(self, text: str, seed: int, characters: float) -> None:
+    def __init__(self, text: str, seed: Sequence[int], characters: float) -> None:
         self._text = " ".join(text.split())
-        self._rng = np.random.default_rng(seed)
+        self._seed = tuple(seed)
+        self._rng = np.random.default_rng(self._seed)
         self._characters = characters
+
+    def of(self, number: int) -> Texts:
+        """Other passages of the same text, the same for the same number."""
+        return Texts(self._text, (*self._seed, number), self._characters)
 
     @classmethod
     def measured(cls, server: TestedServer, text: str, seed: int) -> Texts:
         """Prompts for a server whose tokens are counted on one prompt first."""
         sample = " ".join(text.split())[:1000]
         counted = server.ask(sample, 1).prompt_tokens
-        return cls(text, seed, len(sample) / counted if counted else 4.0)
+        return cls(text, (seed,), len(sample) / counted if counted else 4.0)
 
     def cut(self, tokens: int, novel: bool = True) -> str:
         """A passage of about so many tokens, begun with what no server has seen when it is to be novel."""
@@ -78,26 +85,36 @@ class Round:
         texts: where prompts come from.
         tokens: tokens of a prompt, fewer than a chunk.
         clients: how many prompts are asked at once.
+        against: another server of the same model, whose answers all are compared with.
     """
 
     server: TestedServer
     texts: Texts
     tokens: int
     clients: int
+    against: Server | None = None
 
     def __post_init__(self) -> None:
         self.prompts = [self.texts.cut(self.tokens) for _ in range(self.clients)]
         # Before anything is remembered of them.
         self._slots = self.server.together(self.prompts, GENERATED) if self.clients > 1 else []
-        self.bases = self.server.fresh(self.prompts, GENERATED)
+        self.reference = self.against or self.server
+        self.bases = self.reference.fresh(self.prompts, GENERATED)
 
     def calibrations(self) -> list[Pair]:
-        """The same positions read as part of the prompt and generated one by one, without any of the features."""
+        """What is computed differently without any of the features.
+
+        The same positions read as part of a prompt and generated one by one; or, beside another server, both servers'
+        answers to prompts that are computed anew.
+        """
+        if self.against is not None:
+            found = self.server.fresh(self.prompts, GENERATED)
+            return [Pair(base.tops, own.tops) for base, own in zip(self.bases, found, strict=True)]
         return [pair for pair in self._read(self.prompts, self.bases, HEAD) if pair.begins_alike]
 
     def _read(self, prompts: Sequence[str], bases: Sequence[Answer], head: int) -> list[Pair]:
         """Prompts with the first tokens of their answers, beside the answers; not where that gives other tokens."""
-        heads = self.server.fresh(prompts, head)
+        heads = self.reference.fresh(prompts, head)
         longer = self.server.fresh([prompt + a.text for prompt, a in zip(prompts, heads, strict=True)], TAIL)
         return [
             Pair(base.tops[head:], found.tops)
@@ -109,15 +126,17 @@ class Round:
         """A prompt once more: all of it is remembered."""
         prompt = self.prompts[0]
         self.server.ask(prompt, 1)
-        return [Pair(self.bases[0].tops, self.server.ask(prompt, GENERATED).tops)]
+        again = self.server.ask(prompt, GENERATED)
+        return [Pair(self.bases[0].tops, again.tops, again.cached)]
 
     def parted(self) -> list[Pair]:
         """A prompt whose first half another one left behind, which went on differently."""
         prompt = self.prompts[-1]
         half = prompt[: len(prompt) // 2].rpartition(" ")[0]
         self.server.forget()
-        self.server.ask(f"{half} {self.texts.cut(self.tokens // 2, novel=False)}", 1)
-        return [Pair(self.bases[-1].tops, self.server.ask(prompt, GENERATED).tops)]
+        self.server.ask(f"{half} {self.texts.of(0).cut(self.tokens // 2, novel=False)}", 1)
+        parted = self.server.ask(prompt, GENERATED)
+        return [Pair(self.bases[-1].tops, parted.tops, parted.cached)]
 
     def slots(self) -> list[Pair]:
         """Several prompts at the same moment."""
@@ -125,17 +144,24 @@ class Round:
 
     def border(self, tokens: int) -> list[Pair]:
         """Positions behind a border of so many tokens, reached by generating and by a prompt that crosses it."""
-        prompt = self.texts.cut(tokens - HEAD)
+        texts = self.texts.of(tokens)
+        prompt = texts.cut(tokens - HEAD)
         for _ in range(SPARE):
-            (base,) = self.server.fresh([prompt], SPARE + BEHIND + TAIL)
+            (base,) = self.reference.fresh([prompt], SPARE + BEHIND + TAIL)
             short = tokens - base.prompt_tokens
             if 0 <= short <= SPARE:
                 break
             words = max(1, abs(short) // 2)
-            prompt = f"{prompt} {self.texts.cut(3 * words, novel=False)}" if short > 0 else _shorter(prompt, words)
+            prompt = f"{prompt} {texts.cut(3 * words, novel=False)}" if short > 0 else _shorter(prompt, words)
         else:
             return []
         return self._read([prompt], [base], short + BEHIND)
+
+    def shift(self, context: int) -> list[Pair]:
+        """An answer that outgrows the context, on both servers: the oldest tokens make room."""
+        prompt = self.texts.of(context).cut(context - 2 * SPARE)
+        base, own = (server.fresh([prompt], 4 * SPARE)[0] for server in (self.reference, self.server))
+        return [Pair(base.tops, own.tops)]
 
 
 def _shorter(prompt: str, words: int) -> str:
@@ -157,6 +183,11 @@ class Feature:
 REUSE = Feature("reuse", "a prompt asked again, all of it remembered", Round.reuse)
 PARTED = Feature("parted", "a prompt whose beginning another one left behind", Round.parted)
 SLOTS = Feature("slots", "several prompts at the same moment", Round.slots)
+
+
+def shift(context: int) -> Feature:
+    """What happens where an answer outgrows the context; to be tested beside another server only."""
+    return Feature("shift", f"an answer that outgrows the context ({context} tokens)", lambda r: r.shift(context))
 
 
 def border(name: str, what: str, tokens: int) -> Feature:

@@ -48,6 +48,7 @@ class FeatureEvidence(FrozenModel):
         worst_round: the round of that.
         e_value: capital of the bet that the feature is at fault; 1 / alpha and more, over all features, blames it.
         blamed: whether it is.
+        cached: the most tokens that the server said it took from an earlier prompt; None where it does not say.
     """
 
     feature: str
@@ -58,6 +59,7 @@ class FeatureEvidence(FrozenModel):
     worst_round: int
     e_value: float
     blamed: bool
+    cached: int | None
 
 
 class Verification(FrozenModel):
@@ -84,6 +86,13 @@ class _Case:
     waiting: list[tuple[int, float]] = field(default_factory=list)
     judged: list[tuple[int, float]] = field(default_factory=list)
     exceeded: int = 0
+    cached: int | None = None
+
+    def take(self, number: int, pairs: Sequence[Pair]) -> None:
+        found = _differences(pairs)
+        if found:
+            self.waiting.append((number, max(found)))
+        self.cached = max((n for n in (self.cached, *(pair.cached for pair in pairs)) if n is not None), default=None)
 
     def judge(self, limit: float) -> None:
         for number, difference in self.waiting:
@@ -104,6 +113,7 @@ def run(
     clients: int,
     rounds: int,
     seconds: float,
+    against: Server | None = None,
     tell: Tell = lambda _: None,
 ) -> Verification:
     """Test a server until a feature is blamed, or rounds or time are used up.
@@ -122,6 +132,7 @@ def run(
         clients: prompts asked at the same moment.
         rounds: rounds at most.
         seconds: time at most; a round that was begun is finished.
+        against: another server of the same model to compare with, in the place of the server itself.
         tell: told in words how it goes.
 
     Raises:
@@ -132,12 +143,10 @@ def run(
     calibrations: list[float] = []
     number = 0
     for number in range(1, rounds + 1):
-        round_ = Round(server, texts, tokens, clients)
+        round_ = Round(server, texts.of(number), tokens, clients, against)
         calibrations += _differences(round_.calibrations())
         for case in cases:
-            found = _differences(case.feature.measure(round_))
-            if found:
-                case.waiting.append((number, max(found)))
+            case.take(number, case.feature.measure(round_))
         if len(calibrations) >= MIN_CALIBRATIONS:
             for case in cases:
                 case.judge(max(FLOOR, FACTOR * quantile(calibrations)))
@@ -182,4 +191,5 @@ def _suspicion(case: _Case, n_features: int) -> FeatureEvidence:
         worst_round=worst,
         e_value=exp(min(case.bets.log_capital, MAX_LOG)),
         blamed=_blamed(case, n_features),
+        cached=case.cached,
     )

@@ -1,0 +1,91 @@
+"""`swarm verify` on a real mlx_lm.server, and on one with a planted fault."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+from engine_server import MlxServer, free_port, wait_until_up
+from tiny_models import write_tiny_model
+
+from swarm.experiments.models import registry
+from swarm.orchestrator.commands import schema as schemas
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("engine")
+    running = MlxServer(write_tiny_model(folder / "model", "llama", seed=3), folder / "log")
+    yield running
+    running.stop()
+
+
+def test_a_clean_server_is_tested_and_not_blamed(swarm, server):
+    given = ("verify", "--endpoint", server.url, "--rounds", "2", "--tokens", "24")
+    done = swarm(*given, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    jsonschema.validate(found, schemas.schema("verify"))
+    assert (found["engine"], found["rounds"], found["show_with"]) == ("mlx_lm", 2, [])
+    by_name = {one["feature"]: one for one in found["suspicions"]}
+    assert set(by_name) == {"reuse", "parted", "slots"}
+    assert by_name["reuse"]["cached"] > 8
+    assert "--chunk" in done.err  # 2,048 tokens are not tested without being asked for
+    done = swarm(*given, "--feature", "reuse", "--round", "1")
+    assert done.code == 0, done.err
+    assert "reuse: a prompt asked again" in done.out
+    assert "without" in done.out
+
+
+def test_another_server_of_the_same_model_to_compare_with(swarm, server):
+    done = swarm(
+        "verify", "--endpoint", server.url, "--against", server.url, "--rounds", "1", "--tokens", "24",
+        "--feature", "reuse",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "no fault seen" in done.out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ((), "Give --engine or --endpoint"),
+        (("--engine", "llama.cpp"), "Give --engine and --model"),
+        (("--engine", "lm-studio", "--model", "x"), "cannot be started"),
+        (("--endpoint", "http://127.0.0.1:9"), "nothing answers"),
+        (("--endpoint", "http://127.0.0.1:9", "--shift", "512"), "Give --against"),
+        (("--endpoint", "U", "--feature", "magic"), "unknown feature 'magic'"),
+    ],
+)
+def test_mistakes_get_one_line(swarm, server, args, said):
+    done = swarm("verify", *(server.url if arg == "U" else arg for arg in args))
+    assert done.code in (1, 2)
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("smollm2-135m" not in registry.default_models(), reason="needs a bundled model")
+def test_a_planted_fault_is_named_and_its_command_shows_it(swarm, tmp_path):
+    port = str(free_port())
+    line = [sys.executable, "-m", "benchmarks._faulty_server", "smollm2-135m", port, "reuse", "drop"]
+    process = subprocess.Popen(line, cwd=ROOT)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_up(f"{url}/health", process)
+        done = swarm("verify", "--endpoint", url, "--remembered", "1", "--json")
+        assert done.code == 1, done.err
+        found = json.loads(done.out)
+        assert "reuse" in [one["feature"] for one in found["suspicions"] if one["blamed"]]
+        shown = swarm(*found["show_with"][0].split()[1:])
+        assert shown.code == 0, shown.err
+        assert "nat" in shown.out
+    finally:
+        process.kill()
+        process.wait()
