@@ -15,6 +15,9 @@ from swarm.experiments.engines.run.startable import NoProbabilitiesError, Refuse
 TOP = 10
 """Likeliest tokens that are asked for; mlx_lm.server gives no more."""
 
+VOCABULARY_SPACES = ("\u0120", "\u2581")
+"""How vocabularies of bytes and of SentencePiece write a space."""
+
 Top = Mapping[str, float]
 """Log-probabilities (nats) of the likeliest tokens at one position, by what names the token."""
 
@@ -83,9 +86,10 @@ class TestedServer:
                 f"{self.engine.title} sends no log-probabilities.", "Its speed can be measured: `swarm probe`."
             )
         usage = reply.field("usage") or {}
+        text = str(choices[0].get("text") or "")
         return Answer(
             tops=tops,
-            text=str(choices[0].get("text") or ""),
+            text=text if text.startswith(" ") else _space(choices[0]["logprobs"]) + text,
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             cached=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
         )
@@ -108,6 +112,15 @@ def _tops(told: Any) -> list[Top]:
             if place.get("top_logprobs")
         ]
     return [{token: float(logprob) for token, logprob in place.items()} for place in told.get("top_logprobs") or ()]
+
+
+def _space(told: Mapping[str, Any]) -> str:
+    """The space before the first token where its name has one in the way of vocabularies: mlx_lm leaves it out."""
+    places = told.get("content")
+    if not isinstance(places, list):
+        return ""
+    top = max(places[0]["top_logprobs"], key=lambda entry: float(entry["logprob"]))
+    return " " if str(top.get("token", "")).startswith(VOCABULARY_SPACES) else ""
 
 
 def difference(reference: Sequence[Top], other: Sequence[Top]) -> float | None:

@@ -67,13 +67,19 @@ class Texts:
         return cls(text, (seed,), len(sample) / counted if counted else 4.0)
 
     def cut(self, tokens: int, novel: bool = True) -> str:
-        """A passage of about so many tokens, begun with what no server has seen when it is to be novel."""
+        """A passage of about so many tokens, begun with what no server has seen when it is to be novel.
+
+        It ends with a letter: punctuation would often become one token with what is generated next.
+        """
         start = int(self._rng.integers(0, max(1, len(self._text) - int(2 * tokens * self._characters))))
         start = self._text.find(" ", start) + 1
         begin = f"[{secrets.token_hex(2)}] " if novel else ""
         length = max(8, round(tokens * self._characters) - 3 * len(begin))
         passage = self._text[start : start + length]
-        return begin + passage.rpartition(" ")[0]
+        words = passage.split(" ")[:-1]
+        while len(words) > 1 and not words[-1].isalpha():
+            words.pop()
+        return begin + " ".join(words)
 
 
 @dataclass
