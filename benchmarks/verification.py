@@ -72,6 +72,7 @@ def cases(short: bool) -> list[Case]:
 
 def run(case: Case, rounds: int, seconds: float) -> dict[str, Any] | None:
     """Verify one server: what was blamed, and what it took; None where the seconds were not enough."""
+    from swarm.experiments.deploy.serving import MAX_PROMPT_CACHES
     from swarm.experiments.engines.probe.endpoint import Endpoint
     from swarm.experiments.engines.verify import features, verdict
     from swarm.experiments.engines.verify.answers import TestedServer
@@ -79,7 +80,8 @@ def run(case: Case, rounds: int, seconds: float) -> dict[str, Any] | None:
 
     with _serving(case) as url:
         endpoint = Endpoint(url)
-        server = TestedServer(endpoint.host, endpoint.engine, endpoint.model, REMEMBERED)
+        remembered = MAX_PROMPT_CACHES if case.server == "swarm serve" else REMEMBERED
+        server = TestedServer(endpoint.host, endpoint.engine, endpoint.model, remembered)
         tested = [features.REUSE, features.PARTED, features.SLOTS, features.border("chunk", "the next chunk", CHUNK)]
         if case.where == "window":
             tested[3] = features.border("window", "the end of the window", WINDOW[1])

@@ -42,11 +42,17 @@ def prompt_caches(model: Any, size: int = MAX_PROMPT_CACHES) -> Any:
     given is always what a new cache of the same tokens would hold. Where a layer keeps a cache of mlx-lm's own that
     cannot take tokens back, a request begins with an earlier one only if it goes on from all of it.
     """
-    from mlx_lm.models.cache import LRUPromptCache, can_trim_prompt_cache
+    from mlx_lm.models.cache import LRUPromptCache, can_trim_prompt_cache, trim_prompt_cache
 
     class PromptCaches(LRUPromptCache):  # type: ignore[misc]
         def fetch_nearest_cache(self, key: Any, tokens: list[int]) -> tuple[list[Any], list[int]]:
             caches, rest = super().fetch_nearest_cache(key, tokens)
+            if caches and not rest:  # all is remembered, and an answer begins with a token that is computed
+                if can_trim_prompt_cache(caches):
+                    trim_prompt_cache(caches, 1)
+                    rest = tokens[-1:]
+                else:
+                    caches, rest = None, tokens
             caches = caches or model.make_cache()
             for cache in packed_layers(caches):
                 cache.keep_state_at(len(tokens) - 1)  # the last token begins the answer

@@ -35,7 +35,7 @@ def test_a_clean_server_is_tested_and_not_blamed(swarm, server):
     assert (found["engine"], found["rounds"], found["show_with"]) == ("mlx_lm", 2, [])
     by_name = {one["feature"]: one for one in found["suspicions"]}
     assert set(by_name) == {"reuse", "parted", "slots"}
-    assert by_name["reuse"]["cached"] > 8
+    assert by_name["reuse"]["cached"] > 0
     assert "--chunk" in done.err  # 2,048 tokens are not tested without being asked for
     done = swarm(*given, "--feature", "reuse", "--round", "1")
     assert done.code == 0, done.err

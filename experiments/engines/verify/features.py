@@ -98,7 +98,7 @@ class Round:
     texts: Texts
     tokens: int
     clients: int
-    against: Server | None = None
+    against: TestedServer | None = None
 
     def __post_init__(self) -> None:
         self.prompts = [self.texts.cut(self.tokens) for _ in range(self.clients)]

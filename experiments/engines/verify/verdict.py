@@ -113,7 +113,7 @@ def run(
     clients: int,
     rounds: int,
     seconds: float,
-    against: Server | None = None,
+    against: TestedServer | None = None,
     tell: Tell = lambda _: None,
 ) -> Verification:
     """Test a server until a feature is blamed, or rounds or time are used up.

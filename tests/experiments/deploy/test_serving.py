@@ -69,6 +69,23 @@ def test_learned_sinks_masks_and_states_are_batched(family):
         assert batching.limits(model).prompts == batching.MAX_PROMPTS
 
 
+@pytest.mark.parametrize(("family", "reused"), [("qwen3", 23), ("qwen3_next", 0)])
+def test_a_text_that_is_all_remembered_leaves_a_token_to_compute(family, reused):
+    """Recurrent states cannot be taken back by that token."""
+    import mlx.core as mx
+
+    with served(family) as model:
+        store = prompt_caches(model)
+        tokens = build.text(1, 24).tolist()[0]
+        for expected in (0, reused):
+            caches, rest = store.fetch_nearest_cache("m", tokens)
+            assert len(tokens) - len(rest) == expected
+            got = np.array(model(mx.array([rest]), cache=caches)[0, -1])
+            want = np.array(model(mx.array([tokens]), cache=model.make_cache())[0, -1])
+            assert np.abs(got - want).max() < 0.02 * np.abs(want).max()
+            store.insert_cache("m", tokens, caches)
+
+
 def test_a_hybrid_goes_on_from_an_earlier_text_and_begins_anew_where_it_parts_from_it():
     """Recurrent states cannot be taken back."""
     import mlx.core as mx
