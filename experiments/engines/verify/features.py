@@ -13,6 +13,8 @@ from swarm.experiments.engines.verify.answers import Answer, TestedServer, Top, 
 HEAD, TAIL = 2, 3
 """Tokens that are generated before a place where a prompt may end as well, and from there on."""
 GENERATED = HEAD + TAIL
+TOGETHER = 20
+"""Tokens that each of several clients asks for, so that all are answered at the same time for a while."""
 SPARE = 8
 """Tokens by which a prompt may miss the number that it was cut for."""
 BEHIND = 6
@@ -103,7 +105,7 @@ class Round:
     def __post_init__(self) -> None:
         self.prompts = [self.texts.cut(self.tokens) for _ in range(self.clients)]
         # Before anything is remembered of them.
-        self._slots = self.server.together(self.prompts, GENERATED) if self.clients > 1 else []
+        self._slots = self.server.together(self.prompts, TOGETHER) if self.clients > 1 else []
         self.reference = self.against or self.server
         self.bases = self.reference.fresh(self.prompts, GENERATED)
 
