@@ -170,7 +170,7 @@ def _words(spec: TrialSpec) -> str:
 def _short(sentence: str) -> str:
     """A sentence in parts of not more words than people read at once; what is cut off stands in the finding itself."""
     words = sentence.split()
-    if len(words) <= MAX_WORDS:
+    if len(words) < MAX_WORDS:  # a dash may stand before it
         return sentence
     first, colon, rest = sentence.partition(": ")
     if colon:

@@ -39,7 +39,7 @@ def _advice(model: str, history: History, settings: AgentSettings) -> Iterator[s
     if dear is not None:
         prefill = f"has KLD {{trial:{dear.records[0].id}:kld}} ({{trial:{dear.records[0].id}}})"
     yield (
-        f"- On **{{{trial}:model}}** use `{{{trial}:label}}`. {_measure(chosen)} "
+        f"- On **{{{trial}:model}}** use `{{{trial}:label}}`. {_measure(chosen)} {_risk(chosen)}"
         f"The same with a quantized prefill {prefill}."
     )
     few = recommended([r for r in found if (r.bits or 0.0) <= FEW_BITS], settings.max_kld)
@@ -59,6 +59,18 @@ def recommended(found: Sequence[ConfigResult], max_kld: float) -> ConfigResult |
 def _measure(result: ConfigResult) -> str:
     trial = f"trial:{result.records[0].id}"
     return f"{{{trial}:words}} It has KLD {{{trial}:kld}} at {{{trial}:bits_per_value}} bits per value ({{{trial}}})."
+
+
+def _risk(result: ConfigResult) -> str:
+    """How often, and how far, single tokens go astray, where it was measured."""
+    record = result.records[0]
+    if not {"same_top1", "kld_max"} <= record.metrics.keys():
+        return ""
+    trial = f"trial:{record.id}"
+    return (
+        f"The likeliest token is that of the 16-bit run at a share of {{{trial}:same_top1}} of all positions, "
+        f"and the KLD of a position reaches {{{trial}:kld_max}}. "
+    )
 
 
 def untested(models: Iterable[str], history: History) -> list[str]:
