@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +104,22 @@ def test_nothing_is_left_when_its_owner_is_killed_and_others_stay(model):
             owner.wait()
             owner.stdout.close()
     assert gone(other)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells processes that their parent has ended")
+def test_an_engine_ends_with_its_guard_which_ray_kills_beside_a_worker(model):
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, model], stdout=subprocess.PIPE, text=True)
+    try:
+        port = int(owner.stdout.readline())
+        guards = Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split()
+        assert guards
+        for guard in guards:
+            os.kill(int(guard), signal.SIGKILL)
+        assert gone(port)
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
 
 
 @pytest.mark.parametrize(
