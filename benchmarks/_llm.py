@@ -26,7 +26,13 @@ from swarm.agents.generation.context import ProposalContext, generator
 from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.llm import factory
-from swarm.agents.llm.endpoint import LOCAL_OUTPUT_TOKENS, LOCAL_PROMPT_CHARS, LlmSettings, local_model
+from swarm.agents.llm.endpoint import (
+    LOCAL_OUTPUT_TOKENS,
+    LOCAL_PROMPT_CHARS,
+    LOCAL_TEMPERATURE,
+    LlmSettings,
+    local_model,
+)
 from swarm.agents.llm.retry import CallError
 from swarm.agents.llm.roles.base import roles
 from swarm.agents.llm.runner import RoleRunner
@@ -61,6 +67,7 @@ def asked(given: argparse.Namespace) -> LlmSettings:
         llm_model=given.llm_model,
         llm_prompt_chars=LOCAL_PROMPT_CHARS,
         llm_output_tokens=LOCAL_OUTPUT_TOKENS,
+        llm_temperature=LOCAL_TEMPERATURE,
         llm_tools=False,
         llm_concurrency=1,
     )

@@ -175,7 +175,7 @@ class Dialogue:
                 schema=question.schema,
                 tools=tools,
                 max_output=self.settings.output_tokens,
-                temperature=self.settings.llm_temperature,
+                temperature=self.settings.temperature,
             )
         except CallError as error:
             record(None, time.monotonic() - started, error.outcome, error.problem, error.billed)

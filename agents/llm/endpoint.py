@@ -23,8 +23,8 @@ LARGE_MODEL, SMALL_MODEL = "qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"
 enough that trials and an LLM that reads three times as slowly do not wait for each other."""
 
 MIN_CORES_FOR_LARGE = 8
-LOCAL_PROMPT_CHARS, LOCAL_OUTPUT_TOKENS, LOCAL_TIMEOUT = 1_000, 200, 600.0
-"""What a local model gets: of a prompt's characters some 400 tokens, which two busy cores read in ten seconds."""
+LOCAL_PROMPT_CHARS, LOCAL_OUTPUT_TOKENS, LOCAL_TIMEOUT, LOCAL_TEMPERATURE = 1_000, 200, 600.0, 0.7
+"""What a local model gets. So many characters are some 400 tokens; without a temperature mlx-lm says the same again."""
 
 OWN_KEY = "SWARM_LLM_KEY"
 OPENAI_KEY = "OPENAI_API_KEY"
@@ -68,6 +68,12 @@ class LlmSettings(FrozenModel):
         """Characters that a role is told at most."""
         default = LOCAL_PROMPT_CHARS if self.is_local else 12_000
         return self.llm_prompt_chars if self.llm_prompt_chars is not None else default
+
+    @property
+    def temperature(self) -> float | None:
+        """The temperature that is asked for; None leaves it to the server."""
+        default = LOCAL_TEMPERATURE if self.is_local else None
+        return self.llm_temperature if self.llm_temperature is not None else default
 
     @property
     def tools(self) -> bool:
