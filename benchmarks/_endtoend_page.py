@@ -13,6 +13,7 @@ TORCH = "transformers, torch SDPA, 16-bit weights"  # on a GPU
 OWN_SIXTEEN, OUT_OF_THE_BOX = "ours, 16 bit", "mlx-lm out of the box"  # on a CPU
 GOALS = {1024: 0.97, 8192: 0.97, 32_768: 1.2, 131_072: 1.6}  # of decode, 16 bit over ours
 PREFILL_GOAL = 1.10  # ours over 16 bit
+PEAK_GOALS = {("Llama 3.1 70B", 131_072): 54}  # gigabytes while decoding
 
 
 def page(record: _frame.Results) -> str:
@@ -39,9 +40,13 @@ def page(record: _frame.Results) -> str:
         text += f"\n## {model}\n"
         for job, title in (("decode", "Decode, ms per step"), ("prefill", f"Prefill, {results['chunk']} tokens")):
             rows = [row for row in results["rows"] if row["model"] == model and row["job"] == job]
+            if not rows:
+                continue
             columns = ("path", "depth", "batch", "ms", "16 bit / path", "cache GB", "peak GB", "roofline")
             text += f"\n{title}\n\n" + _frame.table(columns, [_line(row, rows, results) for row in rows])
         text += "\n" + "\n".join(_goals([row for row in results["rows"] if row["model"] == model])) + "\n"
+    if ": not met" in text:
+        text += "\nWhy goals are not met is said in [Kernels](../kernels.md#goals-that-are-missed).\n"
     return text
 
 
@@ -89,6 +94,11 @@ def _goals(rows: Sequence[dict[str, Any]]) -> list[str]:
         if row["job"] == "decode" and row["batch"] == 1 and row["depth"] in GOALS:
             goal = GOALS[row["depth"]]
             said.append(_frame.said(f"{at}: {goal}x 16 bit", ratio >= goal, f"{ratio:.2f}x"))
+            most = PEAK_GOALS.get((row["model"], row["depth"]))
+            if most is not None:
+                said.append(_frame.said(f"{at}: at most {most} GB", row["peak_gb"] <= most, f"{row['peak_gb']:.1f} GB"))
+        elif row["job"] == "decode" and row["batch"] > 1:
+            said.append(_frame.said(f"{at}, batch {row['batch']}: faster than 16 bit", ratio > 1, f"{ratio:.2f}x"))
         elif row["job"] == "prefill":
             said.append(
                 _frame.said(f"{at}: within {PREFILL_GOAL}x of 16 bit", 1 / ratio <= PREFILL_GOAL, f"{1 / ratio:.2f}x")

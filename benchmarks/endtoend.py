@@ -45,9 +45,10 @@ TORCH_MODELS = ("Llama 3.1 8B",)  # whose 16-bit weights fit beside the others
 
 @dataclass(frozen=True)
 class Choice:
-    """Which models, kinds of work and depths are measured; empty for all."""
+    """Which models, kinds of work, depths and paths are measured; empty for all."""
 
     models: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
     work: tuple[str, ...] = ()
     depths: tuple[int, ...] = ()
 
@@ -163,6 +164,8 @@ def measure(short: bool, tell: _frame.Tell, choice: Choice) -> _frame.Results:
             if gpu and not short and subject.name in TORCH_MODELS:
                 made[TORCH] = partial(_endtoend_torch.cell, subject.name, job, depth, batch, CHUNK[place])
             for name, run in made.items():
+                if choice.paths and name not in choice.paths:
+                    continue
                 row = {"model": subject.name, "path": name, "job": job, "depth": depth, "batch": batch}
                 try:
                     row |= run()
@@ -218,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shapes", default="")
     parser.add_argument("--work", nargs="+", choices=("decode", "prefill", "batch"), default=())
     parser.add_argument("--depths", nargs="+", type=int, default=())
+    parser.add_argument("--paths", nargs="+", default=(), help="names as the page has them")
     parser.add_argument("--profile", type=Path, metavar="FILE")
     options, rest = parser.parse_known_args(arguments)
     chosen = [name for name in options.shapes.split(",") if name]
@@ -229,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.profile:
         options.profile.write_text(profiled(chosen))
         return 0
-    return benchmark(Choice(tuple(chosen), tuple(options.work), tuple(options.depths))).main(rest)
+    return benchmark(Choice(tuple(chosen), tuple(options.paths), tuple(options.work), tuple(options.depths))).main(rest)
 
 
 if __name__ == "__main__":

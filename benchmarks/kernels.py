@@ -39,12 +39,11 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "kernels.md"
 LLAMA = AttentionShape("Llama-3.1-70B", 64, 8, 128)
 SHAPES = (LLAMA, AttentionShape("Gemma-4 window", 32, 16, 256, 1024), AttentionShape("Gemma-4 global", 32, 4, 512))
-FORMAT_SHAPES = (
-    AttentionShape("Llama-3.1-8B", 32, 8, 128),
-    AttentionShape("d = 256", 32, 8, 256),
-    AttentionShape("d = 512", 32, 4, 512),
-)
-PARTS = ("shapes", "formats", "encoding", "checks")
+FORMAT_SHAPES = {
+    "formats": (AttentionShape("Llama-3.1-8B", 32, 8, 128),),
+    "wide": (AttentionShape("d = 256", 32, 8, 256), AttentionShape("d = 512", 32, 4, 512)),
+}
+PARTS = ("shapes", *FORMAT_SHAPES, "encoding", "checks")
 CONTEXTS = (1024, 8192, 32768, 131072)
 AFFINE4 = QuantSpec(method="affine", bits=4, group_size=64)
 FORMATS = (
@@ -144,8 +143,8 @@ def measured(backend: Backend, part: str, quick: bool, record: dict) -> dict:
     roof = Roof.measured()
     print(f"copy bandwidth {roof.copy:.0f} GB/s, float16 matrix product {roof.flops:.0f} TFLOP/s\n")
     rows = list(record.get("timings", []))
-    if part == "formats":
-        for shape in FORMAT_SHAPES:
+    if part in FORMAT_SHAPES:
+        for shape in FORMAT_SHAPES[part]:
             rows += by_format(backend, shape, roof.copy)
     else:
         for shape in SHAPES[:1] if quick else SHAPES:

@@ -24,9 +24,9 @@ def check(case: Case) -> None:
     assert error < LIMITS[case.dtype], f"{case}: {error:.2e}"  # NaN, where nothing was written, fails too
 
 
-def fits(spec: QuantSpec, dim: int) -> bool:
+def fits(spec: QuantSpec, dim: int, side: base.Side) -> bool:
     try:
-        base.method(spec.method).check_head_dim(spec, dim)
+        base.method(spec.method).check_head_dim(base.for_side(spec, side), dim)
     except SpecError:
         return False
     return True
@@ -45,6 +45,30 @@ def test_every_format_by_the_matrix_body(name):
     check(Case(key=FORMATS[name], value=FORMATS[name], layout="metal" if len(name) % 2 else "cuda"))
 
 
+BEFORE_PRODUCTS = ("q5_0", "q5_1", "nvfp4", "kivi4g32", "polarquant4", "turboquant4")
+
+
+@pytest.mark.parametrize("name", BEFORE_PRODUCTS)
+def test_numbers_that_float16_tiles_take_with_their_scales(name):
+    """Two runs of packed tokens that do not begin with a block, a partial tile, 16-bit tokens around them."""
+    spec = FORMATS[name]
+    small = name in ("q5_1", "polarquant4")
+    check(Case(key=spec, value=spec, dim=64 if small else 128, group=5, packed=37, first=9, head=2, tail=3 * small,
+               batch=2, dtype=mx.float16, layout="metal" if len(name) % 2 else "cuda"))  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16, mx.float32], ids=str)
+@pytest.mark.parametrize("dim", [64, 80, 96, 128, 192, 256, 512])
+@pytest.mark.parametrize("name", [*BEFORE_PRODUCTS, "kivi2g64", "kivi3g32", "kivi8g32", "polarquant3", "polarquant6"])
+def test_numbers_with_their_scales_at_every_head_size(name, dim, dtype):
+    if fits(FORMATS[name], dim, "key") and fits(FORMATS[name], dim, "value"):
+        for matrix in (True, False):
+            check(
+                Case(key=FORMATS[name], value=FORMATS[name], dim=dim, packed=50, first=33, dtype=dtype, matrix=matrix)
+            )
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_any_combination_of_template_arguments(seed):
     """A sample of what `test_every_combination_of_formats` runs through, over all other arguments as well."""
@@ -52,8 +76,8 @@ def test_any_combination_of_template_arguments(seed):
     dim, value_dim = (int(dim) for dim in rng.choice([64, 80, 96, 128, 192, 256], 2))
     matrix = bool(rng.random() < 0.6)
     fitting = [
-        [name for name, spec in FORMATS.items() if fits(spec, size) and not (matrix and name == "none")]
-        for size in (dim, value_dim)
+        [name for name, spec in FORMATS.items() if fits(spec, size, side) and not (matrix and name == "none")]
+        for side, size in (("key", dim), ("value", value_dim))
     ]
     case = Case(
         *(FORMATS[str(rng.choice(names))] for names in fitting), dim, int(rng.integers(1, 17)), value_dim=value_dim,
@@ -67,7 +91,20 @@ def test_any_combination_of_template_arguments(seed):
 
 
 @pytest.mark.parametrize(
-    "name", ["affine4g64", "affine2g32", "affine8g128", "q4_0", "q8_0", "turboquant3", "none", "q5_1", "nvfp4"]
+    "name",
+    [
+        "affine4g64",
+        "affine2g32",
+        "affine8g128",
+        "q4_0",
+        "q8_0",
+        "turboquant3",
+        "none",
+        "q5_1",
+        "nvfp4",
+        "kivi2g32",
+        "polarquant5",
+    ],
 )
 def test_formats_by_the_scalar_body(name):
     check(Case(key=FORMATS[name], value=FORMATS[name], group=2, matrix=False))
@@ -290,7 +327,7 @@ def test_scores_that_grow_along_the_context_do_not_overflow(layout):
 @pytest.mark.parametrize("matrix", [True, False])
 def test_every_combination_of_formats(dim, layout, matrix):
     failures = []
-    specs = {name: spec for name, spec in FORMATS.items() if fits(spec, dim)}
+    specs = {name: spec for name, spec in FORMATS.items() if fits(spec, dim, "key") and fits(spec, dim, "value")}
     if matrix:
         specs.pop("none")
     for key in specs:
