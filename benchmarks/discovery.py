@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from benchmarks import _frame, _from_tests, _planted, _unplanned
+from benchmarks import _discovery_peers, _frame, _from_tests, _planted
 
 from swarm.agents.analysis.statistics import proportion
 from swarm.agents.settings import AgentSettings
@@ -45,8 +45,8 @@ def run(task: Task, bases: Mapping[str, Path], budget: int, context: int) -> lis
     start, cpu = time.perf_counter(), time.process_time()
     with _planted.planted(seed, bases) as (plant, runner, infos):
         if arm == "tpe":
-            records: Sequence[TrialRecord] = _unplanned.tpe(runner, infos, budget, context, seed)
-            said = {PEERS[1]: _unplanned.best_against_default(records, _planted.TWIN)}
+            records: Sequence[TrialRecord] = _discovery_peers.tpe(runner, infos, budget, context, seed)
+            said = {PEERS[1]: _discovery_peers.best_against_default(records, _planted.TWIN)}
             causes: list[Row] = []
         else:
             ran = _planted.campaign(runner, infos, budget, context, seed, SETTINGS)
@@ -54,7 +54,7 @@ def run(task: Task, bases: Mapping[str, Path], budget: int, context: int) -> lis
             differing = [f for f in ran.findings if f.status == "confirmed" and says_that_models_differ(f)]
             said = {
                 "swarm": [_planted.named(f, records) if f.models[0] == _planted.TWIN else set() for f in differing],
-                PEERS[0]: _unplanned.pairs_of_labels(records, _planted.TWIN),
+                PEERS[0]: _discovery_peers.pairs_of_labels(records, _planted.TWIN),
             }
             causes = [
                 {"status": f.status, "key": f.key, "statement": f.statement}
@@ -67,7 +67,7 @@ def run(task: Task, bases: Mapping[str, Path], budget: int, context: int) -> lis
         "kind": plant.kind,
         "planted": _planted.label(plant),
         "factor": plant.factor,
-        "harm": _unplanned.harm(records, _planted.TWIN),
+        "harm": _discovery_peers.harm(records, _planted.TWIN),
         "failed": sum(record.state == "failed" for record in records),
         "seconds": round(time.perf_counter() - start, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),

@@ -60,8 +60,8 @@ class Suspect:
     def base(self, spec: TrialSpec) -> TrialSpec | None:
         """The trial with the suspect that one without it is to be compared with; None where it is not without it."""
         if self.edit:
-            layers = spec.edits[0].layers if spec.edits else None
-            return spec.model_copy(update={"edits": ()}) if spec.edits == self.edits(layers) else None
+            is_without = bool(spec.edits) and spec.edits == self.edits(spec.edits[0].layers)
+            return spec.model_copy(update={"edits": ()}) if is_without else None
         plain = spec.kv.model_copy(update={name: KVSpec.model_fields[name].default for name in self.cache})
         is_without = not spec.edits and spec.kv != plain and spec.kv == plain.model_copy(update=self.cache)
         return spec.model_copy(update={"kv": plain}) if is_without and is_simple(plain) else None
