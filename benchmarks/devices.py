@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ PROTOCOLS = ("quality", "attention")
 
 
 def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
-    """Run the configurations on every device, models one after the other."""
+    """Run the configurations on every device, all models at once."""
     from swarm.experiments.environment import device
     from swarm.experiments.models import registry
     from swarm.kernels import blas
@@ -41,18 +42,18 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
         registry.ensure(name)
     runs = [CPU] if device() == "cpu" else [CPU, GPU_16, GPU_32]
     spawn = get_context("spawn")
-    models: dict[str, Any] = {}
+    models: dict[str, Any] = {name: {} for name in names}
     with tempfile.TemporaryDirectory() as place:
-        for name in names:
-            running = []
-            for run in runs:
-                receiver, sender = spawn.Pipe(duplex=False)
-                process = spawn.Process(target=answer, args=(run, name, short, Path(place) / run, sender))
-                process.start()
-                sender.close()
-                running.append((run, process, receiver))
-            models[name] = {run: _answered(run, process, receiver) for run, process, receiver in running}
-            tell(f"{name}: {len(models[name][CPU])} configurations on {len(runs)} devices")
+        running = []
+        for name, run in product(names, runs):
+            receiver, sender = spawn.Pipe(duplex=False)
+            process = spawn.Process(target=answer, args=(run, name, short, Path(place) / run, sender))
+            process.start()
+            sender.close()
+            running.append((name, run, process, receiver))
+        for name, run, process, receiver in running:
+            models[name][run] = _answered(run, process, receiver)
+            tell(f"{name} on {run}: {len(models[name][run])} answers")
     return {"runs": runs, "models": models}
 
 
@@ -69,6 +70,7 @@ def _answered(run: str, process: Any, receiver: Any) -> list[dict[str, Any]]:
 def answer(run: str, model: str, short: bool, cache: Path, answers: Any) -> None:
     """Measure the default configurations of a model on one device in this process, and send what came out."""
     os.environ["MLX_ENABLE_TF32"] = "0"  # read with the first product: float32 is to be float32
+    from swarm.experiments.compiled_kernels import CompiledKernels
     from swarm.experiments.measurement.runner import MAX_MODEL_BYTES, ModelCache, Runner
 
     runner = Runner(cache_dir=cache)
@@ -76,6 +78,7 @@ def answer(run: str, model: str, short: bool, cache: Path, answers: Any) -> None
 
     if run == CPU:
         mx.set_default_device(mx.cpu)
+    compiled = None if run == CPU else CompiledKernels()
     if run == GPU_32:
         runner.models = ModelCache(_in_float32, MAX_MODEL_BYTES)
     found = []
@@ -88,6 +91,8 @@ def answer(run: str, model: str, short: bool, cache: Path, answers: Any) -> None
         metrics = {metric.name: metric.value for metric in measured.metrics if not metric.timed}
         windows = {name: list(values) for name, values in measured.arrays.items() if name.startswith("window_")}
         found.append({"protocol": spec.protocol, "kv": spec.kv.label, "metrics": metrics, "windows": windows})
+    if compiled is not None:
+        compiled.exchange()
     answers.send(found)
 
 

@@ -36,7 +36,7 @@ CAMPAIGNS: dict[str, tuple[str, ...]] = {
     "default": DEFAULT,
     "one worker": (*DEFAULT, "--workers", "1", "--time-limit", "60s"),
     "two CPU cores": (*DEFAULT, "--device", "cpu", "--workers", "2", "--time-limit", "60s"),
-    "long contexts": ("--context", "8192", "--long", "32K", "--budget", "90", "--time-limit", "120s"),
+    "long contexts": ("--context", "8192", "--long", "32K", "--budget", "90", "--time-limit", "100s"),
 }
 SHORT = {"short": ("--budget", "4", "--workers", "1")}
 GRACE = 12.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from dataclasses import dataclass, field
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 
 EVENT = "gpu.use"
 EVERY_MS = 500
-COMMAND = (
-    "nvidia-smi",
-    "--query-gpu=utilization.gpu,memory.used",
-    "--format=csv,noheader,nounits",
-    f"--loop-ms={EVERY_MS}",
-)
+
+
+def watching(visible: str | None) -> tuple[str, ...]:
+    """The command that prints a line of two numbers per look and GPU, of those that CUDA_VISIBLE_DEVICES names."""
+    what = ("--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", f"--loop-ms={EVERY_MS}")
+    return ("nvidia-smi", *what, *([f"--id={visible}"] if visible else []))
 
 
 @dataclass
@@ -45,13 +46,13 @@ class GpuUse:
     Args:
         store: where the event is written when it is left; open until then.
         campaign_id: whose event it is.
-        command: prints a line of two numbers per look and GPU.
+        command: what prints the numbers, see `watching`; that of the GPUs that this process sees if left out.
     """
 
-    def __init__(self, store: Store, campaign_id: int, command: tuple[str, ...] = COMMAND) -> None:
+    def __init__(self, store: Store, campaign_id: int, command: tuple[str, ...] | None = None) -> None:
         self._store = store
         self._campaign_id = campaign_id
-        self._command = command
+        self._command = command or watching(os.environ.get("CUDA_VISIBLE_DEVICES"))
         self.samples = Samples()
         self._process: subprocess.Popen[str] | None = None
 

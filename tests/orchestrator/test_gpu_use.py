@@ -8,7 +8,7 @@ import time
 import pytest
 
 from swarm.memory.records import Budget
-from swarm.orchestrator.gpu_use import EVENT, GpuUse
+from swarm.orchestrator.gpu_use import EVENT, GpuUse, watching
 
 PRINTS = "print('10, 1024\\n30, 2048\\n[N/A], 7\\nno devices', flush=True); import time; time.sleep(60)"
 
@@ -33,3 +33,8 @@ def test_nothing_is_told_where_there_is_nothing_to_watch(store, campaign, comman
     with GpuUse(store, campaign, command):
         pass
     assert store.events.list(campaign, kind=EVENT) == []
+
+
+@pytest.mark.parametrize(("visible", "asked"), [(None, False), ("", False), ("1", True), ("GPU-1,GPU-2", True)])
+def test_only_visible_gpus_are_watched(visible, asked):
+    assert (f"--id={visible}" in watching(visible)) is asked
