@@ -24,7 +24,8 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:  # noqa: ARG001
     found = _verdicts_rows.ROWS.load()
     models: dict[str, list[Row]] = {}
     for row in sorted(found["rows"], key=lambda row: int(row["replicate"])):
-        models.setdefault(row["model"], []).append(row)
+        if row["match"]:
+            models.setdefault(row["model"], []).append(row)
     verdicts = []
     for model, rows in models.items():
         for label in rows[0]["match"]:
