@@ -109,9 +109,9 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _time_for_long_captures(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """The first trial at a long context makes the 16-bit run that the others share."""
+        """The first trial at a long context makes the 16-bit run that the others share; an engine's are all as long."""
         try:
-            long = TypeAdapter(Tokens).validate_python(data.get("long"))
+            long = TypeAdapter(Tokens).validate_python(data.get("context" if data.get("engine") else "long"))
         except ValidationError:  # none is wanted, or the field itself says what is wrong
             return data
         return {"trial_timeout": TRIAL_SECONDS * max(1.0, long / SHORT_TOKENS), **data}

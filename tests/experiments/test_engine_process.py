@@ -195,3 +195,10 @@ def test_llama_cpp_itself_refuses_a_file_that_is_no_model(tmp_path):
         running(startable("llama.cpp"), str(bad), {}, context=64),
     ):
         pass
+
+
+def test_no_proxy_is_asked_for_an_engine_on_this_machine(model, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with running(startable("llama.cpp"), model, {}, context=64) as up:
+        assert up.endpoint.ask("abc", 2).completion_tokens == 2

@@ -25,6 +25,7 @@ def stand_in(tmp_path, monkeypatch):
 def test_a_context_may_be_written_with_its_k():
     assert settings.load(context="16K").context == 16 * 1024
     assert settings.load(context="512").context == 512
+    assert settings.load(engine="llama.cpp", context="16K").trial_timeout == 8 * settings.load().trial_timeout
     with pytest.raises(UsageError, match="--context"):
         settings.load(context="16Q")
 

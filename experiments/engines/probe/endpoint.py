@@ -111,6 +111,12 @@ def public(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def is_loopback(url: str) -> bool:
+    """Whether a URL means this machine."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 class HttpHost(Host):
     """The server of an endpoint, asked without the client of the protocol.
 
@@ -125,6 +131,9 @@ class HttpHost(Host):
         self._root = urlunsplit((parts.scheme, parts.netloc, parts.path.removesuffix("/v1"), "", ""))
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeout = timeout
+        # No proxy leads to this machine.
+        proxies = [urllib.request.ProxyHandler({})] if is_loopback(base_url) else []
+        self._open = urllib.request.build_opener(*proxies).open
 
     def get(self, path: str) -> Reply:
         """GET a path; never raises."""
@@ -136,10 +145,9 @@ class HttpHost(Host):
         request = urllib.request.Request(self._root + path, json.dumps(body).encode(), headers)  # noqa: S310
         return self._ask(request, self._timeout)
 
-    @staticmethod
-    def _ask(request: urllib.request.Request, timeout: float) -> Reply:
+    def _ask(self, request: urllib.request.Request, timeout: float) -> Reply:
         try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
+            with self._open(request, timeout=timeout) as answer:
                 text = answer.read(MAX_REPLY_BYTES).decode("utf-8", "replace")
                 return Reply(answer.status, text, answer.headers.get("Server", ""))
         except urllib.error.HTTPError as error:
@@ -164,12 +172,18 @@ class Endpoint:
     """
 
     def __init__(self, url: str, model: str | None = None, *, api_key: str = "", timeout: float = 600.0) -> None:
-        from openai import OpenAI
+        from openai import DefaultHttpx2Client, OpenAI
 
         self.url = normalise(url)
         self.timeout = timeout
         self.host: Host = HttpHost(self.url, api_key, timeout)
-        self._client = OpenAI(base_url=self.url, api_key=api_key or "none", max_retries=0, timeout=timeout)
+        self._client = OpenAI(
+            base_url=self.url,
+            api_key=api_key or "none",
+            max_retries=0,
+            timeout=timeout,
+            http_client=DefaultHttpx2Client(trust_env=not is_loopback(self.url)),
+        )
         # The client takes these from the environment; they are meant for openai.com and for nobody else.
         self._client.organization = self._client.project = None
         self._chat = False
