@@ -93,7 +93,12 @@ class Learnt:
         return [record for record in self._standing(*statuses) if record.finding.kind == kind]
 
     def _standing(self, *statuses: str) -> list[FindingRecord]:
-        return ranked(r for r in self._findings if r.finding.status in statuses and r.finding.status != "refuted")
+        """Findings that stand, each comparison once: a transfer says of its second model what a sensitivity says."""
+        distinct: dict[str, FindingRecord] = {}
+        for record in ranked(r for r in self._findings if r.finding.status in statuses):
+            if record.finding.status != "refuted":
+                distinct.setdefault(_compared(record.finding), record)
+        return list(distinct.values())
 
     def _lines(self, records: Sequence[FindingRecord]) -> list[str]:
         return [line for record in records for line in self._line(record)]
@@ -133,6 +138,14 @@ class Learnt:
             if a is not None and b is not None and not costs_the_same(a, b):
                 return False
         return True
+
+
+def _compared(finding: Finding) -> str:
+    """What a finding compares, on which model; its key where that is all there is to say."""
+    claim = Claim.parse(finding.key)
+    if claim is None or claim.relation not in ("pair", "transfer"):
+        return finding.key
+    return ":".join((claim.metric, *claim.configurations, claim.models[-1]))
 
 
 def is_factor(finding: Finding) -> bool:

@@ -46,8 +46,8 @@ def _advice(model: str, history: History, settings: AgentSettings) -> Iterator[s
     if few is None:
         yield f"- On **{{{trial}:model}}** nothing of about three bits per value keeps the KLD under its limit so far."
     elif few is not chosen:
-        label = f"{{trial:{few.records[0].id}:label}}"
-        yield f"- On **{{{trial}:model}}** where memory is short, use `{label}`. {_measure(few)}"
+        trial = f"trial:{few.records[0].id}"
+        yield f"- On **{{{trial}:model}}** where memory is short, use `{{{trial}:label}}`. {_measure(few)}"
 
 
 def recommended(found: Sequence[ConfigResult], max_kld: float) -> ConfigResult | None:

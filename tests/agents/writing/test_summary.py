@@ -223,6 +223,12 @@ def test_findings_on_unequal_costs_are_not_told(make_lab) -> None:
     text = summarise(History(records, findings=tuple(stored)), ["alpha"], AgentSettings()).text
     assert "{finding:1" not in text
     assert "{finding:2:says}" in text
+    again = Claim("transfer", "kld", claims[1].configurations, ("beta", "alpha"))
+    same = stated[1].model_copy(update={"key": again.key, "kind": "transfer", "models": ("beta", "alpha")})
+    stored.append(FindingRecord(id=3, campaign_id=1, finding=same))
+    text = summarise(History(records, findings=tuple(stored)), ["alpha"], AgentSettings()).text
+    assert [f"- {{finding:{n}:says}}" in text for n in (2, 3)].count(True) == 1, "one comparison is told once"
+    assert all(f"| {{finding:{n}}} |" in text for n in (2, 3))
 
 
 def test_long_statements_are_told_in_short_sentences(resolver) -> None:
