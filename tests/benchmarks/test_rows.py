@@ -74,6 +74,9 @@ def test_the_measure_that_tells_leads_with_an_interval_and_what_misleads_is_name
     assert results["misleading"]["a"]["kld_8k"][0]["kv"] == "configuration 0"
     assert results["failed"] == 1
     assert results["repeatable"]["retrieval"] == pytest.approx(1)
+    others = correlation_rows.FULL
+    assert results["finalists_by"] in others
+    assert all(set(found) == set(others) for found in results["full"].values())
 
 
 def test_verdicts_tell_what_loses_from_what_does_not_and_what_it_took(data):
