@@ -36,6 +36,7 @@ def test_a_context_may_be_written_with_its_k():
         ({"engine": "llama.cxx"}, "unknown engine 'llama.cxx'"),
         ({"engine": "lm-studio"}, "LM Studio cannot be started from here"),
         ({"engine": "llama.cpp", "agenda": "long-context"}, "goes with neither"),
+        ({"engine": "llama.cpp", "llm": "local"}, "roles know caches"),
         ({"engine": "llama.cpp", "models": "nothing.gguf"}, "no file nothing.gguf"),
     ],
 )
