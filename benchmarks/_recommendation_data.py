@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
 
 FILE = Path(__file__).parent / "data" / "recommendation.json.gz"
-EDITS = ("", "keys outliers x8", "values outliers x8")
+EDITS = ("", "keys outliers x8")
 """Of the twins of each model: weights with large channels, and the same 16-bit function."""
+UNSEEN = ("qwen2.5-coder-0.5b",)
+"""Models that no campaign runs on."""
 CAMPAIGN, DECISIVE, FRESH = "campaign", "decisive", "fresh"
 
 
@@ -44,7 +46,10 @@ class Twin:
 
 @dataclass(frozen=True)
 class Measured:
-    """A trial that was run: what for, by which campaign (if any), and what its windows showed."""
+    """A trial that was run: what for, by which campaign (-1: none), and what its windows showed.
+
+    `replicate` counts the sets of windows that a campaign has for itself; fresh sets are counted over all.
+    """
 
     role: str
     seed: int
@@ -83,14 +88,19 @@ class Data:
 
     @cached_property
     def infos(self) -> dict[str, ModelInfo]:
+        """Facts about all models."""
+        return {name: registry.describe(name) for name in (*self.models, *UNSEEN)}
+
+    @cached_property
+    def models(self) -> tuple[str, ...]:
         """The models of the campaigns."""
-        names = dict.fromkeys(one.twin.model for one in self.trials if one.role == CAMPAIGN)
-        return {name: registry.describe(name) for name in names}
+        return tuple(dict.fromkeys(one.twin.model for one in self.trials if one.role == CAMPAIGN))
 
     @property
     def twins(self) -> list[Twin]:
-        """The models and their edited copies."""
-        return [Twin(model, edits.read(text) if text else ()) for model in self.infos for text in EDITS]
+        """The models that are asked about as if nothing had been measured on them: edited copies among them."""
+        edited = [Twin(model, edits.read(text) if text else ()) for model in self.models for text in EDITS]
+        return [*edited, *map(Twin, UNSEEN)]
 
     @cached_property
     def campaigns(self) -> dict[int, list[TrialRecord]]:
@@ -102,9 +112,9 @@ class Data:
         return dict(found)
 
     @cached_property
-    def decisive(self) -> dict[tuple[Twin, KVSpec, int], TrialRecord]:
-        """Trials that were run because they decide most."""
-        return {(t.twin, t.kv, t.replicate): t.record() for t in self.trials if t.role == DECISIVE}
+    def decisive(self) -> dict[tuple[int, Twin, KVSpec, int], TrialRecord]:
+        """Trials that were run because they decide most, by the campaign that they were for, and what they measured."""
+        return {(t.seed, t.twin, t.kv, t.replicate): t.record() for t in self.trials if t.role == DECISIVE}
 
     @cached_property
     def fresh(self) -> dict[tuple[Twin, KVSpec], tuple[float, ...]]:

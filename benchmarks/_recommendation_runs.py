@@ -33,19 +33,21 @@ from swarm.kernels.errors import SwarmError
 from swarm.kernels.spec import KVSpec
 from swarm.memory.records import TrialRecord
 
-MODELS = ("smollm2-135m", "gemma3-270m", "qwen2.5-coder-0.5b")
+MODELS = ("smollm2-135m", "gemma3-270m")
 TRIALS = max(recommendation.STAGES)
 LAG = 4
 SETTINGS = AgentSettings(shares={"attention": 0.0, "depth": 0.0, "promotion": 0.0, "cause": 0.0})
 """Every trial is one of the first rung: others say nothing of the loss that is recommended by."""
-FIRST_FRESH = 4
-"""Campaigns read no set of windows from this one on."""
-SETS = 6
+MOST_CAMPAIGNS = 8
+OWN_SETS = 2
+"""Sets of windows that each campaign has for itself, so that campaigns are independent of each other."""
+SETS = 5
+"""Sets of fresh windows. The text has about 22 sets that share nothing."""
 SHARE_OF_CAMPAIGNS = 0.45
 """Of the time, after which campaigns end as far as they came."""
 
-Wanted = tuple[str, Twin, KVSpec, int]
-"""A trial: what for, on which model, which configuration and set of windows."""
+Wanted = tuple[str, int, Twin, KVSpec, int]
+"""A trial: what for, for which campaign, on which model, which configuration and set of windows."""
 
 
 def campaign(models: Sequence[str], trials: int, until: float, seed: int) -> list[Measured]:
@@ -79,10 +81,10 @@ def _failed(number: int, spec: TrialSpec) -> TrialRecord:
 
 def measured(wanted: Iterable[Wanted], until: float, tell: Tell) -> list[Measured]:
     """Those trials, as many as there is time for; those that share a 16-bit run one after the other in a process."""
-    groups: dict[tuple[Twin, int], list[Wanted]] = defaultdict(list)
+    groups: dict[tuple[int, Twin, int], list[Wanted]] = defaultdict(list)
     for one in dict.fromkeys(wanted):
-        groups[one[1], one[3]].append(one)
-    order = sorted(groups.values(), key=lambda group: (group[0][3], -len(group)))
+        groups[one[1], one[2], one[4]].append(one)
+    order = sorted(groups.values(), key=lambda group: (group[0][4], -len(group)))
     found = [one for part in recommendation.side_by_side(partial(_measure, until), order) for one in part]
     tell(f"{len(found)} of {sum(map(len, groups.values()))} trials")
     return found
@@ -95,7 +97,7 @@ def _runner() -> Runner:
 
 def _measure(until: float, group: Sequence[Wanted]) -> list[Measured]:
     found = []
-    for role, twin, kv, replicate in group:
+    for role, seed, twin, kv, replicate in group:
         if time.time() > until:
             break
         spec = TrialSpec(
@@ -108,15 +110,16 @@ def _measure(until: float, group: Sequence[Wanted]) -> list[Measured]:
             edits=twin.edits,
             device=environment.device(),
         )
-        one = _run(role, -1, 0, spec)
+        one = _run(role, seed, 0, spec)
         found += [] if one is None else [one]
     return found
 
 
 def _run(role: str, seed: int, number: int, spec: TrialSpec) -> Measured | None:
-    """A trial; None where it failed."""
+    """A trial on the campaign's own windows; None where it failed."""
+    windows_set = spec.replicate + OWN_SETS * max(seed, 0)
     try:
-        result = _runner().run(spec)
+        result = _runner().run(spec.model_copy(update={"replicate": windows_set}))
     except SwarmError:
         return None
     bits, windows = result["bits_per_value"], result.arrays["window_kld"]
@@ -131,7 +134,7 @@ def make(models: Sequence[str], seconds: float, trials: int, file: Path, tell: T
     began = time.time()
     until = began + seconds
     work = partial(campaign, models, trials, began + SHARE_OF_CAMPAIGNS * seconds)
-    seeds = range(max(2, len(os.sched_getaffinity(0))))
+    seeds = range(min(MOST_CAMPAIGNS, len(os.sched_getaffinity(0))))
     found = [one for part in recommendation.side_by_side(work, seeds) for one in part]
     tell(f"{len(seeds)} campaigns, {len(found)} trials, {time.time() - began:.0f} s")
     about = {
@@ -147,7 +150,7 @@ def make(models: Sequence[str], seconds: float, trials: int, file: Path, tell: T
     Data(found, about).write(file)
     cases = _asked(Data(found, about))
     decisive = {
-        (DECISIVE, case.twin, one.spec.kv, one.spec.replicate): None
+        (DECISIVE, case.seed, case.twin, one.spec.kv, one.spec.replicate): None
         for case in cases
         if case.situation == recommendation.TRANSFERRED
         for one in case.answer.decisive
@@ -156,9 +159,10 @@ def make(models: Sequence[str], seconds: float, trials: int, file: Path, tell: T
     found += measured(decisive, until, tell)
     Data(found, about).write(file)
     pairs = recommendation.wanted(_asked(Data(found, about)))
-    sets = range(FIRST_FRESH, FIRST_FRESH + SETS)
+    first = OWN_SETS * len(seeds) + 1
+    sets = range(first, first + SETS)
     tell(f"{len(pairs)} configurations on fresh windows, {time.time() - began:.0f} s")
-    found += measured(((FRESH, twin, kv, replicate) for replicate in sets for twin, kv in pairs), until, tell)
+    found += measured(((FRESH, -1, twin, kv, replicate) for replicate in sets for twin, kv in pairs), until, tell)
     Data(found, about).write(file)
 
 

@@ -18,8 +18,8 @@ from statistics import fmean, median
 from typing import Any, TypeVar
 
 import numpy as np
-from benchmarks import _frame
-from benchmarks._recommendation_data import Data, Twin
+from benchmarks import _frame, _recommendation_table
+from benchmarks._recommendation_data import FILE, Data, Twin
 
 from swarm.agents.analysis.comparable import ComparableResults
 from swarm.agents.analysis.recommend import CONFIDENCE, recommend
@@ -33,7 +33,7 @@ R = TypeVar("R")
 
 LIMITS = (3.3, 4.6, 6.0)
 """Bits per value that a configuration may cost."""
-STAGES = (50, 120)
+STAGES = (40, 80)
 """Trials of a campaign after which it is asked; all its models share them."""
 RUN = 3
 """Trials that are run for a model that was not measured, before it is asked again."""
@@ -41,7 +41,7 @@ LEAST_WINDOWS = 16
 """Fresh windows without which a loss is not taken as known."""
 DEFAULT = KVSpec.parse("affine4/g64")
 MEASURED, TRANSFERRED, DECIDED = "measured", "not measured", f"after the {RUN} trials that decide most"
-SITUATIONS = (MEASURED, TRANSFERRED, DECIDED)
+SITUATIONS = (MEASURED, TRANSFERRED, DECIDED, _recommendation_table.SITUATION)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _of_measured(data: Data, seed: int) -> Iterator[Case]:
     records = data.campaigns[seed]
     for stage in STAGES:
         early = [record for record in records if record.number < stage]
-        for model in data.infos:
+        for model in data.models:
             known = data.known(model, early)
             for limit in LIMITS:
                 found = _asked(known, limit)
@@ -85,7 +85,7 @@ def _of_others(data: Data, seed: int) -> Iterator[Case]:
             if found is None:
                 continue
             yield Case(TRANSFERRED, seed, twin, max(STAGES), limit, found, _observed(known, None, limit))
-            told = [data.decisive.get((twin, one.spec.kv, one.spec.replicate)) for one in found.decisive]
+            told = [data.decisive.get((seed, twin, one.spec.kv, one.spec.replicate)) for one in found.decisive]
             tried = [record for record in told if record is not None]
             if len(tried) == RUN:
                 more = data.known(twin.model, [*others, *tried])
@@ -166,13 +166,15 @@ def _plain(result: ConfigResult) -> tuple[float, float]:
 
 
 def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
-    """Ask every recorded campaign; in the short form the first one alone."""
-    data = Data.read()
+    """Ask every recorded campaign, and the table; in the short form once each."""
+    data = Data.read() if FILE.is_file() else Data((), {})
     seeds = sorted(data.campaigns)[: 1 if short else None]
     found = [case for part in side_by_side(partial(cases, data), seeds) for case in part]
     rows = [row for case in found if (row := scored(case, data))]
     tell(f"{len(rows)} answers of {len(seeds)} campaigns")
-    return {"about": data.about, "rows": rows}
+    replayed = partial(_recommendation_table.rows, LIMITS, DEFAULT)
+    rows += [row for part in side_by_side(replayed, _recommendation_table.questions(short)) for row in part]
+    return {"about": dict(data.about), "rows": rows}
 
 
 def side_by_side(work: Callable[[T], R], things: Sequence[T]) -> list[R]:
@@ -191,43 +193,53 @@ def page(record: _frame.Results) -> str:
     for row in rows:
         by_situation[row["situation"]].append(row)
     tables = [(name, by_situation[name]) for name in SITUATIONS if by_situation[name]]
-    columns = (
-        "the model was",
-        "answers",
-        "interval holds",
-        "95% interval of that",
-        "width, times",
-        "too low",
-        "too high",
-    )
+    columns = ("the model was", "answers", "interval holds", "95% interval", "width, times", "too low", "too high")
     coverage = [(name, *_coverage(found)) for name, found in tables]
     regrets = [(name, *_regrets(found)) for name, found in tables]
-    models = sorted({row["model"] for row in rows})
-    per_model = [(name, *_coverage([row for row in rows if row["model"] == name])) for name in models]
+    kinds = sorted({(row["model"], row["situation"]) for row in rows})
+    per_model = [
+        (f"{model}, {name}", *_coverage([row for row in rows if (row["model"], row["situation"]) == (model, name)]))
+        for model, name in kinds
+    ]
     return "\n".join(
         (
             _frame.heading(record, "Recommendations"),
-            f"{about['campaigns']} campaigns of {about['trials']} trials ({', '.join(about['models'])}; recorded "
-            f"{about['date']} on {about['device']}, revision {about['git_revision'][:7]}) are asked for the best "
-            f"configuration within {', '.join(f'{limit:g}' for limit in LIMITS)} bits per value, after "
-            f"{' and '.join(map(str, STAGES))} trials. What the chosen ones really lose was measured on "
-            f"{about['windows']} windows of the text that no campaign read. Models that count as not measured are "
-            "answered from the campaign's trials on the others; twins are models whose weights were edited so that "
-            "some channels of keys or values are eight times as large. Many answers share windows, models and "
-            "campaigns, so that they are not independent.\n",
-            "## Does the 90% interval hold what fresh windows show?\n",
+            f"Questions are for the best configuration within {', '.join(f'{limit:g}' for limit in LIMITS)} bits per "
+            f"value. {_of_campaigns(about)}{_of_table()}Many answers share windows, models and campaigns, so that they "
+            "are not independent.\n",
+            "## Does the 90% interval hold what the choice really loses?\n",
             _frame.table(columns, coverage),
+            "Too low: the real loss lies above the interval. "
             f"The peer, the interval of the best observed configuration's own windows, holds {_peer_coverage(rows)}.\n",
             _frame.table(("by model", *columns[1:]), per_model),
             "## Is the choice a good one?\n",
-            "KLD of the choice over that of the best configuration in hindsight, of all within the limit that were "
-            "measured on fresh windows: the median, and the mean of the logarithm.\n",
-            _frame.table(
-                ("the model was", "recommended", "best observed", "affine4/g64, where it fits"),
-                regrets,
-            ),
+            "KLD of the choice over that of the best configuration in hindsight: of all in the table, or of all within "
+            "the limit that were measured on fresh windows. The median, and the mean of the logarithm. Best observed: "
+            "the smallest observed KLD on the model, or on any other where it was not measured.\n",
+            _frame.table(("the model was", "recommended", "best observed", "affine4/g64, where it fits"), regrets),
             _verdict(tables),
         )
+    )
+
+
+def _of_campaigns(about: dict[str, Any]) -> str:
+    if not about:
+        return "Campaigns with fresh windows: not measured yet. "
+    return (
+        f"{about['campaigns']} campaigns of {about['trials']} trials ({', '.join(about['models'])}; recorded "
+        f"{about['date']} on {about['device']}, revision {about['git_revision'][:7]}), each on text windows of its "
+        f"own, are asked after {' and '.join(map(str, STAGES))} trials. What the chosen ones really lose was measured "
+        f"on up to {about['windows']} windows that no campaign read. Models that count as not measured are answered "
+        "from trials on the others; twins are models whose weights were edited so that some channels of keys are eight "
+        "times as large. "
+    )
+
+
+def _of_table() -> str:
+    return (
+        f"Replayed are questions to {_recommendation_table.KNOWN} random configurations of each other model in the "
+        f"table of `swarm bench search`, {_recommendation_table.SEEDS} times per model, with the losses that the table "
+        "has. "
     )
 
 

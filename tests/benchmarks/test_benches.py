@@ -15,7 +15,7 @@ FRAMED = [name for name in bench.benchmark_names() if name not in OWN_SCRIPTS]
 ON_RAY = ("gpu", "overhead", "scale")
 MADE = {
     "search": table.FILE,
-    "recommendation": importlib.import_module("benchmarks._recommendation_data").FILE,
+    "recommendation": table.FILE,
     **{name: rows.DATA / f"{name}.json" for name in ("correlation", "verdicts")},
 }
 """Data that some are worked out from."""
