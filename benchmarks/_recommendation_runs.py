@@ -41,7 +41,7 @@ SETTINGS = AgentSettings(shares={"attention": 0.0, "depth": 0.0, "promotion": 0.
 MOST_CAMPAIGNS = 8
 OWN_SETS = 2
 """Sets of windows that each campaign has for itself, so that campaigns are independent of each other."""
-SETS = 5
+SETS = 4
 """Sets of fresh windows. The text has about 22 sets that share nothing."""
 SHARE_OF_CAMPAIGNS = 0.45
 """Of the time, after which campaigns end as far as they came."""

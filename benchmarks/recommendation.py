@@ -37,7 +37,7 @@ STAGES = (40, 80)
 """Trials of a campaign after which it is asked; all its models share them."""
 RUN = 3
 """Trials that are run for a model that was not measured, before it is asked again."""
-LEAST_WINDOWS = 16
+LEAST_WINDOWS = 12
 """Fresh windows without which a loss is not taken as known."""
 DEFAULT = KVSpec.parse("affine4/g64")
 MEASURED, TRANSFERRED, DECIDED = "measured", "not measured", f"after the {RUN} trials that decide most"

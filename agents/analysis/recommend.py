@@ -79,15 +79,16 @@ def recommend(
     wanted = decisive.trials(known, prices, posterior, limits.tolerance, place, max(0, trials))
     own = [r for r in known.records if r.spec.model == subject.name and not (r.outdated or r.spec.edits)]
     of_choice = [r for r in own if r.spec.kv == pool[place] and r.state == "complete"]
+    times = _times(own, pool[place])
     return Recommendation(
         model=subject.name,
         limits=limits,
         choice=options[0],
         measures=(*_tail(known, pool[place], posterior, place), *_elsewhere(of_choice)),
-        times=_times(own, pool[place]),
+        times=times,
         runner_up=options[1] if len(options) > 1 else None,
         ratio=ratio,
-        untested=_untested(known, of_choice),
+        untested=(*_untested(known, of_choice), *(() if times else ("how fast kernels read it",))),
         decisive=tuple(Decisive(configuration=spec.kv.short_label, spec=spec, why=why) for spec, why in wanted),
         findings=_supporting(findings, subject.name, options[0].trials),
         basis=_basis(known),
@@ -253,8 +254,6 @@ def _untested(known: ComparableResults, records: Sequence[TrialRecord]) -> tuple
     missing.append("texts other than that of the trials")
     devices: set[Device] = {r.spec.device for r in records} or {template.device}
     missing.append(f"devices other than {' and '.join(sorted(devices))}")
-    if not any(metric.unit == "us" for r in records for metric in r.metrics.values()):
-        missing.append("how fast kernels read it")
     return tuple(missing)
 
 
