@@ -42,6 +42,7 @@ def planted(model, count=40, seed=0):
             "kld_8k": long,
             "retrieval_lost_p": [long / 100] * 2,
             "retrieval_kept": [1 - long / 100] * 2,
+            "retrieval_delta_nll": [long / 10] * 2,
             "retrieval_answered_16bit": [0.5] * 2,
             "generation_kld": [long] * 2,
             "generation_tokens_until_parting": [100 - long] * 2,
