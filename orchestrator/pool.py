@@ -237,6 +237,8 @@ class Pool:
 
     def _dispatch(self) -> None:
         for member in self._members:
+            if not (len(self._waiting) or self._preparations.expecting):
+                return
             if not member.up or member.trial_id is not None or member.making:
                 continue
             others = frozenset(other.resident for other in self._members if other is not member and other.resident)

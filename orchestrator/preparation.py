@@ -24,6 +24,11 @@ class Preparations:
         """Trials like these will come."""
         self._ahead = list(specs)
 
+    @property
+    def expecting(self) -> bool:
+        """Whether trials will come that something can be made for."""
+        return bool(self._ahead)
+
     def missing(self, node: str, spec: TrialSpec) -> str:
         """What a node may lack of what a trial shares; empty when nothing."""
         name = needs(spec)

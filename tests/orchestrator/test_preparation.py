@@ -31,8 +31,9 @@ def test_trials_share_what_reads_the_same_text_in_16_bit():
 def test_what_is_made_ahead_is_what_a_node_lacks_and_nobody_makes():
     first, second = TrialSpec(model="m"), TrialSpec(model="m", rung=1)
     known = Preparations()
-    assert known.ahead("here", ()) is None
+    assert (known.ahead("here", ()), known.expecting) == (None, False)
     known.expect([first, second, instruct(0)])
+    assert known.expecting
     assert known.ahead("here", ()) == first
     assert known.ahead("here", {needs(first)}) == second
     known.made("here", needs(first))
