@@ -40,6 +40,13 @@ def hurt(stored: Any, end: int, what: str, row: int = 0) -> Any:
     return stored
 
 
+def hurt_both(cache: Any, end: int, what: str, row: int = 0) -> None:
+    """Hurt the keys and values of a cache; keys alone are swapped, as tokens in another order are no fault."""
+    cache.keys = hurt(cache.keys, end, what, row)
+    if what != "swap":
+        cache.values = hurt(cache.values, end, what, row)
+
+
 def faulty_caches(model: Any, where: str, what: str) -> Any:
     """What makes a model's caches, every second of them faulty."""
     from mlx_lm.models.cache import BatchKVCache, KVCache, RotatingKVCache, make_prompt_cache
@@ -52,7 +59,7 @@ def faulty_caches(model: Any, where: str, what: str) -> Any:
 
         def _hurt(self) -> None:
             if self.faulty:
-                self.keys, self.values = (hurt(x, self.offset, what) for x in (self.keys, self.values))
+                hurt_both(self, self.offset, what)
 
         def update_and_fetch(self, keys: Any, values: Any) -> Any:
             if where == "chunk" and self.offset and self.offset % CHUNK == 0 and keys.shape[2] > 1:
@@ -61,7 +68,8 @@ def faulty_caches(model: Any, where: str, what: str) -> Any:
 
         def trim(self, n: int) -> int:
             trimmed: int = super().trim(n)
-            if where == "reuse" or (where == "parted" and n > 2 * HURT):
+            parted = n > 2 * HURT
+            if self.offset > 2 * HURT and where == ("parted" if parted else "reuse"):
                 self._hurt()
             return trimmed
 
@@ -70,7 +78,7 @@ def faulty_caches(model: Any, where: str, what: str) -> Any:
 
         def update_and_fetch(self, keys: Any, values: Any) -> Any:
             if self.faulty and keys.shape[0] > 1 and keys.shape[2] == 1 and self._idx > 2 * HURT:
-                self.keys, self.values = (hurt(x, self._idx, what, row=1) for x in (self.keys, self.values))
+                hurt_both(self, self._idx, what, row=1)
             return super().update_and_fetch(keys, values)
 
     class Mixed(KVCache):  # type: ignore[misc]
@@ -89,7 +97,7 @@ def faulty_caches(model: Any, where: str, what: str) -> Any:
             before = self.offset
             found = super().update_and_fetch(keys, values)
             if where == "window" and self.faulty and before <= self.max_size < self.offset and keys.shape[2] > 1:
-                self.keys, self.values = (hurt(x, x.shape[2], what) for x in (self.keys, self.values))
+                hurt_both(self, self.keys.shape[2], what)
             return found
 
     def make() -> list[Any]:

@@ -8,9 +8,10 @@ import typer
 
 from swarm.experiments.sizing.units import parse_gigabytes, parse_tokens, size, tokens
 from swarm.orchestrator.console import Column, emit_json, listing, rate, say
-from swarm.orchestrator.options import Json
+from swarm.orchestrator.options import Json, StoreUrl
 
 if TYPE_CHECKING:
+    from swarm.experiments.sizing.learned import LearnedRates, MeasuredRate
     from swarm.experiments.sizing.machines import Machine
     from swarm.experiments.sizing.method import KVMethod
     from swarm.experiments.sizing.plan import Cost, MethodPlan, Plan
@@ -51,14 +52,18 @@ def command(
     overhead: Annotated[
         float | None, typer.Option(metavar="GIB", min=0, help="Memory beside weights and cache.  [default: estimated]")
     ] = None,
+    store: StoreUrl = None,
     json: Json = False,
 ) -> None:
     """Say what fits: weights, KV cache per method and context, largest context, predicted decode speed.
+
+    For this machine, decode rates that engine trials and probes in the store measured correct the prediction.
 
     Examples: `swarm plan --model "llama 3.1 8b" --machine "m4 max" --memory 64`,
     `swarm plan --model ./config.json --memory 24 --kv affine --context 128K`
     """
     from swarm.experiments.sizing import models, plan
+    from swarm.experiments.sizing.learned import learn
 
     shape = models.find(model)
     report = plan.make(
@@ -69,10 +74,13 @@ def command(
         weights_bits=weights_bits,
         overhead_bytes=None if overhead is None else round(overhead * 2**30),
     )
+    known = _measured(store) if machine is None and memory is None else []
+    rates = learn(known)
     if json:
-        emit_json(_json(report))
+        emit_json({**_json(report), **_corrections(report, known, rates)})
     else:
         _show(report)
+        _show_measured(report, known, rates)
 
 
 def _machine(name: str | None, memory: str | None, bandwidth: float | None) -> Machine:
@@ -139,6 +147,73 @@ def _show(report: Plan) -> None:
     _legend(report)
 
 
+def _measured(store: str | None) -> list[MeasuredRate]:
+    """What the store knows of this machine; nothing where there is no store."""
+    from swarm.memory.errors import StoreError
+    from swarm.orchestrator.measured_rates import measured_rates
+    from swarm.orchestrator.views.source import open_store
+
+    try:
+        with open_store(store) as opened:
+            return measured_rates(opened)
+    except StoreError:
+        if store is not None:
+            raise
+        return []
+
+
+def _corrections(report: Plan, known: list[MeasuredRate], rates: LearnedRates | None) -> dict[str, Any]:
+    """The rates that were measured of this model, and all predictions as measurements correct them."""
+    own = [one.model_dump(mode="json") for one in known if one.model == report.model.name]
+    corrected = {
+        row.label: {
+            str(cost.context): rates.tokens_per_second(report.weights.active_bytes + cost.kv_bytes)
+            for cost in row.costs
+            if cost.fits is not False
+        }
+        for row in report.methods
+        if rates is not None
+    }
+    return {
+        "measured": own,
+        "learned": None if rates is None else rates.model_dump(mode="json"),
+        "corrected": corrected,
+    }
+
+
+def _show_measured(report: Plan, known: list[MeasuredRate], rates: LearnedRates | None) -> None:
+    if rates is None:
+        return
+    found = _corrections(report, known, rates)
+    until = f" until {rates.latest:%Y-%m-%d}" if rates.latest else ""
+    error = "" if rates.error is None else f"; rates left out are predicted to {rates.error:.0%}"
+    say()
+    say(
+        f"Decode speed (tok/s) corrected by {rates.n} rates measured{until}: {1e3 * rates.seconds:.3g} ms per token "
+        f"and {rates.bandwidth / 1e9:.3g} GB/s{error}."
+    )
+    contexts = [cost.context for cost in report.methods[0].costs]
+    columns = [Column(f"at_{n}", f"at {tokens(n)}", show=rate, right=True) for n in contexts]
+    rows = [
+        {"label": label, **{f"at_{n}": by_context.get(str(n)) for n in contexts}}
+        for label, by_context in found["corrected"].items()
+    ]
+    listing(rows, [Column("label", "KV method"), *columns])
+    if found["measured"]:
+        say()
+        say("Measured of this model:")
+        listing(
+            found["measured"],
+            [
+                Column("label", "KV method"),
+                Column("context", show=tokens, right=True),
+                Column("tokens_per_second", "tok/s", show=rate, right=True),
+                Column("trial", right=True),
+                Column("measured_at", "date"),
+            ],
+        )
+
+
 def _size(n_bytes: float) -> str:
     """A size without its space, where a narrow table would break it."""
     return size(n_bytes).replace(" ", "")
@@ -180,6 +255,7 @@ def output() -> object:
     """What `--json` prints: the plan, with layers that are alike counted together."""
     from pydantic import Field
 
+    from swarm.experiments.sizing import learned as rates
     from swarm.experiments.sizing.plan import Plan
     from swarm.experiments.sizing.shape import ModelShape
     from swarm.kernels.layer_shape import LayerShape
@@ -193,6 +269,9 @@ def output() -> object:
 
     class GroupedPlan(Plan):
         model: GroupedShape
+        measured: list[rates.MeasuredRate]
+        learned: rates.LearnedRates | None
+        corrected: dict[str, dict[str, float]]
 
     return GroupedPlan
 

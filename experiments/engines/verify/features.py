@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -75,8 +76,8 @@ class Texts:
         """
         start = int(self._rng.integers(0, max(1, len(self._text) - int(2 * tokens * self._characters))))
         start = self._text.find(" ", start) + 1
-        begin = f"[{secrets.token_hex(2)}] " if novel else ""
-        length = max(8, round(tokens * self._characters) - 3 * len(begin))
+        begin = f"{secrets.choice(_words(self._text))} {secrets.token_hex(2)} " if novel else ""
+        length = max(8, round(tokens * self._characters) - 2 * len(begin))
         passage = self._text[start : start + length]
         words = passage.split(" ")[:-1]
         while len(words) > 1 and not words[-1].isalpha():
@@ -170,6 +171,11 @@ class Round:
         prompt = self.texts.of(context).cut(context - 2 * SPARE)
         base, own = (server.fresh([prompt], 4 * SPARE)[0] for server in (self.reference, self.server))
         return [Pair(base.tops, own.tops)]
+
+
+@lru_cache(maxsize=1)
+def _words(text: str) -> tuple[str, ...]:
+    return tuple({word for word in text.split(" ") if word.isalpha()})
 
 
 def _shorter(prompt: str, words: int) -> str:

@@ -1,0 +1,77 @@
+"""Decode rates of the store's engine trials and probes of this machine, with the bytes that a token read."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from swarm.kernels.errors import SwarmError
+
+if TYPE_CHECKING:
+    from swarm.experiments.sizing.learned import MeasuredRate
+    from swarm.experiments.sizing.method import KVMethod
+    from swarm.experiments.sizing.shape import ModelShape
+    from swarm.memory.records import TrialRecord
+    from swarm.memory.store import Store
+
+LOOPBACK = re.compile(r"//(127\.0\.0\.1|localhost|\[::1\])[:/]")
+
+
+def measured_rates(store: Store) -> list[MeasuredRate]:
+    """Every decode rate that the store knows of engines that answered on loopback.
+
+    Trials of models whose size is not known, and of caches that have no counterpart here, are left out.
+    """
+    trials = [trial for name in ("engine", "probe") for trial in store.trials.list(protocol=name, state="complete")]
+    return [one for trial in trials if (one := _measured(trial)) is not None]
+
+
+def _measured(trial: TrialRecord) -> MeasuredRate | None:
+    from swarm.experiments.sizing import method, plan
+    from swarm.experiments.sizing.learned import MeasuredRate
+
+    rate, spec = trial.metrics.get("decode_rate"), trial.spec
+    local = spec.engine is not None or LOOPBACK.search(trial.environment.device if trial.environment else "")
+    if rate is None or rate.value <= 0 or not local:
+        return None
+    try:
+        shape = _shape(spec.model)
+        cache = _method(trial)
+        read = plan.weights(shape).active_bytes + method.kv_bytes(shape, cache, spec.context)
+    except SwarmError:
+        return None
+    return MeasuredRate(
+        trial=trial.id,
+        model=spec.model,
+        label=cache.label,
+        context=spec.context,
+        tokens_per_second=rate.value,
+        read_bytes=read,
+        measured_at=trial.finished_at,
+    )
+
+
+def _shape(model: str) -> ModelShape:
+    """The shape of a model: of a bundled one from its file, else by name."""
+    from swarm.experiments.models import registry
+    from swarm.experiments.sizing import models
+
+    file = registry.gguf(model) if model in registry.bundled() or model.endswith(".gguf") else None
+    return models.find(str(file) if file is not None else model)
+
+
+def _method(trial: TrialRecord) -> KVMethod:
+    """The cache of an engine by its flags; 16 bit where none concerns it."""
+    from swarm.experiments.deploy import engine_flags
+    from swarm.experiments.engines.base import named
+    from swarm.experiments.sizing import method
+    from swarm.kernels.errors import UsageError
+
+    engine = trial.spec.engine
+    if engine is None:
+        return method.parse("none")
+    line = " ".join(f"--{name} {value}" for name, value in engine.flags.items())
+    try:
+        return method.parse(engine_flags.read(named(engine.engine), line).kv.label)
+    except UsageError:
+        return method.parse("none")
