@@ -30,7 +30,7 @@ def page(record: _frame.Results, measures: Names, losses: Names, scopes: Names) 
 def _method(results: _frame.Results) -> str:
     made = results["made"]
     places = ", ".join(
-        sorted({f"{one['device']} on {one['date']} at revision {one['git_revision'][:7]}" for one in made})
+        sorted({f"{one['device']} on {one['date']} at revision {one['git_revision'][:7] or 'unknown'}" for one in made})
     )
     rows = ", ".join(f"{count} of {model}" for model, count in results["configurations"].items())
     able = ", ".join(f"{share:.0%} by {model}" for model, share in results["able"].items())

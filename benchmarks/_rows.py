@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -79,7 +80,11 @@ class Rows:
         jobs = [job for job in self.jobs(models) if job not in done][: options.limit]
         if jobs:
             self._make(models, jobs, options)
-        print(pack(self.made(options.folder), options.folder, options.file))
+        try:
+            print(pack(self.made(options.folder), options.folder, options.file))
+        except UsageError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
         return 0
 
     def _make(self, models: Sequence[str], jobs: Sequence[Any], options: argparse.Namespace) -> None:
