@@ -16,6 +16,8 @@ enum ScaleKind { SCALES_FLOAT = 0, SCALES_E8M0 = 1, SCALES_E4M3 = 2 };  // of S,
 
 KV_FUNC float to_float(uchar x) { return float(x); }  // a scale that is a byte
 KV_FUNC constexpr int lowest_bit(int x) { return x & -x; }
+KV_FUNC constexpr int lowest_exponent(int x) { return x & 1 ? 0 : 1 + lowest_exponent(x / 2); }
+KV_FUNC uint moved(uint x, int right) { return right < 0 ? x << (-right & 31) : x >> (right & 31); }
 KV_FUNC constexpr int least(int a, int b) { return a < b ? a : b; }
 KV_FUNC constexpr int most(int a, int b) { return a > b ? a : b; }
 
@@ -180,9 +182,12 @@ KV_FUNC uint minifloat_fields(uint x, int i) {
 template <typename F>
 KV_FUNC Pair pair_at(uint x, int i, KV_SHARED(uint) book) {
   if (F::book) {
+    if (F::book_pairs) {  // the index of the pair, times the copies
+      const int first = i * F::bits, up = lowest_exponent(F::book_copies), code = (1 << F::bits) - 1;
+      return pair_from_bits(book[(moved(x, first - up) & uint(code << up)) |
+                                 (moved(x, 16 + first - F::bits - up) & uint(code << (F::bits + up)))]);
+    }
     const uint codes = (x >> (i * F::bits)) & F::mask;
-    if (F::book_pairs)
-      return pair_from_bits(book[((codes | (codes >> (16 - F::bits))) & ((1u << (2 * F::bits)) - 1u)) * F::book_copies]);
     return pair_from_bits(book[codes & 0xffffu] | (book[codes >> 16] << 16));
   }
   if (F::dense) return pair_from_bits(x);
