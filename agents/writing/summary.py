@@ -80,12 +80,12 @@ def _published(findings: Sequence[FindingRecord], remarks: Sequence[str]) -> str
             claims[record.finding.key.split(":")[2]].append(record)
     lines = []
     for cases in claims.values():
-        verdicts = [
-            f"{{finding:{c.id}:verdict}} on {' against '.join(c.finding.models)} "
-            f"({{finding:{c.id}:size}}, {{finding:{c.id}}})"
+        lines.append(f"- {{finding:{cases[0].id}:claim}}.")
+        lines += [
+            f"    - {{finding:{c.id}:verdict}} on {' against '.join(c.finding.models)} "
+            f"({{finding:{c.id}:size}}, {{finding:{c.id}}})."
             for c in cases
         ]
-        lines.append(f"- {{finding:{cases[0].id}:claim}}: {', '.join(verdicts)}.")
     return _section("The agenda's claims", [*lines, *(f"- {remark}" for remark in remarks)])
 
 
@@ -111,10 +111,10 @@ def _curves(model: str, history: History) -> Iterator[str]:
         trial = f"trial:{curve.records[0].id}"
         points = " to ".join(f"{{{trial}:{name}}}" for name in _contexts(curve))
         answered = kept.get(curve.spec.kv)
-        share = f"; share of answers kept {{trial:{answered}:kept}}" if answered is not None else ""
+        share = f" Its share of answers kept is {{trial:{answered}:kept}}." if answered is not None else ""
         yield (
             f"- {{{trial}:model}}, `{{{trial}:label}}`: KLD {points} from the shortest context to one of "
-            f"{{{trial}:context}} tokens{share} ({{{trial}}}). {{{trial}:words}}"
+            f"{{{trial}:context}} tokens ({{{trial}}}).{share} {{{trial}:words}}"
         )
 
 

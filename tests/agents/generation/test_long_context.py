@@ -66,7 +66,7 @@ def test_the_summary_says_whether_what_leads_at_short_contexts_leads_at_long_one
     assert f"{{trial:3:label}}, {leads}." in summary.text
     resolver = Resolver(history, settings)
     assert problems(summary.text, resolver) == []
-    assert "to one of 2048 tokens; share of answers kept 0.5 (trial 1)" in resolver.render(summary.text)
+    assert "to one of 2048 tokens (trial 1). Its share of answers kept is 0.5." in resolver.render(summary.text)
 
 
 @pytest.mark.parametrize("value", ["2K", "2k", 2048])
