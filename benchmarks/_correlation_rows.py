@@ -216,7 +216,7 @@ def _tasks(model: str, kv: KVSpec) -> Row:
     return row
 
 
-ROWS = _rows.Rows("correlation", ("model", "kv"), jobs, measure, captures, prepare)
+STUDY = _rows.Study("correlation", ("model", "kv"), jobs, measure, captures, prepare)
 
 if __name__ == "__main__":
-    raise SystemExit(ROWS.main())
+    raise SystemExit(STUDY.main())

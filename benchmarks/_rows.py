@@ -31,8 +31,8 @@ def _nothing(models: Sequence[str]) -> Sequence[Any]:  # noqa: ARG001
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows that processes make, one per job.
+class Study:
+    """A study whose rows processes make, one per job.
 
     Attributes:
         name: of the file in `data`, and of the module without its underscore.

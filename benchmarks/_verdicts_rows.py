@@ -80,7 +80,7 @@ def measure(model: str, replicate: int) -> Row:
     return row | {"seconds": round(time.perf_counter() - start, 2)}
 
 
-ROWS = _rows.Rows("verdicts", ("model", "replicate"), jobs, measure)
+STUDY = _rows.Study("verdicts", ("model", "replicate"), jobs, measure)
 
 if __name__ == "__main__":
-    raise SystemExit(ROWS.main())
+    raise SystemExit(STUDY.main())

@@ -62,7 +62,7 @@ Table = Mapping[str, Floats]
 
 def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     """Correlate what the shipped rows hold."""
-    found = _correlation_rows.ROWS.load()
+    found = _correlation_rows.STUDY.load()
     models: dict[str, list[Row]] = {}
     for row in found["rows"]:
         models.setdefault(row["model"], []).append(row)

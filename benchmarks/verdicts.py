@@ -21,7 +21,7 @@ SCORES = {"match": "exact match", "p": "probability of the right answer"}
 
 def measure(short: bool, tell: _frame.Tell) -> _frame.Results:  # noqa: ARG001
     """Decide about every configuration on every model, by either score."""
-    found = _verdicts_rows.ROWS.load()
+    found = _verdicts_rows.STUDY.load()
     models: dict[str, list[Row]] = {}
     for row in sorted(found["rows"], key=lambda row: int(row["replicate"])):
         if row["match"]:
@@ -71,7 +71,7 @@ def page(record: _frame.Results) -> str:
     parts = [
         _frame.heading(record, "Verdicts: at most one point lost at long contexts?"),
         f"Questions of protocol `retrieval` about texts of {results['context']:,} tokens, read in 16 bit and then "
-        f"quantized ({asked}), measured with `{_verdicts_rows.ROWS.command} --folder FOLDER` ({', '.join(places)}). "
+        f"quantized ({asked}), measured with `{_verdicts_rows.STUDY.command} --folder FOLDER` ({', '.join(places)}). "
         "A question's loss is the score of the 16-bit run less that of the quantized one; answers that only the "
         f"quantized run gets right count as well. `swarm.decide` with a margin of {100 * MARGIN:g} point of all "
         f"questions and an error rate of {ALPHA:.0%} reads them in a random order, replicate by replicate, and stops "

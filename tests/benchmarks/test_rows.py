@@ -104,14 +104,14 @@ def test_verdicts_tell_what_loses_from_what_does_not_and_what_it_took(data):
 def test_a_torn_line_is_made_again_and_missing_rows_are_named(data, tmp_path):
     whole = {"model": MODEL, "kv": "x"}
     (tmp_path / "rows-1.jsonl").write_text(json.dumps(whole) + "\n" + json.dumps(whole)[:9])
-    assert correlation_rows.ROWS.made(tmp_path) == [whole]
+    assert correlation_rows.STUDY.made(tmp_path) == [whole]
     with pytest.raises(UsageError, match="_correlation_rows"):
-        correlation_rows.ROWS.load()
+        correlation_rows.STUDY.load()
     with pytest.raises(UsageError, match="no row"):
         rows.pack([], tmp_path, tmp_path / "out.json")
 
 
 def test_jobs_take_the_models_in_turns():
     models = [info.name for info in registry.catalogue()][:2]
-    assert [model for model, _ in correlation_rows.ROWS.jobs(models)[:4]] == models * 2
-    assert list(verdict_rows.ROWS.jobs(models)[:3]) == [(models[0], 0), (models[1], 0), (models[0], 1)]
+    assert [model for model, _ in correlation_rows.STUDY.jobs(models)[:4]] == models * 2
+    assert list(verdict_rows.STUDY.jobs(models)[:3]) == [(models[0], 0), (models[1], 0), (models[0], 1)]
