@@ -8,6 +8,7 @@ a configuration of ours, the server is `swarm serve` as it is.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any, ClassVar
 
 CHUNK = 64
@@ -126,6 +127,7 @@ def main() -> None:
     if where not in WHERE or what not in WHAT:
         sys.exit(f"no such fault: {where} {what}")
     serving.PREFILL_STEP, serving.MAX_PROMPT_CACHES = CHUNK, REMEMBERED
+    serving.prompt_caches = partial(serving.prompt_caches, size=REMEMBERED)
     loaded = registry.load(name)
     recipe = Recipe(model=name, kv=KVSpec.parse(sys.argv[5])) if len(sys.argv) > 5 else None
     if recipe is None and where != "nowhere":
