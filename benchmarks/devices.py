@@ -69,7 +69,8 @@ def _answered(run: str, process: Any, receiver: Any) -> list[dict[str, Any]]:
 
 def answer(run: str, model: str, short: bool, cache: Path, answers: Any) -> None:
     """Measure the default configurations of a model on one device in this process, and send what came out."""
-    os.environ["MLX_ENABLE_TF32"] = "0"  # read with the first product: float32 is to be float32
+    if run == GPU_32:
+        os.environ["MLX_ENABLE_TF32"] = "0"  # read with the first product: float32 is to be float32
     from swarm.experiments.compiled_kernels import CompiledKernels
     from swarm.experiments.measurement.runner import MAX_MODEL_BYTES, ModelCache, Runner
 
