@@ -14,6 +14,8 @@ from swarm.memory.front import Point, pareto_front
 from swarm.memory.records import TrialRecord
 
 PROTOCOL = "engine"
+ANSWER_TOKENS = 128
+"""Tokens of the answer in the request by whose seconds flags are ranked."""
 WORSE, BETTER = 1.0, 2.0
 """The region whose volume counts, around the engine as it comes: twice as bad to four times as good."""
 SIZE = (WORSE + BETTER) ** 3
@@ -39,10 +41,10 @@ def is_feasible(record: TrialRecord, settings: AgentSettings) -> bool:
     return all(over <= 0 for over in excess(record, settings).values())
 
 
-def request_seconds(record: TrialRecord, answer_tokens: int = 128) -> float:
+def request_seconds(record: TrialRecord) -> float:
     """Seconds for a prompt as long as the trial's context and an answer: what one number says of both rates."""
     metrics = record.metrics
-    return record.spec.context / metrics["prefill_rate"].value + answer_tokens / metrics["decode_rate"].value
+    return record.spec.context / metrics["prefill_rate"].value + ANSWER_TOKENS / metrics["decode_rate"].value
 
 
 def best(records: Iterable[TrialRecord], settings: AgentSettings) -> list[TrialRecord]:

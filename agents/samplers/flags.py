@@ -2,8 +2,9 @@
 
 Gaussian processes over the flags, one for each number that counts: what one flag does alone is most of the
 covariance, so that few trials say much about all combinations; which flags matter for a number is fitted. The
-proposal has the largest expected improvement of a weighting of speed and memory that differs from trial to trial
-(ParEGO, doi:10.1109/TEVC.2005.851274), times the probability of keeping to the limit on divergence.
+proposal has the largest expected improvement, times the probability of keeping to the limit on divergence: of the
+seconds of a request, or of a weighting of speed and memory that differs from trial to trial (ParEGO,
+doi:10.1109/TEVC.2005.851274).
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ ROUNDS = 2
 MIN_KLD = 1e-6
 WEIGHTS = (3.0, 1.5, 0.5)
 """How heavy decode rate, prefill rate and memory weigh on average."""
+REQUEST_SHARE = 0.5
+"""Share of proposals that are for the seconds of a request, by which trials are ranked."""
 
 
 class FlagSampler(Sampler):
@@ -121,8 +124,10 @@ class _Fit:
         from scipy.special import ndtr
 
         mean, deviation = self._predict(pool)
+        feasible = engine_speed.best(own, context.settings)
         weights = context.rng.dirichlet(WEIGHTS)
-        feasible = [r for r in own if engine_speed.is_feasible(r, context.settings)]
+        if feasible and context.rng.random() < REQUEST_SHARE:
+            weights = _of_request(feasible[0])
         reached = [weights @ (np.array(engine_speed.objectives(r)) - self.centre[:3]) for r in feasible]
         value = mean[:, :3] @ weights
         spread = np.sqrt((deviation[:, :3] ** 2) @ weights**2)
@@ -150,6 +155,13 @@ class _Fit:
             means.append(reach @ cho_solve(factor, column))
             deviations.append(np.sqrt(amplitude * np.maximum(left, 1e-6)))
         return np.array(means).T, np.array(deviations).T
+
+
+def _of_request(record: TrialRecord) -> Floats:
+    """Weights under which a small change counts as it changes the seconds of a request: the shares of its parts."""
+    whole = engine_speed.request_seconds(record)
+    answer = engine_speed.ANSWER_TOKENS / record.metrics["decode_rate"].value
+    return np.array([answer / whole, 1.0 - answer / whole, 0.0])
 
 
 def _agreement(a: Sequence[Mapping[str, object]], b: Sequence[Mapping[str, object]], names: Sequence[str]) -> Floats:
