@@ -95,13 +95,14 @@ def _campaigns(campaigns: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for name, status in campaigns.items():
         told, spent = status.get("llm") or {}, status["spend"]
-        trials = sum(status["trials"].values())
+        trials = sum(count for state, count in status["trials"].items() if state not in ("waiting", "running"))
         seconds = [f"{spent[kind]['spent']:.0f}" for kind in ("seconds", "worker_seconds")]
         answers = [told.get("answers", 0), told.get("usable", 0), told.get("kept", 0)] if told else ["", "", ""]
         each = f"{told['seconds']:.1f}" if told.get("seconds") else ""
         rows.append([name, trials, *seconds, *answers, each, f"{spent['tokens']['spent']:,.0f}"])
+    text = "At the same time, each on two cores of its own; one with fewer trials was stopped by the clock.\n\n"
     columns = ("campaign", "trials", "s", "worker s", "answers", "usable", "kept", "s per answer", "tokens")
-    return _frame.table(columns, rows)
+    return text + _frame.table(columns, rows)
 
 
 def _answers(lines: Lines) -> Iterable[Sequence[object]]:

@@ -65,7 +65,7 @@ def test_answers_are_counted_by_role_and_model() -> None:
 
 def test_campaigns_are_shown_side_by_side() -> None:
     spent = {name: {"spent": value} for name, value in (("seconds", 220.4), ("worker_seconds", 430.0), ("tokens", 9e3))}
-    plain = {"trials": {"complete": 329, "failed": 1}, "spend": spent, "llm": None}
+    plain = {"trials": {"complete": 329, "failed": 1, "waiting": 3}, "spend": spent, "llm": None}
     told = {"answers": 12, "usable": 11, "kept": 9, "seconds": 17.25}
     shown = _llm_page.page({"answers": [], "arms": [], "campaigns": {"without": plain, "with": plain | {"llm": told}}})
     assert "| without | 330 | 220 | 430 |  |  |  |  | 9,000 |" in shown
