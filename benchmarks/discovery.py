@@ -182,7 +182,7 @@ def page(record: _frame.Results) -> str:
             "as many trials. Neither can name more than sides and layers in which configurations differ.\n",
             "## Named\n",
             _frame.table(
-                ("arm", "twins", "side", "side and layers", "cause, side and layers"),
+                ("arm", "twins", "side", "side and layers", "cause, side and layers", "names something else (too)"),
                 [(arm, *_shares([row for row in planted if row["arm"] == arm])) for arm in arms],
             ),
             "## By what was planted (cause, side and layers, by the swarm)\n",
@@ -207,7 +207,8 @@ def _share(hits: int, size: int) -> str:
 
 
 def _shares(rows: Sequence[Row]) -> tuple[str, ...]:
-    return (str(len(rows)), *(_share(sum(row[w] for row in rows), len(rows)) for w in ("side", "layers", "cause")))
+    shares = (_share(sum(bool(row[w]) for row in rows), len(rows)) for w in ("side", "layers", "cause", "wrong"))
+    return str(len(rows)), *shares
 
 
 def _groups(planted: Sequence[Row]) -> tuple[str, ...]:
