@@ -115,11 +115,13 @@ def _judge_claim(finding: Finding, claim: Claim, measured: Results) -> Finding:
     low, high = pooled.interval()
     # Causes are stated because captures suggest them, before trials do: only trials that speak against one refute it.
     unsupported = low >= 0 if claim.relation == "cause" else high >= 0
+    least = 0.0
     if claim.relation == "intervention":
-        unsupported = pooled.mean > -NEGLIGIBLE
+        least = -NEGLIGIBLE
+        unsupported = pooled.mean > least
     if unsupported or (fresh is not None and fresh.mean > 0 and fresh.p < ALPHA):
         status = "refuted"
-    elif fresh is not None and fresh.below(0.0) < ALPHA:
+    elif fresh is not None and fresh.mean < least and fresh.below(0.0) < ALPHA:
         status = "confirmed"
     elif fresh is not None and len(replicates) >= MAX_REPLICATES:
         status = "refuted"
