@@ -19,6 +19,8 @@ from swarm.memory.records import TrialRecord
 
 ROUNDING = 1e-6
 """By how much a cost may lie above a limit that is meant to be it."""
+LEAST_RESULTS = 5
+"""Measured configurations without which nothing is recommended."""
 MOST_RESULTS = 300
 """Results that are read: the time that it takes grows with their cube."""
 
@@ -51,10 +53,12 @@ class ComparableResults:
     def results(self) -> list[ConfigResult]:
         """KLD of quantized caches by model and configuration, first rung: those of the model in question first."""
         usable = [r for r in self.records if _is_comparable(r) and r.spec.model in self._layers]
-        counts = Counter((r.spec.model == self.subject.name, r.spec.context, r.spec.corpus_digest) for r in usable)
-        if not counts:
+        total = Counter((r.spec.context, r.spec.corpus_digest) for r in usable)
+        own = Counter((r.spec.context, r.spec.corpus_digest) for r in usable if r.spec.model == self.subject.name)
+        if not total:
             return []
-        _, context, text = max(counts, key=lambda place: (place[0], counts[place], -place[1], place[2]))
+        enough = {place: count >= LEAST_RESULTS for place, count in total.items()}
+        context, text = max(total, key=lambda p: (enough[p], own[p], total[p], -p[0], p[1]))
         digests = {r.spec.model: r.spec.model_digest for r in usable}  # the latest weights of each name
         digests |= {self.subject.name: self.subject.digest} if self.subject.digest else {}
         same = [

@@ -11,7 +11,7 @@ from math import exp, log, sqrt
 from statistics import fmean, stdev
 
 from swarm.agents.analysis import decisive
-from swarm.agents.analysis.comparable import ComparableResults
+from swarm.agents.analysis.comparable import LEAST_RESULTS, ComparableResults
 from swarm.agents.analysis.levels import FLOOR
 from swarm.agents.analysis.posterior import Posterior
 from swarm.agents.analysis.recommendation import (
@@ -32,8 +32,6 @@ from swarm.kernels.wording import in_words
 from swarm.memory.records import FindingRecord, TrialRecord
 
 CONFIDENCE = 0.90
-LEAST_RESULTS = 5
-"""Measured configurations without which nothing is recommended."""
 DECISIVE = 3
 TAILS = ("kld_p99.9", "kld_p999", "kld_p99", "kld_max")
 """How far the worst tokens drift: the first of these that was measured is told."""

@@ -140,3 +140,12 @@ def test_edited_and_outdated_trials_count_for_nothing(lab, infos) -> None:
     records = measured(lab, infos[0], 20)
     older = [r.model_copy(update={"outdated": True, "metrics": {}}) for r in measured(lab, infos[0], 20, seed=5)]
     assert answer(infos, records, bits=5) == answer(infos, [*records, *older], bits=5)
+
+
+def test_a_few_trials_at_another_context_do_not_hide_what_was_measured(lab, infos) -> None:
+    records = measured(lab, infos[1], 20)
+    few = [
+        r.model_copy(update={"spec": r.spec.model_copy(update={"context": 64})})
+        for r in measured(lab, infos[0], 3, start=50)
+    ]
+    assert answer(infos, [*records, *few], bits=6) == answer(infos, records, bits=6)
