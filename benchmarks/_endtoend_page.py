@@ -46,7 +46,7 @@ def page(record: _frame.Results) -> str:
             text += f"\n{title}\n\n" + _frame.table(columns, [_line(row, rows, results) for row in rows])
         text += "\n" + "\n".join(_goals([row for row in results["rows"] if row["model"] == model])) + "\n"
     if ": not met" in text:
-        text += "\nWhy goals are not met is said in [Kernels](../kernels.md#goals-that-are-missed).\n"
+        text += "\nWhy goals are missed is said in [Kernels](../kernels.md#goals-that-are-missed).\n"
     return text
 
 

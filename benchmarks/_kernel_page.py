@@ -12,6 +12,7 @@ from swarm.kernels.fused.peers import DEQUANTIZE, FUSED, QUANTIZED, SDPA, TORCH
 
 PATHS = (FUSED, SDPA, DEQUANTIZE, QUANTIZED, TORCH)
 SHARE = 0.85
+SHAPE_SHARES = {"d = 512": 0.75}  # of other shapes
 FORMAT_GOAL = 1.3  # times the first format's time, at the longest context
 GOALS = {TORCH: 2, DEQUANTIZE: 10, QUANTIZED: 30}
 """The share of copy bandwidth, and how many times faster than a path, at the longest context of the first shape."""
@@ -41,14 +42,22 @@ def page(record: dict[str, Any], path: Path) -> str:
         ordered = sorted(here, key=lambda row: row["context"])
         parts += [f"## {shape}, {first['format']}\n", _table("tokens", "context", ordered)]
     longest = [row for row in rows if row["shape"] == first["shape"] and row["context"] == first["context"]]
-    if len({row["format"] for row in longest}) > 1:
+    if len({row["format"] for row in longest}) > 1 and first["shape"] not in alone:
         parts += [f"## {first['shape']}, {first['context']:,} tokens\n", _table("format", "format", longest)]
     for shape in alone:
         here = [row for row in rows if row["shape"] == shape]
         parts += [f"## Formats, {shape}, {here[0]['context']:,} tokens\n", _formats(here)]
     if record.get("encoding"):
         parts += ["## Encoding the new tokens of one side\n", _encoding(record["encoding"])]
-    return "\n".join((*parts, _verdict(longest, first["format"], record.get("checks", []))))
+    text = "\n".join((*parts, _verdict(longest, first["format"], record.get("checks", []))))
+    for row in rows:
+        goal = SHAPE_SHARES.get(row["shape"])
+        if goal is not None and row["format"] == first["format"]:
+            said = f"{row['shape']}: at least {goal:.0%} of copy bandwidth"
+            text += _frame.said(said, row["share"] >= goal, f"{row['share']:.1%}") + "\n"
+    if ": not met" in text:
+        text += "\nWhy goals are missed is said in [Kernels](../kernels.md#goals-that-are-missed).\n"
+    return text
 
 
 def _table(title: str, key: str, rows: Sequence[Row]) -> str:
