@@ -43,8 +43,8 @@ OWN_SETS = 2
 """Sets of windows that each campaign has for itself, so that campaigns are independent of each other."""
 SETS = 4
 """Sets of fresh windows. The text has about 22 sets that share nothing."""
-SHARE_OF_CAMPAIGNS = 0.45
-"""Of the time, after which campaigns end as far as they came."""
+CAMPAIGNS_END, DECISIVE_END = 0.4, 0.65
+"""Shares of the time after which campaigns, and the trials that decide, end as far as they came."""
 
 Wanted = tuple[str, int, Twin, KVSpec, int]
 """A trial: what for, for which campaign, on which model, which configuration and set of windows."""
@@ -133,7 +133,7 @@ def make(models: Sequence[str], seconds: float, trials: int, file: Path, tell: T
     """
     began = time.time()
     until = began + seconds
-    work = partial(campaign, models, trials, began + SHARE_OF_CAMPAIGNS * seconds)
+    work = partial(campaign, models, trials, began + CAMPAIGNS_END * seconds)
     seeds = range(min(MOST_CAMPAIGNS, len(os.sched_getaffinity(0))))
     found = [one for part in recommendation.side_by_side(work, seeds) for one in part]
     tell(f"{len(seeds)} campaigns, {len(found)} trials, {time.time() - began:.0f} s")
@@ -156,7 +156,7 @@ def make(models: Sequence[str], seconds: float, trials: int, file: Path, tell: T
         for one in case.answer.decisive
     }
     tell(f"{len(cases)} questions, {len(decisive)} trials that decide, {time.time() - began:.0f} s")
-    found += measured(decisive, until, tell)
+    found += measured(decisive, began + DECISIVE_END * seconds, tell)
     Data(found, about).write(file)
     pairs = recommendation.wanted(_asked(Data(found, about)))
     first = OWN_SETS * len(seeds) + 1
