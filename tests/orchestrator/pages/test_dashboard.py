@@ -22,7 +22,7 @@ PAGES = {
     "/campaigns/1/trials?after=20": "Trials of night",
     "/trials/1": "swarm reproduce 1 --store",
     "/trials/33": "G by layer and query head",
-    "/trials/35": "kld &lt;= 0.9 × that of trial 1",
+    "/trials/39": "kld &lt;= 0.9 × that of trial 1",
     "/trials/40": "Nothing was measured.",
     "/findings": "1 contrast",
     "/campaigns/1/trials?model=%00%27": "Trials of night",
