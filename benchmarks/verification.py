@@ -25,7 +25,7 @@ from benchmarks._faulty_server import CHUNK, REMEMBERED, WHAT, WHERE
 
 from swarm.kernels.errors import SwarmError
 
-TOKENS = 44
+TOKENS = 40
 """Tokens of a prompt: with what is generated they stay within a chunk."""
 CLIENTS = 2
 ROUNDS = 6

@@ -45,7 +45,7 @@ def command(
     round_: Annotated[int | None, typer.Option("--round", min=1, help="Show the numbers of one round.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds at most.")] = 16,
     minutes: Annotated[float, typer.Option(min=0.1, help="Minutes at most.")] = 10.0,
-    tokens: Annotated[int, typer.Option(min=16, help="Tokens of a prompt.")] = 44,
+    tokens: Annotated[int, typer.Option(min=16, help="Tokens of a prompt.")] = 40,
     clients: Annotated[int, typer.Option(min=1, max=16, help="Prompts at once.")] = 2,
     chunk: Annotated[int | None, typer.Option(help="Tokens that the server computes at a time.")] = None,
     window: Annotated[int | None, typer.Option(help="Sliding window of the model.")] = None,
