@@ -69,8 +69,8 @@ def faulty_caches(model: Any, where: str, what: str) -> Any:
 
         def trim(self, n: int) -> int:
             trimmed: int = super().trim(n)
-            parted = n > 2 * HURT
-            if self.offset > 2 * HURT and where == ("parted" if parted else "reuse"):
+            parted = n > HURT
+            if self.offset > HURT and where == ("parted" if parted else "reuse"):
                 self._hurt()
             return trimmed
 

@@ -35,7 +35,7 @@ LINES = [
     ("status", "--json"),
     ("trials", "--json"),
 ]
-NEED_A_MODEL = {"decide", "generate", "probe", "recipe", "reproduce"}
+NEED_A_MODEL = {"decide", "generate", "probe", "recipe", "reproduce", "verify"}
 # A new command is run as it is, until a line above says more.
 LINES += [(name, "--json") for name in PRINTING if name not in NEED_A_MODEL | {line[0] for line in LINES}]
 
