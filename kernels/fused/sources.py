@@ -8,7 +8,7 @@ from importlib import resources
 from itertools import product
 from pathlib import Path
 
-_ATTENTION = ("formats", "scaled", "attention")
+_ATTENTION = ("formats", "decoders", "block_decoders", "scaled", "attention")
 _LAYOUTS = ("affine", "blocks", "norms", "minifloats")  # what a packed vector consists of
 _DECODE = (*_ATTENTION, "lanes", "frame", "scoring", "publish", "matrix_query", "matrix", "scalar", "decode")
 # What a decode reads, and where its result goes. With nothing in 16 bit there are fewer arguments and a body less to
