@@ -74,9 +74,10 @@ class PackedForm:
     def scale_bytes(self, dim: int) -> int:
         """Bytes of scales and biases of a head of `dim` channels, for which a kernel needs registers.
 
-        Decoders that make numbers with their scales need more than any format's scales.
+        Decoders that make numbers with their scales need more than any format's scales, and so do codes of a byte in
+        blocks, which begin in the middle of words and have to be shifted.
         """
-        if self.decodes_whole:
+        if self.decodes_whole or (self.block and self.bits == 8):
             return dim
         return dim // self.group * self.meta * (2 if self.scales == "float" else 1)
 

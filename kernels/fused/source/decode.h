@@ -29,9 +29,12 @@ struct Decode {
   KV_CONST int packed_heads = MATRIX ? 8 * tiles : least(least(GQA, 4), most(1, 512 / dim));
   KV_CONST int dense_heads = least(GQA, dim <= 64 ? 2 : 1);  // few registers: this body must not be the larger one
   typedef Deal<GQA, packed_heads, SIMDS> Dealt;
-  typedef MatrixQuery<K, tiles, most(1, MATRIX), Dealt::chunks, SIMDS> Query;
+  // With many simdgroups there are registers either for queries or for keys ahead: plain codes of few bits, which cost the fewest
+  // instructions, wait for queries in threadgroup memory, others for their keys.
+  KV_CONST bool hold = SIMDS >= 8 && K::meta == META_BIAS && K::bits <= 4;
+  typedef MatrixQuery<K, tiles, most(1, MATRIX), Dealt::chunks, SIMDS, hold> Query;
   typedef typename RestQuery<R, tiles, most(1, MATRIX), Dealt::chunks, SIMDS>::Query Second;
-  KV_CONST int room = MATRIX ? 2048 : 4096;  // floats through which output passes
+  KV_CONST int room = MATRIX && !Query::held ? 2048 : 4096;  // floats through which output passes
   typedef Publish<packed_heads, V::dim / 16, SIMDS, room> PackedPublish;
   typedef Publish<dense_heads, V::dim / 16, SIMDS, room> DensePublish;
   KV_CONST int memory_floats = most(PackedPublish::floats, DensePublish::floats);

@@ -14,6 +14,7 @@ struct MatrixBody {
   // Small slices are loaded before they are needed; large ones would not leave registers for the output.
   KV_CONST bool early_keys = KeyCut::units * KeyCut::words <= 16;
   KV_CONST bool early_biases = V::groups <= 8;
+  KV_CONST bool ahead = !Query::held;  // whether keys are loaded a tile ahead
 
   Query queries;
   Second second;
@@ -51,8 +52,9 @@ struct MatrixBody {
     }
   }
 
-  // Loads keys of sixteen tokens from `token` on, of which `left` are there.
+  // Loads keys of sixteen tokens from `token` on, of which `left` are there, if that is done ahead.
   KV_FUNC void begin_tile(KV_THREAD const Stored<K, V, R>& stored, i64 token, int left) {
+    if (!ahead) return;
     const Cursor<K, V> cursor = cursor_of<K, V>(stored, token, row, quad);
     const Tokens at = tokens_of<false>(left, row, quad);
     keys.begin(cursor.keys, at, quad);
@@ -66,6 +68,7 @@ struct MatrixBody {
     const Tokens at = tokens_of<FULL>(left, row, quad);
     const Cursor<K, V> cursor = cursor_of<K, V>(stored, token, row, quad);
     LaneValues<V> values;
+    if (!ahead) keys.begin(cursor.keys, at, quad);
     Scales<V> scales[2], biases[2];
     KV_UNROLL for (int r = 0; r < 2; ++r) {
       if (V::meta >= META_SCALE) load_scales<V>(cursor.value_scales, at.near[r], 0, scales[r]);
@@ -73,6 +76,7 @@ struct MatrixBody {
     }
     TileC p[TILES];
     values.begin(cursor.values, at, row);
+    if (!ahead) keys.begin_scales(cursor.key_scales, at);
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
       KV_UNROLL for (int e = 0; e < 4; ++e) p[t].v[e] = 0.0f;
     }

@@ -24,18 +24,22 @@ struct KeyOrder {
 KV_FUNC float half_rest(float x) { return x - to_float(Convert<half_t>::from(x)); }
 
 // TILES times 8 query heads of one KV head, that one simdgroup works on; heads that are not there are zero. The tiles of all
-// CHUNKS sets of heads lie in threadgroup memory: registers are for keys that come in ahead.
-template <typename K, int TILES, int TERMS, int CHUNKS, int SIMDS>
+// CHUNKS sets of heads lie in threadgroup memory; a few of one term are held in registers as well if HOLD, others leave those to
+// keys that come in ahead.
+template <typename K, int TILES, int TERMS, int CHUNKS, int SIMDS, bool HOLD>
 struct MatrixQuery {
   KV_CONST int steps = K::dim / 16;
   KV_CONST int tiles = TILES;
   KV_CONST int terms = TERMS;
+  KV_CONST bool held = HOLD && TERMS == 1 && TILES * steps <= 16;
   KV_CONST int heads = CHUNKS * TILES * 8;
   KV_CONST int term_halves = heads * K::dim;
   KV_CONST int halves = TERMS * term_halves;
-  KV_CONST int floats = heads * (1 + K::groups);
+  KV_CONST int floats = heads * (1 + (held ? 0 : K::groups));
 
-  float factor[TILES][2];  // of heads 2 quad and 2 quad + 1: undoes the power of two, times the scale
+  TileB tile[held ? TILES * steps : 1];
+  float factor[TILES][2];                      // of heads 2 quad and 2 quad + 1: undoes the power of two, times the scale
+  float sums[held ? K::groups : 1][TILES][2];  // per group, of the rounded queries of these heads
   KV_SHARED(half_t) tile_memory;
   KV_SHARED(float) sum_memory;
 
@@ -68,6 +72,9 @@ struct MatrixQuery {
     KV_UNROLL for (int t = 0; t < TILES; ++t) {
       KV_UNROLL for (int j = 0; j < 2; ++j)
         factor[t][j] = float_memory[(chunk * TILES + t) * 8 + 2 * lane_quad(place.lane) + j];
+      if (held) {
+        KV_UNROLL for (int s = 0; s < steps; ++s) tile[t * steps + s] = load(s, t, 0, place.lane);
+      }
     }
     if (K::meta == META_BIAS) add_up(place.lane, share, shares);
   }
@@ -76,11 +83,23 @@ struct MatrixQuery {
   KV_FUNC void add_up(int lane, int share, int shares) {
     TileA ones;
     KV_UNROLL for (int i = 0; i < 4; ++i) ones.v[i] = pair_from_bits(0x3c003c00u);
+    if (held) {
+      KV_UNROLL for (int t = 0; t < TILES; ++t) {
+        KV_UNROLL for (int g = 0; g < K::groups; ++g) {
+          TileC sum = tile_c_zero();
+          KV_UNROLL for (int s = 0; s < steps / K::groups; ++s)
+            multiply_add(sum, ones, tile[t * steps + g * (steps / K::groups) + s]);
+          sums[g][t][0] = sum.v[0];
+          sums[g][t][1] = sum.v[1];
+        }
+      }
+      return;
+    }
     KV_UNROLL_1 for (int i = share; i < TILES * K::groups; i += shares) {
       TileC sum = tile_c_zero();
       KV_UNROLL_4 for (int s = 0; s < steps / K::groups; ++s) {
         KV_UNROLL for (int term = 0; term < TERMS; ++term)
-          multiply_add(sum, ones, at(i / TILES * (steps / K::groups) + s, i % TILES, term, lane));
+          multiply_add(sum, ones, load(i / TILES * (steps / K::groups) + s, i % TILES, term, lane));
       }
       if (lane_row(lane) == 0) {
         sum_memory[8 * i + 2 * lane_quad(lane)] = sum.v[0];
@@ -90,13 +109,16 @@ struct MatrixQuery {
     group_sync();
   }
 
-  KV_FUNC TileB at(int step, int t, int term, int lane) const {
+  KV_FUNC TileB load(int step, int t, int term, int lane) const {
     TileB b;
     load_tile_b(tile_memory + term * term_halves + ((t * steps + step) * 32 + lane) * 4, b);
     return b;
   }
+  KV_FUNC TileB at(int step, int t, int term, int lane) const {
+    return held ? tile[t * steps + step] : load(step, t, term, lane);
+  }
   KV_FUNC float sum_at(int group, int t, int j, int quad) const {  // of the rounded queries of a head
-    return sum_memory[8 * (group * TILES + t) + 2 * quad + j];
+    return held ? sums[group][t][j] : float(sum_memory[8 * (group * TILES + t) + 2 * quad + j]);
   }
 };
 
@@ -110,7 +132,7 @@ struct NoQuery {
 };
 template <typename R, int TILES, int TERMS, int CHUNKS, int SIMDS>
 struct RestQuery {
-  typedef MatrixQuery<R, TILES, TERMS, CHUNKS, SIMDS> Query;
+  typedef MatrixQuery<R, TILES, TERMS, CHUNKS, SIMDS, false> Query;
 };
 template <int TILES, int TERMS, int CHUNKS, int SIMDS>
 struct RestQuery<Absent, TILES, TERMS, CHUNKS, SIMDS> {
