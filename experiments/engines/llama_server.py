@@ -22,8 +22,8 @@ from swarm.experiments.engines.run.startable import (
     Pieces,
     RefusedError,
     StartableEngine,
-    available_cores,
 )
+from swarm.experiments.environment import cores
 from swarm.kernels.errors import ModelError, UsageError
 from swarm.kernels.quant_spec import QuantSpec
 from swarm.kernels.spec import KVSpec
@@ -114,8 +114,8 @@ class LlamaServer(StartableEngine):
         Quantized values need flash attention. Whole windows cost memory and save models with sliding windows from
         reading a prompt again.
         """
-        cores = available_cores()
-        fewer = sorted({cores // 2, cores * 3 // 4} - {0, cores}, reverse=True)
+        mine = cores()
+        fewer = sorted({mine // 2, mine * 3 // 4} - {0, mine}, reverse=True)
         windowed = any(layer.window for layer in info.layers)
         return (
             Flag("flash-attn", ("auto", "off")),

@@ -53,11 +53,12 @@ def gguf(model: type[BundledModel], progress: Progress) -> Path:
     """
     if len(model.parts) == 1:
         return verified_parts(model, progress)[0]
-    target = folder_of(model).with_suffix(".gguf")
+    folder = folder_of(model)
+    target = folder.with_name(f"{folder.name}.gguf")  # a name may hold dots
     parent = artifacts.writable(target.parent)
     with artifacts.cache_errors(parent), artifacts.locked(parent / f".{model.name}.lock"):
         if not target.exists():
-            work = target.with_suffix(".part")
+            work = folder.with_name(f"{folder.name}.part")
             _assembled(verified_parts(model, progress), work, progress).rename(target)
         _check_pieces(model, target)
     return target

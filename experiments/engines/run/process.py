@@ -21,7 +21,8 @@ from swarm.experiments.engines.base import Host
 from swarm.experiments.engines.probe.endpoint import Endpoint, HttpHost
 from swarm.experiments.engines.run import guard
 from swarm.experiments.engines.run.flags import FlagValue
-from swarm.experiments.engines.run.startable import Launch, RefusedError, StartableEngine, available_cores
+from swarm.experiments.engines.run.startable import Launch, RefusedError, StartableEngine
+from swarm.experiments.environment import cores
 from swarm.kernels.errors import OutOfMemoryError
 
 LOOPBACK = "127.0.0.1"
@@ -98,7 +99,7 @@ def running(
         RefusedError: it does not come up, with what it said last.
         OutOfMemoryError: it ran out of memory, here or in the block.
     """
-    launch = Launch(engine.weights(model), 0, context, clients, available_cores(), dict(flags))
+    launch = Launch(engine.weights(model), 0, context, clients, cores(), dict(flags))
     with contextlib.ExitStack() as stack:
         for attempt in range(PORT_ATTEMPTS):
             launch = replace(launch, port=free_port())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -148,11 +146,6 @@ class StartableEngine(Engine):
         """
         del host, model, pieces, places
         raise NoProbabilitiesError(f"{self.title} tells no probabilities.")
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def words(text: str) -> list[str]:
