@@ -16,7 +16,7 @@ LEARNED = QuantSpec(method="affine", bits=2, group_size=32, scaling="learned")
 SPECS = {
     "3db2": TrialSpec(model="a"),
     "29d1": TrialSpec(model="a", kv=KVSpec(key=AFFINE, value=QuantSpec(method="q4_0")), layers=(0, 3), replicate=2),
-    "1d13": TrialSpec(model="a", protocol="attention", kv=KVSpec(key=LEARNED, value=LEARNED, sink_tokens=4)),
+    "bb8c": TrialSpec(model="a", protocol="attention", kv=KVSpec(key=LEARNED, value=LEARNED, sink_tokens=4)),
 }
 
 

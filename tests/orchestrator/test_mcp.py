@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from itertools import permutations
 from statistics import fmean
 
 import anyio
@@ -17,6 +18,7 @@ from samples import complete, measurement
 from swarm.agents.analysis.engine import AnalysisEngine
 from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
+from swarm.agents.llm.roles.base import costs_the_same
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.space.search_space import Space, SpaceSettings
 from swarm.memory.records import Budget
@@ -43,7 +45,7 @@ def run(store, campaign, agents, upto, windows=8):
         proposal = agents.propose(number, History.before(number, records, 0))
         record = store.propose(campaign.id, number, proposal)
         bits = 16.0 if proposal.spec.kv.key.method == "none" else 2.0 + proposal.spec.kv.key.bits
-        kld = 4.0 ** -min(bits, 9.0)
+        kld = 4.0 ** -min(bits, 9.0) * (0.3 if proposal.spec.kv.key.rotation == "hadamard" else 1.0)
         result = measurement(kld=kld, bits=bits)
         shaped = [1 + 0.05 * ((window + number) % 3) for window in range(windows)]
         shaped = tuple(kld * part / fmean(shaped) for part in shaped)
@@ -184,8 +186,9 @@ def test_a_finding_holds_only_what_the_trials_carry(kept):
             for r in store.trials.list(1, model="alpha", protocol="quality")
             if not r.spec.rung and not r.spec.replicate
         ]
-    ordered = sorted(quality, key=lambda r: r.metrics["kld"].value)
-    better, worse = ordered[1].id, ordered[-1].id
+    alike = [(a, b) for a, b in permutations(quality, 2) if costs_the_same(a, b) and a.spec.kv != b.spec.kv]
+    best, worst = min(alike, key=lambda pair: pair[0].metrics["kld"].value / pair[1].metrics["kld"].value)
+    better, worse = best.id, worst.id
     backwards, kept_, again = ask(
         server(kept, "tester"),
         ("post_finding", {"better_trial": worse, "worse_trial": better}),
