@@ -258,7 +258,7 @@ def test_shared_text_keeps_to_what_all_three_preludes_offer(entry):
     # References need Metal's address space.
     while (plain := re.sub(r"<[^<>;{}]*>", "", text)) != text:
         text = plain
-    references = re.findall(r"([\w ]*\w)& \w+\s*[,)]", text) + re.findall(r"([\w ]+)\(&\w+\)", text)
+    references = re.findall(r"([\w: ]*\w)& \w+\s*[,)]", text) + re.findall(r"([\w ]+)\(&\w+\)", text)
     assert references or entry == "merge"
     assert not [reference for reference in references if "KV_THREAD" not in reference]
 
