@@ -74,12 +74,12 @@ def run(case: Case, rounds: int, seconds: float) -> dict[str, Any] | None:
     """Verify one server: what was blamed, and what it took; None where the seconds were not enough."""
     from swarm.experiments.engines.probe.endpoint import Endpoint
     from swarm.experiments.engines.verify import features, verdict
-    from swarm.experiments.engines.verify.answers import TestedServer
+    from swarm.experiments.engines.verify.answers import ServerUnderTest
     from swarm.experiments.text import Corpus
 
     with _serving(case) as url:
         endpoint = Endpoint(url)
-        server = TestedServer(endpoint.host, endpoint.engine, endpoint.model, REMEMBERED)
+        server = ServerUnderTest(endpoint.host, endpoint.engine, endpoint.model, REMEMBERED)
         tested = [features.REUSE, features.PARTED, features.SLOTS, features.border("chunk", "the next chunk", CHUNK)]
         if case.where == "window":
             tested[3] = features.border("window", "the end of the window", WINDOW[1])

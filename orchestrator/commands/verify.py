@@ -14,7 +14,7 @@ from swarm.orchestrator.console import Column, emit_json, listing, note, say
 from swarm.orchestrator.options import Json
 
 if TYPE_CHECKING:
-    from swarm.experiments.engines.verify.answers import TestedServer
+    from swarm.experiments.engines.verify.answers import ServerUnderTest
     from swarm.experiments.engines.verify.features import Feature, Round
     from swarm.experiments.engines.verify.verdict import Verification
 
@@ -163,13 +163,13 @@ class _Asked:
 class _Subject:
     """A server that answers, what of it can be tested, and what cannot."""
 
-    server: TestedServer
+    server: ServerUnderTest
     tested: list[Feature]
     notes: list[str]
 
 
 @contextmanager
-def _targets(asked: _Asked, clients: int) -> Iterator[tuple[_Subject, TestedServer | None]]:
+def _targets(asked: _Asked, clients: int) -> Iterator[tuple[_Subject, ServerUnderTest | None]]:
     """The server under test and the one beside it, started where that is asked for."""
     with ExitStack() as stack:
         if asked.endpoint is not None:
@@ -185,12 +185,12 @@ def _targets(asked: _Asked, clients: int) -> Iterator[tuple[_Subject, TestedServ
         yield subject, other
 
 
-def _at(url: str, asked: _Asked) -> TestedServer:
+def _at(url: str, asked: _Asked) -> ServerUnderTest:
     from swarm.experiments.engines.probe.endpoint import Endpoint
-    from swarm.experiments.engines.verify.answers import TestedServer
+    from swarm.experiments.engines.verify.answers import ServerUnderTest
 
     endpoint = Endpoint(url, asked.model)
-    return TestedServer(endpoint.host, endpoint.engine, endpoint.model, asked.remembered)
+    return ServerUnderTest(endpoint.host, endpoint.engine, endpoint.model, asked.remembered)
 
 
 @contextmanager
@@ -198,7 +198,7 @@ def _started(asked: _Asked, flags: str, clients: int) -> Iterator[_Subject]:
     """The engine, started with flags; prompts are computed in small chunks unless they say otherwise."""
     from swarm.experiments.engines.run.process import running
     from swarm.experiments.engines.run.startable import startable
-    from swarm.experiments.engines.verify.answers import TestedServer
+    from swarm.experiments.engines.verify.answers import ServerUnderTest
     from swarm.experiments.models import registry
     from swarm.kernels.errors import SwarmError, UsageError
 
@@ -219,7 +219,7 @@ def _started(asked: _Asked, flags: str, clients: int) -> Iterator[_Subject]:
     tested, notes = _tested(asked, int(given.get(name, 0)) if name else 0, window)
     context = asked.shift or max(MOST, 2 * (window or 0)) + SPARE
     with running(engine, asked.model, given, context=context, clients=clients) as started:
-        yield _Subject(TestedServer(started.host, engine, started.model, asked.remembered), tested, notes)
+        yield _Subject(ServerUnderTest(started.host, engine, started.model, asked.remembered), tested, notes)
 
 
 def _flags(text: str) -> dict[str, int | str]:

@@ -12,7 +12,8 @@ table = importlib.import_module("benchmarks._table")
 rows = importlib.import_module("benchmarks._rows")
 OWN_SCRIPTS = ("kernels",)
 FRAMED = [name for name in bench.benchmark_names() if name not in OWN_SCRIPTS]
-ON_RAY = ("gpu", "overhead", "scale")
+MARKS = {name: [pytest.mark.cluster] for name in ("gpu", "overhead", "scale")}
+MARKS["engines"] = [pytest.mark.slow, pytest.mark.timeout(1800)]  # every trial starts a real engine
 MADE = {
     "search": table.FILE,
     "recommendation": table.FILE,
@@ -39,9 +40,7 @@ def test_an_installed_copy_says_that_it_has_no_benchmarks(tmp_path, monkeypatch)
         bench.benchmark_names()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.cluster) if name in ON_RAY else name for name in FRAMED]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS[name]) if name in MARKS else name for name in FRAMED])
 def test_the_short_form_runs_and_its_record_makes_a_page(name, capfd):
     data = MADE.get(name)
     if data is not None and not data.exists():

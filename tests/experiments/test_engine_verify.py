@@ -12,7 +12,7 @@ from swarm.experiments.engines.base import Host, Reply
 from swarm.experiments.engines.llama_server import LlamaServer
 from swarm.experiments.engines.run.startable import NoProbabilitiesError, RefusedError
 from swarm.experiments.engines.verify import features, verdict
-from swarm.experiments.engines.verify.answers import TestedServer, difference
+from swarm.experiments.engines.verify.answers import ServerUnderTest, difference
 from swarm.experiments.text import Corpus
 
 TEXT = Corpus.open().text
@@ -56,7 +56,7 @@ class StandIn(Host):
 
 
 def verify(host, seed=0, rounds=12, border=0):
-    server = TestedServer(host, LlamaServer(), "m")
+    server = ServerUnderTest(host, LlamaServer(), "m")
     tested = [features.REUSE, features.PARTED, features.SLOTS]
     tested += [features.border("chunk", "the next chunk", border)] if border else []
     texts = features.Texts.measured(server, TEXT, seed)
@@ -118,7 +118,7 @@ class Answers(StandIn):
 
 def test_both_forms_of_probabilities_are_read():
     legacy = {"text": "a", "logprobs": {"top_logprobs": [{"a": -0.1, "b": -2.5}]}}
-    server = TestedServer(Answers(200, {"choices": [legacy]}), LlamaServer(), "m")
+    server = ServerUnderTest(Answers(200, {"choices": [legacy]}), LlamaServer(), "m")
     assert server.ask("hello", 1).tops == ({"a": -0.1, "b": -2.5},)
 
 
@@ -133,4 +133,4 @@ def test_both_forms_of_probabilities_are_read():
 )
 def test_servers_that_cannot_be_tested_say_why(status, body, kind, said):
     with pytest.raises(kind, match=said):
-        TestedServer(Answers(status, body), LlamaServer(), "m").ask("hello", 1)
+        ServerUnderTest(Answers(status, body), LlamaServer(), "m").ask("hello", 1)

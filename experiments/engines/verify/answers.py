@@ -39,7 +39,7 @@ class Answer:
     cached: int | None
 
 
-class TestedServer:
+class ServerUnderTest:
     """A server under test.
 
     Args:

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from swarm.experiments.engines.verify.answers import Answer, TestedServer, Top, difference
+from swarm.experiments.engines.verify.answers import Answer, ServerUnderTest, Top, difference
 
 HEAD, TAIL = 2, 3
 """Tokens that are generated before a place where a prompt may end as well, and from there on."""
@@ -63,7 +63,7 @@ class Texts:
         return Texts(self._text, (*self._seed, number), self._characters)
 
     @classmethod
-    def measured(cls, server: TestedServer, text: str, seed: int) -> Texts:
+    def measured(cls, server: ServerUnderTest, text: str, seed: int) -> Texts:
         """Prompts for a server whose tokens are counted on one prompt first."""
         sample = " ".join(text.split())[:1000]
         counted = server.ask(sample, 1).prompt_tokens
@@ -97,11 +97,11 @@ class Round:
         against: another server of the same model, whose answers all are compared with.
     """
 
-    server: TestedServer
+    server: ServerUnderTest
     texts: Texts
     tokens: int
     clients: int
-    against: TestedServer | None = None
+    against: ServerUnderTest | None = None
 
     def __post_init__(self) -> None:
         self.prompts = [self.texts.cut(self.tokens) for _ in range(self.clients)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, exp, log
 
-from swarm.experiments.engines.verify.answers import TestedServer
+from swarm.experiments.engines.verify.answers import ServerUnderTest
 from swarm.experiments.engines.verify.features import Feature, Pair, Round, Texts
 from swarm.experiments.measurement.decision import Bets, Plan
 from swarm.kernels.values import FrozenModel
@@ -105,7 +105,7 @@ class _Case:
 
 
 def run(
-    server: TestedServer,
+    server: ServerUnderTest,
     texts: Texts,
     features: Sequence[Feature],
     *,
@@ -113,7 +113,7 @@ def run(
     clients: int,
     rounds: int,
     seconds: float,
-    against: TestedServer | None = None,
+    against: ServerUnderTest | None = None,
     tell: Tell = lambda _: None,
 ) -> Verification:
     """Test a server until a feature is blamed, or rounds or time are used up.
