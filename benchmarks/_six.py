@@ -58,6 +58,9 @@ def sampler(seed: int) -> optuna.samplers.BaseSampler:
 class SixParameters:
     """The search over them, as a study of ours asks for it."""
 
+    objectives = 2
+    protocol_searched = "quality"
+
     def suggest(self, trial: Trial, info: ModelInfo, protocol: str, *, number: int = 0) -> TrialSpec:  # noqa: ARG002
         """A trial that does nothing."""
         params = choose(trial)
