@@ -234,7 +234,7 @@ def interventions(model: str, plain: Results, without: Results) -> Iterator[tupl
             layers = result.spec.edits[0].layers if result.spec.edits else None
             base = suspect.base(result.spec)
             known = plain.get((model, config_key(base))) if base is not None else None
-            if known is not None and costs_the_same(known, result):
+            if known is not None and costs_the_same(known.bits, result.bits):
                 yield suspect, layers, Claim("intervention", "kld", (key, known.key), (token(model),))
 
 
@@ -268,7 +268,7 @@ def explained(model: str, plain: Results, without: Results) -> Iterator[tuple[Su
                 effect = compare(a, b) if a is not None and b is not None else None
                 if a is None or b is None or effect is None or not may_explain(suspect, a.spec.kv, b.spec.kv):
                     continue
-                if costs_the_same(a, b) and is_worth_it(effect):
+                if costs_the_same(a.bits, b.bits) and is_worth_it(effect):
                     keys = (better, worse, base[better].key, base[worse].key)
                     yield suspect, Claim("cause", "kld", keys, (token(model),)), effect
 

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from swarm.agents.analysis import statistics
-from swarm.agents.analysis.pairs import MAX_BITS_APART
+from swarm.agents.analysis.pairs import costs_the_same
 from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.analysis.statistics import Estimate
 from swarm.kernels.spec import KVSpec, QuantSpec
@@ -75,7 +75,7 @@ class Block:
                 for w in shared
             ]
             estimate = statistics.mean(by_window)
-            if estimate is not None and abs(cost[1] - cost[0]) <= MAX_BITS_APART:
+            if estimate is not None and costs_the_same(*cost):
                 estimated[factor] = estimate
         return estimated
 

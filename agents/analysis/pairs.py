@@ -16,9 +16,9 @@ MAX_BITS_APART = 0.3
 """Bits per value within which a change counts as free; dearer changes are expected to help."""
 
 
-def costs_the_same(a: ConfigResult, b: ConfigResult) -> bool:
-    """Whether two results can be compared without a word on their cost."""
-    return a.bits is not None and b.bits is not None and abs(a.bits - b.bits) <= MAX_BITS_APART
+def costs_the_same(a: float | None, b: float | None) -> bool:
+    """Whether results of so many bits per value (None: unknown) can be compared without a word on their cost."""
+    return a is not None and b is not None and abs(a - b) <= MAX_BITS_APART
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def controlled(found: Sequence[ConfigResult]) -> Iterator[ControlledPair]:
         for (low, a), (high, b) in combinations(sorted(members, key=lambda m: m[0]), 2):
             if factor.startswith("method") and low.split()[0] == high.split()[0]:
                 continue  # the field that differs tells it
-            if low != high and costs_the_same(a, b):
+            if low != high and costs_the_same(a.bits, b.bits):
                 yield ControlledPair(factor, low, high, a, b)
 
 

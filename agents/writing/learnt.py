@@ -135,7 +135,7 @@ class Learnt:
             return True
         for model in claim.models:
             a, b = (self._measured.get((model, key)) for key in claim.configurations[:2])
-            if a is not None and b is not None and not costs_the_same(a, b):
+            if a is not None and b is not None and not costs_the_same(a.bits, b.bits):
                 return False
         return True
 

@@ -16,9 +16,9 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from samples import complete, measurement
 
 from swarm.agents.analysis.engine import AnalysisEngine
+from swarm.agents.analysis.pairs import costs_the_same
 from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
-from swarm.agents.llm.roles.base import costs_the_same
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.space.search_space import Space, SpaceSettings
 from swarm.memory.records import Budget
@@ -186,7 +186,10 @@ def test_a_finding_holds_only_what_the_trials_carry(kept):
             for r in store.trials.list(1, model="alpha", protocol="quality")
             if not r.spec.rung and not r.spec.replicate
         ]
-    alike = [(a, b) for a, b in permutations(quality, 2) if costs_the_same(a, b) and a.spec.kv != b.spec.kv]
+    bits = {r.id: r.metrics["bits_per_value"].value for r in quality}
+    alike = [
+        (a, b) for a, b in permutations(quality, 2) if costs_the_same(bits[a.id], bits[b.id]) and a.spec.kv != b.spec.kv
+    ]
     best, worst = min(alike, key=lambda pair: pair[0].metrics["kld"].value / pair[1].metrics["kld"].value)
     better, worse = best.id, worst.id
     backwards, kept_, again = ask(

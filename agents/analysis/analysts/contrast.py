@@ -68,4 +68,4 @@ def state(claim: Claim, estimate: Estimate, first: str, second: str, found: Resu
 
 
 def _is_similar(a: ConfigResult, b: ConfigResult) -> bool:
-    return a.spec.rung == b.spec.rung and costs_the_same(a, b)
+    return a.spec.rung == b.spec.rung and costs_the_same(a.bits, b.bits)

@@ -44,7 +44,7 @@ class TransferAnalyst(Analyst):
                     claim
                     and estimate
                     and _was_learned(claim, found)
-                    and costs_the_same(*map(found.__getitem__, claim.needs))
+                    and costs_the_same(*(found[need].bits for need in claim.needs))
                 ):
                     tested.append((claim, estimate))
         told: Counter[tuple[str, ...]] = Counter()

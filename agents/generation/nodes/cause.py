@@ -141,7 +141,7 @@ def _tests(context: ProposalContext, suspicion: Suspicion) -> Iterator[tuple[Tri
         if claim.estimate(measured, [replicate]) is None:
             return  # the results are not known yet
         pooled, fresh = claim.estimate(measured), claim.estimate(measured, range(1, MAX_REPLICATES + 1))
-        is_fair = costs_the_same(*(measured[models[0], key] for key in keys))
+        is_fair = costs_the_same(*(measured[models[0], key].bits for key in keys))
         is_new_text = fresh is not None and fresh.below(0.0) < ALPHA
         is_decided = is_new_text and pooled is not None and pooled.p < ALPHA / TESTS
         if not is_fair or pooled is None or pooled.mean > -NEGLIGIBLE or is_decided:

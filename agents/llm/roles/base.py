@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from swarm.agents.analysis.claims import NEGLIGIBLE
-from swarm.agents.analysis.pairs import MAX_BITS_APART
+from swarm.agents.analysis.pairs import costs_the_same
 from swarm.agents.analysis.results import config_key
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.llm.dialect import Schema, strict_schema
@@ -168,12 +168,11 @@ def is_measured(record: TrialRecord) -> bool:
 def beats(better: TrialRecord, worse: TrialRecord) -> bool:
     """Whether a trial has a lower KLD than another that costs about the same, by more than is negligible."""
     low, high = (record.metrics["kld"].value for record in (better, worse))
-    return costs_the_same(better, worse) and low * exp(NEGLIGIBLE) < high
+    return costs_the_same(_bits(better), _bits(worse)) and low * exp(NEGLIGIBLE) < high
 
 
-def costs_the_same(a: TrialRecord, b: TrialRecord) -> bool:
-    """Whether two trials can be compared without a word on their cost."""
-    return abs(a.metrics["bits_per_value"].value - b.metrics["bits_per_value"].value) <= MAX_BITS_APART
+def _bits(record: TrialRecord) -> float:
+    return record.metrics["bits_per_value"].value
 
 
 def rows(context: ProposalContext, trials: Comparable) -> dict[str, list[list[Any]]]:
@@ -201,8 +200,8 @@ def pair(better: int, worse: int, context: ProposalContext) -> tuple[TrialRecord
         raise SwarmError(f"the two trials are of different models: {models}.")
     if config_key(first.spec) == config_key(second.spec):
         raise WrongError("the two trials have the same configuration.")
-    if not costs_the_same(first, second):
-        bits = " and ".join(shown(r.metrics["bits_per_value"].value) for r in (first, second))
+    if not costs_the_same(_bits(first), _bits(second)):
+        bits = " and ".join(shown(_bits(r)) for r in (first, second))
         raise WrongError(f"the two trials do not cost the same: {bits} bits per value.")
     return first, second
 
