@@ -12,24 +12,24 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from math import exp, log
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from benchmarks import _from_tests
 
 from swarm.agents.analysis.engine import AnalysisEngine
 from swarm.agents.generation.strategy import GenerationStrategy
-from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
 from swarm.experiments import edits
 from swarm.experiments.edits import Part, WeightEdit
-from swarm.experiments.identity import fingerprint
 from swarm.experiments.space.search_space import Space, SpaceSettings
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SwarmError
-from swarm.memory.records import Finding, FindingRecord, Proposal, TrialRecord
+from swarm.memory.records import Finding, Proposal, TrialRecord
 
 if TYPE_CHECKING:
     from swarm.experiments.measurement.runner import Runner
@@ -45,6 +45,7 @@ LAYER_FACTORS = (6.0, 48.0)
 MOST_LAYERS = 4
 LAG = 8
 TWIN = "twin"
+in_memory = _from_tests.load("in_memory")
 
 
 @dataclass(frozen=True)
@@ -125,68 +126,23 @@ def workplace() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class Ran:
-    """A finished campaign."""
-
-    records: Sequence[TrialRecord]
-    findings: Sequence[Finding]
-
-    @property
-    def history(self) -> History:
-        """All of its trials."""
-        return History(tuple(self.records))
-
-
 def campaign(
     runner: Runner, infos: Sequence[ModelInfo], budget: int, context: int, seed: int, settings: AgentSettings
-) -> Ran:
-    """Run a campaign in this process: a driver's loop, one trial at a time, under the lag of one with two workers."""
+) -> Any:
+    """An `in_memory.Run`, under the lag of a driver with two workers."""
     space = Space(infos, SpaceSettings(context=context), corpus_digest=runner.corpus.digest)
     strategy = GenerationStrategy(space, AnalysisEngine(infos, settings), seed)
-    records: list[TrialRecord] = []
-    findings: list[FindingRecord] = []
-    for number in range(budget):
-        history = History.before(number, records, LAG, findings)
-        if strategy.engine.is_milestone(number)[0]:
-            findings = _stored(strategy.engine.analyse(number, history), findings)
-            history = History.before(number, records, LAG, findings)
-        records.append(measured(runner, number, strategy.propose(number, history)))
-    done = History.before(budget, records, 0, findings)
-    found = _stored(strategy.engine.analyse(budget, done), findings)
-    return Ran(records, [record.finding for record in found])
-
-
-def _stored(found: Sequence[Finding], known: Sequence[FindingRecord]) -> list[FindingRecord]:
-    """Findings as a store keeps them: one per key, in order of first appearance."""
-    rows = {record.finding.key: record for record in known}
-    for finding in found:
-        identity = rows[finding.key].id if finding.key in rows else len(rows) + 1
-        rows[finding.key] = FindingRecord(id=identity, campaign_id=1, finding=finding)
-    return list(rows.values())
+    return in_memory.campaign(strategy, budget, LAG, partial(measured, runner))
 
 
 def measured(runner: Runner, number: int, proposal: Proposal) -> TrialRecord:
     spec, start = proposal.spec, time.perf_counter()
-    record = TrialRecord(
-        id=number + 1,
-        number=number,
-        campaign_id=1,
-        fingerprint=fingerprint(spec),
-        spec=spec,
-        arm=proposal.arm,
-        proposer=proposal.proposer,
-        rationale=proposal.rationale,
-        prediction=proposal.prediction,
-        parents=proposal.parents,
-        verdict="open" if proposal.prediction else None,
-    )
     outcome: dict[str, object] = {"state": "failed", "outcome": "error"}
     with suppress(SwarmError):  # a trial that fails is a result as well
         found = runner.run(spec)
         metrics = {metric.name: metric for metric in found.metrics}
         outcome = {"state": "complete", "outcome": "ok", "metrics": metrics, "arrays": found.arrays}
-    return record.model_copy(update={**outcome, "seconds": time.perf_counter() - start})
+    return in_memory.proposed(number, proposal).model_copy(update={**outcome, "seconds": time.perf_counter() - start})
 
 
 Named = tuple[str, tuple[int, ...] | None]

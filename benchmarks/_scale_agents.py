@@ -35,7 +35,7 @@ def of_layers(layers: int, trials: int, seed: int) -> Costs:
 
 def _campaign(layers: list[int], trials: int, seed: int) -> Costs:
     """A simulated campaign; means over its second half, when analysts have something to look at."""
-    tests = _from_tests.load("agents/conftest")
+    tests, in_memory = _from_tests.load("agents/conftest"), _from_tests.load("in_memory")
     infos = [tests.info(f"model-{place}", n_layers=count) for place, count in enumerate(layers)]
     lab = tests.Laboratory(seed=seed, n_layers={info.name: info.n_layers for info in infos})
     strategy = GenerationStrategy(Space(infos), AnalysisEngine(infos, AgentSettings()), seed)
@@ -54,7 +54,7 @@ def _campaign(layers: list[int], trials: int, seed: int) -> Costs:
         history = History.before(number, records, LAG, findings)
         if strategy.engine.is_milestone(number)[0]:
             found = timed("analysis", lambda number=number, history=history: strategy.engine.analyse(number, history))
-            findings = tests.stored(found, findings)
+            findings = in_memory.stored(found, findings)
             history = History.before(number, records, LAG, findings)
         proposal = timed("proposal", lambda number=number, history=history: strategy.propose(number, history))
         records.append(lab.run(number, proposal))

@@ -51,14 +51,15 @@ def run(task: Task, bases: Mapping[str, Path], budget: int, context: int) -> lis
         else:
             ran = _planted.campaign(runner, infos, budget, context, seed, SETTINGS)
             records = ran.records
-            differing = [f for f in ran.findings if f.status == "confirmed" and says_that_models_differ(f)]
+            findings = [record.finding for record in ran.findings]
+            differing = [f for f in findings if f.status == "confirmed" and says_that_models_differ(f)]
             said = {
                 "swarm": [_planted.named(f, records) if f.models[0] == _planted.TWIN else set() for f in differing],
                 PEERS[0]: _discovery_peers.pairs_of_labels(records, _planted.TWIN),
             }
             causes = [
                 {"status": f.status, "key": f.key, "statement": f.statement}
-                for f in ran.findings
+                for f in findings
                 if f.author == "cause" or f in differing
             ]
     about = {

@@ -9,17 +9,17 @@ from math import exp, log
 
 import numpy as np
 import pytest
+from in_memory import Run, proposed
+from in_memory import campaign as in_memory
 
 from swarm.agents.analysis.engine import AnalysisEngine
 from swarm.agents.generation.strategy import GenerationStrategy
-from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
-from swarm.experiments.identity import fingerprint
 from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.space.search_space import Space
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.kernels.spec import QuantSpec
-from swarm.memory.records import Finding, FindingRecord, Proposal, TrialRecord
+from swarm.memory.records import Proposal, TrialRecord
 
 WINDOWS = 4
 Law = Callable[[TrialSpec], float]
@@ -93,52 +93,12 @@ class Laboratory:
         return metrics, {"window_kld": tuple(float(x) for x in kld)}
 
     def run(self, number: int, proposal: Proposal) -> TrialRecord:
-        spec = proposal.spec
-        record = TrialRecord(
-            id=number + 1,
-            number=number,
-            campaign_id=1,
-            fingerprint=fingerprint(spec),
-            spec=spec,
-            arm=proposal.arm,
-            proposer=proposal.proposer,
-            rationale=proposal.rationale,
-            prediction=proposal.prediction,
-            parents=proposal.parents,
-            verdict="open" if proposal.prediction else None,
-        )
+        spec, record = proposal.spec, proposed(number, proposal)
         outcome = self.fails(spec)
         if outcome:
             return record.model_copy(update={"state": "failed", "outcome": outcome})
         metrics, arrays = self.measure(spec)
         return record.model_copy(update={"state": "complete", "outcome": "ok", "metrics": metrics, "arrays": arrays})
-
-
-@dataclass
-class Run:
-    """A finished simulated campaign."""
-
-    strategy: GenerationStrategy
-    records: list[TrialRecord]
-    findings: list[FindingRecord]
-
-    @property
-    def history(self) -> History:
-        return History.before(len(self.records), self.records, 0, self.findings)
-
-    def keys(self, prefix: str, status: str | None = None) -> list[str]:
-        found = [f.finding for f in self.findings if f.finding.key.startswith(prefix)]
-        return [f.key for f in found if status in (None, f.status)]
-
-
-def stored(findings: list[Finding], known: list[FindingRecord]) -> list[FindingRecord]:
-    """Findings as a store keeps them: one row per key, in order of first appearance."""
-    rows = {record.finding.key: record for record in known}
-    for finding in findings:
-        old = rows.get(finding.key)
-        identity = old.id if old else len(rows) + 1
-        rows[finding.key] = FindingRecord(id=identity, campaign_id=1, finding=finding)
-    return list(rows.values())
 
 
 def campaign(
@@ -153,16 +113,7 @@ def campaign(
     """Run a whole campaign against the laboratory, as a driver does."""
     lab.n_layers = {i.name: i.n_layers for i in infos}
     strategy = GenerationStrategy(Space(infos), AnalysisEngine(infos, settings or AgentSettings()), seed)
-    records: list[TrialRecord] = []
-    findings: list[FindingRecord] = []
-    for number in range(budget):
-        history = History.before(number, records, lag, findings)
-        if strategy.engine.is_milestone(number)[0]:
-            findings = stored(strategy.engine.analyse(number, history), findings)
-            history = History.before(number, records, lag, findings)
-        records.append(lab.run(number, strategy.propose(number, history)))
-    done = History.before(budget, records, 0, findings)
-    return Run(strategy, records, stored(strategy.engine.analyse(budget, done), findings))
+    return in_memory(strategy, budget, lag, lab.run)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 
 import pytest
+from in_memory import stored
 
 from swarm.agents.analysis.engine import AnalysisEngine
 from swarm.agents.generation.strategy import GenerationStrategy
@@ -126,8 +127,7 @@ def drive(lab, infos, runner: RoleRunner, budget: int, *, patient: bool = True, 
     for number in range(budget):
         history = History.before(number, records, 4, findings, summaries)
         if engine.is_milestone(number)[0]:
-            found = {f.key: f for f in engine.analyse(number, history)}
-            findings = rows(found, findings)
+            findings = stored(engine.analyse(number, history), findings)
             history = History.before(number, records, 4, findings, summaries)
         started = time.monotonic()
         proposal = strategy.propose(number, history)
@@ -136,21 +136,11 @@ def drive(lab, infos, runner: RoleRunner, budget: int, *, patient: bool = True, 
         while patient and any(t.name.startswith("llm-") for t in set(threading.enumerate()) - others):
             time.sleep(0.002)
     done = History.before(budget, records, 0, findings, summaries)
-    findings = rows({f.key: f for f in engine.analyse(budget, done)}, findings)
+    findings = stored(engine.analyse(budget, done), findings)
     done = History.before(budget, records, 0, findings, summaries)
     summary = engine.summarise(done, strategy.commentary(done))
     runner.close()
     return records, findings, summary, done, longest
-
-
-def rows(found, known):
-    from swarm.memory.records import FindingRecord
-
-    table = {f.finding.key: f for f in known}
-    for key, finding in found.items():
-        identity = table[key].id if key in table else len(table) + 1
-        table[key] = FindingRecord(id=identity, campaign_id=1, finding=finding)
-    return list(table.values())
 
 
 def check(records, infos, budget: int) -> None:
