@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typing_extensions import TypedDict
 
 from swarm.orchestrator.console import Column, emit_json, listing, note, say
 from swarm.orchestrator.options import Json
@@ -92,50 +91,24 @@ def command(
             against=other, tell=note,
         )  # fmt: skip
         again = f"{asked.line} --tokens {tokens} --clients {clients} --seed {seed}"
-        result: Verified = {
-            "engine": subject.server.engine.name,
-            "model": subject.server.model,
-            **found.model_dump(mode="json"),  # type: ignore[typeddict-item]
-            "show_with": [f"{again} --feature {one.feature} --round {one.worst_round}" for one in found.blamed],
-        }
+        show_with = [f"{again} --feature {one.feature} --round {one.worst_round}" for one in found.blamed]
     if json:
-        emit_json(result)
+        server = {"engine": subject.server.engine.name, "model": subject.server.model}
+        emit_json({**server, **found.model_dump(mode="json"), "show_with": show_with})
     else:
-        _show(found, result["show_with"])
+        _show(found, show_with)
     if found.blamed:
         raise typer.Exit(1)
 
 
-class SuspectedFeature(TypedDict):
-    """What is known of one feature (see `experiments/engines/verify/verdict.py`)."""
-
-    feature: str
-    what: str
-    rounds: int
-    exceeded: int
-    largest: float
-    worst_round: int
-    e_value: float
-    blamed: bool
-    cached: int | None
-
-
-class Verified(TypedDict):
-    """The result of a test, with the commands that show what is at fault."""
-
-    engine: str
-    model: str
-    rounds: int
-    seconds: float
-    calibrations: int
-    noise: float
-    suspicions: list[SuspectedFeature]
-    show_with: list[str]
-
-
 def output() -> object:
-    """What `--json` prints."""
-    return Verified
+    """What `--json` prints: the result, with the commands that show what is at fault."""
+    from pydantic import create_model
+
+    from swarm.experiments.engines.verify.verdict import Verification
+
+    added: dict[str, Any] = {"engine": (str, ...), "model": (str, ...), "show_with": (list[str], ...)}
+    return create_model("Verified", __base__=Verification, **added)
 
 
 @dataclass(frozen=True)
