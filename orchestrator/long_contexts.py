@@ -46,7 +46,6 @@ def settle(settings: Settings, workload: Workload, workers: int) -> tuple[Settin
     asked = "long" in settings.model_fields_set
     of_its_own = (settings.agenda, settings.rehearsal, settings.engine)
     unasked = settings.budget < LEAST_BUDGET or any(kind is not None for kind in of_its_own)
-    unasked = unasked or settings.engine is not None
     if not workload.infos or (settings.long is None and (asked or unasked)):
         return settings, ""
     tokens = settings.long or DEFAULT_TOKENS

@@ -14,6 +14,7 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 
 import pytest
+from engine_server import MlxServer
 from postgres_server import NoServerError, PostgresServer
 from tiny_models import FAMILIES, write_tiny_model
 
@@ -129,3 +130,12 @@ def raise_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[Pr
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give out the longest files first, so that the test processes end together."""
     items.sort(key=lambda item: "orchestrator" not in item.path.parts)
+
+
+@pytest.fixture(scope="module")
+def mlx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlxServer]:
+    """A real `mlx_lm.server` of a tiny model."""
+    folder = tmp_path_factory.mktemp("engine")
+    running = MlxServer(write_tiny_model(folder / "model", "llama", seed=3), folder / "log")
+    yield running
+    running.stop()

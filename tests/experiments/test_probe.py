@@ -6,8 +6,7 @@ import json
 import time
 
 import pytest
-from engine_server import FakeEngine, MlxServer, events
-from tiny_models import write_tiny_model
+from engine_server import FakeEngine, events
 
 from swarm.experiments.engines import base
 from swarm.experiments.engines.probe import scenarios
@@ -29,17 +28,9 @@ STREAM = {"Content-Type": "text/event-stream"}
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("engine")
-    running = MlxServer(write_tiny_model(folder / "model", "llama", seed=3), folder / "log")
-    yield running
-    running.stop()
-
-
-def test_a_real_server_is_measured(server):
-    endpoint = Endpoint(server.url)
-    assert (endpoint.engine.name, endpoint.name) == ("mlx_lm", f"{server.url}/v1")
+def test_a_real_server_is_measured(mlx_server):
+    endpoint = Endpoint(mlx_server.url)
+    assert (endpoint.engine.name, endpoint.name) == ("mlx_lm", f"{mlx_server.url}/v1")
     settings = scenarios.ProbeSettings(contexts=(320, 96), max_tokens=12, repeats=2, clients=2)
     found = list(scenarios.run(endpoint, settings, TEXT, lambda told: None))
     assert [result.spec.context for result in found] == [96, 320]
@@ -60,8 +51,8 @@ def test_a_real_server_is_measured(server):
     assert by_name["ttft"].stderr is not None
 
 
-def test_prompts_have_the_wanted_length_and_are_never_seen_before(server):
-    endpoint = Endpoint(server.url)
+def test_prompts_have_the_wanted_length_and_are_never_seen_before(mlx_server):
+    endpoint = Endpoint(mlx_server.url)
     maker = PromptMaker.measured(endpoint, TEXT)
     for wanted in (64, 400):
         asked = endpoint.ask(maker.prefix(wanted) + maker.question(0), 2)
@@ -72,9 +63,9 @@ def test_prompts_have_the_wanted_length_and_are_never_seen_before(server):
     assert 3900 <= len(long) <= 4000
 
 
-def test_a_model_that_the_server_does_not_have(server):
+def test_a_model_that_the_server_does_not_have(mlx_server):
     with pytest.raises(ProbeError, match="no/such-model"):
-        Endpoint(server.url, "no/such-model").ask("hello", 2)
+        Endpoint(mlx_server.url, "no/such-model").ask("hello", 2)
 
 
 def completion(text="x", usage=None, **extra):

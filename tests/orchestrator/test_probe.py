@@ -6,8 +6,7 @@ import json
 
 import jsonschema
 import pytest
-from engine_server import FakeEngine, MlxServer, events
-from tiny_models import write_tiny_model
+from engine_server import FakeEngine, events
 
 from swarm.memory.store import Store
 from swarm.orchestrator.commands import schema as schemas
@@ -16,20 +15,12 @@ STREAM = {"Content-Type": "text/event-stream"}
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("engine")
-    running = MlxServer(write_tiny_model(folder / "model", "llama", seed=3), folder / "log")
-    yield running
-    running.stop()
-
-
 def probe(swarm, url, *more):
     return swarm("probe", "--endpoint", url, "--contexts", "64,128", "--tokens", "8", "--repeats", "2", *more)
 
 
-def test_results_are_shown_and_kept(swarm, server, tmp_path):
-    done = probe(swarm, server.url, "--json")
+def test_results_are_shown_and_kept(swarm, mlx_server, tmp_path):
+    done = probe(swarm, mlx_server.url, "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
     jsonschema.validate(found, schemas.schema("probe"))
@@ -45,7 +36,7 @@ def test_results_are_shown_and_kept(swarm, server, tmp_path):
         assert trial.id == row["trial"]
         assert trial.metrics["ttft"].value == pytest.approx(row["metrics"]["ttft"]["value"])
         assert trial.metrics["ttft"].n == 2
-    done = probe(swarm, server.url, "--clients", "1")
+    done = probe(swarm, mlx_server.url, "--clients", "1")
     assert done.code == 0, done.err
     assert "prefill tok/s" in done.out
     assert "clients" not in done.out

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from engine_server import MlxServer, free_port, wait_until_up
-from tiny_models import write_tiny_model
+from engine_server import free_port, wait_until_up
 
 from swarm.experiments.models import registry
 from swarm.orchestrator.commands import schema as schemas
@@ -18,16 +17,8 @@ from swarm.orchestrator.commands import schema as schemas
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("engine")
-    running = MlxServer(write_tiny_model(folder / "model", "llama", seed=3), folder / "log")
-    yield running
-    running.stop()
-
-
-def test_a_clean_server_is_tested_and_not_blamed(swarm, server):
-    given = ("verify", "--endpoint", server.url, "--rounds", "2", "--tokens", "24")
+def test_a_clean_server_is_tested_and_not_blamed(swarm, mlx_server):
+    given = ("verify", "--endpoint", mlx_server.url, "--rounds", "2", "--tokens", "24")
     done = swarm(*given, "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
@@ -43,9 +34,9 @@ def test_a_clean_server_is_tested_and_not_blamed(swarm, server):
     assert "without" in done.out
 
 
-def test_another_server_of_the_same_model_to_compare_with(swarm, server):
+def test_another_server_of_the_same_model_to_compare_with(swarm, mlx_server):
     done = swarm(
-        "verify", "--endpoint", server.url, "--against", server.url, "--rounds", "1", "--tokens", "24",
+        "verify", "--endpoint", mlx_server.url, "--against", mlx_server.url, "--rounds", "1", "--tokens", "24",
         "--feature", "reuse",
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -63,8 +54,8 @@ def test_another_server_of_the_same_model_to_compare_with(swarm, server):
         (("--endpoint", "U", "--feature", "magic"), "unknown feature 'magic'"),
     ],
 )
-def test_mistakes_get_one_line(swarm, server, args, said):
-    done = swarm("verify", *(server.url if arg == "U" else arg for arg in args))
+def test_mistakes_get_one_line(swarm, mlx_server, args, said):
+    done = swarm("verify", *(mlx_server.url if arg == "U" else arg for arg in args))
     assert done.code in (1, 2)
     assert said in done.err
     assert "Traceback" not in done.err
