@@ -9,6 +9,7 @@ from swarm.agents.analysis import results
 from swarm.agents.analysis.results import ConfigResult
 from swarm.experiments.measurement.kernel_time import metric_name
 from swarm.kernels.spec import KVSpec, QuantSpec
+from swarm.memory.front import pareto_front
 from swarm.memory.records import TrialRecord
 
 PREFIX = metric_name(0).removesuffix("0")
@@ -84,10 +85,4 @@ def timed_results(records: Sequence[TrialRecord], model: str) -> list[TimedResul
 
 def front(found: Sequence[TimedResult]) -> list[TimedResult]:
     """Those that no other beats or equals in loss, bits and microseconds at once, by rising microseconds."""
-    points = [one.objectives for one in found]
-    kept = [
-        one
-        for one, point in zip(found, points, strict=True)
-        if not any(other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points)
-    ]
-    return sorted(kept, key=lambda one: one.microseconds)
+    return [found[i] for i in pareto_front([one.objectives for one in found])]
