@@ -68,10 +68,15 @@ class History:
         known = History.before(number, self.records, self.lag)
         return replace(self, records=known.records)
 
-    def edited(self, metric: str = "kld", protocol: str = "quality") -> dict[Place, ConfigResult]:
-        """The same of trials on edited weights, which count for nothing else."""
-        found = (r for r in self.records if r.state == "complete" and not r.outdated and r.spec.edits)
-        return results.pool(found, metric, protocol)
+    @cached_property
+    def edited(self) -> dict[Place, ConfigResult]:
+        """The KLD of quality trials on edited weights, likewise; these trials count for nothing else."""
+        return results.pool(r for r in self.records if r.state == "complete" and not r.outdated and r.spec.edits)
+
+    @cached_property
+    def results_and_edited(self) -> dict[Place, ConfigResult]:
+        """What was measured on the weights as they are and on edited ones."""
+        return {**self.results(), **self.edited}
 
     @cached_property
     def completed(self) -> tuple[TrialRecord, ...]:

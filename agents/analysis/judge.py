@@ -38,7 +38,7 @@ def judge(
     """
     current = {finding.key: finding for finding in found}
     before = {finding.key: finding for finding in known}
-    measured = by_token({**history.results(), **history.edited()})
+    measured = by_token(history.results_and_edited)
     fresh = tuple(r for r in history.records if r.spec.replicate > 0)
     again = analyse(replace(history, records=fresh, findings=()), infos) if fresh else []
     replicated = {finding.key: finding for finding in again}

@@ -126,7 +126,7 @@ class Learnt:
 
     @cached_property
     def _measured(self) -> Results:
-        return by_token({**self._history.results(), **self._history.edited()})
+        return by_token(self._history.results_and_edited)
 
     def _is_fair(self, finding: Finding) -> bool:
         """Whether a finding compares what costs about the same."""

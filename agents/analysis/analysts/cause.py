@@ -35,8 +35,8 @@ class CauseAnalyst(Analyst):
 
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """One claim per model and suspect, per pair of models and suspect, and per explained effect."""
-        plain, edited = history.results(), history.edited()
-        measured = by_token({**plain, **edited})
+        plain, edited = history.results(), history.edited
+        measured = by_token(history.results_and_edited)
         tested: Tested = {
             (model, claim.configurations[0]): (suspect, layers, claim)
             for model in infos

@@ -108,7 +108,7 @@ def test_edited_trials_count_for_nothing_else(make_lab):
     history = measured(make_lab(law=turning_helps))
     assert {r.spec.edits for r in history.completed} == {()}
     assert len(history.results()) == 2
-    assert len(history.edited()) == 2
+    assert len(history.edited) == 2
 
 
 def showing(lab, keys=1.1, values=1.1, ill=None):
