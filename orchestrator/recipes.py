@@ -11,7 +11,7 @@ from swarm.orchestrator.console import note
 
 if TYPE_CHECKING:
     from swarm.experiments.deploy.recipe import Recipe
-    from swarm.experiments.measurement.learned_scaling import StoredFactors
+    from swarm.experiments.measurement.stored_factors import StoredFactors
     from swarm.experiments.models.base import LoadedModel
     from swarm.experiments.spec import Metric
     from swarm.memory.records import TrialRecord
@@ -38,7 +38,7 @@ def of_trial(
     """
     from swarm.experiments import edits
     from swarm.experiments.deploy.recipe import Evidence, Recipe, plan
-    from swarm.experiments.measurement.learned_scaling import digest
+    from swarm.experiments.measurement.stored_factors import digest
 
     spec, environment = record.spec, record.environment
     if record.state != "complete":
@@ -91,8 +91,9 @@ def _learned(record: TrialRecord, corpus: Path | None) -> tuple[StoredFactors, .
 
     if not learns(record.spec.kv):
         return ()
-    from swarm.experiments.measurement.learned_scaling import learned, speaks_of, stored
+    from swarm.experiments.measurement.learned_scaling import learned
     from swarm.experiments.measurement.runner import Runner, trial_errors
+    from swarm.experiments.measurement.stored_factors import speaks_of, stored
 
     with trial_errors():
         factors = stored(learned(record.spec, Runner(corpus=corpus).subject(record.spec.model)))

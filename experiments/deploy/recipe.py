@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from swarm.experiments.measurement.learned_scaling import StoredFactors, digest, learns, restored
+from swarm.experiments.measurement.learned_scaling import learns
+from swarm.experiments.measurement.stored_factors import StoredFactors, digest, restored
 from swarm.experiments.spec import Metric
 from swarm.kernels.errors import SpecError, SwarmError, UsageError
 from swarm.kernels.spec import FrozenModel, KVSpec, layers_in_kv, ranges

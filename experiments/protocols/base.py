@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from swarm.experiments import edits
 from swarm.experiments.environment import device, environment
 from swarm.experiments.measurement import divergence
-from swarm.experiments.measurement.learned_scaling import factors_note, learned, learns, trial_caches
+from swarm.experiments.measurement.learned_scaling import learned, learns, trial_caches
 from swarm.experiments.measurement.reference_run import ReferenceRun, ScoredRun
+from swarm.experiments.measurement.stored_factors import factors_note
 from swarm.experiments.space.layers import Scope
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
 from swarm.kernels import plugins

@@ -18,12 +18,7 @@ from swarm.experiments.deploy.recipe import (
     plan,
 )
 from swarm.experiments.deploy.serving import plug_in, prompt_caches
-from swarm.experiments.measurement.learned_scaling import (
-    digest,
-    factors_note,
-    speaks_of,
-    stored,
-)
+from swarm.experiments.measurement.stored_factors import digest, factors_note, speaks_of, stored
 from swarm.experiments.models import registry
 from swarm.kernels.codec import Factors
 from swarm.kernels.errors import SpecError, UsageError
