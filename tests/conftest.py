@@ -132,7 +132,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "orchestrator" not in item.path.parts)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def mlx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlxServer]:
     """A real `mlx_lm.server` of a tiny model."""
     folder = tmp_path_factory.mktemp("engine")

@@ -150,6 +150,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     for name in os.environ:
         if name.startswith("SWARM_") and name != "SWARM_CACHE":
             monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments: str) -> Finished:
         capsys.readouterr()

@@ -48,10 +48,10 @@ def test_few_or_like_measurements_give_a_bandwidth_alone():
         assert (found.seconds, found.bandwidth) == (0.0, pytest.approx(1e10))
 
 
-def test_engine_trials_and_probes_of_this_machine_count(swarm, tmp_path, monkeypatch):
+def test_engine_trials_and_probes_of_this_machine_count(cli, tmp_path, monkeypatch):
     model = str(write_tiny_model(tmp_path / "tiny", "llama", seed=3))
     plan = ("plan", "--model", model, "--context", "512", "--kv", "q8_0")
-    before = swarm(*plan)
+    before = cli(*plan)
     assert before.code == 0, before.err
     assert "corrected" not in before.out
     local = "mlx_lm.server at http://127.0.0.1:80/v1"
@@ -74,11 +74,11 @@ def test_engine_trials_and_probes_of_this_machine_count(swarm, tmp_path, monkeyp
     assert [(one.trial, one.tokens_per_second) for one in found] == [(1, 40.0), (2, 30.0)]
     assert "q8_0" in found[0].label
     assert found[0].read_bytes < found[1].read_bytes
-    done = swarm(*plan, "--json")
+    done = cli(*plan, "--json")
     assert done.code == 0, done.err
     told = json.loads(done.out)
     jsonschema.validate(told, schemas.schema("plan"))
     assert told["learned"]["n"] == 2
     assert set(told["corrected"]) == {"none", "q8_0"}
-    assert "Decode speed (tok/s) corrected by 2 rates measured until" in swarm(*plan).out
-    assert "corrected" not in swarm(*plan, "--memory", "64").out  # another machine
+    assert "Decode speed (tok/s) corrected by 2 rates measured until" in cli(*plan).out
+    assert "corrected" not in cli(*plan, "--memory", "64").out  # another machine

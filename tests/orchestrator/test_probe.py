@@ -15,12 +15,12 @@ STREAM = {"Content-Type": "text/event-stream"}
 JSON = {"Content-Type": "application/json"}
 
 
-def probe(swarm, url, *more):
-    return swarm("probe", "--endpoint", url, "--contexts", "64,128", "--tokens", "8", "--repeats", "2", *more)
+def probe(cli, url, *more):
+    return cli("probe", "--endpoint", url, "--contexts", "64,128", "--tokens", "8", "--repeats", "2", *more)
 
 
-def test_results_are_shown_and_kept(swarm, mlx_server, tmp_path):
-    done = probe(swarm, mlx_server.url, "--json")
+def test_results_are_shown_and_kept(cli, mlx_server, tmp_path):
+    done = probe(cli, mlx_server.url, "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
     jsonschema.validate(found, schemas.schema("probe"))
@@ -36,19 +36,19 @@ def test_results_are_shown_and_kept(swarm, mlx_server, tmp_path):
         assert trial.id == row["trial"]
         assert trial.metrics["ttft"].value == pytest.approx(row["metrics"]["ttft"]["value"])
         assert trial.metrics["ttft"].n == 2
-    done = probe(swarm, mlx_server.url, "--clients", "1")
+    done = probe(cli, mlx_server.url, "--clients", "1")
     assert done.code == 0, done.err
     assert "prefill tok/s" in done.out
     assert "clients" not in done.out
     assert "Kept as campaign probe-mlx_lm-2" in done.err
-    shown = swarm("trials", "--campaign", "probe-mlx_lm-1", "--json")
+    shown = cli("trials", "--campaign", "probe-mlx_lm-1", "--json")
     assert shown.code == 0, shown.err
-    again = swarm("reproduce", "1")
+    again = cli("reproduce", "1")
     assert (again.code, again.out) == (2, "")
     assert f"`swarm probe --endpoint {found['endpoint']} --model {found['model']} --contexts 64`" in again.err
 
 
-def test_a_refusal_is_kept_as_a_failed_trial(swarm, tmp_path):
+def test_a_refusal_is_kept_as_a_failed_trial(cli, tmp_path):
     def answer(method, path, body):
         if method == "GET":
             listed = {"object": "list", "data": [{"id": "m", "object": "model"}]}
@@ -61,7 +61,7 @@ def test_a_refusal_is_kept_as_a_failed_trial(swarm, tmp_path):
         return 200, STREAM, events(said, said, {**piece, "choices": [], "usage": usage})
 
     with FakeEngine(answer) as fake:
-        done = swarm("probe", "--endpoint", fake.url, "--contexts", "512,4K,8K", "--repeats", "1", "--tokens", "4")
+        done = cli("probe", "--endpoint", fake.url, "--contexts", "512,4K,8K", "--repeats", "1", "--tokens", "4")
     assert done.code == 0, done.err
     assert "4K: " in done.out
     assert "context length exceeded" in done.out
@@ -80,8 +80,8 @@ def test_a_refusal_is_kept_as_a_failed_trial(swarm, tmp_path):
         ((), "--endpoint"),
     ],
 )
-def test_mistakes_get_one_line_and_leave_no_store(swarm, tmp_path, args, said):
-    done = swarm("probe", *args)
+def test_mistakes_get_one_line_and_leave_no_store(cli, tmp_path, args, said):
+    done = cli("probe", *args)
     assert done.code in (1, 2)
     assert said in done.err
     assert done.err.count("\n") == 1

@@ -70,7 +70,7 @@ def completion(url, prompt, tokens, **options):
         return json.loads(reply.read())
 
 
-def test_the_server_answers_with_the_packed_cache(serving, swarm, tiny):
+def test_the_server_answers_with_the_packed_cache(serving, cli, tiny):
     url, process = serving("--kv", "affine8/g32")
     endpoint = Endpoint(url)
     assert (endpoint.engine.name, endpoint.model) == ("mlx_lm", tiny)
@@ -86,7 +86,7 @@ def test_the_server_answers_with_the_packed_cache(serving, swarm, tiny):
         .choices[0]
         .text
     )
-    own = swarm("generate", "--model", tiny, "--kv", "affine8/g32", "--tokens", "6", "--json", "--no-compare",
+    own = cli("generate", "--model", tiny, "--kv", "affine8/g32", "--tokens", "6", "--json", "--no-compare",
                 "Topics of interest: one two three")  # fmt: skip
     assert text == json.loads(own.out)["text"]
     reply = completion(url, "Topics of interest: one two three", 6)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 
 import jsonschema
 import pytest
@@ -19,8 +18,6 @@ from swarm.memory.records import Budget
 from swarm.memory.store import Store
 from swarm.orchestrator.commands import schema as schemas
 from swarm.orchestrator.recipes import FactorsError, of_trial
-
-SWARM = (sys.executable, "-c", "from swarm.orchestrator.cli import main; main()")
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +54,8 @@ def kept(tmp_path, tiny):
     return tmp_path
 
 
-def test_a_recipe_names_configuration_layers_and_evidence(swarm, kept, tiny):
-    done = swarm("recipe", "1")
+def test_a_recipe_names_configuration_layers_and_evidence(cli, kept, tiny):
+    done = cli("recipe", "1")
     assert done.code == 0, done.err
     found = json.loads(done.out)
     assert (found["model"], found["kv"]["layers"], found["seed"]) == (tiny, [1, 2], 7)
@@ -68,11 +65,11 @@ def test_a_recipe_names_configuration_layers_and_evidence(swarm, kept, tiny):
     ]
     assert found["evidence"]["campaign"] == "night"
     assert found["evidence"]["metrics"]["kld"]["value"] == 0.25
-    assert swarm("recipe", "1", "--out", "best.json").out == ""
+    assert cli("recipe", "1", "--out", "best.json").out == ""
     assert load_recipe(kept / "best.json").text() == done.out
 
 
-def test_what_kernels_took_stands_beside_quality_and_in_the_recipe(swarm, tmp_path):
+def test_what_kernels_took_stands_beside_quality_and_in_the_recipe(cli, tmp_path):
     four, eight = samples.kv(4).model_copy(update={"sink_tokens": 4}), samples.kv(8)
     times = {"decode_us_at_8192": 30.0, "decode_us_sdpa16_at_8192": 90.0}
     timed = samples.measurement().model_copy(
@@ -84,17 +81,17 @@ def test_what_kernels_took_stands_beside_quality_and_in_the_recipe(swarm, tmp_pa
         for number, (kv, protocol) in enumerate(((four, "quality"), (eight, "quality"), (samples.kv(4), "attention"))):
             trial = store.propose(campaign.id, number, samples.proposal(kv=kv, protocol=protocol))
             samples.complete(store, store.queue.claim(trial.id, "test"), timed if number == 2 else agreeing)
-    (row,) = json.loads(swarm("trials", "--speed", "--json").out)
+    (row,) = json.loads(cli("trials", "--speed", "--json").out)
     assert (row["trial_id"], row["timed_by"], row["context"], row["front"]) == (1, 3, 8192, True)
     assert (row["decode_us"], row["decode_us_16"]) == (30.0, 90.0)
     assert row["configuration"] == four.label
-    assert "No kernel was timed" in swarm("trials", "--speed", "--max-bits", "1").out
-    evidence = [json.loads(swarm("recipe", trial).out)["evidence"] for trial in "12"]
+    assert "No kernel was timed" in cli("trials", "--speed", "--max-bits", "1").out
+    evidence = [json.loads(cli("recipe", trial).out)["evidence"] for trial in "12"]
     assert {name: metric["value"] for name, metric in evidence[0]["times"].items()} == times
     assert "times" not in evidence[1]
 
 
-def test_learned_factors_are_those_that_were_measured(swarm, tmp_path, tiny, monkeypatch):
+def test_learned_factors_are_those_that_were_measured(cli, tmp_path, tiny, monkeypatch):
     monkeypatch.setenv("SWARM_CACHE", str(tmp_path / "cache"))
     four = QuantSpec(method="affine", bits=4, group_size=32, scaling="learned")
     proposal = samples.proposal(kv=KVSpec(key=four, value=four), model=tiny, layers=(0, 2), context=48)
@@ -105,7 +102,7 @@ def test_learned_factors_are_those_that_were_measured(swarm, tmp_path, tiny, mon
             changed = samples.proposal(**{**dict(proposal.spec), "seed": number})
             trial = store.propose(campaign.id, number, changed)
             samples.complete(store, store.queue.claim(trial.id, "test"), result)
-    done = swarm("recipe", "1", "--out", "best.json")
+    done = cli("recipe", "1", "--out", "best.json")
     assert done.code == 0, done.err
     recipe = load_recipe(tmp_path / "best.json")
     assert [(entry.layer, entry.side) for entry in recipe.factors] == [(n, s) for n in (0, 2) for s in ("key", "value")]
@@ -114,7 +111,7 @@ def test_learned_factors_are_those_that_were_measured(swarm, tmp_path, tiny, mon
         assert of_trial(store.trials.get(1), "night") == recipe  # fitted again on the same text
         with pytest.raises(FactorsError, match="not those that trial 2 was measured with"):
             of_trial(store.trials.get(2), "night")
-    found = json.loads(swarm("generate", "--recipe", "best.json", "--tokens", "4", "--json", "Topics: ").out)
+    found = json.loads(cli("generate", "--recipe", "best.json", "--tokens", "4", "--json", "Topics: ").out)
     assert "+learned" in found["runs"][0]["cache"]
 
 
@@ -129,14 +126,14 @@ def test_learned_factors_are_those_that_were_measured(swarm, tmp_path, tiny, mon
         ("x", "invalid value"),
     ],
 )
-def test_trials_that_make_no_recipe(swarm, kept, trial, said):
-    done = swarm("recipe", trial)
+def test_trials_that_make_no_recipe(cli, kept, trial, said):
+    done = cli("recipe", trial)
     assert (done.code, done.out) == (2, "")
     assert said in done.err
     assert done.err.count("\n") == 1
 
 
-def test_a_trial_with_edited_weights_is_reproduced(swarm, tmp_path, tiny):
+def test_a_trial_with_edited_weights_is_reproduced(cli, tmp_path, tiny):
     kv = "K affine4/g32 V affine4/g32"
     with Store.open(tmp_path / "swarm.db", create=True) as store:
         campaign = store.campaigns.create("night", {}, Budget(trials=9), 0)
@@ -144,16 +141,16 @@ def test_a_trial_with_edited_weights_is_reproduced(swarm, tmp_path, tiny):
         trial = store.propose(campaign.id, 0, samples.proposal(**given))
         found = measure(tiny, kv, context=64, edits=given["edits"])
         samples.complete(store, store.queue.claim(trial.id, "test"), found)
-    done = swarm("reproduce", "1", "--json")
+    done = cli("reproduce", "1", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["verdict"] == "same"
-    assert "keys outliers x8; values even" in swarm("show", "trial", "1").out
+    assert "keys outliers x8; values even" in cli("show", "trial", "1").out
     assert found["kld"] != measure(tiny, kv, context=64)["kld"]
 
 
-def test_text_is_generated_next_to_16_bit(swarm, kept, tiny):
-    swarm("recipe", "1", "--out", "best.json")
-    done = swarm("generate", "--recipe", "best.json", "--tokens", "6", "Topics of interest: ")
+def test_text_is_generated_next_to_16_bit(cli, kept, tiny):
+    cli("recipe", "1", "--out", "best.json")
+    done = cli("generate", "--recipe", "best.json", "--tokens", "6", "Topics of interest: ")
     assert done.code == 0, done.err
     rows = [line for line in done.out.splitlines() if "KiB" in line]
     assert rows[0].startswith("K affine8/g32 V affine4/g32 layers 1-2")
@@ -162,7 +159,7 @@ def test_text_is_generated_next_to_16_bit(swarm, kept, tiny):
     packed, plain = (float(row.split()[-1]) for row in rows)
     if abs(plain / packed - 1.05) > 0.02:  # rates are shown rounded
         assert ("16 bit is faster here: decode" in done.out) == (plain / packed > 1.05)
-    done = swarm("generate", "--model", tiny, "--kv", "q8_0", "--tokens", "6", "--json", "Topics of interest: ")
+    done = cli("generate", "--model", tiny, "--kv", "q8_0", "--tokens", "6", "--json", "Topics of interest: ")
     found = json.loads(done.out)
     jsonschema.validate(found, schemas.schema("generate"))
     packed, plain = found["runs"]
@@ -171,7 +168,7 @@ def test_text_is_generated_next_to_16_bit(swarm, kept, tiny):
     assert found["same_tokens"] <= 6
     for doing, ratio in found["sixteen_bit_speedup"].items():
         assert ratio == pytest.approx(plain[f"{doing}_rate"] / packed[f"{doing}_rate"])
-    done = swarm("generate", "--model", tiny, "--kv", "q8_0", "--tokens", "6", "--json", "--no-compare", "hello")
+    done = cli("generate", "--model", tiny, "--kv", "q8_0", "--tokens", "6", "--json", "--no-compare", "hello")
     assert len(json.loads(done.out)["runs"]) == 1
     assert json.loads(done.out)["sixteen_bit_speedup"] is None
 
@@ -191,31 +188,31 @@ def test_text_is_generated_next_to_16_bit(swarm, kept, tiny):
         (("serve", "--model", "M", "--kv", "q8_0", "--host", "300.1.1.1", "--port", "0"), "cannot listen"),
     ],
 )
-def test_mistakes_get_one_line(swarm, tiny, args, said):
-    done = swarm(*(tiny if arg == "M" else arg for arg in args))
+def test_mistakes_get_one_line(cli, tiny, args, said):
+    done = cli(*(tiny if arg == "M" else arg for arg in args))
     assert done.code in (1, 2)
     assert said in done.err
     assert done.out == ""
     assert "Traceback" not in done.err
 
 
-def test_a_trial_becomes_flags_and_their_cost_is_measured(swarm, tmp_path, tiny):
+def test_a_trial_becomes_flags_and_their_cost_is_measured(cli, tmp_path, tiny):
     kv = "K affine8/g32 V affine4/g32 sink4"
     with Store.open(tmp_path / "swarm.db", create=True) as store:
         campaign = store.campaigns.create("night", {"corpus": None}, Budget(trials=9), 0)
         trial = store.propose(campaign.id, 0, samples.proposal(model=tiny, kv=kv, context=64, rung=1))
         samples.complete(store, store.queue.claim(trial.id, "test"), measure(tiny, kv, context=64, rung=1))
-    done = swarm("recipe", "1", "--for", "llama.cpp", "--json")
+    done = cli("recipe", "1", "--for", "llama.cpp", "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
     jsonschema.validate(found, schemas.schema("recipe"))
     assert (found["configuration"], found["cost"]) == ("K q8_0 V q4_1", None)
     assert found["measure_with"] == "swarm recipe 1 --for llama.cpp --measure"
     assert "the first 4 tokens in 16 bit" in found["not_expressed"]
-    done = swarm(*found["measure_with"].split()[1:])
+    done = cli(*found["measure_with"].split()[1:])
     assert done.code == 0, done.err
     assert "Measured cost: KLD" in done.out
-    again = json.loads(swarm("recipe", "1", "--for", "llama.cpp", "--json").out)
+    again = json.loads(cli("recipe", "1", "--for", "llama.cpp", "--json").out)
     with Store.open(tmp_path / "swarm.db", readonly=True) as store:
         measured = store.trials.get(2)
         assert store.campaigns.get(measured.campaign_id).name == "recipe-1"
@@ -223,17 +220,17 @@ def test_a_trial_becomes_flags_and_their_cost_is_measured(swarm, tmp_path, tiny)
     assert again["cost"]["trials"] == [2]
     assert again["cost"]["engine_kld"] == pytest.approx(measured.metrics["kld"].value)
     assert again["cost"]["low"] <= again["cost"]["ratio"] <= again["cost"]["high"]
-    done = swarm("recipe", "1", "--for", "mlx-lm", "--json")
+    done = cli("recipe", "1", "--for", "mlx-lm", "--json")
     assert json.loads(done.out)["configuration"] == "K affine8/g32 V affine8/g32"
 
 
-def test_flags_become_a_recipe_and_run_as_a_trial(swarm, tmp_path, tiny):
+def test_flags_become_a_recipe_and_run_as_a_trial(cli, tmp_path, tiny):
     flags = ("recipe", "--for", "llama.cpp", "--flags", "-ctk q8_0 -ctv q4_0", "--model", tiny)
-    done = swarm(*flags)
+    done = cli(*flags)
     assert done.code == 0, done.err
     assert "K q8_0+hadamard V q4_0+hadamard" in done.err
     assert "evidence" not in json.loads(done.out)
-    done = swarm(*flags, "--measure", "--out", "best.json")
+    done = cli(*flags, "--measure", "--out", "best.json")
     assert done.code == 0, done.err
     recipe = load_recipe(tmp_path / "best.json")
     assert recipe.evidence.campaign == "recipe-1"
@@ -252,14 +249,14 @@ def test_flags_become_a_recipe_and_run_as_a_trial(swarm, tmp_path, tiny):
         (("recipe", "2", "--for", "vllm"), "measured attention"),
     ],
 )
-def test_recipes_for_engines_that_make_no_sense(swarm, kept, args, said):
-    done = swarm(*args)
+def test_recipes_for_engines_that_make_no_sense(cli, kept, args, said):
+    done = cli(*args)
     assert (done.code, done.out) == (2, "")
     assert said in done.err
 
 
-def test_nothing_is_decided_about_texts_that_a_model_cannot_read(swarm, tiny):
-    done = swarm("decide", "--model", tiny, "--kv", "KV affine4/g32", "--context", "1K")
+def test_nothing_is_decided_about_texts_that_a_model_cannot_read(cli, tiny):
+    done = cli("decide", "--model", tiny, "--kv", "KV affine4/g32", "--context", "1K")
     assert (done.code, done.out) == (2, "")
     assert "context=1024 is longer" in done.err
     assert done.err.count("\n") == 1
