@@ -49,8 +49,13 @@ def actor_options(wanted: Mapping[str, float]) -> dict[str, Any]:
 
 
 def room(nodes: Iterable[Mapping[str, Any]], wanted: Mapping[str, float]) -> int:
-    """How many workers the nodes have room for, whoever else uses them: as `ray.nodes()` describes them."""
+    """How many workers the nodes have room for, whoever else uses them: as `ray.nodes()` describes them.
+
+    Workers without a GPU leave the nodes that have one to others, as Ray's scheduler does too, where there are others.
+    """
     alive = [node["Resources"] for node in nodes if node["Alive"]]
+    if "GPU" not in wanted:
+        alive = [has for has in alive if not has.get("GPU") and has.get("CPU")] or alive
     return sum(min(int(has.get(name, 0) // amount) for name, amount in wanted.items()) for has in alive)
 
 

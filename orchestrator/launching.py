@@ -100,6 +100,11 @@ def start(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Ca
         SwarmError: a setting, the store, a model or the text is not what it should be; nothing is left running.
     """
     check(settings)
+    if len(settings.devices) > 1:
+        raise UsageError(
+            f"--device {settings.device}: a campaign is for one device.",
+            "Launch one for each into the same store, or run `swarm launch`, which does.",
+        )
     with ExitStack() as undo:
         store = undo.enter_context(Store.open(settings.store, create=True))
         if any(campaign.name == settings.name for campaign in store.campaigns.list()):

@@ -30,7 +30,9 @@ RayAddress = Annotated[
 DeviceName = Annotated[
     str | None,
     typer.Option(
-        "--device", metavar="cpu|cuda|metal", help="What trials run on, where nodes differ.  [default: as here]"
+        "--device",
+        metavar="cpu|cuda|metal",
+        help="What trials run on, where nodes differ; several on a cluster of both: cuda,cpu.  [default: as here]",
     ),
 ]
 TrialTimeout = Annotated[str | None, typer.Option(metavar="TIME", help="Per trial.  [default: 5m]")]

@@ -9,7 +9,7 @@ import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -60,6 +60,20 @@ MAX_SHAPE = 24
 """Characters of a shape's name, which ends names of metrics; these have 64 in a store."""
 
 
+def _shares(text: str) -> dict[Device, int | None]:
+    found: dict[Device, int | None] = {}
+    for part in text.split(","):
+        name, given, share = part.strip().partition("=")
+        device = next((known for known in get_args(Device) if known == name), None)
+        if device is None or device in found or (given and not (share.isdecimal() and 0 < int(share) <= MAX_COUNT)):
+            known = ", ".join(get_args(Device))
+            raise ValueError(f"must be one of {known}, or several with their shares of the trials: cuda=9,cpu=1")
+        found[device] = int(share) if given else None
+    if None in found.values() and any(found.values()):
+        raise ValueError("must give each device a share of the trials, or none")
+    return found
+
+
 def _absolute(path: str) -> str:
     """A path as workers and later runs in other folders understand it."""
     return str(Path(path).expanduser().resolve())
@@ -74,7 +88,8 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     """Everything a campaign can be told; what it ran with is stored in it. Keys of LLM providers are never here.
 
     `models` left out means the bundled models on this machine; `workers` one per core, or up to eight per GPU, as cores
-    and memory allow, here or on the cluster; `device` what MLX computes on here; `lag` the number of latest trials
+    and memory allow, here or on the cluster; `device` what MLX computes on here, or several devices of a cluster, as in
+    `cuda,cpu` or with shares of the trials `cuda=9,cpu=1`; `lag` the number of latest trials
     whose results a proposal does not see. On a GPU, kernels are timed at `kernel_contexts` tokens, for the layers of
     the models and for those of `shape`, a model that `swarm plan` knows. Times are in seconds. With
     `engine` trials start that engine with flags, one at a time unless `workers` says otherwise.
@@ -94,7 +109,7 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     corpus: str | None = None
     workers: int | None = Field(default=None, ge=1, le=100_000)
     ray_address: str | None = None
-    device: Device | None = None
+    device: str | None = None
     lag: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     trial_timeout: Seconds = TRIAL_SECONDS
     time_limit: Seconds | None = None
@@ -123,6 +138,13 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
             raise ValueError("must name each model once, separated by commas")
         return value if value is None else tuple(_absolute(name) if _is_path(name) else name for name in value)
 
+    @field_validator("device")
+    @classmethod
+    def _known_devices(cls, value: str | None) -> str | None:
+        if value is not None:
+            _shares(value)
+        return value
+
     @field_validator("corpus")
     @classmethod
     def _for_every_worker(cls, value: str | None) -> str | None:
@@ -144,6 +166,11 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags first, then the environment, then swarm.toml."""
         return init_settings, env_settings, InitSettingsSource(settings_cls, toml.settings())
+
+    @property
+    def devices(self) -> dict[Device, int | None]:
+        """The devices that were asked for, in order, with their shares of the trials where those were given."""
+        return {} if self.device is None else _shares(self.device)
 
     def for_agents(self) -> AgentSettings:
         """The part that the agents read."""

@@ -175,12 +175,12 @@ def corpus_of(settings: Settings) -> Corpus:
 
 
 def device_of(settings: Settings) -> Device:
-    """What the trials of a campaign run on: as asked for, else what MLX computes on here."""
+    """What the trials of a campaign run on: the first that was asked for, else what MLX computes on here."""
     from swarm.experiments.environment import device
 
     if settings.rehearsal is not None:
-        return settings.device or "cpu"
-    return settings.device or device()
+        return next(iter(settings.devices), "cpu")
+    return next(iter(settings.devices), None) or device()
 
 
 def check_unchanged(campaign: CampaignRecord, workload: Workload) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
 
+from swarm.agents.analysis.claims import Claim, by_token
 from swarm.agents.analysis.engine import AnalysisEngine
+from swarm.agents.analysis.judge import judge
 from swarm.agents.history import History
 from swarm.agents.published_claims.plan import PREFIX, AgendaPlan
 from swarm.agents.published_claims.schema import Agenda
@@ -14,7 +16,7 @@ from swarm.agents.settings import AgentSettings
 from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import KVSpec
-from swarm.memory.records import Effect, Finding, FindingRecord
+from swarm.memory.records import Effect, Finding, FindingRecord, FindingStatus
 
 TOLERANCE = 1e-6
 
@@ -63,6 +65,23 @@ def recheck(
         if record not in outdated and (plan or not record.finding.key.startswith(PREFIX))
     ]
     return [change for change in checked if not _is_same(change.record.finding, change.now)], outdated
+
+
+def elsewhere(
+    findings: Sequence[Finding], history: History, infos: Mapping[str, ModelInfo]
+) -> dict[str, FindingStatus]:
+    """What another campaign's trials, such as those on another device, say of findings, by key.
+
+    Effects are judged anew within those trials: nothing measured in one campaign is compared with the other. What
+    states no comparison has the status that the same pattern has there. Findings that it cannot decide are left out.
+    """
+    measured = by_token(history.results_and_edited)
+    there: dict[str, FindingStatus] = {record.finding.key: record.finding.status for record in history.findings}
+    claims = ((finding, Claim.parse(finding.key)) for finding in findings)
+    decided = [finding for finding, claim in claims if claim is not None and claim.estimate(measured) is not None]
+    keys = {finding.key for finding in findings}
+    judged = {finding.key: finding.status for finding in judge([], decided, history, infos)}
+    return {key: status for key, status in {**there, **judged}.items() if key in keys}
 
 
 def _templates(history: History, infos: Mapping[str, ModelInfo]) -> dict[str, TrialSpec]:

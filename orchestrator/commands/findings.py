@@ -36,10 +36,13 @@ def command(
     those that changed are listed. What rests on results of an older version of a protocol or a method is counted, not
     judged. The store stays as it is.
 
+    Where the store has a campaign on another device with the same models, text and context, a column says what its
+    trials say of each finding.
+
     Examples: `swarm findings --status confirmed`, `swarm findings --search "rotation gemma"`, `swarm findings --check`
     """
     from swarm.agents.analysis.judge import ranked
-    from swarm.orchestrator.views.findings import finding_row
+    from swarm.orchestrator.views.findings import by_device, finding_row
     from swarm.orchestrator.views.source import open_campaign
 
     check_choice("status", status, FINDING_STATUSES)
@@ -47,6 +50,7 @@ def command(
         if check:
             raise typer.Exit(_check(source, json))
         records = source.store.findings.search(search, source.campaign.id) if search else ranked(source.findings)
+        devices = by_device(source)
     wanted = {"status": status, "kind": kind, "author": author}
     chosen = [r for r in records if all(value in (None, getattr(r.finding, name)) for name, value in wanted.items())]
     columns = [
@@ -56,8 +60,10 @@ def command(
         Column("statement"),
         Column("interval", "effect"),
         Column("evidence", "trials", _evidence),
+        *([Column("devices", "devices", _devices)] if devices else []),
     ]
-    listing([finding_row(record) for record in chosen], columns, as_json=json, empty="No findings.")
+    rows = [{**finding_row(record), "devices": devices.get(record.finding.key, {})} for record in chosen]
+    listing(rows, columns, as_json=json, empty="No findings.")
 
 
 def _check(source: Source, json: bool) -> int:
@@ -82,6 +88,10 @@ def _check(source: Source, json: bool) -> int:
 def _evidence(ids: list[int]) -> str:
     shown = " ".join(map(str, ids[:4]))
     return shown + (f" +{len(ids) - 4}" if len(ids) > 4 else "")
+
+
+def _devices(found: dict[str, str]) -> str:
+    return ", ".join(f"{device} {status}" for device, status in found.items())
 
 
 def output() -> object:

@@ -71,6 +71,7 @@ def command(
     variables, variables over the file. Ctrl-C stops within seconds; `swarm resume` goes on.
 
     Examples: `swarm launch --budget 330`, `swarm launch --models gemma3-270m --time-limit 10m --name gemma`,
+    `swarm launch --ray-address HEAD:6379 --device cuda,cpu`,
     `swarm launch --engine llama.cpp --models FILE.gguf --context 4K --max-kld 0.05 --budget 60`
     """
     _launch(
@@ -83,12 +84,15 @@ def command(
 
 
 def _launch(**flags: Any) -> None:
-    from swarm.orchestrator import foreground, launching, settings, workload
+    from swarm.orchestrator import devices, foreground, launching, settings, workload
 
     chosen = settings.load(**flags)
     workload.check(chosen)
     with foreground.StopSignals() as signals:
         foreground.prepare(chosen)
+        if len(chosen.devices) > 1:
+            code = devices.launch(chosen, flags, signals)
+            raise typer.Exit(signals.exit_code or code)
         with launching.start(chosen, signals.arm) as campaign:
             foreground.run(campaign, signals)
     raise typer.Exit(signals.exit_code)

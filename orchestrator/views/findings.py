@@ -7,16 +7,59 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import TypedDict
 
 from swarm.orchestrator.console import number
+from swarm.orchestrator.views.source import Source
 
 if TYPE_CHECKING:
-    from swarm.memory.records import Effect, FindingRecord
-    from swarm.orchestrator.views.source import Source
+    from swarm.experiments.models.base import ModelInfo
+    from swarm.memory.records import CampaignRecord, Effect, FindingRecord
 
 
 def finding_row(record: FindingRecord) -> dict[str, Any]:
     """A finding as one row of a listing: its fields, its number, and its effect in words."""
     finding = record.finding
     return {"id": record.id, **finding.model_dump(mode="json"), "interval": interval(finding.effect)}
+
+
+def by_device(source: Source) -> dict[str, dict[str, str]]:
+    """By key and device, what a campaign's trials say of its findings, and what those on other devices do.
+
+    The latest campaign of each other device counts that measured the same models, text and context. Empty where there
+    is none.
+    """
+    from swarm.agents.analysis.verify import elsewhere
+
+    others = _on_other_devices(source)
+    if not others:
+        return {}
+    findings = [record.finding for record in source.findings]
+    device, _ = _measured(source.campaign)
+    infos = _infos(source)
+    there = {other: elsewhere(findings, its.history, infos) for other, its in others.items()}
+    return {
+        finding.key: {str(device): finding.status}
+        | {other: found.get(finding.key, UNTESTED) for other, found in there.items()}
+        for finding in findings
+    }
+
+
+def _on_other_devices(source: Source) -> dict[str, Source]:
+    device, what = _measured(source.campaign)
+    known = sorted(source.store.campaigns.list(), key=lambda campaign: campaign.id)
+    same = {other: c for c in known for other, measured in (_measured(c),) if measured == what}
+    return {other: Source(source.store, c) for other, c in same.items() if device and other not in (None, device)}
+
+
+def _measured(campaign: CampaignRecord) -> tuple[str | None, tuple[object, ...]]:
+    """The device of a campaign, and what it measured."""
+    identity = campaign.settings.get("identity", {})
+    return identity.get("device"), (identity.get("models"), identity.get("corpus"), campaign.settings.get("context"))
+
+
+def _infos(source: Source) -> dict[str, ModelInfo]:
+    from swarm.experiments.models.base import ModelInfo
+
+    known = {info["name"]: ModelInfo.model_validate(info) for info in source.store.models.list()}
+    return {name: known[name] for name in source.campaign.settings.get("models", ()) if name in known}
 
 
 def finding_rows() -> object:
@@ -26,6 +69,7 @@ def finding_rows() -> object:
     class FindingRow(Finding):
         id: int
         interval: str | None
+        devices: dict[str, str]
 
     return list[FindingRow]
 
@@ -36,6 +80,10 @@ def interval(effect: Effect | None) -> str | None:
         return None
     text = f"{number(effect.value, 3)} [{number(effect.low, 3)}, {number(effect.high, 3)}]"
     return f"{effect.name} {text}" + (f" {effect.unit}" if effect.unit and effect.unit != "ratio" else "")
+
+
+UNTESTED = "untested"
+"""What stands for the status of a finding on a device whose trials do not decide it."""
 
 
 class ChangedRow(TypedDict):
@@ -67,13 +115,10 @@ def checked(source: Source) -> Checked:
     """
     from swarm.agents.analysis.verify import recheck
     from swarm.agents.published_claims import schema
-    from swarm.experiments.models.base import ModelInfo
 
     settings = source.campaign.settings
-    known = {info["name"]: ModelInfo.model_validate(info) for info in source.store.models.list()}
-    infos = {name: known[name] for name in settings.get("models", ()) if name in known}
     agenda = schema.load(settings["agenda"]) if settings.get("agenda") else None
-    changes, outdated = recheck(source.history, infos, agenda)
+    changes, outdated = recheck(source.history, _infos(source), agenda)
     rows: list[ChangedRow] = [
         {
             "id": change.record.id,

@@ -11,7 +11,9 @@ import chaos
 import pytest
 from ray.cluster_utils import Cluster
 
+from swarm.agents.history import History
 from swarm.memory.store import Store
+from swarm.orchestrator.rehearsal import Rehearsal
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -63,15 +65,13 @@ def test_a_node_is_lost_while_two_drivers_share_a_campaign(tmp_path, start, node
     whole(postgres_url, "x", 60)
 
 
-ON_A_GPU = """
-import json, sys, threading
+SIMULATED = """
+import json, sys, time
 from swarm.kernels import blas
 blas.use_openblas(1)
 from swarm.experiments.environment import code_version
-from swarm.experiments.protocols.simulated import instruct
-from swarm.orchestrator.cluster import Cluster, hidden_paths
-from swarm.orchestrator.pool import Pool
-from swarm.orchestrator.worker import Greeting, Worker, WorkerPlan
+from swarm.orchestrator.cluster import Cluster
+from swarm.orchestrator.worker import Greeting, Worker
 
 class OnSimulatedGpu(Worker):
     def greet(self):
@@ -79,49 +79,59 @@ class OnSimulatedGpu(Worker):
 
     def run(self, spec):
         import ray
-        found = super().run(spec.model_copy(update={"device": "cpu"}))
         where = ray.get_runtime_context()
-        has = where.get_assigned_resources()
-        return found.model_copy(update={"notes": json.dumps([where.get_node_id(), has["GPU"], ray.get_gpu_ids()])})
+        share = where.get_assigned_resources().get("GPU", 0)
+        if not share:
+            time.sleep(1.0)  # the slower kind
+        found = super().run(spec.model_copy(update={"device": "cpu"}))
+        return found.model_copy(update={"notes": json.dumps([where.get_node_id(), share, *ray.get_gpu_ids()])})
 
 Cluster.actor_class = OnSimulatedGpu
-pool = Pool(WorkerPlan(device="cuda", hidden=hidden_paths()), None, address=sys.argv[1])
-pool.start()
-workers = pool.workers
-while pool.up < workers:
-    pool.collect(30.0)
-for number in range(12):
-    pool.submit(number, instruct(number, milliseconds=200).model_copy(update={"device": "cuda"}))
-found = {}
-while len(found) < 12:
-    found |= dict(pool.collect(30.0))
-print(json.dumps({"workers": workers, "where": [json.loads(result.notes) for result in found.values()]}))
-pool.close()
+"""
+COMMAND = f"{SIMULATED}\nfrom swarm.orchestrator.cli import main; main()"
+LAUNCH = f"""{SIMULATED}
+from swarm.orchestrator import devices, foreground, settings
+flags = dict(pair.split("=", 1) for pair in sys.argv[1:])
+with foreground.StopSignals() as signals:
+    sys.exit(devices.launch(settings.load(**flags), flags, signals, (sys.executable, "-c", {COMMAND!r})))
 """
 
 
-def test_workers_share_a_gpu_beside_a_campaign_on_the_cpu(tmp_path, start, nodes):
-    """The GPU is one of Ray's resources alone: what is tested is where workers go, and that nobody waits for others."""
+@pytest.fixture
+def gpu_node(nodes):
+    """A node with a GPU that is one of Ray's resources alone: what is tested is where workers go, and who waits."""
     node = nodes.add_node(num_cpus=4, num_gpus=1, **NODE)
     nodes.wait_for_nodes(timeout=120)
-    try:
-        place = f"{tmp_path}/cpu.db"
-        slow = start("launch", "--rehearsal", "1000", "--budget", "30", "--workers", "2", "--device", "cpu",
-                     "--ray-address", nodes.address, "--store", place)  # fmt: skip
-        wait_for(place, 1)
-        done = subprocess.run(
-            [sys.executable, "-c", ON_A_GPU, nodes.address], capture_output=True, text=True, timeout=240, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        with Store.open(place, readonly=True) as store:
-            assert store.trials.count(1).get("complete", 0) < 30  # the slower kind still runs
-        found = json.loads(done.stdout)
-        assert found["workers"] == 2  # one for two of the node's cores
-        assert {(where, share, *gpus) for where, share, gpus in found["where"]} == {(node.node_id, 0.5, 0)}
-        code, _, _, err = slow.end()
-        assert code == 0, err
-    finally:
-        nodes.remove_node(node)
+    yield node
+    nodes.remove_node(node)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_launch_on_two_devices_is_a_campaign_for_each_and_none_waits_for_the_other(tmp_path, nodes, gpu_node, seed):
+    place = f"{tmp_path}/both.db"
+    flags = {"device": "cuda,cpu", "rehearsal": "20", "budget": "40", "name": "x", "seed": seed, "store": place}
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCH, *(f"{k}={v}" for k, v in {**flags, "ray_address": nodes.address}.items())],
+        capture_output=True, text=True, timeout=240, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {line.split()[0] for line in done.stdout.splitlines()} >= {"cuda", "cpu"}
+    with Store.open(place, readonly=True) as store:
+        campaigns = {device: store.campaigns.get(f"x-{device}") for device in ("cuda", "cpu")}
+        trials = {device: store.trials.list(campaign.id) for device, campaign in campaigns.items()}
+    workers = {device: campaign.settings["workers"] for device, campaign in campaigns.items()}
+    assert workers["cuda"] == 2  # one for two of the node's cores
+    of_cuda = round(40 * 2 / sum(workers.values()))
+    whole(place, "x-cuda", of_cuda)
+    whole(place, "x-cpu", 40 - of_cuda)
+    for device, records in trials.items():
+        alone = Rehearsal.parse("20", seed, device)  # the trials are those of a campaign on that device alone
+        assert [r.spec for r in records] == [alone.propose(n, History(())).spec for n in range(len(records))]
+    where = {device: {tuple(json.loads(r.notes)) for r in records} for device, records in trials.items()}
+    assert where["cuda"] == {(gpu_node.node_id, 0.5, 0)}
+    assert gpu_node.node_id not in {node for node, *_ in where["cpu"]}
+    last = {device: max(r.finished_at for r in records) for device, records in trials.items()}
+    assert sum(r.finished_at < last["cuda"] for r in trials["cpu"]) < len(trials["cpu"])
 
 
 def raylet(node) -> int:

@@ -6,7 +6,7 @@ from hypothesis import settings as settle
 from hypothesis import strategies as st
 
 from swarm.kernels.errors import SwarmError, UsageError
-from swarm.orchestrator import settings, workload
+from swarm.orchestrator import devices, settings, workload
 
 
 @pytest.fixture(autouse=True)
@@ -133,3 +133,34 @@ def test_contexts_of_kernels_that_are_none_are_named(contexts):
 def test_a_shape_that_no_kernel_can_be_timed_for_is_named(shape, device, message):
     with pytest.raises(SwarmError, match=message):
         workload.check(settings.load(shape=shape, device=device))
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [("cpu", {"cpu": None}), ("cuda, cpu", {"cuda": None, "cpu": None}), ("cuda=9,cpu=1", {"cuda": 9, "cpu": 1})],
+)
+def test_devices_with_shares(text, devices):
+    assert settings.load(device=text).devices == devices
+
+
+@pytest.mark.parametrize("text", ["", "tpu", "cuda:0", "cpu,cpu", "cuda=0,cpu=1", "cuda=2,cpu", "cuda,", "cpu=x"])
+def test_devices_that_are_none_are_refused(text):
+    with pytest.raises(UsageError, match="--device"):
+        settings.load(device=text)
+
+
+def test_several_devices_need_a_cluster(folder):
+    with pytest.raises(UsageError, match="--ray-address"):
+        devices.parts(settings.load(device="cuda,cpu"))
+
+
+@given(
+    budget=st.integers(2, 10**9),
+    shares=st.lists(st.integers(1, 1000), min_size=2, max_size=3),
+    usd=st.floats(0, 1e6),
+)
+def test_a_budget_is_divided_by_shares(budget, shares, usd):
+    trials = devices.divide(budget, shares)
+    assert sum(trials) == budget
+    assert all(abs(part - budget * share / sum(shares)) <= 1 for part, share in zip(trials, shares, strict=True))
+    assert sum(devices.divide(usd, shares)) == pytest.approx(usd)
