@@ -1,7 +1,7 @@
 """Designed experiments on factors of a cache at equal bits: which configurations they hold, what each factor does.
 
-Each block is half of a two-level factorial in four factors: each main effect can be estimated from all eight
-configurations, and is mixed up with none of the interactions of two factors (resolution IV).
+Each block is a two-level factorial: every combination of two or three factors, half of the combinations of four. Each
+main effect can be estimated from all configurations, and is mixed up with none of the interactions of two factors.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from swarm.agents.analysis import statistics
 from swarm.agents.analysis.pairs import costs_the_same
 from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.analysis.statistics import Estimate
-from swarm.kernels.spec import KVSpec, QuantSpec
+from swarm.experiments.models.base import ModelInfo
+from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec
 
 REPLICATES = 2
 """Sets of text windows that each block is planned for: the second confirms what the first shows."""
 
-Levels = tuple[int, int, int, int]
+MOST_FREE = 3
+"""Factors whose levels are combined freely; the level of a fourth one follows from them."""
+
+Levels = tuple[int, ...]
 """0 or 1 per factor of a block."""
 
 
@@ -35,19 +39,19 @@ class Factor:
 
 @dataclass(frozen=True)
 class Block:
-    """Four factors, and the configuration at each combination of their levels."""
+    """Two to four factors, and the configuration at each combination of their levels."""
 
-    factors: tuple[Factor, Factor, Factor, Factor]
-    configuration: Callable[[int, int, int, int], KVSpec]
+    factors: tuple[Factor, ...]
+    configuration: Callable[..., KVSpec]
 
     @property
     def rows(self) -> dict[Levels, KVSpec]:
-        """The configurations of the half factorial, all of about the same cost."""
-        return {
-            (a, b, c, d): self.configuration(a, b, c, d)
-            for a, b, c in product((0, 1), repeat=3)
-            for d in ((a + b + c) % 2,)
-        }
+        """The configurations of the factorial, all of about the same cost."""
+        rows = {}
+        for free in product((0, 1), repeat=min(len(self.factors), MOST_FREE)):
+            levels = free if len(free) == len(self.factors) else (*free, sum(free) % 2)
+            rows[levels] = self.configuration(*levels)
+        return rows
 
     def measured(self, pooled: Sequence[ConfigResult], model: str) -> dict[Levels, ConfigResult]:
         """The results of a model on the block's configurations, first rung."""
@@ -105,24 +109,60 @@ def _rotated(wide: int, method: int, sinks: int, split: int) -> KVSpec:
     )
 
 
-BLOCKS = (
-    Block(
-        (
-            Factor("key-axis", "keys per channel instead of per token"),
-            Factor("key-rotation", "rotated keys instead of plain ones"),
-            Factor("value-rotation", "rotated values instead of plain ones"),
-            Factor("bits-to-keys", "4-bit keys with 3-bit values instead of the reverse"),
-        ),
-        _grouped,
+def _learned(keys: int, values: int, recent: int) -> KVSpec:
+    """4 bits in groups of 64, or 3 and the last tokens in 16 bit: 4.5 and 4.3 bits per value at 512 tokens."""
+    key, value = (
+        _quant("affine", 4 - recent, group_size=64, scaling=("fixed", "learned")[level]) for level in (keys, values)
+    )
+    return KVSpec(
+        key=key,
+        value=value,
+        residual_window=32 * recent,
+    )
+
+
+def _of_kinds(info: ModelInfo) -> Block:
+    """Of which of two kinds of layers the keys need the extra bit: 3 and 4 bits in groups of 32, 4.5 bits per value."""
+    apart, _ = info.kinds
+
+    def configuration(split_apart: int, split: int) -> KVSpec:
+        key, value = (_quant("affine", bits, group_size=32) for bits in (3 + split, 4 - split))
+        swapped = LayerOverride(layers=info.of_kind(apart), key=value, value=key)
+        return KVSpec(key=key, value=value, overrides=(swapped,) if split_apart != split else ())
+
+    words = "4-bit keys with 3-bit values in the {} layers instead of the reverse"
+    return Block(tuple(Factor(f"bits-to-keys-{kind}", words.format(kind)) for kind in info.kinds), configuration)
+
+
+PLAIN = Block(
+    (
+        Factor("key-axis", "keys per channel instead of per token"),
+        Factor("key-rotation", "rotated keys instead of plain ones"),
+        Factor("value-rotation", "rotated values instead of plain ones"),
+        Factor("bits-to-keys", "4-bit keys with 3-bit values instead of the reverse"),
     ),
-    Block(
-        (
-            Factor("wide-groups", "groups of 64 instead of 32, for half a bit more in the codes"),
-            Factor("value-method", "values by turboquant_mse instead of rotated affine ones"),
-            Factor("sinks", "the first four tokens in 16 bit instead of none"),
-            Factor("bits-to-rotated-keys", "more bits for rotated keys than for values instead of the reverse"),
-        ),
-        _rotated,
-    ),
+    _grouped,
 )
-"""What is laid out on every model, in this order."""
+SCALED = Block(
+    (
+        Factor("key-scaling", "keys with learned scaling instead of fixed scaling"),
+        Factor("value-scaling", "values with learned scaling instead of fixed scaling"),
+        Factor("recent", "the last 32 tokens in 16 bit instead of a fourth bit for all"),
+    ),
+    _learned,
+)
+ROTATED = Block(
+    (
+        Factor("wide-groups", "groups of 64 instead of 32, for half a bit more in the codes"),
+        Factor("value-method", "values by turboquant_mse instead of rotated affine ones"),
+        Factor("sinks", "the first four tokens in 16 bit instead of none"),
+        Factor("bits-to-rotated-keys", "more bits for rotated keys than for values instead of the reverse"),
+    ),
+    _rotated,
+)
+
+
+def blocks(info: ModelInfo) -> tuple[Block, ...]:
+    """What is laid out on a model, in this order; kinds of layers are a factor where there are two."""
+    kinds = (_of_kinds(info),) if len(info.kinds) == 2 else ()
+    return (PLAIN, SCALED, *kinds, ROTATED)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from swarm.agents.settings import AgentSettings
     from swarm.experiments.space.search_space import Space
 
-FALL_BACK = ("replication", "design", "quality")
-"""Nodes that take over a turn that has nothing to do: what open findings wait for, the design, new configurations."""
+FALL_BACK = ("design", "replication", "quality")
+"""Nodes that take over a turn that has nothing to do: the design, what open findings wait for, new configurations."""
 
 Plan = tuple[Arm, str, str, int]
 """Arm, node and model of a trial number, and how many earlier trials the plan has of this node on this model."""

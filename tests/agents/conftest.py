@@ -26,7 +26,14 @@ Law = Callable[[TrialSpec], float]
 """Extra logarithm of the KLD of a specification, on top of the common law."""
 
 
-def info(name: str, *, head_dim: int = 64, n_layers: int = 12, key_bias: bool = False) -> ModelInfo:
+def info(
+    name: str,
+    *,
+    head_dim: int = 64,
+    n_layers: int = 12,
+    key_bias: bool = False,
+    windows: tuple[int | None, ...] | None = None,
+) -> ModelInfo:
     return ModelInfo(
         name=name,
         family=name,
@@ -37,7 +44,7 @@ def info(name: str, *, head_dim: int = 64, n_layers: int = 12, key_bias: bool = 
         head_dim=head_dim,
         scales=(head_dim**-0.5,) * n_layers,
         scale_kind="fixed",
-        windows=(None,) * n_layers,
+        windows=windows or (None,) * n_layers,
         key_bias=key_bias,
         vocab_size=1_000,
         max_context=8_192,

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from swarm.agents.analysis import design, results, statistics, words
 from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.claims import NEGLIGIBLE
-from swarm.agents.analysis.design import Block, Factor
+from swarm.agents.analysis.design import Factor
 from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
 from swarm.experiments.models.base import ModelInfo
 from swarm.memory.records import Finding
 
-Effects = Mapping[str, Mapping[Factor, Estimate]]
-"""Effects by model and factor."""
-Rows = Mapping[str, Mapping[design.Levels, ConfigResult]]
-"""Results of a block by model."""
-Tested = tuple[int, Factor, tuple[str, ...]]
-"""Number of the block, factor, and the model it is tested on or the two that are compared."""
+Measured = tuple[Estimate, Sequence[ConfigResult]]
+"""An effect on one model, and the results of the block that it is estimated from."""
+Tested = tuple[Factor, tuple[str, ...]]
+"""A factor, and the model it is tested on or the two that are compared."""
 
 
 class FactorAnalyst(Analyst):
@@ -31,20 +29,19 @@ class FactorAnalyst(Analyst):
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """Effects larger than 10%, as ratios of KLD."""
         pooled = list(history.results().values())
-        rows: list[Rows] = [{model: block.measured(pooled, model) for model in infos} for block in design.BLOCKS]
-        effects = [_effects(block, found) for block, found in zip(design.BLOCKS, rows, strict=True)]
-        tested = [entry for number, found in enumerate(effects) for entry in _tests(number, found)]
-        tested.sort(key=lambda entry: (len(entry[0][2]), entry[0][2], entry[0][1].name))
+        measured = {model: dict(_measured(pooled, info)) for model, info in infos.items()}
+        tested = sorted(_tests(measured), key=lambda entry: (len(entry[0][1]), entry[0][1], entry[0][0].name))
         clear = statistics.significant(tested, NEGLIGIBLE)
-        return [
-            self._finding(factor, models, estimate, rows[number], effects[number])
-            for (number, factor, models), estimate in clear
-        ]
+        return [self._finding(factor, models, estimate, measured) for (factor, models), estimate in clear]
 
     def _finding(
-        self, factor: Factor, models: tuple[str, ...], estimate: Estimate, rows: Rows, effects: Effects
+        self,
+        factor: Factor,
+        models: tuple[str, ...],
+        estimate: Estimate,
+        measured: Mapping[str, Mapping[Factor, Measured]],
     ) -> Finding:
-        used = [result for model in models for result in rows[model].values()]
+        used = [result for model in models for result in measured[model][factor][1]]
         bits = sum(result.bits or 0.0 for result in used) / len(used)
         ids = (i for result in used for i in result.ids)
         if len(models) == 1:
@@ -54,21 +51,24 @@ class FactorAnalyst(Analyst):
             return self.finding("sensitivity", f"factor:kld:{factor.name}", models, text, effect, ids)
         if estimate.mean > 0:
             models, estimate = models[::-1], -estimate
-        here, there = (results.ratio("KLD ratio", effects[model][factor]) for model in models)
+        here, there = (results.ratio("KLD ratio", measured[model][factor][0]) for model in models)
         text = f"On {models[0]} {factor.words} {words.change(here)} at {bits:.1f} bits per value "
         text += f"{words.interval(here)}; on {models[1]} they {words.change(there, 'it')} {words.interval(there)}."
         effect = results.ratio("ratio of the KLD ratios", estimate)
         return self.finding("contrast", f"factor:kld:{factor.name}", models, text, effect, ids)
 
 
-def _effects(block: Block, rows: Rows) -> Effects:
-    return {model: found for model, one in rows.items() if (found := block.effects(one))}
+def _measured(pooled: Sequence[ConfigResult], info: ModelInfo) -> Iterator[tuple[Factor, Measured]]:
+    for block in design.blocks(info):
+        rows = block.measured(pooled, info.name)
+        for factor, estimate in block.effects(rows).items():
+            yield factor, (estimate, tuple(rows.values()))
 
 
-def _tests(number: int, effects: Effects) -> Iterator[tuple[Tested, Estimate]]:
-    for model, found in effects.items():
-        for factor, estimate in found.items():
-            yield (number, factor, (model,)), estimate
-    for first, second in combinations(effects, 2):
-        for factor in effects[first].keys() & effects[second].keys():
-            yield (number, factor, (first, second)), effects[first][factor] - effects[second][factor]
+def _tests(measured: Mapping[str, Mapping[Factor, Measured]]) -> Iterator[tuple[Tested, Estimate]]:
+    for model, found in measured.items():
+        for factor, (estimate, _) in found.items():
+            yield (factor, (model,)), estimate
+    for first, second in combinations(measured, 2):
+        for factor in measured[first].keys() & measured[second].keys():
+            yield (factor, (first, second)), measured[first][factor][0] - measured[second][factor][0]

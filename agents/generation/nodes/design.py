@@ -14,11 +14,11 @@ class DesignNode(GenerationNode):
     """The next configuration of a block of the design; once more on other windows when all were measured."""
 
     name = "design"
-    share = 0.26
+    share = 0.4
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """The first missing trial of the first block that the model can run all of; None when all are complete."""
-        for block, replicate in product(design.BLOCKS, range(design.REPLICATES)):
+        for block, replicate in product(design.blocks(context.info), range(design.REPLICATES)):
             wanted = [context.trial(kv, context.model) for kv in block.rows.values()]
             for spec in wanted if all(wanted) else ():
                 if spec is None:
