@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks import _frame
-from benchmarks._correlation_rows import LONG, SHORT_TRIALS, TASKS
+from benchmarks._correlation_rows import FULL, LONG, SHORT_TRIALS, TASKS
 
 Names = Mapping[str, str]
 
@@ -76,13 +76,20 @@ def _finalists(results: _frame.Results, losses: Names) -> str:
         if name != used
     ]
     columns = ("number", *(title for loss, title in losses.items() if results["full"][loss]))
-    better = sum(found["low"] > 0 for each in results["full"].values() for name, found in each.items() if name != used)
+    better = [name for name in FULL if name != used and _tells_more(results, name)]
+    said = f"so `{'` or `'.join(better)}` should" if better else f"none does, and `{used}` stays"
     return (
         f"Campaigns take the front in bits per value and `{used}` of the full measurement to their third rung "
         "(`FINALISTS_BY` in `agents/generation/nodes/long_context.py`). The table says by how much Spearman's "
-        f"correlation of its other numbers is larger than that of `{used}`, among the better half at 512 tokens; "
-        f"{better} of {len(rows) * len(losses)} are by more than chance explains.\n\n" + _frame.table(columns, rows)
+        f"correlation of its other numbers is larger than that of `{used}`, among the better half at 512 tokens. "
+        "A number should take its place when it is larger for some loss, and smaller for none, by more than chance "
+        f"explains: {said}.\n\n" + _frame.table(columns, rows)
     )
+
+
+def _tells_more(results: _frame.Results, name: str) -> bool:
+    leads = [found[name] for found in results["full"].values() if found]
+    return any(lead["low"] > 0 for lead in leads) and not any(lead["high"] < 0 for lead in leads)
 
 
 def _correlations(results: _frame.Results, scope: str, loss: str, measures: Names, losses: Names) -> str:
@@ -101,7 +108,8 @@ def _correlations(results: _frame.Results, scope: str, loss: str, measures: Name
         for name, title in measures.items()
     ]
     columns = ("measure", "Spearman", "Kendall", *models, "lead")
-    again = f"Halves of the loss's own replicates agree to {results['repeatable'][loss]:.2f} over all configurations.\n"
+    agreed = f"{results['repeatable'][loss]:.2f}"
+    again = f"Its halves, over other texts or prompts, agree to {agreed} over all configurations.\n"
     return f"**{losses[loss][0].upper()}{losses[loss][1:]}.** {again}\n{_frame.table(columns, rows)}"
 
 

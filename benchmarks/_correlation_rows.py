@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from benchmarks import _rows
 from benchmarks._rows import Row
 
+from swarm.experiments.measurement.decode import WINDOWS, DecodeRun
 from swarm.kernels.errors import SpecError, SwarmError, TrialError
 from swarm.kernels.spec import KVSpec
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 SHORT, MIDDLE, LONG = 512, 2048, 8192
 SHORT_TRIALS = 8
-"""Trials at 512 tokens whose 1,024 scored positions have a 99.9th percentile."""
+"""Trials at 512 tokens that are measured in one pass: their 1,024 scored positions have a 99.9th percentile."""
 TASKS = {"retrieval": (4096, 2), "generation": (512, 1)}
 """Context and replicates of each task."""
 FIELDS = {
@@ -107,7 +109,13 @@ def _runner() -> Runner:
     """The runner of this process."""
     from swarm.experiments.measurement.runner import Runner
 
-    return Runner(threads=1, memory=MEMORY)
+    return Runner(threads=1, memory=MEMORY, cache=_rows.kept_free())
+
+
+class ManyWindows(DecodeRun):
+    """The windows of several trials at 512 tokens as one run."""
+
+    settings = DecodeRun.settings | {"windows": SHORT_TRIALS * WINDOWS}
 
 
 def _trial(model: str, kv: KVSpec, protocol: str = "quality", **fields: int) -> TrialSpec:
@@ -132,19 +140,26 @@ def captures(models: Sequence[str]) -> list[tuple[str, str, dict[str, int]]]:
     kinds = [("quality", {"context": LONG}), ("quality", {"context": MIDDLE})]
     for task, (context, replicates) in TASKS.items():
         kinds += [(task, {"context": context, "replicate": number}) for number in range(replicates)]
-    kinds += [("quality", {"context": SHORT, "rung": 1})]
-    kinds += [("quality", {"context": SHORT, "replicate": number}) for number in range(SHORT_TRIALS)]
+    kinds += [("quality", {"context": SHORT, "rung": rung}) for rung in (1, 0)]
     return [(model, *kind) for kind in kinds for model in models]
 
 
 def prepare(capture: tuple[str, str, dict[str, int]]) -> None:
-    """Make one of them, unless another process did."""
+    """Make one of them, unless another process did. What fails, fails again in every row, which says so."""
+    from swarm.experiments.measurement.runner import trial_errors
+
     model, protocol, fields = capture
-    _runner().prepare(_trial(model, KVSpec(), protocol, **fields))
+    spec = _trial(model, KVSpec(), protocol, **fields)
+    with suppress(SwarmError), trial_errors():
+        _runner().prepare(spec)
+        if fields == {"context": SHORT, "rung": 0}:
+            _runner().subject(model).shared(ManyWindows, spec)
 
 
 def measure(model: str, label: str) -> Row:
-    """One row: lists have a value per replicate; a part that failed is missing, and `failed` says how it ended."""
+    """One row: lists have a value per text, prompt or replicate; `failed` says how a part ended that is missing."""
+    from swarm.experiments.measurement.runner import trial_errors
+
     start = time.perf_counter()
     kv = KVSpec.parse(label)
     row: Row = {"model": model, "kv": label, "failed": {}}
@@ -154,7 +169,8 @@ def measure(model: str, label: str) -> Row:
     for name, part in parts:
         began = time.perf_counter()
         try:
-            row |= part(model, kv)
+            with trial_errors():
+                row |= part(model, kv)
         except TrialError as error:
             row["failed"][name] = error.outcome
         except SwarmError as error:
@@ -167,20 +183,15 @@ def _short(model: str, kv: KVSpec) -> Row:
     """A campaign's trial, and the 99.9th percentile over the positions of several."""
     import numpy as np
 
-    from swarm.experiments.measurement.decode import DecodeRun
     from swarm.experiments.measurement.learned_scaling import trial_caches
 
-    subject = _runner().subject(model)
-    found = []
-    for replicate in range(SHORT_TRIALS):
-        spec = _trial(model, kv, context=SHORT, replicate=replicate)
-        found.append(subject.shared(DecodeRun, spec).run(trial_caches(spec, subject), spec))
-    every = np.concatenate([scores.kld for scores in found])
+    subject, spec = _runner().subject(model), _trial(model, kv, context=SHORT)
+    scores = subject.shared(ManyWindows, spec).run(trial_caches(spec, subject), spec)
     return {
-        "kld_512": float(found[0].kld.mean()),
-        "kld_512_all": float(every.mean()),
-        "kld_512_p99.9": float(np.percentile(every, 99.9)),
-        "flips_512_all": 1 - float(np.mean([scores.same_top1 for scores in found])),
+        "kld_512": float(scores.kld[::SHORT_TRIALS].mean()),
+        "kld_512_all": float(scores.kld.mean()),
+        "kld_512_p99.9": float(np.percentile(scores.kld, 99.9)),
+        "flips_512_all": 1 - float(scores.same_top1.mean()),
     }
 
 
@@ -196,7 +207,6 @@ def _long(model: str, kv: KVSpec) -> Row:
 
 def _attention(model: str, kv: KVSpec) -> Row:
     """Errors of attention, without the timing of kernels that trials do on a GPU."""
-    from swarm.experiments.measurement.decode import DecodeRun
     from swarm.experiments.measurement.learned_scaling import trial_caches
     from swarm.experiments.protocols.attention import Attention
 
@@ -210,9 +220,10 @@ def _tasks(model: str, kv: KVSpec) -> Row:
     for task, (context, replicates) in TASKS.items():
         for replicate in range(replicates):
             found = _runner().run(_trial(model, kv, task, context=context, replicate=replicate))
-            values = {metric.name: metric.value for metric in found.metrics}
+            means = {metric.name: metric.value for metric in found.metrics}
             for name in FIELDS[task]:
-                row.setdefault(f"{task}_{name}", []).append(values.get(name))
+                values = found.arrays.get(f"window_{name}", (means.get(name),))
+                row.setdefault(f"{task}_{name}", []).extend(values)
     return row
 
 

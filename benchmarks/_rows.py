@@ -13,15 +13,20 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import _frame
 
 from swarm.kernels.errors import UsageError
 
+if TYPE_CHECKING:
+    from swarm.experiments.compiled_kernels import CompiledKernels
+
 DATA = Path(__file__).parent / "data"
+FREED_ON_GPU = 2 << 30
 
 Row = dict[str, Any]
 
@@ -96,8 +101,8 @@ class Study:
             where = pool.submit(_where, self.name).result() | {"command": self.command, "processes": options.processes}
             _frame.write_json(options.folder / f"where-{os.getpid()}.json", where)
             if self.prepare is not None:
-                for _ in pool.map(self.prepare, self.shared(models)):
-                    pass
+                for ready in [pool.submit(_do, self.prepare, one) for one in self.shared(models)]:
+                    ready.result()
                 print(f"shared captures after {time.monotonic() - began:.0f} s", flush=True)
             waiting = iter(jobs)
             running: set[Future[Row]] = set()
@@ -107,7 +112,7 @@ class Study:
                         job = next(waiting, None)
                         if job is None:
                             break
-                        running.add(pool.submit(self.measure, *job))
+                        running.add(pool.submit(_do, self.measure, *job))
                     if not running:
                         return
                     ended, running = wait(running, return_when=FIRST_COMPLETED)
@@ -146,6 +151,36 @@ def _begin(device: str | None) -> None:
 
     if device is not None:
         mx.set_default_device(mx.cpu if device == "cpu" else mx.gpu)
+    _compiled()
+
+
+@cache
+def _compiled() -> CompiledKernels | None:
+    """The compiled kernels of this process, where MLX compiles any."""
+    from swarm.experiments.compiled_kernels import CompiledKernels
+    from swarm.experiments.environment import device
+
+    return CompiledKernels() if device() == "cuda" else None
+
+
+def _do(work: Callable[..., Any], *given: Any) -> Any:
+    """Called in a process for every job: what it compiles, others need not."""
+    kernels = _compiled()
+    if kernels is None:
+        return work(*given)
+    kernels.exchange()
+    try:
+        return work(*given)
+    finally:
+        kernels.exchange()
+
+
+def kept_free() -> int:
+    """Bytes of freed memory that a process keeps for its next arrays: more on a GPU, where getting them takes long."""
+    from swarm.experiments.environment import device
+    from swarm.experiments.measurement.runner import MLX_CACHE_BYTES
+
+    return MLX_CACHE_BYTES if device() == "cpu" else FREED_ON_GPU
 
 
 def _where(name: str) -> Row:

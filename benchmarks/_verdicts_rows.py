@@ -50,7 +50,7 @@ def _runner() -> Runner:
     """The runner of this process, with captures of its own: token ids are all that is left of them."""
     from swarm.experiments.measurement.runner import Runner
 
-    return Runner(cache_dir=Path(tempfile.mkdtemp()), threads=1)
+    return Runner(cache_dir=Path(tempfile.mkdtemp()), threads=1, cache=_rows.kept_free())
 
 
 def measure(model: str, replicate: int) -> Row:

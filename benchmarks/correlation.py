@@ -104,7 +104,7 @@ def columns(rows: Sequence[Row]) -> Table:
 
 
 def losses(row: Row, loss: str) -> list[float]:
-    """One loss of a row per replicate; none where it failed or 16 bit answers nothing."""
+    """One loss of a row per text, prompt or replicate; none where it failed or 16 bit answers nothing."""
     source = {"retrieval": "retrieval_lost_p", "retrieval_nats": "retrieval_delta_nll"}
     if loss == "generation":
         lengths = row.get("generation_answer_tokens_16bit", ())
@@ -178,7 +178,10 @@ def _interval(values: Floats) -> dict[str, float]:
 
 
 def _repeatable(models: Mapping[str, Sequence[Row]], loss: str) -> float:
-    """Correlation of a loss on one half of the replicates with that on the other: more no measure can reach by far."""
+    """Correlation of a loss on half of its texts, prompts or replicates with that on the others.
+
+    No measure can reach far beyond it.
+    """
     found = []
     for rows in models.values():
         halves = [(losses(row, loss)[::2], losses(row, loss)[1::2]) for row in rows]

@@ -83,7 +83,7 @@ class DecodeRun(ScoredRun):
     @classmethod
     def write(cls, spec: TrialSpec, subject: ModelUnderTest, writer: CaptureWriter) -> None:
         """Read the windows in 16 bit, then decode their tails over what the cache kept."""
-        _Capturing(spec, subject).write(writer)
+        _Capturing(spec, subject, cls.settings["windows"]).write(writer)
 
     @property
     def scored(self) -> str:
@@ -144,13 +144,13 @@ class DecodeRun(ScoredRun):
 class _Capturing:
     """The making of one 16-bit run."""
 
-    def __init__(self, spec: TrialSpec, subject: ModelUnderTest) -> None:
+    def __init__(self, spec: TrialSpec, subject: ModelUnderTest, windows: int) -> None:
         self.context = spec.context
         self.prefix = spec.context - tail_tokens(spec.context)
         self.subject = subject
         self.plain = in_16_bit(spec)
         self.forward = subject.forward
-        text = subject.windows(spec, spec.context + 1, 2 * window_count(WINDOWS, spec.context))[::2]
+        text = subject.windows(spec, spec.context + 1, 2 * window_count(windows, spec.context))[::2]
         self.text, self.targets = text[:, :-1], text[:, self.prefix + 1 :]
         self.tail = self.text[:, self.prefix :]
 

@@ -12,6 +12,7 @@ from swarm.kernels.errors import UsageError
 rows = importlib.import_module("benchmarks._rows")
 correlation = importlib.import_module("benchmarks.correlation")
 correlation_rows = importlib.import_module("benchmarks._correlation_rows")
+frame = importlib.import_module("benchmarks._frame")
 verdicts = importlib.import_module("benchmarks.verdicts")
 verdict_rows = importlib.import_module("benchmarks._verdicts_rows")
 MODEL = "smollm2-135m"
@@ -78,6 +79,20 @@ def test_the_measure_that_tells_leads_with_an_interval_and_what_misleads_is_name
     others = correlation_rows.FULL
     assert results["finalists_by"] in others
     assert all(set(found) == set(others) for found in results["full"].values())
+
+
+@pytest.mark.parametrize("telling", [None, "kld_p99"])
+def test_the_page_says_what_finalists_should_be_chosen_by(data, telling):
+    made = [
+        row | ({f"full_{telling}": row["kld_8k"]} if telling else {}) for model in ("a", "b") for row in planted(model)
+    ]
+    rows.pack(made, data, data / "correlation.json")
+    benchmark = correlation.BENCHMARK
+    about = {"device": "a", "date": "2026-01-01", "git_revision": ""}
+    record = frame.about(benchmark, short=True, load=0.0) | {"results": correlation.measure(True, lambda line: None)}
+    record["results"]["made"] = [about]
+    said = f"`{telling}` should." if telling else "none does, and `kld` stays."
+    assert said in benchmark.page(record)
 
 
 def test_verdicts_tell_what_loses_from_what_does_not_and_what_it_took(data):

@@ -11,8 +11,11 @@ SHARE = 0.08
 """Of the agents' arm, when a campaign asks for long contexts."""
 PROTOCOLS = ("context", "retrieval")
 FINALISTS_BY = "kld"
-"""What finalists are best in, of what a full measurement says (less is better). How well each of its numbers tells what
-is lost in retrieval and generation: docs/benchmarks/correlation.md."""
+"""What finalists are best in, of what a full measurement says (less is better): `kld`, `kld_p99` or `rms_dp`.
+
+The study of docs/benchmarks/correlation.md, section "What finalists are chosen by", says how well each tells what is
+lost in retrieval and generation, and when another takes the place of this one.
+"""
 
 
 class LongContextNode(GenerationNode):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from swarm.agents.analysis.engine import AnalysisEngine
+from swarm.agents.generation.nodes import long_context
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.checks import problems
@@ -13,9 +14,15 @@ from swarm.experiments.spec import Metric, TrialSpec
 from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Proposal
 
+OTHER = "rms_dp"
+LAG = 8
+
 
 class Curves:
-    """A laboratory whose trials have curves and answers too; `turn` makes cheap keys worse at long contexts."""
+    """A laboratory whose trials have curves and answers too; `turn` makes cheap keys worse at long contexts.
+
+    Another number of its quality trials says the opposite of the KLD.
+    """
 
     def __init__(self, lab, turn=0.0):
         self.lab, self.turn = lab, turn
@@ -27,6 +34,9 @@ class Curves:
 
     def run(self, number, proposal):
         record = self.lab.run(number, proposal)
+        if record.state == "complete" and record.spec.protocol == "quality":
+            opposite = Metric(name=OTHER, value=1 / record.metrics["kld"].value)
+            record = record.model_copy(update={"metrics": {**record.metrics, OTHER: opposite}})
         if record.state != "complete" or record.spec.protocol not in ("context", "retrieval"):
             return record
         kld = record.metrics["kld"].value
@@ -49,6 +59,20 @@ def test_without_the_setting_nothing_changes_and_with_it_finalists_are_tried(mak
     for record in long:
         before = [r.spec for r in run.records[: record.number] if r.spec.rung == 1]
         assert (record.spec.model, record.spec.kv) in {(spec.model, spec.kv) for spec in before}
+
+
+def test_finalists_are_the_best_in_the_number_that_is_set(make_lab, simulate, infos, monkeypatch):
+    monkeypatch.setattr(long_context, "FINALISTS_BY", OTHER)
+    run = simulate(Curves(make_lab()), infos, 80, lag=LAG, settings=AgentSettings(long="2K"))
+    long = [r for r in run.records if r.proposer == "long"]
+    assert long
+    for record in long:
+        known = [
+            r for r in run.records[: record.number - LAG] if r.spec.rung == 1 and r.spec.model == record.spec.model
+        ]
+        points = [tuple(r.metrics[name].value for name in ("bits_per_value", OTHER)) for r in known]
+        mine = [point for r, point in zip(known, points, strict=True) if r.spec.kv == record.spec.kv]
+        assert not any(a < c and b < d for a, b in points for c, d in mine)
 
 
 @pytest.mark.parametrize("turn", [0.0, 5.0])
