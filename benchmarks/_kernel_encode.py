@@ -10,6 +10,7 @@ from swarm.kernels.quantizers import base
 
 if TYPE_CHECKING:
     from swarm.kernels.backends.base import Backend
+    from swarm.kernels.quantizers.base import Quantizer
     from swarm.kernels.spec import QuantSpec
 
 TOKENS = (1, 4096)
@@ -34,7 +35,7 @@ def table(backend: Backend, formats: Sequence[QuantSpec]) -> list[dict[str, Any]
             xs = [mx.random.normal((1, KV_HEADS, tokens, HEAD_DIM)).astype(mx.float16) for _ in range(SETS)]
             mx.eval(xs)
             ours = time_chain(_chain(lambda x, q=quantizer: backend.pack(q, x), xs), BENCHMARK)
-            theirs = time_chain(_chain(lambda x, q=quantizer: q.pack(mx, x), xs), BENCHMARK)
+            theirs = time_chain(_chain(_peer(quantizer), xs), BENCHMARK)
             spreads = [f"{low:.1f} to {high:.1f}" for _, low, high in (ours, theirs)]
             speed = theirs[0] / ours[0]
             print(
@@ -47,6 +48,14 @@ def table(backend: Backend, formats: Sequence[QuantSpec]) -> list[dict[str, Any]
     return rows
 
 
-def _chain(pack: Callable[[Any], dict[str, Any]], xs: Sequence[Any]) -> Callable[[int], Any]:
+def _peer(quantizer: Quantizer) -> Callable[[Any], dict[Any, Any]]:
+    import mlx.core as mx
+
+    if quantizer.name != "affine":
+        return lambda x: quantizer.pack(mx, x)
+    return lambda x: dict(enumerate(mx.quantize(x, group_size=quantizer.group, bits=quantizer.bits)))
+
+
+def _chain(pack: Callable[[Any], dict[Any, Any]], xs: Sequence[Any]) -> Callable[[int], Any]:
     """Launches that do not wait for each other's results, as layers of a step do."""
     return lambda steps: [list(pack(xs[i % len(xs)]).values()) for i in range(steps)]

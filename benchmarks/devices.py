@@ -29,7 +29,7 @@ PROTOCOLS = ("quality", "attention")
 
 
 def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
-    """Run the configurations on every device, all models at once."""
+    """Run the configurations on every device, models, devices and protocols in processes of their own at once."""
     from swarm.experiments.environment import device
     from swarm.experiments.models import registry
     from swarm.kernels import blas
@@ -45,15 +45,16 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     models: dict[str, Any] = {name: {} for name in names}
     with tempfile.TemporaryDirectory() as place:
         running = []
-        for name, run in product(names, runs):
+        for name, run, protocol in product(names, runs, PROTOCOLS):
             receiver, sender = spawn.Pipe(duplex=False)
-            process = spawn.Process(target=answer, args=(run, name, short, Path(place) / run, sender))
+            process = spawn.Process(target=answer, args=(run, name, protocol, short, Path(place) / run, sender))
             process.start()
             sender.close()
-            running.append((name, run, process, receiver))
-        for name, run, process, receiver in running:
-            models[name][run] = _answered(run, process, receiver)
-            tell(f"{name} on {run}: {len(models[name][run])} answers")
+            running.append((name, run, protocol, process, receiver))
+        for name, run, protocol, process, receiver in running:
+            found = _answered(run, process, receiver)
+            models[name].setdefault(run, []).extend(found)
+            tell(f"{protocol} of {name} on {run}: {len(found)} answers")
     return {"runs": runs, "models": models}
 
 
@@ -67,14 +68,15 @@ def _answered(run: str, process: Any, receiver: Any) -> list[dict[str, Any]]:
     return found
 
 
-def answer(run: str, model: str, short: bool, cache: Path, answers: Any) -> None:
+def answer(run: str, model: str, protocol: str, short: bool, cache: Path, answers: Any) -> None:
     """Measure the default configurations of a model on one device in this process, and send what came out."""
     if run == GPU_32:
         os.environ["MLX_ENABLE_TF32"] = "0"  # read with the first product: float32 is to be float32
     from swarm.experiments.compiled_kernels import CompiledKernels
     from swarm.experiments.measurement.runner import MAX_MODEL_BYTES, ModelCache, Runner
+    from swarm.experiments.spec import KernelTiming
 
-    runner = Runner(cache_dir=cache)
+    runner = Runner(cache_dir=cache, kernels=KernelTiming(contexts=()))  # answers, not times
     import mlx.core as mx
 
     if run == CPU:
@@ -83,7 +85,7 @@ def answer(run: str, model: str, short: bool, cache: Path, answers: Any) -> None
     if run == GPU_32:
         runner.models = ModelCache(_in_float32, MAX_MODEL_BYTES)
     found = []
-    for spec in _specs(model, runner.corpus.digest, short):
+    for spec in _specs(model, protocol, runner.corpus.digest, short):
         try:
             measured = runner.run(spec)
         except SwarmError as error:
@@ -97,7 +99,7 @@ def answer(run: str, model: str, short: bool, cache: Path, answers: Any) -> None
     answers.send(found)
 
 
-def _specs(model: str, corpus: str, short: bool) -> Sequence[TrialSpec]:
+def _specs(model: str, protocol: str, corpus: str, short: bool) -> Sequence[TrialSpec]:
     from swarm.experiments.environment import device
     from swarm.experiments.models import registry
     from swarm.experiments.space.search_space import Space, SpaceSettings
@@ -106,7 +108,7 @@ def _specs(model: str, corpus: str, short: bool) -> Sequence[TrialSpec]:
     settings = SpaceSettings(context=SHORT_CONTEXT if short else CONTEXT)
     specs = Space([info], settings, corpus_digest=corpus, device=device()).defaults(info)
     quantized = [spec for spec in specs if spec.kv.key.method != "none"][: SHORT_COUNT if short else None]
-    return [spec.model_copy(update={"protocol": protocol}) for protocol in PROTOCOLS for spec in quantized]
+    return [spec.model_copy(update={"protocol": protocol}) for spec in quantized]
 
 
 def _in_float32(name: str) -> LoadedModel:

@@ -297,7 +297,7 @@ def create(store: Store, settings: Settings, workload: Workload, workers: int, l
     stored = settings.stored() | {
         "models": list(workload.models),
         "workers": workers,
-        "lag": settings.lag or max(8 if settings.engine is None else 2, 2 * workers),
+        "lag": settings.lag or _lag(settings, workers),
         "identity": dict(workload.identity),
         "code_version": code_version(),
         **({"left_out": left_out} if left_out else {}),
@@ -308,6 +308,16 @@ def create(store: Store, settings: Settings, workload: Workload, workers: int, l
     for info in workload.infos:
         store.models.register(info)
     return store.campaigns.create(settings.name, stored, budget, settings.seed)
+
+
+def _lag(settings: Settings, workers: int) -> int:
+    """How many of the latest results a proposal does not see.
+
+    On a GPU a trial that compiles kernels takes as long as dozens of others, which are not to wait for it.
+    """
+    if settings.engine is not None:
+        return max(2, 2 * workers)
+    return max(8, (4 if device_of(settings) == "cuda" else 2) * workers)
 
 
 @contextmanager

@@ -69,6 +69,8 @@ class Worker:
             cache = _settle_mlx(plan)
             self._runner = Runner(corpus=plan.corpus, kernels=plan.kernels, cache=cache)
             self._lacks = lacks(plan, self._runner.corpus.digest)
+            if plan.models:
+                import mlx_lm  # noqa: F401 - takes seconds, in which others capture
             if plan.device == "cuda" and not self._lacks:
                 self._compiled = CompiledKernels()
         except SwarmError as error:

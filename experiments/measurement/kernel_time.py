@@ -96,7 +96,7 @@ def measure(
     """
     backend = backend or backends.current()
     found = Timed()
-    if backend.fused is None:
+    if backend.fused is None or not timing.contexts:
         return found
     formats = [(spec.kv.at(layer).key, spec.kv.at(layer).value) for layer in layers]
     counted = {"": _counted(info.name, info.n_heads, [info.layers[layer] for layer in layers], formats)}
@@ -107,7 +107,7 @@ def measure(
         kept = [layer for layer in other.layers if layer.kv_heads]
         same = [(spec.kv.key, spec.kv.value)] * len(kept)
         counted[f"_of_{timing.shape}"] = _counted(other.name, other.query_heads, kept, same)
-    # Kernels are compiled before others have to wait, and on few tokens, before many are packed in vain.
+    # Kernels are compiled before others have to wait, after a look at few tokens, before many are packed in vain.
     timed = {suffix: some for suffix, some in counted.items() if _run_once(some, timing.contexts, backend)}
     if not timed:
         return found
@@ -141,8 +141,9 @@ def _run_once(layers: Layers, contexts: Sequence[int], backend: Backend) -> bool
     """Run the kernels of some layers once, which compiles them; false where there are none for one of the formats."""
     try:
         for layer in layers:
-            for context in (FEW_TOKENS, min(contexts)):
-                peers.kernel(backend, *layer, context, Effort(1, 1, 1, 1, 1))
+            peers.Sets(backend, *layer, FEW_TOKENS, 1).paths()
+        for layer in layers:
+            peers.kernel(backend, *layer, min(contexts), Effort(1, 1, 1, 1, 1))
     except BackendError:  # no kernel reads one of the formats
         return False
     return bool(layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
 from swarm.kernels.backends.base import Backend
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 
 class FusedBackend(Backend):
-    """A back-end whose kernels run on a launcher; `device_of` describes the device to the plan of a kernel."""
+    """A back-end whose kernels run on a launcher; `device_of` describes the device to the plan of a kernel.
+
+    Attributes:
+        least_packed: values of several tokens below which MLX's operations pack them, for the same bytes: where
+            compiling a kernel takes long, a short prompt does not wait for one.
+    """
+
+    least_packed: ClassVar[int] = 0
 
     def __init__(self, launcher: Launcher, device_of: DeviceOf) -> None:
         self._decode = FusedDecode(launcher, device_of)
@@ -36,6 +43,8 @@ class FusedBackend(Backend):
 
     def pack(self, quantizer: Quantizer, x: Array) -> Packed:
         """One launch for a format that the kernels write, the method's own operations for all else."""
+        if x.shape[2] > 1 and x.size < self.least_packed:
+            return super().pack(quantizer, x)
         form = self._forms.get(quantizer)
         if form is None:
             form = self._forms[quantizer] = quantizer.form()

@@ -105,7 +105,7 @@ def _geometry(kernel: Kernel) -> dict[str, Any]:
 
 def settings(kernel: Kernel, kind: GpuKind) -> dict[str, Any]:
     """What MLX is given to compile a kernel: its name, the names of its arrays, and its text."""
-    # MLX keeps compiled kernels by name and template, on disk as well: all else that matters goes into the name.
+    # MLX keeps compiled kernels by name and template, in this process: all else that matters goes into the name.
     types = " ".join(str(dtype) for _, dtype in kernel.inputs)
     digest = hashlib.sha256(types.encode()).hexdigest()[:8]
     return {

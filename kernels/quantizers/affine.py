@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from swarm.kernels import arrays, bits
 from swarm.kernels.arrays import Array, Namespace, Packed
 from swarm.kernels.fused.form import PackedForm
 from swarm.kernels.quantizers.base import Choices, Quantizer
 from swarm.kernels.values import HALF_MAX
 
+_LEAST_SCALE = 1e-7  # of MLX
 _MAX_HALF_BITS = 4  # of codes beside which the rounding of a 16-bit sum does not count
 
 
@@ -32,9 +35,29 @@ class Affine(Quantizer):
         """Quantize the 16-bit form of x, so that scale and bias are 16 bit."""
         import mlx.core as mx
 
-        values = arrays.to_mlx(arrays.half(xp, x))
-        parts = mx.quantize(values, group_size=self.group, bits=self.bits, stream=arrays.stream(xp))
+        values = arrays.half(xp, x)
+        if xp is not np:
+            return self._by_operations(values)
+        parts = mx.quantize(arrays.to_mlx(values), group_size=self.group, bits=self.bits, stream=arrays.stream(xp))
         return {name: arrays.held(xp, part) for name, part in zip(("codes", "scales", "biases"), parts, strict=True)}
+
+    def _by_operations(self, x: Array) -> Packed:
+        """What `mx.quantize` does on a CPU, step by step: its own kernels for GPUs round some quotients otherwise."""
+        import mlx.core as mx
+
+        most = 2**self.bits - 1
+        values = x.astype(mx.float32).reshape(*x.shape[:-1], -1, self.group)
+        low, high = values.min(-1, keepdims=True), values.max(-1, keepdims=True)
+        below = mx.abs(low) > mx.abs(high)  # the edge of larger magnitude is exact
+        edge = mx.where(below, low, high)
+        width = mx.maximum((high - low) / most, _LEAST_SCALE)
+        scale = mx.where(below, width, -width)
+        steps = mx.round(edge / scale)
+        scale = mx.where(steps == 0, scale, edge / steps)
+        bias = mx.where(steps == 0, 0.0, edge)
+        codes = mx.clip(mx.round((values - bias) / scale), 0, most).astype(mx.uint8).reshape(x.shape)
+        packed = bits.pack(mx, codes, self.bits).view(mx.uint32)
+        return {"codes": packed, "scales": scale[..., 0].astype(x.dtype), "biases": bias[..., 0].astype(x.dtype)}
 
     def unpack(self, xp: Namespace, packed: Packed) -> Array:
         """Decode to float32: scale * code + bias."""

@@ -79,6 +79,21 @@ def test_what_no_kernel_writes_is_left_to_its_method():
         assert FusedEncode(Host())(base.build(QuantSpec(method=name), 64).form(), x) is None
 
 
+class SlowToCompile(Emulated):
+    least_packed = 4_000
+
+
+@pytest.mark.parametrize("spec", [A4, QuantSpec(method="q4_0"), QuantSpec(method="turboquant_mse", bits=4)])
+def test_a_short_prompt_waits_for_no_kernel_where_compiling_one_takes_long(spec):
+    quantizer, backend, usual = base.build(spec, 64), SlowToCompile(), Emulated()
+    prompt = vectors(np.random.default_rng(1), 64, mx.float16)
+    for x, kernels in ((prompt, 0), (prompt[:, :, :1], 1), (mx.concatenate([prompt, prompt], axis=2), 2)):
+        found, expected = backend.pack(quantizer, x), usual.pack(quantizer, x)
+        assert backend.packed == kernels  # for the single token, and for the long prompt
+        for name, part in expected.items():
+            assert mx.array_equal(found[name].view(mx.uint8), part.view(mx.uint8)), name
+
+
 class Plain(Emulated):
     def pack(self, quantizer, x):
         return quantizer.pack(mx, x)
