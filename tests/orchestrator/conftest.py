@@ -182,7 +182,7 @@ class Running:
         while time.monotonic() < deadline and self.process.poll() is None:
             if path.exists() and _complete(path) >= count:
                 return
-            time.sleep(0.05)
+            time.sleep(0.2)
         raise AssertionError(self.process.communicate())
 
     def end(self, signum: int | None = None, *, group: bool = False) -> tuple[int, float, str, str]:

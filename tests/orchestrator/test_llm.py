@@ -29,7 +29,7 @@ def useful(body) -> str:
     return json.dumps({"proposals": ideas})
 
 
-def test_a_campaign_in_bad_weather_ends_with_its_budget(tmp_path, swarm, tiny_models, monkeypatch):
+def test_a_campaign_in_bad_weather_ends_with_its_budget(tmp_path, swarm, cli, tiny_models, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     path = tmp_path / "swarm.db"
     with serving() as server:
@@ -42,7 +42,7 @@ def test_a_campaign_in_bad_weather_ends_with_its_budget(tmp_path, swarm, tiny_mo
             status(500),
         ]
         done = swarm(
-            "launch", "--models", tiny_models["llama"], "--context", "96", "--budget", "80", "--workers", "2",
+            "launch", "--models", tiny_models["llama"], "--context", "96", "--budget", "80", "--workers", "1",
             "--llm", server.url, "--max-tokens", "400000", "--max-usd", "1", "--llm-model", "test-model",
         )  # fmt: skip
         assert done.code == 0, done.err
@@ -61,12 +61,12 @@ def test_a_campaign_in_bad_weather_ends_with_its_budget(tmp_path, swarm, tiny_mo
         assert store.check() == []
     assert SECRET.encode() not in b"".join(file.read_bytes() for file in tmp_path.glob("swarm.db*"))
     assert "The LLM" in done.out
-    told = json.loads(swarm("status", "--json").out)["llm"]
+    told = json.loads(cli("status", "--json").out)["llm"]
     assert told["calls"] == len(calls)
     assert told["breaker"] in ("closed", "open", "half-open")
     assert told["fall_backs"] > 0
     assert "built-in" in told["trouble"]
-    assert "answers usable" in swarm("status").out
+    assert "answers usable" in cli("status").out
 
 
 def test_what_cannot_be_asked_is_refused_before_anything_is_made(tmp_path, cli, monkeypatch):
