@@ -2,13 +2,13 @@
 
 import importlib
 import math
+from multiprocessing import Pipe
 
 import numpy as np
 import pytest
 
 from swarm.experiments.models import registry
 
-careful = importlib.import_module("benchmarks._careful")
 decided = importlib.import_module("benchmarks._decided")
 final = importlib.import_module("benchmarks._final")
 report = importlib.import_module("benchmarks._trial_page")
@@ -18,24 +18,16 @@ CONTEXT, COUNT = 96, 30
 
 
 @pytest.fixture(scope="module")
-def found(tiny_models, tmp_path_factory):
+def found(tiny_models):
     """A run of ours and a run of the careful loop on the same configurations."""
-    info = registry.describe(tiny_models["llama"])
-    wanted = decided.configurations(info, COUNT, seed=1)
-    laps = decided.Laps(), decided.Laps()
-    swarm = decided.Swarm(info, CONTEXT, tmp_path_factory.mktemp("captures"))
-    cheap, dear = swarm.decide(wanted, laps[0])
-    answers = careful.careful(info, wanted, CONTEXT, laps[1])
-    ours = {
-        "cheap": decided.plain(cheap),
-        "dear": {place: decided.plain([answer])[0] for place, answer in dear.items()},
-        "order": swarm.order(wanted),
-        "seconds": swarm.seconds,
-    }
-    runs = [ours, {"answers": decided.plain(answers)}]
-    for run, clock in zip(runs, laps, strict=True):
-        assert len(clock.wall) == len(clock.cpu) == COUNT
-        run |= {"wall": clock.wall, "cpu": clock.cpu, "ready": clock.ready_wall, "ready_cpu": clock.ready_cpu}
+    model = tiny_models["llama"]
+    wanted = decided.configurations(registry.describe(model), COUNT, seed=1)
+    runs = []
+    for contestant in (report.OURS, report.CAREFUL):
+        receiver, sender = Pipe(duplex=False)
+        trials.contest(contestant, model, wanted, CONTEXT, sender)
+        runs.append(receiver.recv())
+        assert len(runs[-1]["wall"]) == len(runs[-1]["cpu"]) == COUNT
     return runs
 
 

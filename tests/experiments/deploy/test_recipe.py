@@ -219,15 +219,16 @@ def test_a_later_request_is_given_what_a_new_cache_would_hold(loaded, name):
     """Requests that go on from an answer, part from it after three tokens, ask again, or part from the prompt."""
     plug_in(loaded.model, Recipe(model="m", kv=REUSED[name]).apply(loaded.model))
     store, rng = prompt_caches(loaded.model), np.random.default_rng(0)
-    prompt, answer, other = (rng.integers(0, 89, size).tolist() for size in (300, 60, 20))
+    # The answer ends in another block of 32 tokens than the prompt.
+    prompt, answer, other = (rng.integers(0, 89, size).tolist() for size in (310, 24, 20))
     limit = 5e-3 if name == "every token on its own" else 1e-4  # there a call is cut that was not
     cuts = {0}  # where calls ended: another cut rounds otherwise, which can turn a code
     try:
         for tokens, shared in (
             (prompt, 0),
-            (prompt + answer + other, 360),
-            (prompt + answer[:3] + other, 299),
-            (prompt, 299),
+            (prompt + answer + other, 334),
+            (prompt + answer[:3] + other, 309),
+            (prompt, 309),
             (prompt[:100] + other, 0),
         ):
             caches, rest = store.fetch_nearest_cache("m", tokens)

@@ -1,4 +1,3 @@
-import json
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from tiny_models import write_tiny_model
 
 from swarm.experiments.measurement.runner import Runner, measure, trial_errors
 from swarm.experiments.protocols.simulated import CRASH_STATUS, Fault, instruct
-from swarm.experiments.spec import TrialSpec
+from swarm.experiments.spec import Measurement, TrialSpec
 from swarm.kernels.errors import (
     DiskFullError,
     NonFiniteError,
@@ -119,15 +118,13 @@ def test_a_hang_hangs():
 
 
 MEASURE = """
-import json, sys
+import sys
 from pathlib import Path
 from swarm.experiments.measurement.runner import Runner
 from swarm.experiments.spec import TrialSpec
 runner = Runner(cache_dir=Path(sys.argv[1]))
 for text in sys.argv[2:]:
-    measured = runner.run(TrialSpec.model_validate_json(text))
-    print(json.dumps([[m.name, m.value.hex(), m.stderr.hex() if m.stderr else ""] for m in measured.metrics]))
-    print(json.dumps({k: [x.hex() for x in v] for k, v in measured.arrays.items()}))
+    print(runner.run(TrialSpec.model_validate_json(text)).model_dump_json())
 """
 
 
@@ -141,8 +138,12 @@ def measure_elsewhere(cache, specs):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    return list(zip(lines[::2], lines[1::2], strict=True))
+    return [numbers(Measurement.model_validate_json(line)) for line in done.stdout.splitlines()]
+
+
+def numbers(measured):
+    """All that was measured, to the bit."""
+    return [(m.name, m.value, m.stderr) for m in measured.metrics], measured.arrays
 
 
 def test_every_process_and_order_measures_the_same_bits(tmp_path, tiny_models):
@@ -157,7 +158,8 @@ def test_every_process_and_order_measures_the_same_bits(tmp_path, tiny_models):
     ]
     shared = measure_elsewhere(tmp_path / "a", specs)
     assert measure_elsewhere(tmp_path / "a", specs[::-1])[::-1] == shared
-    assert measure_elsewhere(tmp_path / "b", specs[1:3]) == shared[1:3]
+    here = Runner(cache_dir=tmp_path / "b")
+    assert [numbers(here.run(one)) for one in specs[1:3]] == shared[1:3]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from swarm.experiments.models import loading, registry
-from swarm.experiments.models.base import WeightsError
+from swarm.experiments.models.base import ModelInfo, WeightsError
 from swarm.kernels.errors import ModelError, UnknownNameError
 
 FACTS = {
@@ -93,15 +93,28 @@ def write_config(folder: Path, tokenizer_of: str, config: dict) -> Path:
     return folder
 
 
+def described_here(folder: Path) -> ModelInfo:
+    """What `describe` has another process find out, whose imports take seconds."""
+    return ModelInfo.model_validate(
+        registry.facts_without_weights(str(folder), loading.read_config(folder), str(folder))
+    )
+
+
 @pytest.mark.parametrize("family", CONFIGS)
 def test_many_families_are_described_from_their_configuration(tiny_models, tmp_path, family) -> None:
     given, expected = CONFIGS[family]
     folder = write_config(tmp_path / family, tiny_models["llama"], {**COMMON, "model_type": family, **given})
-    info = registry.describe(str(folder))
+    info = described_here(folder)
     expected = {"n_layers": 2, "n_heads": 4, "vocab_size": 300, **expected}
     assert info.model_dump(include=set(expected)) == expected
-    assert not info.available
     assert info.digest == ""
+
+
+def test_a_description_without_weights_says_that_they_are_missing(tiny_models, tmp_path) -> None:
+    folder = write_config(tmp_path / "m", tiny_models["llama"], {**COMMON, "model_type": "phi3", **CONFIGS["phi3"][0]})
+    info = registry.describe(str(folder))
+    assert not info.available
+    assert info == described_here(folder).model_copy(update={"available": False})
 
 
 LATENT = {
@@ -125,7 +138,7 @@ def test_a_model_without_keys_and_values_is_refused(tiny_models, tmp_path) -> No
 
 def test_latents_are_described_as_what_is_kept(tiny_models, tmp_path) -> None:
     folder = write_config(tmp_path / "m", tiny_models["llama"], {**COMMON, "model_type": "deepseek_v3", **LATENT})
-    info = registry.describe(str(folder))
+    info = described_here(folder)
     assert info.kinds == ("latent",)
     assert [(layer.kv_heads, layer.key_dim, layer.value_dim) for layer in info.layers] == [(1, 32, 8)] * 2
     assert info.n_heads == 4
@@ -133,7 +146,7 @@ def test_latents_are_described_as_what_is_kept(tiny_models, tmp_path) -> None:
 
 def test_capped_logits_are_no_hindrance(tiny_models, tmp_path) -> None:
     folder = write_config(tmp_path / "m", tiny_models["llama"], {**COMMON, "model_type": "gemma2", **SOFT_CAPPED})
-    info = registry.describe(str(folder))
+    info = described_here(folder)
     assert (info.n_layers, info.head_dim, info.kinds) == (2, 32, ("global",))
 
 
@@ -219,12 +232,12 @@ def test_directories_that_are_no_models_are_refused(tiny_models, tmp_path) -> No
         registry.load(str(empty))
     for config, reason in (("{}", "not supported"), ("{", "cannot be"), ('{"model_type": "nope"}', "nope")):
         (empty / "config.json").write_text(config)
-        for action in (registry.describe, registry.load):
-            with pytest.raises(ModelError) as caught:
-                action(str(empty))
-            assert caught.value.remedy
-        with pytest.raises(ModelError, match=reason):
+        with pytest.raises(ModelError, match=reason) as described:
             registry.describe(str(empty))
+        with pytest.raises(ModelError) as loaded:
+            registry.load(str(empty))
+        assert described.value.remedy
+        assert loaded.value.remedy
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
