@@ -37,12 +37,12 @@ def _method(results: _frame.Results) -> str:
     retrieval, generation = TASKS["retrieval"], TASKS["generation"]
     return (
         f"Configurations of all methods and bits, the same for every model ({rows}), measured with "
-        f"`python -m benchmarks._correlation_rows` ({places}). Retrieval: {retrieval[1]} trials of 4 texts of "
-        f"{retrieval[0]:,} tokens; of the questions, 16 bit answers {able}. Generation: {generation[1]} trials of four "
+        f"`python -m benchmarks._correlation_rows` ({places}). Retrieval: {retrieval[1]} times 4 texts of "
+        f"{retrieval[0]:,} tokens; of the questions, 16 bit answers {able}. Generation: {generation[1]} times four "
         f"prompts, greedy and sampled, prompt and answer within {generation[0]} tokens. Both are read over a 16-bit "
         f"prefill, as the KLD at 512 tokens and at {LONG:,} is. One trial at 512 tokens scores 128 positions, "
         f"{SHORT_TRIALS} of them 1,024. "
-        f"{results['failed']} rows lack a part, because the run broke down; correlations leave them out.\n\n"
+        f"Rows that lack a part, because a run broke down: {results['failed']}; correlations leave them out.\n\n"
         "Rank correlations (1: the measure puts configurations in the order of their losses) are taken within a model; "
         "the table has their mean over the models, with 95% bootstrap intervals over configurations. The lead is the "
         "difference of Spearman's correlation from that of one trial at 512 tokens, on the same resamples.\n"
