@@ -68,6 +68,11 @@ class Plant:
         return (WeightEdit(part=part, change=change, factor=self.factor, layers=self.layers),)
 
 
+def kind(seed: int) -> str:
+    """What kind of twin a seed makes: all kinds in turns."""
+    return KINDS[seed % len(KINDS)]
+
+
 def draw(seed: int, n_layers: dict[str, int]) -> Plant:
     """What is planted with a seed: kinds and bases in turns, factor and layers at random.
 
@@ -76,19 +81,19 @@ def draw(seed: int, n_layers: dict[str, int]) -> Plant:
         n_layers: layers of the bases, by name.
     """
     names = tuple(n_layers)
-    kind, base = KINDS[seed % len(KINDS)], names[seed % len(names)]
+    what, base = kind(seed), names[seed % len(names)]
     rng = np.random.default_rng([seed, len(KINDS)])
-    if kind == "none":
-        return Plant(base, kind)
-    part = "values" if kind.startswith("values") else "keys"
-    low, high = LAYER_FACTORS if "layer" in kind else FACTORS[kind]
+    if what == "none":
+        return Plant(base, what)
+    part = "values" if what.startswith("values") else "keys"
+    low, high = LAYER_FACTORS if "layer" in what else FACTORS[what]
     factor = float(f"{exp(rng.uniform(log(low), log(high))):.4g}")
     layers = None
-    if "layer" in kind:
-        count = 1 if "a layer" in kind else int(rng.integers(2, min(MOST_LAYERS, n_layers[base] // 2) + 1))
+    if "layer" in what:
+        count = 1 if "a layer" in what else int(rng.integers(2, min(MOST_LAYERS, n_layers[base] // 2) + 1))
         first = int(rng.integers(0, n_layers[base] - count + 1))
         layers = tuple(range(first, first + count))
-    return Plant(base, kind, part, factor, layers)
+    return Plant(base, what, part, factor, layers)
 
 
 def write_twin(plant: Plant, base: Path, folder: Path, runner: Runner) -> None:

@@ -26,8 +26,10 @@ from swarm.memory.records import Finding, TrialRecord
 
 BUDGET, CONTEXT = 150, 128
 SEEDS = 84
-LIMIT = 470.0
+LIMIT = 800.0
 """Seconds after which no campaign is waited for any more: what is done by then is the record."""
+WEIGHTS = {"swarm": 1.0, "tpe": 0.5}
+"""How many campaigns of each there are to one of the swarm's, however many there is time for."""
 RECALL, FALSE = 0.9, 0.05
 PEERS = ("pairs of labels", "TPE, best against default")
 ARMS = ("swarm", *PEERS)
@@ -100,20 +102,24 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     with TemporaryDirectory() as folder:
         bases = _tiny(Path(folder)) if short else _bundled()
         budget, context, seeds = (12, 64, 1) if short else (BUDGET, CONTEXT, SEEDS)
-        tasks: list[Task] = [(arm, seed) for seed in range(seeds) for arm in ("swarm", "tpe")]
+        tasks = in_turns(range(seeds))
         if short:
             rows = [row for task in tasks for row in run(task, bases, budget, context)]
         else:
-            # All kinds of twins in each round; a round of the peer after every second one of the swarm's.
-            tasks.sort(key=_round)
             rows = _spread(tasks, bases, (budget, context), start + LIMIT, tell)
     return {"budget": budget, "context": context, "rows": rows}
 
 
-def _round(task: Task) -> tuple[int, str, int]:
-    arm, seed = task
-    number = seed // len(_planted.KINDS)
-    return (2 * number + 1 if arm == "tpe" else number), arm, seed
+def in_turns(seeds: Iterable[int]) -> list[Task]:
+    """Campaigns in the order in which they begin: twins with a cause and without in turns, arms by their weights."""
+    places: dict[Task, float] = {}
+    for arm, weight in WEIGHTS.items():
+        begun = {True: 0, False: 0}
+        for seed in seeds:
+            is_control = _planted.kind(seed) in _planted.CONTROLS
+            places[arm, seed] = (begun[is_control] + 0.5) / weight
+            begun[is_control] += 1
+    return sorted(places, key=lambda task: (places[task], task))
 
 
 def _bundled() -> dict[str, Path]:

@@ -34,6 +34,15 @@ def test_every_kind_is_planted_in_every_model_and_sizes_are_drawn():
     assert drawn == [planted.draw(seed, LAYERS) for seed in range(280)]
 
 
+@pytest.mark.parametrize("ended", [12, 20, 30, 42])
+def test_whatever_there_is_time_for_has_all_arms_and_as_many_twins_without_a_cause(ended):
+    done = discovery.in_turns(range(discovery.SEEDS))[:ended]
+    for arm, weight in discovery.WEIGHTS.items():
+        controls = [planted.kind(seed) in planted.CONTROLS for one, seed in done if one == arm]
+        assert abs(sum(controls) - len(controls) / 2) <= 1
+        assert abs(len(controls) - ended * weight / sum(discovery.WEIGHTS.values())) <= 2
+
+
 @pytest.mark.parametrize("seed", [2, 3, 5, 6])
 def test_a_twin_differs_from_its_model_where_it_was_planted(tiny_models, seed):
     base = tiny_models["llama"]
