@@ -38,13 +38,16 @@ TRIALS = max(recommendation.STAGES)
 LAG = 4
 SETTINGS = AgentSettings(shares={"attention": 0.0, "depth": 0.0, "promotion": 0.0, "cause": 0.0})
 """Every trial is one of the first rung: others say nothing of the loss that is recommended by."""
-MOST_CAMPAIGNS = 8
+CAMPAIGNS = 6
 OWN_SETS = 2
-"""Sets of windows that each campaign has for itself, so that campaigns are independent of each other."""
-SETS = 4
-"""Sets of fresh windows. The text has about 22 sets that share nothing."""
-CAMPAIGNS_END, DECISIVE_END = 0.4, 0.65
-"""Shares of the time after which campaigns, and the trials that decide, end as far as they came."""
+"""Sets of windows that each campaign has for itself, so that campaigns are independent of each other; what is
+replicated more often reads windows of the next campaign."""
+SETS = 6
+"""Sets of fresh windows, which no campaign reads. The text has about 22 sets that share nothing."""
+CAMPAIGNS_END = 0.65
+"""Share of the time after which campaigns end as far as they came."""
+UNMEASURED_ENDS = 0.4, 0.65
+"""The same, and for the trials that decide, where models are asked about that count as not measured."""
 
 Wanted = tuple[str, int, Twin, KVSpec, int]
 """A trial: what for, for which campaign, on which model, which configuration and set of windows."""
@@ -126,17 +129,16 @@ def _run(role: str, seed: int, number: int, spec: TrialSpec) -> Measured | None:
     return Measured(role, seed, number, Twin(spec.model, spec.edits), spec.kv, spec.replicate, bits, windows)
 
 
-def make(models: Sequence[str], seconds: float, trials: int, file: Path, tell: Tell) -> None:
-    """Campaigns, the trials that decide most for models that count as not measured, and fresh windows of all choices.
+def make(models: Sequence[str], seconds: float, trials: int, file: Path, tell: Tell, *, unmeasured: bool) -> None:
+    """Campaigns, and fresh windows of all choices; between them what decides most for models that are not measured.
 
-    The file holds what there is after each of the three.
+    The file holds what there is after each step.
     """
     began = time.time()
-    until = began + seconds
-    work = partial(campaign, models, trials, began + CAMPAIGNS_END * seconds)
-    seeds = range(min(MOST_CAMPAIGNS, len(os.sched_getaffinity(0))))
-    found = [one for part in recommendation.side_by_side(work, seeds) for one in part]
-    tell(f"{len(seeds)} campaigns, {len(found)} trials, {time.time() - began:.0f} s")
+    until, ends = began + seconds, UNMEASURED_ENDS if unmeasured else (CAMPAIGNS_END, CAMPAIGNS_END)
+    work = partial(campaign, models, trials, began + ends[0] * seconds)
+    found = [one for part in recommendation.side_by_side(work, range(CAMPAIGNS)) for one in part]
+    tell(f"{CAMPAIGNS} campaigns, {len(found)} trials, {time.time() - began:.0f} s")
     about = {
         "date": datetime.now(UTC).date().isoformat(),
         "device": environment.device_name(),
@@ -146,6 +148,7 @@ def make(models: Sequence[str], seconds: float, trials: int, file: Path, tell: T
         "trials": trials,
         "campaigns": len({one.seed for one in found}),
         "windows": 4 * SETS,
+        "unmeasured": unmeasured,
     }
     Data(found, about).write(file)
     cases = _asked(Data(found, about))
@@ -156,10 +159,12 @@ def make(models: Sequence[str], seconds: float, trials: int, file: Path, tell: T
         for one in case.answer.decisive
     }
     tell(f"{len(cases)} questions, {len(decisive)} trials that decide, {time.time() - began:.0f} s")
-    found += measured(decisive, began + DECISIVE_END * seconds, tell)
-    Data(found, about).write(file)
-    pairs = recommendation.wanted(_asked(Data(found, about)))
-    first = OWN_SETS * len(seeds) + 1
+    if decisive:
+        found += measured(decisive, began + ends[1] * seconds, tell)
+        Data(found, about).write(file)
+        cases = _asked(Data(found, about))
+    pairs = recommendation.wanted(cases)
+    first = OWN_SETS * CAMPAIGNS + OWN_SETS
     sets = range(first, first + SETS)
     tell(f"{len(pairs)} configurations on fresh windows, {time.time() - began:.0f} s")
     found += measured(((FRESH, -1, twin, kv, replicate) for replicate in sets for twin, kv in pairs), until, tell)
@@ -177,10 +182,18 @@ def main() -> int:
     parser.add_argument("--models", nargs="*", help="bundled models  [default: those of up to 0.5B that are here]")
     parser.add_argument("--seconds", type=float, default=450.0, help="time for all of it")
     parser.add_argument("--trials", type=int, default=TRIALS, help="of a campaign")
+    parser.add_argument("--unmeasured", action="store_true", help="ask about models that were not measured as well")
     parser.add_argument("--out", type=Path, default=FILE, help="the file to write")
     options = parser.parse_args()
     here = [info.name for info in registry.catalogue() if info.available and info.name in MODELS]
-    make(options.models or here, options.seconds, options.trials, options.out, partial(print, flush=True))
+    make(
+        options.models or here,
+        options.seconds,
+        options.trials,
+        options.out,
+        partial(print, flush=True),
+        unmeasured=options.unmeasured,
+    )
     return 0
 
 

@@ -48,7 +48,7 @@ def made(one_limit):
         for model, specs in pools.items()
         for n, spec in enumerate(specs)
     ]
-    found = data.Data(trials, {"campaigns": 1})
+    found = data.Data(trials, {"unmeasured": True})
     asked = [
         (case.twin, one.spec)
         for case in bench.cases(found, 0)
@@ -56,9 +56,9 @@ def made(one_limit):
         for one in case.answer.decisive
     ]
     trials += [trial(data.DECISIVE, 0, 0, twin, spec.kv, spec.replicate) for twin, spec in asked]
-    wanted = bench.wanted(bench.cases(data.Data(trials, {}), 0))
+    wanted = bench.wanted(bench.cases(data.Data(trials, found.about), 0))
     fresh = [trial(data.FRESH, -1, 0, twin, kv, 4 + k) for k in range(SETS) for twin, kv in wanted]
-    about = {"models": list(MODELS), "trials": 26, "campaigns": 1, "date": "today", "device": "none"}
+    about = {**found.about, "models": list(MODELS), "trials": 26, "campaigns": 1, "date": "today", "device": "none"}
     return data.Data(trials + fresh, {**about, "git_revision": "abc", "windows": 4 * SETS})
 
 
@@ -87,6 +87,12 @@ def test_no_trial_on_a_model_that_counts_as_not_measured_is_read(cases):
 def test_a_loss_that_is_not_known_well_enough_is_left_out(made, cases):
     few = data.Data([one for one in made.trials if one.role != data.FRESH or one.replicate < 6], made.about)
     assert all(bench.scored(case, few) is None for case in cases)
+
+
+def test_models_that_count_as_not_measured_are_asked_about_where_that_was_recorded(made, cases):
+    asked = bench.cases(data.Data(made.trials, {**made.about, "unmeasured": False}), 0)
+    assert {case.situation for case in asked} == {bench.MEASURED}
+    assert len(asked) == sum(case.situation == bench.MEASURED for case in cases)
 
 
 def test_the_record_is_read_as_it_was_written(made, tmp_path):
