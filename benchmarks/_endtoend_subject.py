@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from benchmarks._endtoend_page import OURS, OWN_SIXTEEN, SIXTEEN
@@ -18,6 +20,7 @@ GROUP, BITS = 64, 4  # of the random weights
 FORMATS = {OURS: QuantSpec(method="affine"), "ours, q8_0": QuantSpec(method="q8_0")}
 MLX_LM_BITS = {"mlx-lm 8 bit": 8, "mlx-lm 4 bit": 4}
 FILL_TOKENS = 8192  # with which a cache is filled at a time
+UNTIMED_STEPS = {"gpu": 4, "cpu": 1}  # before those that are timed
 LLAMA = {"model_type": "llama", "rms_norm_eps": 1e-5, "rope_theta": 500_000.0, "tie_word_embeddings": False}
 
 Array = Any
@@ -66,6 +69,24 @@ SHAPES = (
     ),
 )  # fmt: skip
 TINY = Shape("tiny Llama", _llama(256, 2, 512, 4, 2, 1000))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Milliseconds of single steps of decoding, and of building their graphs in Python."""
+
+    ms: list[float]
+    build_ms: list[float]
+
+    @classmethod
+    def of(cls, stamps: Sequence[float], built: Sequence[float]) -> Steps:
+        """Steps between points in time; all in seconds."""
+        return cls([(late - early) * 1e3 for early, late in pairwise(stamps)], [took * 1e3 for took in built])
+
+    @property
+    def mean(self) -> float:
+        """Milliseconds per step."""
+        return statistics.mean(self.ms)
 
 
 def where() -> str:
@@ -160,30 +181,45 @@ class Subject:
                 found[name] = lambda bits=bits: [QuantizedKVCache(64, bits) for _ in self.traced]
         return found
 
-    def decode(self, caches: Caches, steps: int, batch: int) -> float:
-        """Milliseconds per step of greedy decoding."""
+    def decode(self, caches: Caches, steps: int, batch: int) -> Steps:
+        """So many steps of greedy decoding, through mlx-lm's `generate_step` for one sequence."""
         import mlx.core as mx
         from mlx_lm.generate import generate_step
 
-        if batch == 1:
-            tokens = generate_step(mx.array([1]), self.model, prompt_cache=caches, max_tokens=steps + 4)
-            stamps = [time.perf_counter() for _ in tokens]
-            return (stamps[-1] - stamps[3]) / (len(stamps) - 4) * 1e3
-        return self.decode_together(caches, steps, batch)
+        if batch > 1:
+            return self.decode_together(caches, steps, batch)
+        built: list[float] = []
 
-    def decode_together(self, caches: Caches, steps: int, batch: int) -> float:
-        """Milliseconds per step of so many sequences."""
+        def model(tokens: Array, cache: Caches) -> Array:
+            started = time.perf_counter()
+            logits = self.model(tokens, cache=cache)
+            built.append(time.perf_counter() - started)
+            return logits
+
+        untimed = UNTIMED_STEPS[where()]
+        tokens = generate_step(mx.array([1]), model, prompt_cache=caches, max_tokens=steps + untimed)
+        stamps = [time.perf_counter() for _ in tokens]
+        return Steps.of(stamps[untimed - 1 :], built[untimed:])
+
+    def decode_together(self, caches: Caches, steps: int, batch: int) -> Steps:
+        """So many steps of as many sequences, each built while the one before it is computed."""
         import mlx.core as mx
 
+        untimed = UNTIMED_STEPS[where()]
+        stamps, built = [], []
         y = mx.ones((batch, 1), mx.int32)
-        for step in range(steps + 4):
-            if step == 4:
-                mx.eval(y)
-                started = time.perf_counter()
-            y = mx.argmax(self.model(y, cache=caches)[:, -1:], axis=-1)
-            mx.async_eval(y)
+        for _ in range(steps + untimed):
+            started = time.perf_counter()
+            logits = self.model(y, cache=caches)
+            built.append(time.perf_counter() - started)
+            following = mx.argmax(logits[:, -1:], axis=-1)
+            mx.async_eval(following)
+            mx.eval(y)
+            stamps.append(time.perf_counter())
+            y = following
         mx.eval(y)
-        return (time.perf_counter() - started) / steps * 1e3
+        stamps.append(time.perf_counter())
+        return Steps.of(stamps[untimed:], built[untimed:])
 
     def prefill(self, caches: Caches, chunk: int) -> float:
         """Milliseconds that a chunk of a prompt takes behind what the caches hold."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import _frame, endtoend
 
-CLIENTS = (1, 2, 4, 8)
+CLIENTS = {"gpu": (1, 2, 4, 8), "cpu": (1, 2, 4)}
 DEPTHS = {"gpu": (2048, 16_384), "cpu": (2048, 8192)}
 PATHS = (endtoend.OURS, endtoend.SIXTEEN)
 APART = 16  # tokens that each sequence holds less than the one before it
@@ -43,27 +43,39 @@ def subjects(short: bool) -> Iterator[endtoend.Subject]:
 
 
 def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
-    """Milliseconds per step of every batch size, round by round."""
+    """Milliseconds per step of every batch size, round by round; if interrupted, of the rounds that were done."""
+    rows: list[dict[str, Any]] = []
+    try:
+        for subject in subjects(short):
+            for depth in (128,) if short else DEPTHS[endtoend.where()]:
+                for path in PATHS:
+                    measure_path(subject, path, depth, short, tell, rows)
+    except KeyboardInterrupt:
+        tell("interrupted")
+    return {"rows": rows, "device": endtoend.where()}
+
+
+def measure_path(
+    subject: endtoend.Subject, path: str, depth: int, short: bool, tell: _frame.Tell, rows: list[dict[str, Any]]
+) -> None:
+    """Add a row per batch size, all of which take turns."""
     import mlx.core as mx
 
     place = endtoend.where()
-    rounds, steps, counts = (2, 2, (1, 2)) if short else (ROUNDS, STEPS[place], CLIENTS)
-    rows: list[dict[str, Any]] = []
-    for subject in subjects(short):
-        for path in PATHS:
-            for depth in (128,) if short else DEPTHS[place]:
-                batches = {clients: batch(subject, path, depth, clients) for clients in counts}
-                times: dict[int, list[float]] = {clients: [] for clients in counts}
-                for _ in range(rounds):
-                    for clients, caches in batches.items():
-                        times[clients].append(subject.decode_together(caches, steps, clients))
-                for clients, found in times.items():
-                    row = {"model": subject.name, "path": path, "depth": depth, "clients": clients, "ms": found}
-                    rows.append(row)
-                    tell(f"{subject.name} at {depth}, {path}, {clients} clients: {statistics.median(found):.2f} ms")
-                del batches
-                mx.clear_cache()
-    return {"rows": rows, "device": place}
+    rounds, steps, counts = (2, 2, (1, 2)) if short else (ROUNDS, STEPS[place], CLIENTS[place])
+    times: dict[int, list[float]] = {clients: [] for clients in counts}
+    try:
+        batches = {clients: batch(subject, path, depth, clients) for clients in counts}
+        for _ in range(rounds):
+            for clients, caches in batches.items():
+                times[clients].append(subject.decode_together(caches, steps, clients).mean)
+    finally:
+        for clients, found in times.items():
+            if found:
+                rows.append({"model": subject.name, "path": path, "depth": depth, "clients": clients, "ms": found})
+                tell(f"{subject.name} at {depth}, {path}, {clients} clients: {statistics.median(found):.2f} ms")
+    del batches, caches
+    mx.clear_cache()
 
 
 def page(record: _frame.Results) -> str:
@@ -79,7 +91,7 @@ def page(record: _frame.Results) -> str:
     for model in dict.fromkeys(row["model"] for row in rows):
         lines = [_line(row, rows) for row in rows if row["model"] == model]
         text += f"\n## {model}\n\n" + _frame.table(columns, lines)
-    deepest = max(row["depth"] for row in rows)
+    deepest = max((row["depth"] for row in rows), default=0)
     goals = [row for row in rows if row["depth"] == deepest and row["clients"] == GOAL_CLIENTS]
     said = []
     for row in goals:

@@ -4,7 +4,8 @@ On a GPU: Llama 3.1 8B and 70B, Gemma 4 31B and Qwen3-Next 80B by their shapes, 
 the machine, and beside the smallest of them transformers with torch's attention and 16-bit weights; on a CPU the
 bundled models. A cache is filled with random vectors up to a depth. Decoding runs through mlx-lm's own
 `generate_step`, tokens chosen greedily; prefill is one chunk of a prompt behind the resident tokens, evaluated as
-mlx-lm does. All paths of a model run in turns in one process.
+mlx-lm does. The paths of a model do the same work in turns, round by round. Interrupted, a run records the rounds that
+were done.
 
     python -m benchmarks.endtoend --shapes "Llama 3.1 8B" --profile PROFILE.txt     (steps under cProfile, no record)
     python -m benchmarks.endtoend --shapes "Llama 3.1 70B" --work decode --depths 131072 --out PART.json
@@ -15,30 +16,32 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import pathlib
 import pstats
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from benchmarks import _endtoend_torch, _frame
 from benchmarks._endtoend_page import OURS, OUT_OF_THE_BOX, SIXTEEN, TORCH, page
-from benchmarks._endtoend_subject import SHAPES, TINY, Caches, Subject, where
+from benchmarks._endtoend_rounds import PATHS, REFUSALS, Apart, Job, Path, Round, in_turns, row
+from benchmarks._endtoend_subject import SHAPES, TINY, Subject, where
 
-from swarm.kernels.errors import SwarmError, UsageError
+from swarm.kernels.errors import UsageError
 
-MAX_ROUNDS = 5  # of a cell
-MAX_SECONDS = 5.0  # of the rounds of a cell; two are made in any case
+Keep = Callable[[str, dict[str, Any]], None]  # takes what a path gave
+
+MAX_ROUNDS = 12  # of a path at a depth
+MAX_SECONDS = {"gpu": 30.0, "cpu": 60.0}  # of the rounds of all paths at a depth; two are made in any case
 DEPTHS = {"gpu": (1024, 8192, 32_768, 131_072), "cpu": (2048, 8192)}
 RESIDENT = {"gpu": (0, 30_720, 122_880), "cpu": (0, 2048)}
 CHUNK = {"gpu": 2048, "cpu": 512}
-STEPS = {"gpu": 64, "cpu": 16}
+STEPS = {"gpu": 32, "cpu": 8}
 BATCHED_DEPTH, BATCH = 16_384, 8
 TORCH_MODELS = ("Llama 3.1 8B",)  # whose 16-bit weights fit beside the others
 
@@ -52,68 +55,10 @@ class Choice:
     work: tuple[str, ...] = ()
     depths: tuple[int, ...] = ()
 
-    def takes(self, job: str, depth: int, batch: int) -> bool:
-        """Whether a cell is measured; `batch` is a kind of work: decoding several sequences at a time."""
-        kind = "batch" if batch > 1 else job
-        return (not self.work or kind in self.work) and (not self.depths or depth in self.depths)
-
-
-def cell(subject: Subject, path: Callable[[], Caches], job: str, depth: int, batch: int, short: bool) -> dict[str, Any]:
-    """Milliseconds of every round, and gigabytes: of weights and cache, and at the peak."""
-    import mlx.core as mx
-
-    place = where()
-    mx.clear_cache()
-    caches = path()
-    if depth:
-        subject.fill(caches, depth, batch)
-    held = mx.get_active_memory()
-    steps, chunk, rounds = (2, 16, 2) if short else (STEPS[place], CHUNK[place], MAX_ROUNDS)
-
-    def work() -> float:
-        return subject.decode(caches, steps, batch) if job == "decode" else subject.prefill(caches, chunk)
-
-    work()  # compiles kernels
-    times: list[float] = []
-    peak = 0
-    started = time.perf_counter()
-    while len(times) < 2 or (len(times) < rounds and time.perf_counter() - started < MAX_SECONDS):
-        if job == "prefill":  # at the same depth again
-            caches = path()
-            if depth:
-                subject.fill(caches, depth, batch)
-        mx.reset_peak_memory()
-        times.append(work())
-        peak = max(peak, mx.get_peak_memory())
-    cached = sum(cache.nbytes for cache in caches)
-    return {"ms": times, "active_gb": held / 1e9, "peak_gb": peak / 1e9, "cache_gb": cached / 1e9}
-
-
-def out_of_the_box(name: str, job: str, depth: int, answer: Connection) -> None:
-    """Send the `cell` of mlx-lm alone: MLX's own BLAS and activations, weights and cache in 16 bit."""
-    from mlx_lm.models.cache import make_prompt_cache
-    from mlx_lm.utils import load_model
-
-    from swarm.experiments.models import registry
-
-    model, _ = load_model(registry.ensure(name))
-    answer.send(cell(Subject.over(model, name), lambda: make_prompt_cache(model), job, depth, 1, short=False))
-
-
-def apart(name: str, job: str, depth: int) -> dict[str, Any]:
-    """`out_of_the_box` in a process of its own, which has loaded no other BLAS."""
-    context = get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=out_of_the_box, args=(name, job, depth, sender))
-    process.start()
-    sender.close()
-    try:
-        found: dict[str, Any] = receiver.recv()
-    except EOFError:
-        return {"refused": "its process ended without an answer"}
-    finally:
-        process.join()
-    return found
+    def takes(self, job: Job) -> bool:
+        """Whether a job is measured; `batch` is a kind of work: decoding several sequences at a time."""
+        kind = "batch" if job.batch > 1 else job.kind
+        return (not self.work or kind in self.work) and (not self.depths or job.depth in self.depths)
 
 
 def subjects(short: bool, chosen: Sequence[str]) -> Iterable[Subject]:
@@ -131,14 +76,64 @@ def subjects(short: bool, chosen: Sequence[str]) -> Iterable[Subject]:
             yield Subject.bundled(name)
 
 
-def cells(subject: Subject, short: bool, choice: Choice) -> Iterable[tuple[str, int, int]]:
-    """What is measured of a model: job, depth and batch."""
+def jobs(subject: Subject, short: bool, choice: Choice) -> list[Job]:
+    """What is measured of a model."""
     place = where()
-    jobs = [("decode", depth, 1) for depth in ((64,) if short else DEPTHS[place])]
-    jobs += [("prefill", depth, 1) for depth in ((0, 64) if short else RESIDENT[place])]
+    made = partial(Job, steps=2 if short else STEPS[place], chunk=16 if short else CHUNK[place])
+    found = [made("decode", depth, 1) for depth in ((64,) if short else DEPTHS[place])]
+    found += [made("prefill", depth, 1) for depth in ((0, 64) if short else RESIDENT[place])]
     if subject.batched and not short:
-        jobs.append(("decode", BATCHED_DEPTH, BATCH))
-    return [job for job in jobs if choice.takes(*job)]
+        found.append(made("decode", BATCHED_DEPTH, BATCH))
+    return [job for job in found if choice.takes(job)]
+
+
+def paths(subject: Subject, job: Job, weights: int, choice: Choice, stack: ExitStack) -> dict[str, Callable[[], Path]]:
+    """The ways to do a job that take turns; what they start ends with the stack."""
+    gpu = where() == "gpu"
+    found: dict[str, Callable[[], Path]] = {
+        name: partial(PATHS[job.kind], subject, path, job, weights)
+        for name, path in subject.paths().items()
+        if subject.batched or not gpu or name in (OURS, SIXTEEN)  # of the larger models the two that matter
+    }
+    if not gpu and subject.name != TINY.name:
+        found[OUT_OF_THE_BOX] = lambda: stack.enter_context(closing(Apart(subject.name, job)))
+    return {name: path for name, path in found.items() if not choice.paths or name in choice.paths}
+
+
+def work(subject: Subject, job: Job, weights: int, short: bool, choice: Choice, keep: Keep) -> None:
+    """Do a job by every path, and hand over a row of each: of the rounds that were done, if interrupted."""
+    gpu = where() == "gpu"
+    rounds: dict[str, list[Round]] = {}
+    refused: dict[str, str] = {}
+    with ExitStack() as stack:
+        ways = paths(subject, job, weights, choice, stack)
+        try:
+            for name, done in in_turns(ways, 2 if short else MAX_ROUNDS, MAX_SECONDS[where()]):
+                if isinstance(done, str):
+                    refused[name] = done
+                else:
+                    rounds.setdefault(name, []).append(done)
+        finally:
+            for name in ways:
+                if name in refused:
+                    keep(name, {"refused": refused[name]})
+                elif name in rounds:
+                    keep(name, row(rounds[name]))
+    if gpu and not short and subject.name in TORCH_MODELS and (not choice.paths or TORCH in choice.paths):
+        try:
+            keep(TORCH, _endtoend_torch.cell(subject.name, job.kind, job.depth, job.batch, job.chunk))
+        except REFUSALS as error:
+            keep(TORCH, {"refused": str(error).splitlines()[0][:120]})
+
+
+def kept(
+    rows: list[dict[str, Any]], tell: _frame.Tell, model: str, job: Job, weights: int, name: str, found: dict[str, Any]
+) -> None:
+    """Add what a path gave to the rows of a record."""
+    at = {"model": model, "path": name, "job": job.kind, "depth": job.depth, "batch": job.batch}
+    rows.append(at | found | {"weights_gb": weights / 1e9})
+    ms = found.get("refused") or f"{statistics.median(found['ms']):.2f} ms in {len(found['ms'])} rounds"
+    tell(f"{model} {job.kind} at {job.depth} x{job.batch}, {name}: {ms}")
 
 
 def measure(short: bool, tell: _frame.Tell, choice: Choice) -> _frame.Results:
@@ -147,36 +142,21 @@ def measure(short: bool, tell: _frame.Tell, choice: Choice) -> _frame.Results:
 
     from swarm.kernels.fused.timing import Roof
 
-    place = where()
-    gpu = place == "gpu"
-    roof = Roof.measured() if gpu and not short else None
+    roof = Roof.measured() if where() == "gpu" and not short else None
     rows: list[dict[str, Any]] = []
-    for subject in subjects(short, choice.models):
-        weights = mx.get_active_memory()
-        for job, depth, batch in cells(subject, short, choice):
-            made = {
-                name: partial(cell, subject, path, job, depth, batch, short)
-                for name, path in subject.paths().items()
-                if subject.batched or not gpu or name in (OURS, SIXTEEN)  # of the larger models the two that matter
-            }
-            if not gpu and not short:
-                made[OUT_OF_THE_BOX] = partial(apart, subject.name, job, depth)
-            if gpu and not short and subject.name in TORCH_MODELS:
-                made[TORCH] = partial(_endtoend_torch.cell, subject.name, job, depth, batch, CHUNK[place])
-            for name, run in made.items():
-                if choice.paths and name not in choice.paths:
-                    continue
-                row = {"model": subject.name, "path": name, "job": job, "depth": depth, "batch": batch}
-                try:
-                    row |= run()
-                except (RuntimeError, ValueError, TypeError, SwarmError) as error:
-                    row |= {"refused": str(error).splitlines()[0][:120]}
-                rows.append(row | {"weights_gb": weights / 1e9})
-                shown = row.get("refused") or f"{statistics.median(row['ms']):.2f} ms, peak {row['peak_gb']:.1f} GB"
-                tell(f"{subject.name} {job} at {depth} x{batch}, {name}: {shown}")
-        del subject
-        mx.clear_cache()
-    return {"rows": rows, "device": place, "copy_gb_per_s": roof.copy if roof else None, "chunk": CHUNK[place]}
+    notes: list[str] = []
+    try:
+        for subject in subjects(short, choice.models):
+            mx.synchronize()
+            weights = mx.get_active_memory()
+            for job in jobs(subject, short, choice):
+                work(subject, job, weights, short, choice, partial(kept, rows, tell, subject.name, job, weights))
+            del subject
+            mx.clear_cache()
+    except KeyboardInterrupt:
+        notes.append("The run was interrupted: what it had not come to is missing.")
+    copy = roof.copy if roof else None
+    return {"rows": rows, "device": where(), "copy_gb_per_s": copy, "chunk": CHUNK[where()], "notes": notes}
 
 
 def profiled(chosen: Sequence[str], depth: int = 1024, steps: int = 20) -> str:
@@ -222,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", nargs="+", choices=("decode", "prefill", "batch"), default=())
     parser.add_argument("--depths", nargs="+", type=int, default=())
     parser.add_argument("--paths", nargs="+", default=(), help="names as the page has them")
-    parser.add_argument("--profile", type=Path, metavar="FILE")
+    parser.add_argument("--profile", type=pathlib.Path, metavar="FILE")
     options, rest = parser.parse_known_args(arguments)
     chosen = [name for name in options.shapes.split(",") if name]
     known = [shape.name for shape in SHAPES]
