@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from swarm.kernels import arrays
 
 if TYPE_CHECKING:
-    from swarm.kernels.arrays import Array, Namespace, Packed
+    from swarm.kernels.arrays import Namespace, Packed
 
 MEMORY_STEP_TOKENS = 256  # memory grows by so many tokens, as in mlx-lm's own cache
 
@@ -75,7 +75,10 @@ class PackedStore:
         return {name: part[:, heads, start:stop] for name, part in self._parts.items()}
 
     def arrays(self) -> tuple[Packed, int]:
-        """The whole arrays as held, without recent blocks, and the index of the first live block: for fused kernels."""
+        """The whole arrays as held, without recent blocks, and the index of the first live block: for fused kernels.
+
+        The dictionary is another one once the arrays are others; blocks that come in are written into those of MLX.
+        """
         return self._parts, self._front
 
     def drop(self, blocks: int) -> None:
@@ -130,10 +133,11 @@ class PackedStore:
         step = max(1, MEMORY_STEP_TOKENS // self.block_tokens)
         capacity = -(-blocks // step) * step
         live = self.read(0, self.blocks)
+        grown: Packed = {}
         for name, part in packed.items():
-            grown: Array = xp.zeros((*part.shape[:2], capacity, *part.shape[3:]), dtype=part.dtype)
+            grown[name] = xp.zeros((*part.shape[:2], capacity, *part.shape[3:]), dtype=part.dtype)
             if live:
-                grown[:, :, : self.blocks] = live[name]
-            self._parts[name] = grown
+                grown[name][:, :, : self.blocks] = live[name]
+        self._parts = grown
         self._front = 0
         self._shared = False

@@ -73,10 +73,13 @@ class FusedBackend(Backend):
         longer = None if recent is None else self._append.behind(recent, *vectors)
         if longer is not None:
             return longer
+        before = key.store.arrays()[0], value.store.arrays()[0]
         for side in sides:
             side.store.settle()
         stored = key.store.arrays()[0], value.store.arrays()[0]
-        return self._append.first((key.codec.form, value.codec.form), *vectors, stored)
+        if recent is not None and stored[0] is before[0] and stored[1] is before[1]:
+            longer = self._append.behind(recent.moved(), *vectors)
+        return longer or self._append.first((key.codec.form, value.codec.form), *vectors, stored)
 
     @property
     def fused(self) -> FusedDecode:

@@ -6,6 +6,7 @@ part is enough. Memory beside the output depends on the number of parts, never o
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swarm.kernels.errors import SpecError
@@ -62,7 +63,7 @@ _Launches = tuple[
 class Reading:
     """Attention of one layer as long as only recent tokens come in: the same arrays, looked at once.
 
-    It holds the arrays of the stores: whoever keeps it drops it when they change.
+    It holds the arrays of the stores: whoever keeps it drops it when they become others.
     """
 
     def __init__(
@@ -118,6 +119,12 @@ class Reading:
             q.shape, sides, *kinds, counts, places, columns, scale, apart, scored, starts is not None, turns
         )
         self._launches = attention.launches_of(self._call, self._forms)
+
+    def behind(self, tokens: int) -> Reading:
+        """The same once so many recent tokens are in the arrays of the stores, which have not become others."""
+        other = copy.copy(self)
+        other._settled += tokens
+        return other
 
     def takes(self, q: Array, scale: float, low: int) -> bool:
         """Whether it can read for these queries, from the column `low` on."""

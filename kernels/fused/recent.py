@@ -8,8 +8,9 @@ full, its tokens move into the stores. What is stored is the same as without it,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from swarm.kernels.fused.encode import LANES, SIMDGROUPS, edges_of, layout, stored_parts, typed
@@ -37,6 +38,11 @@ class _Plane:
     first: int
     stop: int
 
+    def of(self, words: Array) -> Array:
+        """The array out of all, uint32 [B, H, words]. Nothing is copied, as its type is no wider."""
+        width = words.dtype.size
+        return words[:, :, self.first // width : self.stop // width].view(self.dtype).reshape(self.shape)
+
 
 @dataclass(frozen=True, eq=False)
 class _Way:
@@ -49,6 +55,7 @@ class _Way:
     edges: tuple[Array, Array]
     halved: tuple[bool, bool]  # whether they are rounded to float16 first
     planes: tuple[tuple[_Plane, ...], tuple[_Plane, ...]]
+    apart: Callable[[Array], list[Array]]  # the arrays of all planes out of that of a layer
 
     def takes(self, keys: Array, values: Array) -> bool:
         return (keys.shape, values.shape) == self.shapes and (keys.dtype, values.dtype) == self.types
@@ -59,7 +66,7 @@ class Recent:
     """`count` packed tokens of keys and values in `array`, uint8 [B, H, bytes]; never changed.
 
     `reading` is how attention reads the layer while such tokens come in. The stores do not change before these tokens
-    move into them, and the first token after that begins without one.
+    move into them. Tokens after that go on with it where they moved into the same arrays.
     """
 
     way: _Way
@@ -70,6 +77,16 @@ class Recent:
     def side(self, index: int) -> RecentSide:
         """The keys (0) or the values (1)."""
         return RecentSide(self, index)
+
+    def moved(self) -> Recent:
+        """What is left once its tokens are in the stores, in the arrays that they had."""
+        reading = None if self.reading is None else self.reading.behind(self.count)
+        return Recent(self.way, _zeros(self.array.shape), 0, reading)
+
+    @cached_property
+    def planes(self) -> list[Array]:
+        """The packed arrays [B, H, ROOM, ...] of keys, then of values."""
+        return self.way.apart(self.array)
 
 
 @dataclass(eq=False)
@@ -92,11 +109,10 @@ class RecentSide:
 
     def parts(self) -> dict[str, Array]:
         """The packed arrays [B, H, count, ...] by name, as the method's encoder makes them."""
-        found = {}
-        for plane in self.of.way.planes[self.index]:
-            held = self.of.array[:, :, plane.first : plane.stop].view(plane.dtype).reshape(plane.shape)
-            found[plane.name] = held[:, :, : self.of.count]
-        return found
+        mine, first = self.of.way.planes[self.index], self.index * len(self.of.way.planes[0])
+        held = dict(zip((plane.name for plane in mine), self.of.planes[first : first + len(mine)], strict=True))
+        full = self.of.count == mine[0].shape[2]
+        return held if full else {name: part[:, :, : self.of.count] for name, part in held.items()}
 
 
 class FusedAppend:
@@ -133,6 +149,17 @@ class FusedAppend:
         return Recent(way, packed, recent.count + 1, recent.reading)
 
 
+def _apart(planes: list[tuple[_Plane, ...]]) -> Callable[[Array], list[Array]]:
+    """A traced function from the array of a layer to those of its planes."""
+    import mlx.core as mx
+
+    def split(array: Array) -> list[Array]:
+        words = array.view(mx.uint32)
+        return [plane.of(words) for side in planes for plane in side]
+
+    return mx.compile(split)
+
+
 def _way(forms: tuple[PackedForm, PackedForm], keys: Array, values: Array, stored: Stored) -> _Way | None:
     if any(form.encoder is None for form in forms) or keys.shape[:3] != values.shape[:3]:
         return None
@@ -157,6 +184,7 @@ def _way(forms: tuple[PackedForm, PackedForm], keys: Array, values: Array, store
         (edges_of(forms[0]), edges_of(forms[1])),
         (given[0] is not keys, given[1] is not values),
         (planes[0], planes[1]),
+        _apart(planes),
     )
 
 
