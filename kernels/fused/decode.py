@@ -10,12 +10,11 @@ import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swarm.kernels.errors import SpecError
-from swarm.kernels.fused import operands
+from swarm.kernels.fused import operands, recent
 from swarm.kernels.fused.decode_kernels import Described, Geometry, Sides, Turn, kernels_of
 from swarm.kernels.fused.launch import Array, DType, Kernel, Launcher, numbers
 from swarm.kernels.fused.operands import PackedSide, Scoring, TokenRun
 from swarm.kernels.fused.plan import Device, plan
-from swarm.kernels.fused.recent import ROOM
 
 if TYPE_CHECKING:
     from swarm.kernels.fused.recent import Recent
@@ -233,7 +232,7 @@ class DecodeAttention:
             *call.places,
         )
         out = mx.float32 if call.apart else call.query
-        room = ROOM if read.recent else 0
+        room = recent.ROOM if read.recent else 0
         geometry = Geometry(
             call.shape,
             call.sides,

@@ -13,6 +13,7 @@ from swarm.kernels import attention
 from swarm.kernels.backends.cpu import Cpu
 from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.codec import Codec, Factors
+from swarm.kernels.fused import recent
 from swarm.kernels.fused.plan import Device, plan
 from swarm.kernels.rotation import hadamard
 from swarm.kernels.spec import KVSpec, QuantSpec
@@ -99,6 +100,19 @@ def test_tokens_that_are_not_in_the_stores_yet_are_read(name):
     reference = outputs(Cpu(), kv, prompt=20, steps=25)
     for step, (found, expected) in enumerate(zip(fused, reference, strict=True)):
         assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 4e-3, step
+
+
+@pytest.mark.parametrize(("window", "prompt"), [(None, 20), (None, 245), (24, 245)])
+def test_attention_goes_on_when_recent_tokens_move_into_the_stores(monkeypatch, window, prompt):
+    """Into arrays that have room for them, and into new ones: what is there grows by 256 tokens."""
+    monkeypatch.setattr(recent, "ROOM", 8)
+    for seed, name in enumerate(("affine4", "hadamard")):
+        backend = Emulated("cuda")
+        fused, reference = (
+            outputs(path, CASES[name], prompt=prompt, steps=28, window=window, seed=seed) for path in (backend, Cpu())
+        )
+        assert backend.joined >= 25
+        np.testing.assert_allclose(fused, reference, rtol=0, atol=2e-3)
 
 
 def decoded(backend, kv, *, window, seed):
