@@ -94,7 +94,7 @@ def start(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Ca
 
     Args:
         settings: what it is told.
-        on_ready: called when Ray is up, in the thread that iterates the campaign.
+        on_ready: called when Ray is up, in this thread.
 
     Raises:
         SwarmError: a setting, the store, a model or the text is not what it should be; nothing is left running.
@@ -115,6 +115,8 @@ def start(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Ca
         workers = undo.enter_context(ExitStack())
         pool = workers.enter_context(started(make_pool(settings, on_ready)))
         workload = make_workload(settings)
+        if workload.infos:
+            pool.bring_up()  # what follows takes seconds
         settings, left_out = long_contexts.settle(settings, workload, pool.workers)
         record = create(store, settings, workload, pool.workers, left_out)
         campaign = assemble(store, record, settings, workload, pool, workers)
@@ -128,7 +130,7 @@ def resume(url: str, campaign: str | None, on_ready: Callable[[], None] = lambda
     Args:
         url: the store.
         campaign: its name or number; None for the latest one.
-        on_ready: as for `start`.
+        on_ready: called when Ray is up, in the thread that iterates the campaign.
         flags: settings that may change between two runs of a campaign; None leaves one as it was.
 
     Raises:

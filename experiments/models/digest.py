@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 
 from swarm.experiments import artifacts
@@ -12,7 +13,12 @@ TOKENIZER_SUFFIXES = {".json", ".model", ".txt", ".tiktoken"}
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
+    """SHA-256 of a file; a process reads a file again when it has changed."""
+    return _sha256(path, _stamp(path))
+
+
+@lru_cache(maxsize=1024)
+def _sha256(path: Path, stamp: tuple[int, int]) -> str:  # noqa: ARG001 - of the file as it is now
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
