@@ -36,7 +36,7 @@ CAMPAIGNS: dict[str, tuple[str, ...]] = {
     "default": DEFAULT,
     "one worker": (*DEFAULT, "--workers", "1", "--time-limit", "60s"),
     "two CPU cores": (*DEFAULT, "--device", "cpu", "--workers", "2", "--time-limit", "60s"),
-    "long contexts": ("--context", "8192", "--long", "32K", "--budget", "90", "--time-limit", "100s"),
+    "long contexts": ("--context", "8192", "--long", "32K", "--budget", "120", "--time-limit", "200s"),
 }
 SHORT = {"short": ("--budget", "4", "--workers", "1")}
 GRACE = 12.0
@@ -46,11 +46,12 @@ LAUNCH = "from swarm.orchestrator.cli import main; main()"
 
 @dataclass(frozen=True)
 class Choice:
-    """Which campaigns run, for how many seconds each at most, and where compiled kernels are kept between runs."""
+    """Which campaigns run, for how many seconds each at most, and where kernels and stores are kept after the run."""
 
     only: tuple[str, ...] = ()
     seconds: float | None = None
     kernels: Path | None = None
+    stores: Path | None = None
 
 
 def measure(short: bool, tell: _frame.Tell, choice: Choice = Choice()) -> _frame.Results:
@@ -74,12 +75,14 @@ def measure(short: bool, tell: _frame.Tell, choice: Choice = Choice()) -> _frame
         for name, arguments in wanted.items():
             models = [*larger, *names] if name == "long contexts" else names
             given = (*arguments, "--models", ",".join(models))
-            found.append(campaign(name, given, choice.kernels or Path(folder), choice.seconds))
+            found.append(campaign(name, given, choice.kernels or Path(folder), choice.seconds, choice.stores))
             tell(_gpu_page.line(found[-1]))
     return {"campaigns": found}
 
 
-def campaign(name: str, arguments: Sequence[str], kernels: Path, seconds: float | None = None) -> dict[str, Any]:
+def campaign(
+    name: str, arguments: Sequence[str], kernels: Path, seconds: float | None = None, stores: Path | None = None
+) -> dict[str, Any]:
     """A campaign as anybody launches it; on two cores where it is to have no more. What it prints goes on to ours."""
     from swarm.experiments import artifacts
     from swarm.memory.store import Store
@@ -109,6 +112,8 @@ def campaign(name: str, arguments: Sequence[str], kernels: Path, seconds: float 
                 f"the campaign {name!r} ended with {code} before its store was there.", "See its messages."
             )
         with Store.open(Path(place) / "swarm.db", readonly=True) as store:
+            if stores is not None:
+                store.backup(stores / f"{name.replace(' ', '-')}.db")
             return {"name": name, "arguments": list(arguments), "wall": wall, "code": code} | _read(store, began)
 
 
@@ -182,8 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=tuple(CAMPAIGNS), default=(), metavar="CAMPAIGN")
     parser.add_argument("--seconds", type=float, help="end a campaign after so many")
     parser.add_argument("--kernels", type=Path, metavar="FOLDER", help="keep compiled kernels there")
+    parser.add_argument("--stores", type=Path, metavar="FOLDER", help="keep the campaigns' stores there")
     options, rest = parser.parse_known_args(arguments)
-    choice = Choice(tuple(options.only), options.seconds, options.kernels)
+    choice = Choice(tuple(options.only), options.seconds, options.kernels, options.stores)
     return _frame.Benchmark("gpu", partial(measure, choice=choice), _gpu_page.page).main(rest)
 
 
