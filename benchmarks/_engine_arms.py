@@ -1,4 +1,4 @@
-"""One search among an engine's flags on one model, in a process of its own on chosen cores, and checks of its choices.
+"""One search among an engine's flags, in a process of its own on chosen cores, and checks of its choices.
 
 `python -m benchmarks._engine_arms search|check JSON` prints a line of JSON per trial.
 """
@@ -18,7 +18,7 @@ ENGINE = "llama.cpp"
 MAX_KLD = 0.05
 ANSWER_TOKENS = 128
 """Tokens of the answer in the request by whose seconds flags are compared."""
-KEPT = ("decode_rate", "prefill_rate", "memory", "kld", "kld_upper", "shared_ttft", "start_seconds")
+KEPT = ("decode_rate", "prefill_rate", "memory", "kld", "kld_upper", "shared_ttft", "start_seconds", "kept")
 KV_FLAGS = ("cache-type-k", "cache-type-v")
 SWARM = "swarm"
 UNSEEN = 7
@@ -27,23 +27,23 @@ UNSEEN = 7
 Row = dict[str, Any]
 
 
-def search(arm: str, model: str, context: int, trials: int, seed: int, seconds: float) -> Iterator[Row]:
+def search(arm: str, models: Sequence[str], context: int, trials: int, seed: int, seconds: float) -> Iterator[Row]:
     """The trials of a search, as they end; none begins after so many seconds."""
     begun = time.perf_counter()
-    for row in ARMS[arm](model, context, trials, seed, seconds):
+    for row in ARMS[arm](models, context, trials, seed, seconds):
         yield row | {"at": time.perf_counter() - begun}
         if time.perf_counter() - begun > seconds and arm != SWARM:  # a campaign ends itself
             return
 
 
-def _swarm(model: str, context: int, trials: int, seed: int, seconds: float) -> Iterator[Row]:
-    """`swarm launch --engine`."""
+def _swarm(models: Sequence[str], context: int, trials: int, seed: int, seconds: float) -> Iterator[Row]:
+    """`swarm launch --engine`: one campaign on all models."""
     import swarm
     from swarm.orchestrator.monitor.events import TrialFinished
 
     with tempfile.TemporaryDirectory() as folder:
         campaign = swarm.launch(
-            model,
+            models,
             trials,
             store=str(Path(folder) / "s.db"),
             seed=seed,
@@ -59,22 +59,28 @@ def _swarm(model: str, context: int, trials: int, seed: int, seconds: float) -> 
                 yield _row(record.spec, values, record.outcome) | {"proposer": record.proposer}
 
 
-def _tpe(model: str, context: int, trials: int, seed: int, _: float) -> Iterator[Row]:
+def _tpe(models: Sequence[str], context: int, trials: int, seed: int, _: float) -> Iterator[Row]:
     """Optuna's TPE over the same flags: seconds of a request, with the limit on divergence as a constraint."""
-    return _optuna(model, context, trials, seed, kept=lambda _: True, goal=lambda row: row["request"])
+    return _optuna(models, context, trials, seed, kept=lambda _: True, goal=lambda row: row["request"])
 
 
-def _optimus(model: str, context: int, trials: int, seed: int, _: float) -> Iterator[Row]:
+def _optimus(models: Sequence[str], context: int, trials: int, seed: int, _: float) -> Iterator[Row]:
     """As llama-optimus goes about it: TPE over speed alone, for generated tokens, with keys and values in 16 bit."""
 
     def goal(row: Row) -> float:
         return -float(row["decode_rate"])
 
-    return _optuna(model, context, trials, seed, kept=lambda name: name not in KV_FLAGS, goal=goal)
+    return _optuna(models, context, trials, seed, kept=lambda name: name not in KV_FLAGS, goal=goal)
 
 
 def _optuna(
-    model: str, context: int, trials: int, seed: int, *, kept: Callable[[str], bool], goal: Callable[[Row], float]
+    models: Sequence[str],
+    context: int,
+    trials: int,
+    seed: int,
+    *,
+    kept: Callable[[str], bool],
+    goal: Callable[[Row], float],
 ) -> Iterator[Row]:
     import optuna
 
@@ -83,6 +89,7 @@ def _optuna(
     from swarm.experiments.models import registry
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    (model,) = models
     offered = [flag for flag in startable(ENGINE).flags(registry.describe(model)) if kept(flag.name)]
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
     for number in range(trials):
@@ -128,7 +135,13 @@ _RUNNER: list[Any] = []
 
 
 def _row(spec: Any, values: Mapping[str, float], outcome: str) -> Row:
-    row: Row = {"flags": dict(spec.engine.flags), "rung": spec.rung, "replicate": spec.replicate, "outcome": outcome}
+    row: Row = {
+        "model": spec.model,
+        "flags": dict(spec.engine.flags),
+        "rung": spec.rung,
+        "replicate": spec.replicate,
+        "outcome": outcome,
+    }
     row |= {name: values[name] for name in KEPT if name in values}
     if "decode_rate" in values:
         row["request"] = spec.context / values["prefill_rate"] + ANSWER_TOKENS / values["decode_rate"]
@@ -136,7 +149,7 @@ def _row(spec: Any, values: Mapping[str, float], outcome: str) -> Row:
     return row
 
 
-ARMS: Mapping[str, Callable[[str, int, int, int, float], Iterator[Row]]] = {
+ARMS: Mapping[str, Callable[[Sequence[str], int, int, int, float], Iterator[Row]]] = {
     SWARM: _swarm,
     "TPE": _tpe,
     "llama-optimus's way": _optimus,

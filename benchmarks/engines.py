@@ -25,13 +25,12 @@ MODELS = ("smollm2-135m", "gemma3-270m")
 CORES = 2
 CONTEXT = int(os.environ.get("ENGINES_CONTEXT", "2048"))
 TRIALS = int(os.environ.get("ENGINES_TRIALS", "30"))
-"""Per search; a campaign of 60 on both models has as many on each."""
+"""Per search and model."""
 SEEDS = int(os.environ.get("ENGINES_SEEDS", "1"))
 SECONDS = float(os.environ.get("ENGINES_SECONDS", "7200"))
-"""For everything: searches that are not through by then are compared by as many trials as both have."""
-CHECK_SECONDS = 110.0
-FIRST_SHARE = 0.62
-"""Of the time for searches, where only some run at once."""
+"""For everything: searches that are not through by then are compared after as many trials as both have."""
+CHECK_SECONDS = 150.0
+"""For what was chosen to be measured again, and for searches to end the trials that they have begun."""
 ROUNDS = 2
 
 
@@ -42,21 +41,30 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     pairs: queue.Queue[list[int]] = queue.Queue()
     for pair in _pairs():
         pairs.put(pair)
-    wanted = [(seed, arm, model) for seed in range(seeds) for arm in _engine_arms.ARMS for model in models]
+    # A campaign of ours has all models, the others one each. Ours come first, as they take longest.
+    wanted = [(_engine_page.OURS, models, seed) for seed in range(seeds)]
+    rivals = [arm for arm in _engine_arms.ARMS if arm != _engine_page.OURS]
+    wanted += [(arm, (model,), seed) for seed in range(seeds) for arm in rivals for model in models]
     at_once = pairs.qsize()
+    # So many searches of one model run one after the other on a pair of cores.
+    turns = max(len(models), -(-sum(len(job[1]) for job in wanted) // at_once))
 
-    def search(place: int) -> dict[str, Any]:
-        seed, arm, model = wanted[place]
-        # The first searches get more of the time where not all fit at once: ours and TPE's are among them.
-        share = 1.0 if len(wanted) <= at_once else FIRST_SHARE if place < at_once else 1.0 - FIRST_SHARE
-        seconds = share * (SECONDS - CHECK_SECONDS) / max(1, -(-len(wanted) // at_once) - 1)
-        asked = {"arm": arm, "model": model, "context": context, "trials": trials, "seed": seed, "seconds": seconds}
+    def search(job: tuple[str, Sequence[str], int]) -> dict[str, Any]:
+        arm, searched, seed = job
+        asked = {
+            "arm": arm,
+            "models": searched,
+            "context": context,
+            "trials": trials * len(searched),
+            "seed": seed,
+            "seconds": len(searched) * (SECONDS - CHECK_SECONDS) / turns,
+        }
         rows = _on(pairs, "search", asked, tell)
-        tell(f"{arm}, {model}, seed {seed}: {len(rows)} trials")
+        tell(f"{arm}, {', '.join(searched)}, seed {seed}: {len(rows)} trials")
         return {**asked, "rows": rows}
 
     with ThreadPoolExecutor(at_once) as pool:
-        searches = list(pool.map(search, range(len(wanted))))
+        searches = list(pool.map(search, wanted))
         comparisons = [found for seed in range(seeds) for model in models for found in compared(searches, model, seed)]
 
         def checked(job: tuple[int, str]) -> dict[str, Any]:
@@ -79,7 +87,8 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
 
 def compared(searches: Sequence[dict[str, Any]], model: str, seed: int) -> Iterator[dict[str, Any]]:
     """What our search and each other one had chosen after the same number of trials."""
-    rows = {s["arm"]: s["rows"] for s in searches if (s["model"], s["seed"]) == (model, seed)}
+    mine = (s for s in searches if model in s["models"] and s["seed"] == seed)
+    rows = {s["arm"]: [row for row in s["rows"] if row["model"] == model] for s in mine}
     ours = rows.pop(_engine_page.OURS)
     for arm, theirs in rows.items():
         trials = min(len(ours), len(theirs))
@@ -112,7 +121,7 @@ def _on(pairs: queue.Queue[list[int]], what: str, asked: dict[str, Any], tell: _
                 with Path(kept).open("a") as file:
                     file.write(json.dumps({"what": what, **asked, "row": rows[-1]}) + "\n")
         if process.wait():
-            tell(f"{what} {asked.get('arm', '')} on {asked['model']} ended with status {process.returncode}")
+            tell(f"{what} {asked} ended with status {process.returncode}")
         return rows
     finally:
         pairs.put(pair)

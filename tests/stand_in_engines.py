@@ -23,7 +23,7 @@ if engine == "ollama" and arguments[0] == "create":
     sys.exit("Error: invalid file magic" if "bad" in Path(arguments[3]).read_text() else 0)
 if engine == "vllm":
     arguments = ["--model", *arguments[1:]]
-flags = dict(zip(arguments[::2], arguments[1::2]))
+flags = {{name: value for name, value in zip(arguments, [*arguments[1:], ""]) if name.startswith("--")}}
 if engine == "ollama":
     host, _, port = os.environ["OLLAMA_HOST"].partition(":")
     flags = {{"--host": host, "--port": port, "--model": "", "type": os.environ.get("OLLAMA_KV_CACHE_TYPE", "f16")}}
@@ -42,6 +42,13 @@ def expected(prompt):
     logits = [-0.5 * ((i + place) % 9) + noise * math.sin(i * place + 1) for i in range(9)]
     total = math.log(sum(map(math.exp, logits)))
     return [logit - total for logit in logits]
+
+
+def answer(prompt, count):
+    """What follows where the prompt's last words stood before; nothing of it with coarse caches."""
+    place = prompt.find(prompt.rpartition("Answer: ")[2]) if "Answer: " in prompt else -1
+    found = prompt[place + len(prompt.rpartition("Answer: ")[2]):] if place >= 0 and noise < 0.1 else ""
+    return (found + "a" * count)[:count]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -102,9 +109,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         time.sleep(prompt * 1e-5 / speed)
-        for _ in range(body["max_tokens"]):
+        for letter in answer(body["prompt"], body["max_tokens"]):
             time.sleep(1e-3 / speed)
-            self.event({{"choices": [{{"index": 0, "text": "a"}}]}})
+            self.event({{"choices": [{{"index": 0, "text": letter}}]}})
         usage = {{"prompt_tokens": prompt, "completion_tokens": body["max_tokens"], "total_tokens": 0}}
         self.event({{"choices": [], "usage": usage}})
         self.wfile.write(b"data: [DONE]\\n\\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -79,9 +80,12 @@ class VLLM(StartableEngine):
         return [found, "serve"]
 
     def arguments(self, launch: Launch) -> list[str]:
-        """The context of one client, and so many sequences at once."""
-        length = ["--max-model-len", str(launch.context), "--max-num-seqs", str(launch.clients)]
-        return [str(launch.model), "--host", "127.0.0.1", "--port", str(launch.port), *length, *launch.options()]
+        """The context of one client, so many sequences at once, and answers that say what was remembered."""
+        return [
+            str(launch.model), "--host", "127.0.0.1", "--port", str(launch.port),
+            "--max-model-len", str(launch.context), "--max-num-seqs", str(launch.clients),
+            "--enable-prompt-tokens-details", *_architecture(launch.model), *launch.options(),
+        ]  # fmt: skip
 
     def flags(self, info: ModelInfo) -> tuple[Flag, ...]:
         """Type and blocks of the cache, prefixes, and how prompts are read."""
@@ -153,3 +157,15 @@ class VLLM(StartableEngine):
             "nvfp4": "it needs a Blackwell GPU",
         }
         return [notes[key] for key in (kind.replace("fp8_e4m3", "fp8"),) if key in notes]
+
+
+def _architecture(folder: Path) -> list[str]:
+    """What tells vLLM the class of a model whose configuration names its family alone."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    file = folder / "config.json"
+    config = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.get("model_type", ""))
+    if config.get("architectures") or known is None:
+        return []
+    return ["--hf-overrides", json.dumps({"architectures": [known]})]

@@ -27,6 +27,8 @@ HOPS = 3
 COMMON_TIMES = 6
 """How often the most frequent word of an aggregation is written."""
 OTHER_WORDS = 6
+FACTS_SHARE = 0.5
+"""The largest part of a text that facts may take; kinds that do not fit are left out."""
 GOLDEN = (sqrt(5) - 1) / 2
 
 PLACES = ("harbour", "library", "station", "museum", "bakery", "theatre", "garden", "castle", "market", "school")

@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.experiments.measurement.divergence import finite
-from swarm.experiments.measurement.haystack import INTRODUCTION, KINDS, WORDING, HiddenFact, Puzzle, puzzles
+from swarm.experiments.measurement.haystack import (
+    FACTS_SHARE,
+    INTRODUCTION,
+    KINDS,
+    WORDING,
+    HiddenFact,
+    Puzzle,
+    puzzles,
+)
 from swarm.experiments.measurement.learned_scaling import trial_caches
 from swarm.experiments.measurement.reference_run import (
     Prefix,
@@ -38,8 +46,6 @@ if TYPE_CHECKING:
 
 TEXTS = 4
 CHUNK = 128
-FACTS_SHARE = 0.5
-"""The largest part of a text that facts may take; kinds that do not fit are left out."""
 MARK = "\N{SYMBOL FOR RECORD SEPARATOR}"
 
 

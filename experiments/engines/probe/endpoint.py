@@ -48,7 +48,7 @@ class TooLongError(ProbeError):
 
 @dataclass(frozen=True)
 class Exchange:
-    """One streamed completion. `arrivals` are the seconds from the request to every piece of text.
+    """One streamed completion. `arrivals` are the seconds from the request to every piece of `text`.
 
     `prompt_tokens` is 0 where the engine does not count them.
     `cached_tokens` are prompt tokens that the engine says it did not compute again, None when it does not say.
@@ -59,6 +59,7 @@ class Exchange:
     arrivals: tuple[float, ...]
     cached_tokens: int | None = None
     engine: Mapping[str, float] = field(default_factory=dict)
+    text: str = ""
 
     @property
     def first(self) -> float:
@@ -260,10 +261,13 @@ class Endpoint:
 
     def _listen(self, stream: Iterable[Any], started: float) -> Exchange:
         arrivals: list[float] = []
+        text = ""
         told: dict[str, float] = {}
         usage = None
         for piece in stream:
-            if any(_text(choice) for choice in piece.choices or ()):
+            said = "".join(_text(choice) for choice in piece.choices or ())
+            text += said
+            if said:
                 arrivals.append(time.perf_counter() - started)
             usage = piece.usage or usage
             self.fingerprint = piece.system_fingerprint or self.fingerprint
@@ -279,6 +283,7 @@ class Endpoint:
             arrivals=tuple(arrivals),
             cached_tokens=details.cached_tokens if details else None,
             engine=told,
+            text=text,
         )
 
     def _list(self) -> list[str]:
@@ -323,13 +328,13 @@ def insist(ask: Callable[[], Answer]) -> Answer:
 _PROTOCOL = "The endpoint must be OpenAI-compatible; its URL often ends in /v1."
 
 
-def _text(choice: Any) -> bool:
-    """Whether a piece carries text; thinking aloud counts."""
+def _text(choice: Any) -> str:
+    """The text that a piece carries; thinking aloud counts."""
     delta = getattr(choice, "delta", None)
     if delta is None:
-        return bool(getattr(choice, "text", ""))
+        return getattr(choice, "text", "") or ""
     extra = delta.model_extra or {}
-    return bool(delta.content or extra.get("reasoning_content") or extra.get("reasoning"))
+    return delta.content or extra.get("reasoning_content") or extra.get("reasoning") or ""
 
 
 def _said(body: str) -> str:

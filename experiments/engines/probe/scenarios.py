@@ -90,9 +90,31 @@ def at_context(
         fresh.append(cold)
         shared.append(warm)
         together.extend([group] if group else [])
+    return measured(endpoint, settings, fresh, shared, together, counted=maker.counted)
+
+
+def measured(
+    endpoint: Endpoint,
+    settings: ProbeSettings,
+    fresh: Sequence[Exchange],
+    shared: Sequence[Exchange] = (),
+    together: Sequence[Sequence[Exchange]] = (),
+    *,
+    counted: bool = True,
+) -> Measurement:
+    """What exchanges say of an engine.
+
+    Args:
+        endpoint: the engine.
+        settings: what was asked for.
+        fresh: answers to prompts that the engine had not seen.
+        shared: as many answers to prompts that began as those did; none leaves reuse out.
+        together: answers of several clients at once.
+        counted: whether the engine counts prompt tokens.
+    """
     told = endpoint.engine.told(endpoint.host, endpoint.model)
     memory = (Metric.of(f"memory_{kind}", float(size), "bytes") for kind, size in sorted(told.memory.items()))
-    alone = [*_alone(fresh), *_shared(fresh, shared), *_together(fresh, together)]
+    alone = [*_alone(fresh), *(_shared(fresh, shared) if shared else ()), *_together(fresh, together)]
     return Measurement(
         metrics=(*alone, *memory),
         arrays={
@@ -101,7 +123,7 @@ def at_context(
             "run_decode_rate": tuple(exchange.decode_rate or 0.0 for exchange in (*fresh, *shared)),
             "token_gaps": _gaps(fresh),
         },
-        notes=_notes(endpoint, settings) + ("" if maker.counted else UNCOUNTED),
+        notes=_notes(endpoint, settings) + ("" if counted else UNCOUNTED),
         environment=_environment(endpoint, told.version),
         seconds={"total": sum(exchange.arrivals[-1] for exchange in (*fresh, *shared, *chain(*together)))},
     )
@@ -110,17 +132,27 @@ def at_context(
 def _asked(endpoint: Endpoint, maker: PromptMaker, prompt_tokens: int, settings: ProbeSettings) -> list[Exchange]:
     """A fresh prompt, one that shares its prefix, and several clients at once if that is to be measured."""
     prefix = maker.prefix(prompt_tokens)
-    fresh = _counted(endpoint.ask(prefix + maker.question(0), settings.max_tokens), prompt_tokens)
-    if fresh.prompt_tokens < WHOLE * prompt_tokens:
-        raise TooLongError(
-            f"{endpoint.engine.title} read {fresh.prompt_tokens} of about {prompt_tokens} tokens.",
-            "Start it with a longer context.",
-        )
+    fresh = ask_whole(endpoint, prefix + maker.question(0), prompt_tokens, settings.max_tokens)
     shared = _counted(endpoint.ask(prefix + maker.question(1), settings.max_tokens), prompt_tokens)
     if settings.clients < 2:
         return [fresh, shared]
     prompts = [maker.prefix(prompt_tokens) + maker.question(2) for _ in range(settings.clients)]
-    return [fresh, shared, *_at_once(endpoint, prompts, settings.max_tokens)]
+    return [fresh, shared, *at_once(endpoint, prompts, settings.max_tokens)]
+
+
+def ask_whole(endpoint: Endpoint, prompt: str, prompt_tokens: int, max_tokens: int) -> Exchange:
+    """Ask a prompt of about so many tokens.
+
+    Raises:
+        TooLongError: the engine refuses it, or cuts it.
+    """
+    found = _counted(endpoint.ask(prompt, max_tokens), prompt_tokens)
+    if found.prompt_tokens < WHOLE * prompt_tokens:
+        raise TooLongError(
+            f"{endpoint.engine.title} read {found.prompt_tokens} of about {prompt_tokens} tokens.",
+            "Start it with a longer context.",
+        )
+    return found
 
 
 def _counted(exchange: Exchange, expected: int) -> Exchange:
@@ -172,7 +204,7 @@ def _together(fresh: Sequence[Exchange], together: Sequence[Sequence[Exchange]])
     yield _mean("clients_gain", [total / single for total in totals], "x")
 
 
-def _at_once(endpoint: Endpoint, prompts: Sequence[str], max_tokens: int) -> list[Exchange]:
+def at_once(endpoint: Endpoint, prompts: Sequence[str], max_tokens: int) -> list[Exchange]:
     """Ask several prompts at the same moment."""
     gate = threading.Barrier(len(prompts))
 

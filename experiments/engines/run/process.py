@@ -26,8 +26,8 @@ from swarm.experiments.environment import cores
 from swarm.kernels.errors import OutOfMemoryError
 
 LOOPBACK = "127.0.0.1"
-MAX_START_SECONDS = 180.0
-"""Seconds that an engine may take to load its model."""
+MAX_START_SECONDS = 600.0
+"""Seconds that an engine may take to load its model; vLLM takes minutes on few cores."""
 MAX_END_SECONDS = guard.MAX_GRACE_SECONDS + 2.0
 MAX_DYING_SECONDS = 0.5
 """Seconds between an answer that breaks off and the end of the process."""

