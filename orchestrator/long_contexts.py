@@ -12,14 +12,17 @@ from swarm.experiments.sizing.method import kv_bytes, parse
 from swarm.experiments.sizing.units import size
 from swarm.kernels.errors import SwarmError, UsageError
 from swarm.orchestrator import machine
-from swarm.orchestrator.workload import Workload, corpus_of
+from swarm.orchestrator.workload import Workload, corpus_of, device_of
 
 if TYPE_CHECKING:
+    from swarm.experiments.spec import Device
     from swarm.orchestrator.settings import Settings
 
 DEFAULT_TOKENS = 2048
 LEAST_BUDGET = 200
 """Trials from which a campaign tries its finalists at a long context unasked: the 16-bit runs take a minute or so."""
+ANSWERING = 2 * TEXTS
+"""Caches that retrieval holds: those of its texts, and a copy of them that answers."""
 BYTES_PER_TOKEN = 6
 """Of text that any usual tokenizer needs at most; asked for, a context is tried with less."""
 
@@ -42,6 +45,7 @@ def settle(settings: Settings, workload: Workload, workers: int) -> tuple[Settin
     Raises:
         TooLargeError: it does not fit into memory.
         CorpusError: the text is too short for it.
+        UsageError: no model can read so much.
     """
     asked = "long" in settings.model_fields_set
     of_its_own = (settings.agenda, settings.rehearsal, settings.engine)
@@ -49,6 +53,11 @@ def settle(settings: Settings, workload: Workload, workers: int) -> tuple[Settin
     if not workload.infos or (settings.long is None and (asked or unasked)):
         return settings, ""
     tokens = settings.long or DEFAULT_TOKENS
+    longest = max(info.max_context for info in workload.infos)
+    if asked and tokens > longest:
+        raise UsageError(
+            f"--long={tokens} is longer than any model of the campaign can read.", f"Use {longest} or less."
+        )
     try:
         _check(tokens, settings, workload, workers, 1 if asked else BYTES_PER_TOKEN)
     except SwarmError as error:
@@ -68,10 +77,10 @@ def _check(tokens: int, settings: Settings, workload: Workload, workers: int, by
     corpus_of(settings).check_length(bytes_per_token * (context + 1), 2 * window_count(WINDOWS, context))
     if settings.ray_address is not None:  # other nodes' memory is not known here
         return
-    have = available(settings, workers)
+    have = available(device_of(settings), workers)
     for info in workload.infos:
         context = min(tokens, info.max_context)
-        need = memory(info.name, context)
+        need = memory(info.name, context, max(ANSWERING, 3 * window_count(WINDOWS, context)))
         if need > have:
             raise TooLargeError(
                 f"trials of {info.name} at {context} tokens need {size(need)} of memory per worker, and each of "
@@ -80,26 +89,38 @@ def _check(tokens: int, settings: Settings, workload: Workload, workers: int, by
             )
 
 
-def memory(model: str, context: int) -> int:
+def check_questions(model: str, context: int, device: Device) -> None:
+    """Refuse questions about texts that do not fit into this machine's memory.
+
+    Raises:
+        TooLargeError: they do not.
+    """
+    need, have = memory(model, context, ANSWERING), available(device, 1)
+    if need > have:
+        raise TooLargeError(
+            f"questions to {model} about texts of {context} tokens need {size(need)} of memory, and {size(have)} is "
+            "there.",
+            "Shorten --context.",
+        )
+
+
+def memory(model: str, context: int, copies: int) -> int:
     """Bytes that a worker needs at most for a long trial, by `swarm plan`'s arithmetic.
 
-    The weights, what a forward pass takes, and 16-bit caches of all texts: retrieval holds the texts and a copy that
-    answers, the capture of a quality run three copies (in the cache, as they are collected, and joined).
+    The weights, what a forward pass takes, and so many 16-bit caches of a text. The capture of a quality run holds
+    three for each of its windows: in the cache, as they are collected, and joined.
     """
     from swarm.experiments.models import registry
 
     shape = models.find(str(registry.ensure(model)))
-    copies = max(2 * TEXTS, 3 * window_count(WINDOWS, context))
     cache = kv_bytes(shape, parse("none"), context)
     return plan.weights(shape).n_bytes + plan.overhead(shape) + copies * cache
 
 
-def available(settings: Settings, workers: int) -> int:
+def available(device: Device, workers: int) -> int:
     """Bytes of memory that each worker of this machine has: its part of the GPUs, or of the main memory."""
     from swarm.experiments.sizing import machines
-    from swarm.orchestrator.workload import device_of
 
-    kind = device_of(settings)
-    if kind == "cpu":
+    if device == "cpu":
         return int(machine.memory() - machine.RESERVED_BYTES) // max(1, workers)
     return machines.this().usable * max(1, machine.gpus()) // max(1, workers)

@@ -43,8 +43,10 @@ def command(
     from swarm.experiments.measurement.decision import decide
     from swarm.experiments.measurement.question_losses import question_losses
     from swarm.experiments.measurement.runner import Runner
+    from swarm.experiments.protocols.base import protocol
     from swarm.experiments.spec import TrialSpec
     from swarm.kernels.spec import KVSpec
+    from swarm.orchestrator import long_contexts
 
     runner = Runner(corpus=Path(corpus) if corpus else None)
     spec = TrialSpec(
@@ -54,6 +56,8 @@ def command(
         context=parse_tokens(context),
         device=device(),
     )
+    protocol(spec.protocol).check(spec, runner.subject(model))
+    long_contexts.check_questions(model, spec.context, spec.device)
     losses = chain.from_iterable(_told(question_losses(runner.run, spec, score)))
     found = decide(islice(losses, questions), margin / 100, error)
     answer: DecisionRow = {

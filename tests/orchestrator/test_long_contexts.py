@@ -51,6 +51,8 @@ def test_what_is_too_short_is_left_out_unasked_and_refused_when_asked(tmp_path):
     assert "512" in left_out
     with pytest.raises(UsageError, match="512"):
         settle(given=workload(max_context=512), long="2K")
+    with pytest.raises(UsageError, match=r"--long=16384 is longer.*Use 8192"):
+        settle(long="16K")
 
 
 def test_memory_that_does_not_suffice_is_said_with_what_is_needed(monkeypatch):
@@ -67,4 +69,4 @@ def test_memory_that_does_not_suffice_is_said_with_what_is_needed(monkeypatch):
 
 @pytest.mark.parametrize("context", [1024, 2048, 8192])
 def test_longer_contexts_need_more_memory(context):
-    assert long_contexts.memory(MODEL, context) < long_contexts.memory(MODEL, 2 * context)
+    assert long_contexts.memory(MODEL, context, 8) < long_contexts.memory(MODEL, 2 * context, 8)

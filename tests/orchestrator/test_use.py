@@ -16,6 +16,7 @@ from swarm.experiments.spec import Metric
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.memory.records import Budget
 from swarm.memory.store import Store
+from swarm.orchestrator import machine
 from swarm.orchestrator.commands import schema as schemas
 from swarm.orchestrator.recipes import FactorsError, of_trial
 
@@ -259,4 +260,12 @@ def test_nothing_is_decided_about_texts_that_a_model_cannot_read(cli, tiny):
     done = cli("decide", "--model", tiny, "--kv", "KV affine4/g32", "--context", "1K")
     assert (done.code, done.out) == (2, "")
     assert "context=1024 is longer" in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_nothing_is_decided_about_texts_that_memory_cannot_hold(cli, monkeypatch):
+    monkeypatch.setattr(machine, "memory", lambda: 2 * machine.GIB)
+    done = cli("decide", "--model", "smollm2-135m", "--kv", "KV q8_0", "--context", "8K")
+    assert (done.code, done.out) == (2, "")
+    assert "texts of 8192 tokens need 1.9" in done.err
     assert done.err.count("\n") == 1
