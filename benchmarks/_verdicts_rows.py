@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from swarm.experiments.measurement.runner import Runner
 
 CONTEXT = 8192
-REPLICATES = 60
+REPLICATES = 100
 """Of four texts with six questions each."""
 CONFIGURATIONS = (
     ("KV q8_0", REPLICATES),
