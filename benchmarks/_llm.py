@@ -2,7 +2,7 @@
 
     uv run --group qwen --extra llm python -m benchmarks._llm --llm local --calls 200 --out answers.jsonl
 
-Every question is about another replay: two models, from 20 to 600 trials, the findings of that moment. Nothing is
+Every question is about another replay: two models, from 20 to 240 trials, the findings of that moment. Nothing is
 measured but the LLM. One line of JSON per answer; files of several models, parts or machines can be put together
 (`benchmarks._llm_page`).
 """
@@ -26,6 +26,7 @@ from swarm.agents.generation.context import ProposalContext, generator
 from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.llm import factory
+from swarm.agents.llm.dialogue import Dialogue
 from swarm.agents.llm.endpoint import (
     LOCAL_OUTPUT_TOKENS,
     LOCAL_PROMPT_CHARS,
@@ -46,7 +47,7 @@ MODELS = ("smollm2-135m", "gemma3-270m")
 _ONE_AT_A_TIME = threading.Lock()
 """Alembic makes one database at a time."""
 
-FEWEST, MOST = 20, 600
+FEWEST, MOST = 20, 240
 """Trials of a replay that a question is about."""
 
 
@@ -91,16 +92,27 @@ def _made(path: Path) -> Store:
 
 @contextmanager
 def seated(settings: LlmSettings) -> Iterator[tuple[RoleRunner, Store]]:
+    """An LLM's roles with a store of their own that keeps the calls; a local server ends with the block."""
+    with talking(settings) as dialogue:
+        runner = RoleRunner(dialogue)
+        try:
+            yield runner, dialogue.budget.store
+        finally:
+            runner.close()
+
+
+@contextmanager
+def talking(settings: LlmSettings) -> Iterator[Dialogue]:
     """An LLM with a store of its own that keeps its calls; a local server ends with the block."""
     with tempfile.TemporaryDirectory() as folder, _made(Path(folder) / "llm.db") as store:
         campaign = store.campaigns.create(None, {}, Budget(trials=1), 0)
-        runner = factory.create(settings, store, campaign.id)
-        if runner is None:
+        dialogue = factory.dialogue(settings, store, campaign.id)
+        if dialogue is None:
             raise SystemExit("give --llm")
         try:
-            yield runner, store
+            yield dialogue
         finally:
-            runner.close()
+            dialogue.close()
 
 
 def contexts(first: int = 0, step: int = 1) -> Iterator[ProposalContext]:

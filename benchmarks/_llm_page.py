@@ -2,7 +2,8 @@
 
     uv run python -m benchmarks._llm_page FOLDER
 
-Reads `answers*.jsonl`, `arms*.jsonl` and `about.json` of a folder and writes docs/benchmarks/search_llm.json and .md.
+Reads `answers*.jsonl`, `arms*.jsonl`, `twins*.jsonl` and `about.json` of a folder and writes
+docs/benchmarks/search_llm.json and .md.
 `about.json` holds `about`, a line on how the record came about, `campaigns`, what `swarm status --json` says of
 campaigns by name, and `scribe`, lines of `_llm_scribe`.
 """
@@ -25,6 +26,8 @@ ROUNDS = 4_000
 NAME = "search_llm"
 ARMS = ("arm", "LLM", "seeds", "final regret", "regret against without", "trials saved", "usable", "tokens", "s")
 ANSWERS = ("role", "answers", "usable", "kept", "prompt", "of it read before", "answer", "seconds")
+
+TWINS = ("who", "answers", "right", "keys were planted", "values were planted")
 
 Lines = Sequence[Mapping[str, Any]]
 
@@ -54,6 +57,18 @@ def page(record: Mapping[str, Any]) -> str:
         else "Not measured yet.\n"
     )
     parts += _arms(arms)
+    parts.append("## Naming planted causes\n")
+    twins = record.get("twins") or ()
+    parts.append(
+        "Contrasts between a model and its twin, in which outlier channels of keys or values were planted (`python -m "
+        "benchmarks._llm_twins`): the LLM is shown two configurations on both models, what captures show, and "
+        f"{twins[0]['offered']} causes to choose from. The built-in analysts suspect from the same captures; their "
+        "trials on edited weights, which follow, confirm or refute that. Shares are means over twins, with 95% "
+        "intervals.\n"
+        if twins
+        else "Not measured yet.\n"
+    )
+    parts += [_frame.table(TWINS, _twins(twins))] if twins else []
     parts.append("## The scribe beside the built-in summary\n")
     parts.append(
         "What stood of three answers per campaign (`python -m benchmarks._llm_scribe`): a sentence counts where the "
@@ -69,6 +84,24 @@ def page(record: Mapping[str, Any]) -> str:
         kept = "\n\n".join(line["kept"]) or "Nothing."
         parts.append(f"{line['llm']} adds, {len(line['refused'])} sentences or answers refused:\n\n{_quoted(kept)}\n")
     return "\n".join(parts)
+
+
+def _twins(lines: Lines) -> Iterable[Sequence[object]]:
+    """Who names what was planted how often: every LLM, the built-in analysts on the same questions, and chance."""
+    asked = {(line["seed"], line["contrast"]): line for line in lines}
+    answers = {llm: [line for line in lines if line["llm"] == llm] for llm in sorted({line["llm"] for line in lines})}
+    told = [(llm, [(line, line["named"] == line["cause"]) for line in mine]) for llm, mine in answers.items()]
+    told.append(("built-in, from captures", [(line, line["suspected"] == line["cause"]) for line in asked.values()]))
+    told.append(("built-in, by trials", [(line, line["tested"] == [line["cause"]]) for line in asked.values()]))
+    for who, hits in told:
+        by_twin: dict[int, list[bool]] = defaultdict(list)
+        for line, hit in hits:
+            by_twin[line["seed"]].append(hit)
+        sides = ([hit for line, hit in hits if line["cause"].endswith(side)] for side in ("keys", "values"))
+        shares = np.array([np.mean(mine) for mine in by_twin.values()])
+        yield [who, len(hits), _interval(shares, ".2f"), *(f"{sum(side)} of {len(side)}" for side in sides)]
+    chance = np.mean([1 / line["offered"] for line in asked.values()])
+    yield ["chance", len(asked), f"{chance:.2f}", "", ""]
 
 
 def _quoted(text: str) -> str:
@@ -156,7 +189,7 @@ def main() -> int:
     about = folder / "about.json"
     record = json.loads(about.read_text()) if about.exists() else {}
     record.pop("logs", None)
-    for name in ("answers", "arms"):
+    for name in ("answers", "arms", "twins"):
         record[name] = [line for path in sorted(folder.glob(f"{name}*.jsonl")) for line in _llm_arms.read(path)]
     _frame.write_json(_frame.DOCS / f"{NAME}.json", record)
     (_frame.DOCS / f"{NAME}.md").write_text(page(record))

@@ -132,12 +132,18 @@ def workplace() -> Iterator[Path]:
 
 
 def campaign(
-    runner: Runner, infos: Sequence[ModelInfo], budget: int, context: int, seed: int, settings: AgentSettings
+    runner: Runner,
+    infos: Sequence[ModelInfo],
+    budget: int,
+    context: int,
+    seed: int,
+    settings: AgentSettings,
+    lag: int = LAG,
 ) -> Any:
-    """An `in_memory.Run`, under the lag of a driver with two workers."""
+    """An `in_memory.Run`, under the lag of a driver with two workers or another one."""
     space = Space(infos, SpaceSettings(context=context), corpus_digest=runner.corpus.digest)
     strategy = GenerationStrategy(space, AnalysisEngine(infos, settings), seed)
-    return in_memory.campaign(strategy, budget, LAG, partial(measured, runner))
+    return in_memory.campaign(strategy, budget, lag, partial(measured, runner))
 
 
 def measured(runner: Runner, number: int, proposal: Proposal) -> TrialRecord:

@@ -34,7 +34,8 @@ class Suspect:
     """Something that may cause errors.
 
     Attributes:
-        words: what it is.
+        name: what it is, in a few words.
+        words: what it is, as a sentence says it.
         side: the side whose errors it may cause; None for both.
         series: what attention trials tell about it, per layer.
         least: its typical size in all layers from which it is suspected there.
@@ -43,6 +44,7 @@ class Suspect:
         concerns: the models that can have it.
     """
 
+    name: str
     words: str
     side: Side | None
     series: str
@@ -80,10 +82,32 @@ class Suspect:
 
 
 SUSPECTS = (
-    Suspect("channels that are large in keys and small in queries", "key", "layer_key_imbalance", 1.2, "keys balanced"),
-    Suspect("outlier channels of the values", "value", "layer_value_unevenness", 1.2, "values even"),
-    Suspect("first tokens that attention rests on", None, "layer_sink_mass", 0.1, cache={"sink_tokens": 4}),
     Suspect(
+        "outlier channels of keys",
+        "channels that are large in keys and small in queries",
+        "key",
+        "layer_key_imbalance",
+        1.2,
+        "keys balanced",
+    ),
+    Suspect(
+        "outlier channels of values",
+        "outlier channels of the values",
+        "value",
+        "layer_value_unevenness",
+        1.2,
+        "values even",
+    ),
+    Suspect(
+        "attention sinks",
+        "first tokens that attention rests on",
+        None,
+        "layer_sink_mass",
+        0.1,
+        cache={"sink_tokens": 4},
+    ),
+    Suspect(
+        "key bias",
         "the bias of the keys",
         "key",
         "layer_key_outliers",

@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from swarm.agents.analysis import causes
 from swarm.agents.analysis.judge import STATUS_ORDER, weight
 from swarm.agents.analysis.results import ConfigResult, residuals
+from swarm.agents.analysis.statistics import bounded_exp
 from swarm.agents.generation import bandit
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.samplers.optuna_bridge.study import ModelStudy
 from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.references import shown
 from swarm.agents.writing.use import spread
+from swarm.experiments.models.base import ModelInfo
 from swarm.kernels.quantizers import base as quantizers
 from swarm.memory.records import Finding, SummaryRecord, TrialRecord
 
@@ -31,7 +34,7 @@ ROWS = (MAX_ROWS, 6, 3)
 MIN_TRIALS = 8
 """Trials that importances and densities need."""
 
-MIN_IMPORTANCE = 0.02
+MIN_IMPORTANCE = 0.05
 """Importances below this are not told."""
 
 MIN_SECTION_CHARS = 60
@@ -43,10 +46,15 @@ NOTICE = (
 )
 
 
-# Sections by name, those that change least first: what a server has read of a prompt it need not read again.
-SECTIONS: dict[str, Callable[[ProposalContext, int], Any]] = {
+LASTING: dict[str, Callable[[ProposalContext, int], Any]] = {
     "models": lambda context, _: [_model(context, name) for name in context.infos],
     "methods": lambda *_: _methods(),
+    "captures": lambda context, _: {name: _captures(context, info) for name, info in context.infos.items()},
+}
+"""Sections that hardly change while a campaign lasts. They are told first, then the task: what a server has read of a
+prompt it need not read again."""
+
+SECTIONS: dict[str, Callable[[ProposalContext, int], Any]] = LASTING | {
     "reviews": lambda context, _: _reviews(context.history.summaries),
     "findings": lambda context, rows: _findings(context.findings(), context.ids, rows),
     "best": lambda context, rows: {name: _best(context, name, rows) for name in context.infos},
@@ -65,17 +73,18 @@ def brief(context: ProposalContext, task: Mapping[str, Any], room: int, sections
     `sections` are what the reader wants to know, the most useful first; those are kept for which there is room, lists
     with as many rows as fit.
     """
-    kept: dict[str, Any] = {}
+    kept: dict[str, Any] = {"task": task}
     for name in sections:
-        if len(_written(kept | {"task": task})) + MIN_SECTION_CHARS > room:
+        if len(_written(kept)) + MIN_SECTION_CHARS > room:
             break
         for rows in ROWS if name in LISTS else ROWS[:1]:
             section = SECTIONS[name](context, rows)
-            if section and len(_written(kept | {name: section, "task": task})) <= room:
+            says = any(section.values()) if isinstance(section, dict) else section
+            if says and len(_written(kept | {name: section})) <= room:
                 kept[name] = section
                 break
-    ordered = {name: kept[name] for name in SECTIONS if name in kept}
-    return f"{NOTICE}\n\n```json\n{_written(ordered | {'task': task})}\n```"
+    ordered = {name: kept[name] for name in (*LASTING, "task", *SECTIONS) if name in kept}
+    return f"{NOTICE}\n\n```json\n{_written(ordered)}\n```"
 
 
 def _written(data: Mapping[str, Any]) -> str:
@@ -98,6 +107,17 @@ def _model(context: ProposalContext, name: str) -> dict[str, Any]:
         "scaling": info.scale_kind,
         "key_bias": info.key_bias,
         "windows": any(window is not None for window in info.windows),
+    }
+
+
+def _captures(context: ProposalContext, info: ModelInfo) -> dict[str, list[float]]:
+    """What captures of the attention show of possible causes of errors: typical size, and the layer that has most."""
+    suspects = (suspect for suspect in causes.SUSPECTS if suspect.concerns(info))
+    found = {suspect.name: causes.profile(context.history, info, suspect.series) for suspect in suspects}
+    return {
+        name: [float(shown(bounded_exp(x))) for x in (seen.level, max(seen.logs.values()))]
+        for name, seen in found.items()
+        if seen is not None
     }
 
 

@@ -37,6 +37,9 @@ Finish = Callable[[str, str], None]
 WRONG = "wrong"
 """Outcome of an answer that was understood and judged, and of which nothing was kept."""
 
+READ_AHEAD = "read"
+"""Outcome of a call that had the server read a prompt, and asked for no answer."""
+
 MAX_TOOL_ROUNDS = 3
 MIN_ROOM = 1_000
 """Characters that a question's data may have at least, however short a model's context is."""
@@ -59,7 +62,8 @@ class _Question:
     """What every call of one question has in common, with the messages so far."""
 
     prompt: Prompt
-    schema: Schema
+    schema: Schema | None
+    output_tokens: int
     messages: list[Message]
 
     def add(self, role: str, content: str, **fields: Any) -> None:
@@ -107,9 +111,8 @@ class Dialogue:
             CallError: the endpoint gave no answer.
             BudgetError: the budget does not cover another call.
         """
-        question = _Question(prompt, strict_schema(answer) if schema is None else schema, [])
-        question.add("system", prompt.text)
-        question.add("user", brief)
+        held_to = strict_schema(answer) if schema is None else schema
+        question = _question(prompt, brief, held_to, self.settings.output_tokens)
         used: Used[Kept] = Used(None, ("no answer",))
         for failed in ("invalid", "invalid_again"):
             reply, finish = self._answer(question)
@@ -127,6 +130,15 @@ class Dialogue:
             question.add("assistant", reply.text[:MAX_ECHO_CHARS] or "(nothing)")
             question.add("user", _complaint(used.reasons, answer))
         return used
+
+    def read(self, prompt: Prompt, brief: str) -> None:
+        """Have a server that keeps what it has read read the beginning of later questions; asks for nothing.
+
+        Raises:
+            CallError: the endpoint gave no answer.
+            BudgetError: the budget does not cover it.
+        """
+        self._call(_question(prompt, brief, None, 1), [])[1](READ_AHEAD, "")
 
     def _answer(self, question: _Question) -> tuple[ChatReply, Finish]:
         """The first reply that is not a tool call."""
@@ -174,7 +186,7 @@ class Dialogue:
                 question.messages,
                 schema=question.schema,
                 tools=tools,
-                max_output=self.settings.output_tokens,
+                max_output=question.output_tokens,
                 temperature=self.settings.temperature,
             )
         except CallError as error:
@@ -196,7 +208,7 @@ class Dialogue:
         budget = self.budget
         try:
             extra = [question.schema, tools]
-            hold = budget.reserve(prompt.role, question.messages, extra, self.settings.output_tokens)
+            hold = budget.reserve(prompt.role, question.messages, extra, question.output_tokens)
         except BudgetError as error:
             refused = call.model_copy(update={"message": error.problem[:MAX_TEXT]})
             budget.store.agent_calls.add(budget.campaign_id, refused)
@@ -222,6 +234,13 @@ class Dialogue:
         """End all waits and drop the connections."""
         self.closed.set()
         self.client.close()
+
+
+def _question(prompt: Prompt, brief: str, schema: Schema | None, output_tokens: int) -> _Question:
+    question = _Question(prompt, schema, output_tokens, [])
+    question.add("system", prompt.text)
+    question.add("user", brief)
+    return question
 
 
 def _read(reply: ChatReply, answer: type[Answer]) -> Answer:

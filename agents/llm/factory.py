@@ -19,12 +19,22 @@ if TYPE_CHECKING:
 
 
 def create(settings: LlmSettings, store: Store, campaign_id: int, *, every: int = 10) -> RoleRunner | None:
-    """The LLM roles of a campaign; None without `--llm`. Calls nothing yet; a local server is being started.
-
-    The campaign's budget pays; its store is what the tools read. Each role is asked once in `every` trials.
+    """The LLM roles of a campaign; None without `--llm`. Each role is asked once in `every` trials.
 
     Raises:
         UsageError: an endpoint that makes no sense, a missing key, or a price that a limit in USD needs.
+    """
+    found = dialogue(settings, store, campaign_id)
+    return None if found is None else RoleRunner(found, every, Telemetry(store, campaign_id))
+
+
+def dialogue(settings: LlmSettings, store: Store, campaign_id: int) -> Dialogue | None:
+    """Who talks to the LLM of a campaign; None without `--llm`. Calls nothing yet; a local server is being started.
+
+    The campaign's budget pays; its store is what the tools read.
+
+    Raises:
+        UsageError: as `create`.
     """
     if settings.llm == "none":
         return None
@@ -36,8 +46,7 @@ def create(settings: LlmSettings, store: Store, campaign_id: int, *, every: int 
         capped = any(a.kind == "usd" and a.cap is not None for a in store.ledger.accounts(campaign_id))
         client, cost = _remote(settings, capped=capped)
     tools = Tools(store, campaign_id) if settings.tools else None
-    dialogue = Dialogue(client, CallBudget(store, campaign_id, cost), tools, settings)
-    return RoleRunner(dialogue, every, Telemetry(store, campaign_id))
+    return Dialogue(client, CallBudget(store, campaign_id, cost), tools, settings)
 
 
 def check(settings: LlmSettings, *, capped: bool) -> None:

@@ -19,6 +19,7 @@ from swarm.agents.llm.retry import CallError, ContextError
 from swarm.agents.llm.roles.base import Contribution, Role, roles
 from swarm.agents.llm.screening import dominated
 from swarm.agents.llm.telemetry import Telemetry
+from swarm.kernels.errors import SwarmError
 from swarm.memory.errors import BudgetError, StoreError
 from swarm.memory.records import Finding, Proposal
 
@@ -88,8 +89,13 @@ class RoleRunner:
         return self._dialogue.tokens_cached
 
     def tick(self, context: ProposalContext) -> None:
-        """Start what is due, at most so many calls at once; returns at once."""
+        """Start what is due, at most so many calls at once; returns at once.
+
+        Before anything is due, a server of our own reads the beginnings of prompts, which stay the same.
+        """
         if len(context.history.completed) < MIN_TRIALS:
+            if self._dialogue.settings.is_local and not self._threads:
+                self._begin(self._read_ahead, context, "llm-reading")
             return
         with self._changed:
             # Whoever was asked least comes first: where one call at a time is all there is, everybody gets a turn.
@@ -120,12 +126,26 @@ class RoleRunner:
         return sum(mine) < MAX_WAITING * len(context.infos)
 
     def _start(self, name: str, context: ProposalContext) -> None:
+        self._begin(partial(self._work, name), context, f"llm-{name}")
+
+    def _begin(self, work: Callable[[ProposalContext], None], context: ProposalContext, called: str) -> None:
         # A snapshot: findings are worked out here, so that the thread shares no cache with the campaign.
         findings = tuple(context.findings())
         frozen = replace(context, findings=lambda: findings, history=replace(context.history))
-        thread = threading.Thread(target=self._work, args=(name, frozen), name=f"llm-{name}", daemon=True)
+        thread = threading.Thread(target=work, args=(frozen,), name=called, daemon=True)
         self._threads = [other for other in self._threads if other.is_alive()] + [thread]
         thread.start()
+
+    def _read_ahead(self, context: ProposalContext) -> None:
+        """Have the server read what every question of a role begins with; ends when the first real one is asked."""
+        for role in sorted(self._roles.values(), key=lambda role: -role.urgency):
+            if self._over or any(state.busy for state in self._states.values()):
+                return
+            text = brief(context, role.task(context), self._dialogue.room, role.reads)
+            try:
+                self._dialogue.read(prompt(role.name), text)
+            except SwarmError:  # who asks next will meet it and say so
+                return
 
     def _work(self, name: str, context: ProposalContext) -> None:
         state = self._states[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from benchmarks import _llm_arms, _llm_page
@@ -11,6 +12,7 @@ from llm_server import says, serving
 from swarm.agents.llm.endpoint import LlmSettings
 
 BUDGET = 40
+_KEYS, _VALUES = "outlier channels of keys", "outlier channels of values"
 
 
 class Proposer:
@@ -79,3 +81,18 @@ def test_what_the_scribe_adds_stands_below_the_built_in_text() -> None:
     assert shown.count("> **Title**\n>\n> - One.") == 1
     assert "small adds, 2 sentences or answers refused:\n\n> Nothing." in shown
     assert "> Worth knowing: A beats B." in shown
+
+
+def test_planted_causes_are_counted_by_who_named_them_and_by_side() -> None:
+    line = {"base": "a", "planted": "x", "offered": 10, "llm": "small", "contrast": "c", "named": _KEYS}
+    lines = [
+        line | {"seed": 0, "cause": _KEYS, "suspected": _KEYS, "tested": [_KEYS]},
+        line | {"seed": 0, "contrast": "d", "cause": _KEYS, "suspected": _KEYS, "tested": [_KEYS]},
+        line | {"seed": 1, "cause": _VALUES, "suspected": _VALUES, "tested": []},
+        line | {"seed": 2, "cause": _VALUES, "suspected": _VALUES, "tested": [_KEYS, _VALUES], "named": ""},
+    ]
+    shown = _llm_page.page({"answers": [], "arms": [], "twins": lines})
+    assert re.search(r"\| small \| 4 \| 0.33 \(.*\) \| 2 of 2 \| 0 of 2 \|", shown)
+    assert "| built-in, from captures | 4 | 1.00 (1.00 to 1.00) | 2 of 2 | 2 of 2 |" in shown
+    assert re.search(r"\| built-in, by trials \| 4 \| 0.33 \(.*\) \| 2 of 2 \| 0 of 2 \|", shown)
+    assert "| chance | 4 | 0.10 |  |  |" in shown

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from swarm.agents.analysis.causes import SUSPECTS
 from swarm.agents.analysis.claims import NEGLIGIBLE
 from swarm.agents.analysis.pairs import costs_the_same
 from swarm.agents.analysis.results import config_key
@@ -33,11 +34,8 @@ Comparable = Mapping[str, Mapping[int, Sequence[int]]]
 
 
 CAUSES = (
-    "outlier channels of keys",
-    "outlier channels of values",
-    "key bias",
+    *(suspect.name for suspect in SUSPECTS),
     "attention scale",
-    "attention sinks",
     "sliding windows",
     "head size",
     "shared key heads",
@@ -45,7 +43,8 @@ CAUSES = (
     "position of the layers",
     "other",
 )
-"""What may be named as the cause of a difference: what captures show, and what models differ in."""
+"""What may be named as the cause of a difference: what captures show and trials can take out, and what else models
+differ in."""
 
 
 class Shape(BaseModel):

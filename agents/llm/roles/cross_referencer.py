@@ -55,7 +55,7 @@ class CrossReferencerRole(Role[Questions]):
     """Turns an expectation into a judged finding where both sides are measured, else into the trials that decide it."""
 
     name = "cross_referencer"
-    reads = ("models", "findings", "reviews", "importances", "best", "credit")
+    reads = ("captures", "models", "findings", "reviews", "importances", "best", "credit")
     item_tokens = 110
     answer = Questions
 

@@ -49,7 +49,7 @@ class ScoutRole(Role[Observations]):
     """Comparisons within a model; invented trials and effects that the data does not show are refused."""
 
     name = "scout"
-    reads = ("findings", "importances", "reviews", "models", "densities", "best", "credit")
+    reads = ("captures", "findings", "reviews", "importances", "models", "densities", "best", "credit")
     item_tokens = 100
     answer = Observations
 

@@ -16,6 +16,7 @@ from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.llm import retry
 from swarm.agents.llm.runner import RoleRunner
+from swarm.agents.llm.telemetry import report
 from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.checks import problems
 from swarm.agents.writing.references import Resolver
@@ -174,6 +175,31 @@ def test_a_good_llm_takes_part(server, store, make_lab, infos, converse, acts) -
     assert "40%" not in shown
     assert problems(summary.text, Resolver(done, AgentSettings())) == []
     assert store.agent_calls.list()[-1].outcome in ANSWERED
+
+
+def test_a_server_of_our_own_reads_the_beginnings_of_prompts_before_it_is_asked(
+    server, store, make_lab, infos, converse, acts
+) -> None:
+    server.plan = [acts.says(Clever())]
+    dialogue = converse(llm="local")
+    runner = RoleRunner(dialogue, every=6)
+    records, *_ = drive(make_lab(law=law), infos, runner, 40)
+    check(records, infos, 40)
+    read = [body for body in server.bodies if body["max_tokens"] == 1]
+    asked = [body for body in server.bodies if body["max_tokens"] > 1]
+    assert {role_of(body) for body in read} == set(ROLES.values())
+    assert server.bodies[: len(read)] == read
+    calls = store.agent_calls.list()
+    assert [call.outcome for call in calls[: len(read)]] == ["read"] * len(read)
+    assert "read" not in {call.outcome for call in calls[len(read) :]}
+    assert report(store, dialogue.budget.campaign_id)["answers"] == len(asked)
+    # What is read ahead is what later questions begin with.
+    for body in read:
+        text = body["messages"][1]["content"]
+        if role_of(body) == "proposer":
+            later = [other["messages"][1]["content"] for other in asked if role_of(other) == "proposer"]
+            assert later
+            assert all(other.startswith(text[: text.index("}", text.index('"task"'))]) for other in later)
 
 
 def test_what_a_scout_claims_is_judged_like_everything_else(server, store, make_lab, infos, converse, acts) -> None:

@@ -1,0 +1,100 @@
+"""Short campaigns over models and their twins with planted causes, recorded for whoever is asked what the causes are.
+
+A row is a twin: what is planted, the trials on unedited weights with what captures show, and what the built-in analysts
+say: what they suspect first from the captures alone, and which suspicions the trials on edited weights left standing.
+`python -m benchmarks._twins_rows --folder FOLDER` makes them, `benchmarks._llm_twins` asks LLMs about them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _planted, _rows, _table, discovery
+from benchmarks._rows import Row
+
+from swarm.agents.analysis import causes
+from swarm.agents.generation.nodes.base import nodes
+from swarm.agents.history import History
+from swarm.agents.settings import AgentSettings
+from swarm.experiments.models.base import ModelInfo
+from swarm.memory.records import Finding, TrialRecord
+
+TWINS = 20
+BUDGET, CONTEXT = 60, 128
+SETTINGS = AgentSettings(
+    control_share=0.0,
+    shares={name: float(name == "cause") for name, kind in nodes().items() if kind.arm == "agents"},
+)
+"""After the default configurations nothing but captures and trials that test causes."""
+SERIES = frozenset({_table.SERIES, *(suspect.series for suspect in causes.SUSPECTS)})
+METRICS = frozenset({"kld", "bits_per_value"})
+SIDES = {suspect.edit.partition(" ")[0]: suspect.name for suspect in causes.SUSPECTS if suspect.edit}
+"""What is suspected, by the weights whose edit takes it out."""
+
+
+def seeds(models: Sequence[str]) -> Sequence[tuple[int]]:  # noqa: ARG001
+    """Seeds that plant a cause: each kind of twin in turns."""
+    kinds = _planted.KINDS
+    planting = (seed for seed in count() if kinds[seed % len(kinds)] not in _planted.CONTROLS)
+    return [(seed,) for seed in islice(planting, TWINS)]
+
+
+def bundled(seed: int) -> Row:
+    """The row of a twin of a bundled model."""
+    from swarm.experiments.models import registry
+
+    return recorded(seed, {name: registry.ensure(name) for name in _planted.BASES}, BUDGET, CONTEXT)
+
+
+def recorded(seed: int, bases: Mapping[str, Path], budget: int, context: int) -> Row:
+    """The row of a twin; `bases` are the folders of models by name."""
+    began = time.perf_counter()
+    with _planted.planted(seed, bases) as (plant, runner, infos):
+        ran = _planted.campaign(runner, infos, budget, context, seed, SETTINGS, lag=0)
+    return {
+        "seed": seed,
+        "base": plant.base,
+        "planted": _planted.label(plant),
+        "cause": SIDES[plant.part],
+        "context": context,
+        "suspected": suspected(ran.history, infos),
+        "tested": tested([record.finding for record in ran.findings], ran.records),
+        "records": [_short(record) for record in ran.records if record.state == "complete" and not record.spec.edits],
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def suspected(history: History, infos: Sequence[ModelInfo]) -> str:
+    """What is suspected first of being why the twin does worse, from captures alone; empty for nothing."""
+    found = causes.suspicions(history, {info.name: info for info in infos}, _planted.TWIN)
+    return next((one.suspect.name for one in found if one.against), "")
+
+
+def tested(findings: Sequence[Finding], records: Sequence[TrialRecord]) -> list[str]:
+    """What trials on edited weights say is why the twin does worse."""
+    standing = [f for f in findings if f.author == "cause" and f.status != "refuted" and f.models[0] == _planted.TWIN]
+    between = [f for f in standing if discovery.says_that_models_differ(f)]
+    return sorted({SIDES[part] for finding in between for part, _ in _planted.named(finding, records)})
+
+
+def _short(record: TrialRecord) -> dict[str, Any]:
+    """A trial without what nobody reads here."""
+    kept = {
+        "fingerprint": "",
+        "rationale": "",
+        "seconds": 0.0,
+        "spec": record.spec.model_copy(update={"model_digest": "", "corpus_digest": ""}),
+        "metrics": {name: metric for name, metric in record.metrics.items() if name in METRICS},
+        "arrays": {name: values for name, values in record.arrays.items() if name in SERIES},
+    }
+    return record.model_copy(update=kept).model_dump(mode="json", exclude_defaults=True)
+
+
+STUDY = _rows.Study("twins", ("seed",), seeds, bundled)
+
+if __name__ == "__main__":
+    raise SystemExit(STUDY.main())
