@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from benchmarks import _frame
 
-PARTS = ("prepare", "measure", "time kernels")
+PARTS = ("prepare", "fit", "measure", "time kernels")
 EARLY = 150
 GOAL_SECONDS, GOAL_TIMES = 75.0, 10.0
 DEFAULT, COLD, TWO_CORES = "default", "default, nothing compiled yet", "two CPU cores"
@@ -68,35 +69,39 @@ def _overview(campaigns: list[dict[str, Any]]) -> str:
 
 def _kinds(found: dict[str, Any]) -> str:
     rows = [
-        (k["kind"], k["n"], f"{k['median']:.2f}", f"{k['longest']:.1f}", *(f"{k[part]:.1f}" for part in PARTS))
+        (k["kind"], k["n"], f"{k['median']:.2f}", f"{k['longest']:.1f}", *(f"{k.get(part, 0.0):.1f}" for part in PARTS))
         for k in found["kinds"]
     ]
     slow = "; ".join(f"{one['kv']} on {one['model']} {one['seconds']['trial']:.1f} s" for one in found["slowest"][:3])
     columns = ("protocol, rung, context", "n", "median s", "longest s", *(f"{part}, sum" for part in PARTS))
+    learned = found.get("learned") or []
+    fits = f" Learned scaling was fitted in {_median(learned)} (median of {len(learned)} trials)." if learned else ""
     head = f"## {found['name'].capitalize()}\n`swarm launch {' '.join(found['arguments'])}`\n\n"
-    return f"{head}{_frame.table(columns, rows)}\nThe longest: {slow}.\n"
+    return f"{head}{_frame.table(columns, rows)}\nThe longest: {slow}.{fits}\n"
 
 
 def _verdict(campaigns: dict[str, dict[str, Any]]) -> str:
     lines = []
     for name in (COLD, DEFAULT):
         if name in campaigns:
-            wall = campaigns[name]["wall"]
-            lines.append(
-                _frame.said(f"330 trials, {name}, in {GOAL_SECONDS:g} s", wall <= GOAL_SECONDS, f"{wall:.0f} s")
-            )
+            found = campaigns[name]
+            met, seen = found["wall"] <= GOAL_SECONDS, f"{found['wall']:.0f} s"
+            if found["code"]:
+                met, seen = False, f"ended after {found['trials']} in {seen}"
+            lines.append(_frame.said(f"330 trials, {name}, in {GOAL_SECONDS:g} s", met, seen))
     ours, theirs = (
         rate(campaigns[name]["ends"], captured(campaigns[name]["ends"])) if name in campaigns else None
         for name in (DEFAULT, TWO_CORES)
     )
     if ours and theirs:
-        found = ours / theirs
-        lines.append(
-            _frame.said(
-                f"{GOAL_TIMES:g} times the trials a minute of two CPU cores", found >= GOAL_TIMES, f"{found:.1f}"
-            )
-        )
+        times = ours / theirs
+        what = f"{GOAL_TIMES:g} times the trials a minute of two CPU cores"
+        lines.append(_frame.said(what, times >= GOAL_TIMES, f"{times:.1f}"))
     return "## Goals\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _median(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.2f} s, {max(seconds):.2f} at most"
 
 
 def _seconds(ends: list[float], index: int) -> str:

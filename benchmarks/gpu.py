@@ -162,6 +162,7 @@ def _read(store: Any, began: datetime) -> dict[str, Any]:
             }
             for (protocol, rung, context), found in sorted(kinds.items())
         ],
+        "learned": [seconds[t.id].get("fit", 0.0) for t in trials if t.id in seconds and "+learned" in t.spec.kv.label],
         "errors": sorted({f"{trial.outcome}: {trial.message[:200]}" for trial in trials if trial.state != "complete"})[
             :5
         ],

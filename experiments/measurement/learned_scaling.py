@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
 
 Floats = NDArray[np.float32]
+Magnitudes = tuple[Floats, Floats]
+"""Root mean squares [H, D] of keys or values, and of the queries that meet them."""
 
 SCALING_VERSION = 1
 """Raised when learned scaling finds other factors for the same captures."""
@@ -140,6 +142,12 @@ class CalibrationRun(ReferenceRun):
         return list(self.layers(self.subject.info.kv_layers))
 
     @cached_property
+    def magnitudes(self) -> dict[Side, list[Magnitudes]]:
+        """How large the channels of every layer are."""
+        sides: tuple[Side, Side] = ("key", "value")
+        return {side: [magnitudes(side, given) for given in self.given] for side in sides}
+
+    @cached_property
     def _placed(self) -> list[LayerInputs]:
         return [given.placed() for given in self.given]
 
@@ -155,8 +163,8 @@ class CalibrationRun(ReferenceRun):
         output = attend if arrays.on_host() else attention_output
         return [output(given, cache) for given, cache in zip(self._placed, packed_layers(made), strict=True)]
 
-    def errors(self, kv: KVSpec, seed: int, factors: LayerFactors) -> NDArray[np.float64]:
-        """Relative error of the attention output per layer [L]; a GPU computes all layers in one evaluation."""
+    def errors(self, kv: KVSpec, seed: int, factors: LayerFactors) -> Array:
+        """Relative error of the attention output per layer [L]; a GPU has only begun to compute all layers."""
         pairs = list(zip(self.attend(kv, seed, factors), self.exact, strict=True))
         if arrays.on_host():
             return np.array([np.linalg.norm(out - exact) / np.linalg.norm(exact) for out, exact in pairs])
@@ -166,7 +174,8 @@ class CalibrationRun(ReferenceRun):
             return mx.sqrt(mx.sum(mx.square(x.astype(mx.float32))))
 
         found = mx.stack([norm(out - exact) / norm(exact) for out, exact in pairs])
-        return np.array(found, np.float64)
+        mx.async_eval(found)  # type: ignore[no-untyped-call]
+        return found
 
 
 def calibration_spec(spec: TrialSpec, subject: ModelUnderTest) -> TrialSpec:
@@ -199,26 +208,36 @@ def _fit(side: Side, kv: KVSpec, seed: int, calibration: CalibrationRun, writer:
     """Fit all layers at once; write factors [L, H, D], clip ratios [L] and the errors [L] without and with them."""
     kept = calibration.subject.info.kv_layers
 
-    def errors_with(factors: Sequence[Factors]) -> NDArray[np.float64]:
+    def errors_with(factors: Sequence[Factors]) -> Array:
         """Relative error of the attention output per layer [L]."""
         return calibration.errors(kv, seed, {layer: {side: one} for layer, one in zip(kept, factors, strict=True)})
 
-    candidates = [[powers(side, given, *both) for given in calibration.given] for both in POWERS[side]]
-    errors = np.array([errors_with([Factors(channel) for channel in layers]) for layers in candidates])
+    candidates = [[powers(found, *both) for found in calibration.magnitudes[side]] for both in POWERS[side]]
+    errors = measured([errors_with([Factors(channel) for channel in layers]) for layers in candidates])
     chosen = [candidates[index][layer] for layer, index in enumerate(errors.argmin(0))]
-    clipped = [errors.min(0)]
-    clipped += [errors_with([Factors(channel, clip) for channel in chosen]) for clip in CLIPS[1:]]
+    closer = measured([errors_with([Factors(channel, clip) for channel in chosen]) for clip in CLIPS[1:]])
+    clipped = [errors.min(0), *closer]
     save_layers(writer, "channel", chosen)
     writer.save("clip", np.array(CLIPS, np.float32)[np.argmin(clipped, axis=0)])
     writer.save("error_fixed", errors[0])
     writer.save("error_learned", np.min(clipped, axis=0))
 
 
-def powers(side: Side, given: LayerInputs, own: float, query: float) -> Floats:
-    """Factors [H, D]: magnitude^own / query magnitude^query, with geometric mean 1 per head."""
-    magnitude = rms(float32_from_file(given.keys if side == "key" else given.values))
+def measured(errors: Sequence[Array]) -> NDArray[np.float64]:
+    """Errors of several candidates [C, L] as numbers; a GPU is waited for once."""
+    return np.array([np.array(one, np.float64) for one in errors])
+
+
+def magnitudes(side: Side, given: LayerInputs) -> Magnitudes:
+    """How large the channels of a layer are."""
+    own = rms(float32_from_file(given.keys if side == "key" else given.values))
     windows, _, _, dim = given.queries.shape
-    queries = rms(given.queries.reshape(windows, len(magnitude), -1, dim))
+    return own, rms(given.queries.reshape(windows, len(own), -1, dim))
+
+
+def powers(found: Magnitudes, own: float, query: float) -> Floats:
+    """Factors [H, D]: magnitude^own / query magnitude^query, with geometric mean 1 per head."""
+    magnitude, queries = found
     log = own * np.log(magnitude) - query * np.log(queries)
     log -= log.mean(-1, keepdims=True)
     return np.exp(np.clip(log, -np.log(MAX_FACTOR_RATIO), np.log(MAX_FACTOR_RATIO))).astype(np.float32)

@@ -120,9 +120,10 @@ class ComparedProtocol(Protocol, Generic[R]):
         reference = subject.shared(self.references[spec.rung], spec)
         ready = time.perf_counter()
         caches = trial_caches(spec, subject)
+        fitted = time.perf_counter()
         found = self.compare(spec, reference, caches)
         notes = f"{self.rungs[spec.rung]}: {found.notes}." + factors_note(packed_layers(caches))
-        seconds = {"prepare": ready - start, "measure": time.perf_counter() - ready}
+        seconds = {"prepare": ready - start, "fit": fitted - ready, "measure": time.perf_counter() - fitted}
         return found.model_copy(update={"notes": notes, "seconds": seconds})
 
 
