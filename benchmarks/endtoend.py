@@ -36,7 +36,7 @@ from swarm.kernels.errors import UsageError
 
 Keep = Callable[[str, dict[str, Any]], None]  # takes what a path gave
 
-MAX_ROUNDS = 12  # of a path at a depth
+MAX_ROUNDS = {"decode": 12, "prefill": 5}  # of a path at a depth
 MAX_SECONDS = {"gpu": 30.0, "cpu": 60.0}  # of the rounds of all paths at a depth; two are made in any case
 DEPTHS = {"gpu": (1024, 8192, 32_768, 131_072), "cpu": (2048, 8192)}
 RESIDENT = {"gpu": (0, 30_720, 122_880), "cpu": (0, 2048)}
@@ -108,7 +108,7 @@ def work(subject: Subject, job: Job, weights: int, short: bool, choice: Choice, 
     with ExitStack() as stack:
         ways = paths(subject, job, weights, choice, stack)
         try:
-            for name, done in in_turns(ways, 2 if short else MAX_ROUNDS, MAX_SECONDS[where()]):
+            for name, done in in_turns(ways, 2 if short else MAX_ROUNDS[job.kind], MAX_SECONDS[where()]):
                 if isinstance(done, str):
                     refused[name] = done
                 else:

@@ -159,8 +159,9 @@ class PackedKVCache(KeepsLastView):
     def release(self) -> None:
         """Forget tokens that no later query sees: what every further call begins with."""
         if self.reach is not None:
+            seen = self.first_seen(self.offset)
             for side in self.sides:
-                side.drop_before(self.first_seen(self.offset))
+                side.drop_before(seen)
 
     @property
     def reach(self) -> int | None:
@@ -171,7 +172,10 @@ class PackedKVCache(KeepsLastView):
         """The first token that the query at a position sees: integers or integer arrays."""
         if self.chunk is not None:
             return position // self.chunk * self.chunk
-        return position * 0 if self.window is None else np.maximum(position - self.window + 1, 0)
+        if self.window is None:
+            return position * 0
+        first = position - self.window + 1
+        return max(first, 0) if isinstance(first, int) else np.maximum(first, 0)
 
     @property
     def sides(self) -> tuple[CacheSide, ...]:

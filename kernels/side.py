@@ -96,24 +96,24 @@ class CacheSide:
         return SideView(self, recent, before, start)
 
     @property
-    def packs_token_by_token(self) -> bool:
-        """Whether the next tokens are packed as they come in, one by one, behind others that are."""
-        every = self.residual == 0 and self.store.block_tokens == 1 and self.part is None
-        return every and self._peak is None and self.offset >= self.sinks and self.store.blocks > 0
-
-    @property
     def is_even(self) -> bool:
-        """Whether sinks and tail are full, so that sequences of other lengths differ in their packed tokens alone."""
+        """Whether sinks and tail are full, so that every further token packs one, the oldest of the tail."""
         plain = self.store.block_tokens == 1 and self.part is None and self._peak is None
         return plain and self.store.blocks > 0 and self.offset - self.encoded == self.residual
 
-    def append_packed(self, recent: RecentBlocks, x: Array) -> SideView:
-        """`append` of one token x [B, H, 1, D] that is already packed, as the last of `recent`."""
-        before = self.encoded
+    def leaving(self, x: Array) -> Array:
+        """The vectors [B, H, 1, D] that are packed when those of one more token come in, where the side is even."""
+        return x if self.tail is None else self.tail[:, :, :1]
+
+    def append_packed(self, xp: Namespace, recent: RecentBlocks, x: Array) -> SideView:
+        """`append` of one token x [B, H, 1, D] whose `leaving` vectors are packed, as the last of `recent`."""
+        start = self.offset
         self.store.extend(recent, 1)
         self.offset += 1
         self.encoded += 1
-        return SideView(self, x, before, before)
+        if self.tail is not None:
+            self.tail = _own(xp, x) if self.residual == 1 else xp.concatenate([self.tail[:, :, 1:], x], axis=2)
+        return SideView(self, x if self.tail is None else self.tail, self.encoded, start)
 
     def _pack(self, xp: Namespace, x: Array, start: int) -> Packed:
         if self.part is not None:

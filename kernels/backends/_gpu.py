@@ -57,7 +57,8 @@ class FusedBackend(Backend):
         recent = self._extended(sides, fresh) if fresh[0].shape[2] == 1 else None
         if recent is None:
             return super().append(sides, fresh)
-        return key.append_packed(recent.side(0), fresh[0]), value.append_packed(recent.side(1), fresh[1])
+        xp = self.xp
+        return key.append_packed(xp, recent.side(0), fresh[0]), value.append_packed(xp, recent.side(1), fresh[1])
 
     def _extended(self, sides: tuple[CacheSide, CacheSide], fresh: tuple[Array, Array]) -> Recent | None:
         """The recent tokens with one more: behind those that both sides have, or the first where they are full."""
@@ -67,9 +68,9 @@ class FusedBackend(Backend):
         recent = None
         if isinstance(last[0], RecentSide) and isinstance(last[1], RecentSide) and last[0].of is last[1].of:
             recent = last[0].of
-        elif not (key.packs_token_by_token and value.packs_token_by_token):
+        elif not (key.is_even and value.is_even):
             return None
-        vectors = key.codec.moved(xp, fresh[0]), value.codec.moved(xp, fresh[1])
+        vectors = key.codec.moved(xp, key.leaving(fresh[0])), value.codec.moved(xp, value.leaving(fresh[1]))
         longer = None if recent is None else self._append.behind(recent, *vectors)
         if longer is not None:
             return longer

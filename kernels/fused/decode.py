@@ -17,6 +17,8 @@ from swarm.kernels.fused.operands import PackedSide, Scoring, TokenRun
 from swarm.kernels.fused.plan import Device, plan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from swarm.kernels.fused.recent import Recent
 
 DIM_STEP, MAX_DIM = 16, 512  # head sizes, of keys and of values: multiples of the one up to the other
@@ -109,7 +111,8 @@ class Reading:
         self.mapped, self.apart = framed is not None, apart
         self._wide = q.dtype if framed is None else framed  # mapped queries stay precise
         columns = 0 if scoring.bias is None else scoring.bias.shape[-1]
-        counts = (_count(head), _count(tail))
+        self.tail, self._fixed = _count(tail), head is not None
+        counts = (_count(head), self.tail)
         frames = operands.frame_of(key), operands.frame_of(value)
         self._factors = [None if frame is None else frame.factors for frame in frames]
         turns = (_turn(frames[0]), _turn(frames[1]))
@@ -127,18 +130,24 @@ class Reading:
 
     def takes(self, q: Array, scale: float, low: int) -> bool:
         """Whether it can read for these queries, from the column `low` on."""
-        made, near = self._call, low == self._low or (low > self._low and not self._dense)
+        made, near = self._call, low == self._low or (low > self._low and not self._fixed)
         return bool(near and q.shape == made.shape and q.dtype == made.query and scale == made.scale)
 
-    def __call__(self, q: Array, framed: Array | None, recent: Recent | None, low: int) -> tuple[Array, Array | None]:
-        """What `DecodeAttention` returns, from the column `low` on; `recent` are the last packed tokens."""
+    def __call__(
+        self, q: Array, framed: Array | None, recent: Recent | None, low: int, tail: Sequence[Array] = ()
+    ) -> tuple[Array, Array | None]:
+        """What `DecodeAttention` returns, from the column `low` on; `recent` are the last packed tokens.
+
+        `tail`: the 16-bit keys and values behind them [B, H, `self.tail`, D], where they have become others.
+        """
         array, fresh = operands.recent_of(recent)
         later = low - self._low
         read = _Range(self._settled + fresh - later, fresh, self._firsts[0] + later, self._firsts[1] + later)
         wide = q if q.dtype == self._wide else q.astype(self._wide)
         arrays = [wide if framed is None else framed, *self._stored, array, *self._starts]
         if self._dense:
-            arrays += [wide, *self._dense]
+            half = self._call.half
+            arrays += [wide, *self._dense[: 4 - len(tail)], *(x if x.dtype == half else x.astype(half) for x in tail)]
         arrays += self._scores
         if self._factors[0] is not None:
             arrays.append(self._factors[0])

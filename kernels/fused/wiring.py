@@ -54,7 +54,8 @@ class FusedDecode:
             reading = None if recent is None else recent.reading
             if reading is not None and reading.takes(queries, scale, low):
                 framed = _framed(view.key, view, queries) if reading.mapped else None
-                return _summed(view.value, view, queries, reading(queries, framed, recent, low), reading.apart)
+                tail = (view.key.side.tail, view.value.side.tail) if reading.tail else ()
+                return _summed(view.value, view, queries, reading(queries, framed, recent, low, tail), reading.apart)
         read = _columns(view, queries, mask)
         if read is None or queries.shape[2] != 1 or queries.shape[-1] != view.key.codec.head_dim:
             return None
@@ -131,7 +132,7 @@ class FusedDecode:
         low = spans[0].low
         reading = Reading(attention, plain, scale, packed, kind, around, apart, scoring, latent, low)
         recent = None if packed is None else packed.recent
-        if recent is not None and scoring.plain and not tail and not latent:
+        if recent is not None and scoring.plain and not latent:
             recent.reading = reading  # for further tokens
         return _summed(values, view, plain, reading(plain, framed, recent, low), apart)
 
@@ -210,12 +211,12 @@ def _summed(side: SideView, view: StoredView, queries: Array, found: tuple[Array
 
 
 def _newest(view: StoredView) -> Recent | None:
-    """The packed tokens of both sides that are not in the stores yet, if the view ends with the last of them."""
+    """The packed tokens of both sides that are not in the stores yet, if they are as the view shows them."""
     sides = view.key.side, view.value.side
     key, value = sides[0].store.recent, sides[1].store.recent
     if isinstance(key, RecentSide) and isinstance(value, RecentSide) and key.index != value.index:
         recent = key.of
-        if recent is value.of and sides[0].encoded == view.offset == sides[1].encoded:
+        if recent is value.of and sides[0].offset == view.offset and sides[0].encoded == sides[1].encoded:
             return recent
     return None
 
@@ -251,7 +252,7 @@ def _recent(view: StoredView, span: _Span) -> Recent | None:
     if all(store.recent is None for store in stores):
         return None
     recent = _newest(view)
-    if recent is not None and span.high == view.offset and recent.count <= span.high - span.low:
+    if recent is not None and span.high == view.key.encoded and recent.count <= span.high - span.low:
         return recent
     for store in stores:
         store.settle()
