@@ -45,7 +45,7 @@ def page(record: _frame.Results) -> str:
             "\nOn the CPU models run in float32, and so do mlx-lm's own caches in the same process: ratios are to "
             f"*{OWN_SIXTEEN}*. *{OUT_OF_THE_BOX}* runs in a process of its own with MLX's BLAS and 16-bit weights.\n"
         )
-    text += "".join(f"\n{note}\n" for note in results.get("notes", ()))
+    text += "".join(f"\n{note}\n" for note in dict.fromkeys(results.get("notes", ())))
     if any(len(row.get("ms", ())) == 1 for row in results["rows"]):
         text += (
             "\nRows of the larger models hold the median of their rounds alone, so that their ratios show no spread.\n"
@@ -98,8 +98,7 @@ def _ratio(theirs: dict[str, Any], ours: dict[str, Any], name: str) -> dict[str,
     """How many times theirs is ours: round by round where they took turns, else of the medians of all rounds."""
     if not ("mean_ms" in theirs and "mean_ms" in ours):
         return _frame.ratio(theirs["ms"], ours["ms"])
-    paired = [a / b for a, b in zip(theirs[name], ours[name], strict=False)]  # the last round may lack one
-    return {"ratio": statistics.median(paired), "low": min(paired), "high": max(paired)}
+    return _frame.paired(theirs[name], ours[name])
 
 
 def _base(rows: Sequence[dict[str, Any]]) -> str:

@@ -114,6 +114,12 @@ def ratio(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
     return {"ratio": statistics.median(theirs) / statistics.median(ours), "low": min(every), "high": max(every)}
 
 
+def paired(theirs: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
+    """How many times theirs is ours in rounds that took turns: median and extremes. The last may lack its pair."""
+    every = [a / b for a, b in zip(theirs, ours, strict=False)]
+    return {"ratio": statistics.median(every), "low": min(every), "high": max(every)}
+
+
 def read(path: Path, name: str) -> Results:
     """A record that a run wrote.
 

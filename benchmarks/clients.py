@@ -45,14 +45,15 @@ def subjects(short: bool) -> Iterator[endtoend.Subject]:
 def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     """Milliseconds per step of every batch size, round by round; if interrupted, of the rounds that were done."""
     rows: list[dict[str, Any]] = []
+    notes: list[str] = []
     try:
         for subject in subjects(short):
             for depth in (128,) if short else DEPTHS[endtoend.where()]:
                 for path in PATHS:
                     measure_path(subject, path, depth, short, tell, rows)
     except KeyboardInterrupt:
-        tell("interrupted")
-    return {"rows": rows, "device": endtoend.where()}
+        notes.append(endtoend.INTERRUPTED)
+    return {"rows": rows, "device": endtoend.where(), "notes": notes}
 
 
 def measure_path(
@@ -84,14 +85,15 @@ def page(record: _frame.Results) -> str:
     text = _frame.heading(record, "Several clients at once")
     text += (
         "\n" + (__doc__ or "").partition("\n\n")[2].strip() + "\n\nMilliseconds per step of the whole batch, median of "
-        "the rounds; `x one client` is the rate of all clients together over that of one, with its extremes over all "
-        "pairs of rounds.\n"
+        "the rounds; `x one client` is the rate of all clients together over that of one in the same round: median and "
+        "extremes.\n"
     )
+    text += "".join(f"\n{note}\n" for note in record["results"].get("notes", ()))
     columns = ("clients", "cache", "depth", "ms per step", "tokens/s, all", "x one client")
     for model in dict.fromkeys(row["model"] for row in rows):
         lines = [_line(row, rows) for row in rows if row["model"] == model]
         text += f"\n## {model}\n\n" + _frame.table(columns, lines)
-    deepest = max((row["depth"] for row in rows), default=0)
+    deepest = DEPTHS[record["results"]["device"]][-1]
     goals = [row for row in rows if row["depth"] == deepest and row["clients"] == GOAL_CLIENTS]
     said = []
     for row in goals:
@@ -109,9 +111,9 @@ def _line(row: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[object, ...]
 
 
 def _times_one(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The rate of a batch over that of one client with the same cache at the same depth."""
+    """The rate of a batch over that of one client with the same cache at the same depth, round by round."""
     one = next(r for r in rows if r["clients"] == 1 and all(r[k] == row[k] for k in ("model", "path", "depth")))
-    return _frame.ratio([row["clients"] * ms for ms in one["ms"]], row["ms"])
+    return _frame.paired([row["clients"] * ms for ms in one["ms"]], row["ms"])
 
 
 BENCHMARK = _frame.Benchmark("clients", measure, page, ("mlx-cuda-13",))

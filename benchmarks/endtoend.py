@@ -34,10 +34,11 @@ from benchmarks._endtoend_subject import SHAPES, TINY, Subject, where
 
 from swarm.kernels.errors import UsageError
 
+INTERRUPTED = "The run was interrupted: what it had not come to is missing."
 Keep = Callable[[str, dict[str, Any]], None]  # takes what a path gave
 
 MAX_ROUNDS = {"decode": 12, "prefill": 5}  # of a path at a depth
-MAX_SECONDS = {"gpu": 30.0, "cpu": 60.0}  # of the rounds of all paths at a depth; two are made in any case
+MAX_SECONDS = {"gpu": 30.0, "cpu": 45.0}  # of the rounds of all paths at a depth; two are made in any case
 DEPTHS = {"gpu": (1024, 8192, 32_768, 131_072), "cpu": (2048, 8192)}
 RESIDENT = {"gpu": (0, 30_720, 122_880), "cpu": (0, 2048)}
 CHUNK = {"gpu": 2048, "cpu": 512}
@@ -154,7 +155,7 @@ def measure(short: bool, tell: _frame.Tell, choice: Choice) -> _frame.Results:
             del subject
             mx.clear_cache()
     except KeyboardInterrupt:
-        notes.append("The run was interrupted: what it had not come to is missing.")
+        notes.append(INTERRUPTED)
     copy = roof.copy if roof else None
     return {"rows": rows, "device": where(), "copy_gb_per_s": copy, "chunk": CHUNK[where()], "notes": notes}
 

@@ -69,6 +69,12 @@ def test_ratios_carry_their_spread():
     assert frame.ratio([2.0, 4.0, 6.0], [1.0, 2.0]) == {"ratio": 4.0 / 1.5, "low": 1.0, "high": 6.0}
 
 
+def test_rounds_that_took_turns_are_compared_with_their_neighbours():
+    """A host that slows down between rounds slows both, and an interrupted run lacks the last round of one."""
+    found = frame.paired([2.0, 4.0, 20.0, 5.0], [1.0, 2.0, 5.0])
+    assert found == {"ratio": 2.0, "low": 2.0, "high": 4.0}
+
+
 def test_a_record_of_another_benchmark_is_refused(tmp_path):
     path = tmp_path / "record.json"
     path.write_text('{"benchmark": "store"}')
