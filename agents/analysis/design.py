@@ -62,9 +62,9 @@ class Block:
         """What each factor does on one model: ln(KLD at level 1 / KLD at level 0), averaged over the other factors.
 
         One estimate per text window, which all configurations read; windows are the sample, and what holds for them is
-        meant to hold for others. With every configuration on the same windows, that is what a mixed model estimates
-        with windows, and their interactions with the factors, as random effects. Empty while a configuration is
-        missing; without factors whose levels do not cost the same.
+        meant to hold for others. With every configuration on the same windows, these are the effects of a mixed model
+        with random windows, while their errors need no normal approximation and no iteration. Empty while a
+        configuration is missing; without factors whose levels do not cost the same.
         """
         if found.keys() != self.rows.keys():
             return {}

@@ -135,6 +135,25 @@ def test_an_effect_on_one_model_is_found_there_and_as_a_difference(make_lab, inf
     assert first.status == "hypothesis"
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_effects_and_their_errors_are_those_of_a_mixed_model_with_random_windows(make_lab, seed):
+    mixed_linear_model = pytest.importorskip("statsmodels.regression.mixed_linear_model")
+    seen = history(flat(make_lab, law, seed=seed), replicates=range(8), models=("alpha",))
+    rows = design.PLAIN.measured(list(seen.results().values()), "alpha")
+    samples = {levels: result.samples() for levels, result in rows.items()}
+    table = [(window, *levels, value) for levels, found in samples.items() for window, value in found.items()]
+    levels = np.array([row[1:-1] for row in table])
+    fitted = mixed_linear_model.MixedLM(
+        np.array([row[-1] for row in table]),
+        np.column_stack([np.ones(len(table)), levels]),
+        groups=[f"{replicate}.{index}" for (replicate, index), *_ in table],
+    ).fit(reml=True)
+    ours = list(design.PLAIN.effects(rows).values())
+    assert [e.mean for e in ours] == pytest.approx(list(fitted.fe_params[1:]), abs=1e-3)
+    # Per window, a factor has an error of its own; the mixed model has one for all of them.
+    assert [e.stderr for e in ours] == pytest.approx(list(fitted.bse_fe[1:]), rel=0.4)
+
+
 def test_the_interval_covers_the_effect_as_often_as_it_says(make_lab):
     covered = 0
     for seed in range(100):
