@@ -8,6 +8,7 @@ from math import log
 from statistics import fmean, median
 from typing import Any
 
+from swarm.agents.analysis import moved_bits
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, token
 from swarm.agents.analysis.pairs import costs_the_same
 from swarm.agents.analysis.results import Results, compare, config_key
@@ -41,6 +42,7 @@ class Suspect:
         least: its typical size in all layers from which it is suspected there.
         edit: the change of weights that removes it and leaves the 16-bit function as it is.
         cache: the change of the cache that takes it out of play, where no edit can.
+        undone: how trials do without it, in words, where neither can.
         concerns: the models that can have it.
     """
 
@@ -51,6 +53,7 @@ class Suspect:
     least: float
     edit: str = ""
     cache: Mapping[str, Any] = field(default_factory=dict)
+    undone: str = ""
     concerns: Callable[[ModelInfo], bool] = lambda _: True
 
     def without(self, spec: TrialSpec, layers: Layers = None) -> TrialSpec:
@@ -64,9 +67,18 @@ class Suspect:
         if self.edit:
             is_without = bool(spec.edits) and spec.edits == self.edits(spec.edits[0].layers)
             return spec.model_copy(update={"edits": ()}) if is_without else None
+        if not self.cache:
+            other = None if spec.edits else moved_bits.other_way(spec.kv)
+            return None if other is None else spec.model_copy(update={"kv": other})
         plain = spec.kv.model_copy(update={name: KVSpec.model_fields[name].default for name in self.cache})
         is_without = not spec.edits and spec.kv != plain and spec.kv == plain.model_copy(update=self.cache)
         return spec.model_copy(update={"kv": plain}) if is_without and is_simple(plain) else None
+
+    def where(self, spec: TrialSpec) -> Layers:
+        """The layers that a trial is without it in."""
+        if spec.edits:
+            return spec.edits[0].layers
+        return None if self.cache else spec.kv.overrides[0].layers
 
     def edits(self, layers: Layers) -> tuple[edits.WeightEdit, ...]:
         """The change of weights in some layers; none for a suspect that the cache does without."""
@@ -76,9 +88,8 @@ class Suspect:
     @property
     def how(self) -> str:
         """How trials do without it, in words."""
-        if self.edit:
-            return f"weights edited: {self.edit}"
-        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.cache.items())
+        changed = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.cache.items())
+        return self.undone or f"without them ({f'weights edited: {self.edit}' if self.edit else changed})"
 
 
 SUSPECTS = (
@@ -117,6 +128,15 @@ SUSPECTS = (
     ),
 )
 """What is tested, the likeliest first."""
+LARGE_G = Suspect(
+    "large G",
+    "large products of queries and keys (G)",
+    "key",
+    "layer_g",
+    0.0,
+    undone="with a bit of the keys moved there from as many layers where they are small, instead of the reverse",
+)
+"""What may make errors of keys count more in some layers than in others."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +149,7 @@ class Suspicion:
         excess: by which logarithm that is more than elsewhere.
         shown: the trial that shows it.
         against: the model that has less of it; empty when other layers have.
+        least: for `LARGE_G` as many layers with little of it.
     """
 
     suspect: Suspect
@@ -138,6 +159,7 @@ class Suspicion:
     excess: float
     shown: int
     against: str = ""
+    least: tuple[int, ...] = ()
 
     @property
     def words(self) -> str:
@@ -170,11 +192,20 @@ class Profile:
         return fmean(self.logs.values())
 
 
-def profile(history: History, info: ModelInfo, series: str) -> Profile | None:
-    """A series over all layers of a model, from its first attention trial that tells it; None while there is none."""
+def profile(
+    history: History, info: ModelInfo, series: str, wanted: Callable[[KVSpec], bool] = lambda _: True
+) -> Profile | None:
+    """A series over all layers of a model, from its first attention trial that tells it; None while there is none.
+
+    Args:
+        history: what is known.
+        info: the model.
+        series: name of the array.
+        wanted: of which caches, where it depends on them.
+    """
     for record in history.select(model=info.name, protocol="attention"):
         values = record.arrays.get(series, ())
-        if record.spec.layers is None and len(values) == len(info.shown_layers):
+        if record.spec.layers is None and wanted(record.spec.kv) and len(values) == len(info.shown_layers):
             logs = {layer: log(v) for layer, v in zip(info.shown_layers, values, strict=True) if v > 0}
             return Profile(logs, record.id) if logs else None
     return None
@@ -184,9 +215,10 @@ def suspicions(history: History, infos: Mapping[str, ModelInfo], model: str) -> 
     """What captures show on a model, in the order in which it is tested.
 
     First where it has more than another model, layer by layer where both have as many; then what is large in all
-    layers; then what stands out among the model's own layers. In each the largest first.
+    layers, and how much layers differ in G; then what stands out among the model's own layers. In each the largest
+    first.
     """
-    found: list[tuple[int, Suspicion]] = []
+    found: list[tuple[int, Suspicion]] = [(1, one) for one in _apart_in_g(history, infos[model])]
     for suspect in SUSPECTS:
         own = profile(history, infos[model], suspect.series) if suspect.concerns(infos[model]) else None
         if own is None:
@@ -211,6 +243,15 @@ def suspicions(history: History, infos: Mapping[str, ModelInfo], model: str) -> 
     for _, one in ordered:
         kept.setdefault((one.suspect.series, one.layers), one)
     return list(kept.values())
+
+
+def _apart_in_g(history: History, info: ModelInfo) -> Iterator[Suspicion]:
+    """The layers where G of the plain 4-bit cache is largest, beside as many where it is smallest."""
+    own = profile(history, info, LARGE_G.series, is_simple)
+    most, least = moved_bits.layers_apart(own.logs) if own is not None else ((), ())
+    if own is not None and most:
+        high, low = (fmean(own.logs[layer] for layer in layers) for layers in (most, least))
+        yield Suspicion(LARGE_G, info.name, most, bounded_exp(high), high - low, own.trial, least=least)
 
 
 def _standing_out(
@@ -241,6 +282,9 @@ def trials(suspicion: Suspicion, template: TrialSpec, kv: KVSpec) -> tuple[Trial
     """
     side = suspicion.suspect.side
     alone = kv if side is None else KVSpec.model_validate({side: getattr(kv, side)})
+    if suspicion.layers and suspicion.least:
+        there, back = moved_bits.both_ways(alone, suspicion.layers, suspicion.least)
+        return template.model_copy(update={"kv": there}), template.model_copy(update={"kv": back})
     spec = template.model_copy(update={"kv": alone.on(suspicion.layers)})
     return suspicion.suspect.without(spec, suspicion.layers), spec
 
@@ -254,12 +298,15 @@ def interventions(model: str, plain: Results, without: Results) -> Iterator[tupl
         without: results under edits, likewise.
     """
     for (name, key), result in [*without.items(), *plain.items()]:
-        for suspect in SUSPECTS if name == model and not result.spec.rung else ():
-            layers = result.spec.edits[0].layers if result.spec.edits else None
+        for suspect in (*SUSPECTS, LARGE_G) if name == model and not result.spec.rung else ():
             base = suspect.base(result.spec)
             known = plain.get((model, config_key(base))) if base is not None else None
             if known is not None and costs_the_same(known.bits, result.bits):
-                yield suspect, layers, Claim("intervention", "kld", (key, known.key), (token(model),))
+                yield (
+                    suspect,
+                    suspect.where(result.spec),
+                    Claim("intervention", "kld", (key, known.key), (token(model),)),
+                )
 
 
 def may_explain(suspect: Suspect, a: KVSpec, b: KVSpec) -> bool:

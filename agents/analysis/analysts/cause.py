@@ -60,7 +60,7 @@ class CauseAnalyst(Analyst):
         suspect, layers, claim = tested[model, key]
         size = _size(claim, measured)
         worse = measured[claim.needs[1]].label
-        text = f"On {model} {suspect.words}{causes.place(layers)} cause errors: without them ({suspect.how}) "
+        text = f"On {model} {suspect.words}{causes.place(layers)} cause errors: {suspect.how} "
         text += f"the KLD of [{worse}] is {_said(size)} of what it was."
         return claim.finding(measured, text, size, self.name)
 
@@ -72,7 +72,7 @@ class CauseAnalyst(Analyst):
         there = tested[other, key][2]
         who = suspect.words + causes.place(layers)
         text = f"{who[0].upper()}{who[1:]} are why [{measured[here.needs[1]].label}] does worse on {model} than on "
-        text += f"{other}: without them ({suspect.how}) its KLD is {_said(_size(here, measured))} of what it was on "
+        text += f"{other}: {suspect.how} its KLD is {_said(_size(here, measured))} of what it was on "
         text += f"{model}, and {_said(_size(there, measured))} on {other}."
         return claim.finding(measured, text, _size(claim, measured), self.name)
 

@@ -6,10 +6,11 @@ from math import log
 
 import pytest
 
-from swarm.agents.analysis import causes, judge
+from swarm.agents.analysis import causes, judge, moved_bits
 from swarm.agents.analysis.analysts.cause import CauseAnalyst
 from swarm.agents.analysis.claims import Claim
 from swarm.agents.history import History
+from swarm.experiments.sizing.method import cache_bytes
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Proposal
@@ -156,3 +157,43 @@ def test_suspicions_come_with_their_size_and_their_trial(make_lab, make_info):
         ("key", 1.3, None, history.records[0].id),
     ]
     assert causes.suspicions(history, infos, "beta") == []
+
+
+def test_layers_are_compared_where_they_differ_enough_and_pairs_have_the_largest_and_the_smallest():
+    sizes = {0: 1.0, 1: 8.0, 2: 1.2, 3: 1.1, 4: 5.0, 5: 1.3, 6: 2.5, 7: 1.05, 8: 2.1}
+    assert moved_bits.layers_apart({layer: log(size) for layer, size in sizes.items()}) == ((1, 4, 6), (0, 3, 7))
+    assert moved_bits.layers_apart(dict.fromkeys(range(9), 0.0)) == ((), ())
+
+
+def test_a_bit_goes_both_ways_at_the_same_cost_and_the_way_is_told_from_the_cache(make_info):
+    kv = KVSpec.parse("K affine4/g64 V none")
+    there, back = moved_bits.both_ways(kv, (1, 4), (0, 3))
+    assert [there.at(layer).key.bits for layer in range(5)] == [3, 5, 4, 3, 5]
+    assert [back.at(layer).key.bits for layer in range(5)] == [5, 3, 4, 5, 3]
+    assert (moved_bits.other_way(there), moved_bits.other_way(back), moved_bits.other_way(kv)) == (back, None, None)
+    layers = make_info("alpha").layers
+    assert cache_bytes(layers, there, 512) == cache_bytes(layers, back, 512) == cache_bytes(layers, kv, 512)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("matters", [True, False])
+def test_whether_errors_count_more_where_g_is_large_is_tested_on_other_windows(make_lab, make_info, matters, seed):
+    def wide_where_it_is_large(spec):
+        return log(0.5) * matters * (spec.kv.at(2).key.bits == 5)
+
+    info, lab = make_info("alpha", n_layers=9), make_lab(seed=seed, law=wide_where_it_is_large)
+    look = lab.run(0, Proposal(spec=TrialSpec(model="alpha", kv=PLAIN, protocol="attention"), proposer="test"))
+    g = tuple(4.0 if layer == 2 else 1.0 for layer in range(9))
+    look = look.model_copy(update={"arrays": {**look.arrays, "layer_g": g}})
+    (suspicion,) = causes.suspicions(History((look,)), {"alpha": info}, "alpha")
+    assert (suspicion.layers, suspicion.least, suspicion.shown) == ((2,), (8,), look.id)
+    pair = causes.trials(suspicion, TrialSpec(model="alpha"), PLAIN)
+    assert all(spec.kv.value.method == "none" and spec.layers is None for spec in pair)
+    specs = [spec.model_copy(update={"replicate": r, "seed": r}) for r in range(4) for spec in pair]
+    trials = [lab.run(n, Proposal(spec=spec, proposer="test")) for n, spec in enumerate(specs, 1)]
+    found = CauseAnalyst().analyse(History((look, *trials)), {"alpha": info})
+    judged = judge.judge(found, [], History((look, *trials)), {"alpha": info})
+    assert [f.status for f in judged if f.status == "confirmed"] == ["confirmed"] * matters
+    if matters:
+        assert "(G) in layer 2 cause errors: with a bit of the keys moved there" in judged[0].statement
+        assert judged[0].effect.low < 0.5 < judged[0].effect.high
