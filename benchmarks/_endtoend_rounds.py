@@ -54,25 +54,23 @@ class Decoding:
     """Caches at a depth that grow by some tokens in every round."""
 
     def __init__(self, subject: Subject, path: Callable[[], Caches], job: Job, weights: int) -> None:
-        before = _active()
-        self._subject, self._job = subject, job
+        self._subject, self._job, self._weights = subject, job, weights
         self._caches = _filled(subject, path, job)
-        self._own = weights + _active() - before
 
     def round(self) -> Round:
         """Some steps. What other paths hold meanwhile is taken off the peak."""
         import mlx.core as mx
 
-        before = _active()
+        own = self._weights + _nbytes(self._caches)
+        others = _active() - own
         mx.reset_peak_memory()
         steps = self._subject.decode(self._caches, self._job.steps, self._job.batch)
-        active, peak = self._own, self._own + mx.get_peak_memory() - before
-        self._own += _active() - before
+        peak = mx.get_peak_memory() - others
         return Round(
             statistics.median(steps.ms),
             steps.mean,
             statistics.median(steps.build_ms),
-            active,
+            own,
             peak,
             _nbytes(self._caches),
         )
@@ -110,6 +108,7 @@ def _active() -> int:
     import mlx.core as mx
 
     mx.synchronize()
+    time.sleep(0.02)  # on CUDA another thread gives memory back
     return mx.get_active_memory()
 
 

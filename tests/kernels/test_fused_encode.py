@@ -124,6 +124,8 @@ TOKEN_BY_TOKEN = {
     "floats": KVSpec(key=QuantSpec(method="nvfp4"), value=QuantSpec(method="mxfp8")),
     "fifths": KVSpec(key=QuantSpec(method="q5_1"), value=QuantSpec(method="q5_0")),
     "rotated": KVSpec(key=QuantSpec(method="affine", rotation="hadamard"), value=A4),
+    "tail": KVSpec(key=A4, value=QuantSpec(method="q8_0"), sink_tokens=2, residual_window=5),
+    "one in 16 bit": KVSpec(key=QuantSpec(method="turboquant_mse"), value=A4, residual_window=1),
 }
 
 
@@ -136,6 +138,9 @@ TOKEN_BY_TOKEN = {
         ("rotated", None, mx.float16),
         ("floats", None, mx.bfloat16),
         ("fifths", 24, mx.float16),
+        ("tail", None, mx.bfloat16),
+        ("tail", 24, mx.float16),
+        ("one in 16 bit", None, mx.float16),
     ],
 )
 def test_tokens_that_come_one_by_one_are_stored_as_in_one_call(monkeypatch, name, window, dtype):
@@ -151,7 +156,7 @@ def test_tokens_that_come_one_by_one_are_stored_as_in_one_call(monkeypatch, name
     append(one, 0, 9)
     for i in range(9, 50):
         append(one, i, i + 1)
-        if i == 30 and window is None:
+        if i == 30 and one.is_trimmable():
             one.trim(3)
             for j in range(28, 31):
                 append(one, j, j + 1)
