@@ -191,10 +191,15 @@ def in_turns(
             except REFUSALS as error:
                 del left[name]
                 paths.pop(name, None)
-                yield name, str(error).splitlines()[0][:120]
+                yield name, refusal(error)
                 continue
             if turn:
                 yield name, found
+
+
+def refusal(error: Exception) -> str:
+    """What an error says, in one line of a table."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
 
 
 def row(rounds: Sequence[Round]) -> dict[str, Any]:

@@ -29,13 +29,10 @@ from typing import Any
 
 from benchmarks import _endtoend_torch, _frame
 from benchmarks._endtoend_page import OURS, OUT_OF_THE_BOX, SIXTEEN, TORCH, page
-from benchmarks._endtoend_rounds import PATHS, REFUSALS, Apart, Job, Path, Round, in_turns, row
+from benchmarks._endtoend_rounds import PATHS, REFUSALS, Apart, Job, Path, Round, in_turns, refusal, row
 from benchmarks._endtoend_subject import SHAPES, TINY, Subject, where
 
 from swarm.kernels.errors import UsageError
-
-INTERRUPTED = "The run was interrupted: what it had not come to is missing."
-Keep = Callable[[str, dict[str, Any]], None]  # takes what a path gave
 
 MAX_ROUNDS = {"decode": 12, "prefill": 5}  # of a path at a depth
 MAX_SECONDS = {"gpu": 30.0, "cpu": 45.0}  # of the rounds of all paths at a depth; two are made in any case
@@ -45,6 +42,9 @@ CHUNK = {"gpu": 2048, "cpu": 512}
 STEPS = {"gpu": 32, "cpu": 8}
 BATCHED_DEPTH, BATCH = 16_384, 8
 TORCH_MODELS = ("Llama 3.1 8B",)  # whose 16-bit weights fit beside the others
+INTERRUPTED = "The run was interrupted: what it had not come to is missing."
+
+Keep = Callable[[str, dict[str, Any]], None]  # takes what a path gave
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def work(subject: Subject, job: Job, weights: int, short: bool, choice: Choice, 
         try:
             keep(TORCH, _endtoend_torch.cell(subject.name, job.kind, job.depth, job.batch, job.chunk))
         except REFUSALS as error:
-            keep(TORCH, {"refused": str(error).splitlines()[0][:120]})
+            keep(TORCH, {"refused": refusal(error)})
 
 
 def kept(
