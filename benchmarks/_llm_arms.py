@@ -109,30 +109,32 @@ WITH_LLM: Mapping[str, tuple[str, Callable[[_replay.Ground, int, RoleRunner], _r
     "agents + LLM": ("agents", BesideAgents),
     "LLM alone": ("random", Alone),
 }
-"""Arms with an LLM, each with the arm that it is compared with."""
+"""Arms with an LLM, each with the arm that it is compared with; those that ask the most come last."""
+
+Job = tuple[str, int, str]
+"""A replay: arm, seed and model."""
 
 
 def replays(
-    settings: LlmSettings, name: str, jobs: Iterable[tuple[int, str]], budget: int, done: Iterable[Mapping[str, Any]]
+    settings: LlmSettings, name: str, jobs: Iterable[Job], budget: int, done: Iterable[Mapping[str, Any]]
 ) -> Iterable[dict[str, Any]]:
-    """Every replay that is not done yet of these seeds and models; `name` is what the LLM is called."""
+    """Those of the replays that are not done yet; `name` is what the LLM is called."""
     known = {(line["arm"], line["model"], line["seed"], line["budget"], line["llm"]) for line in done}
-    for seed, model in jobs:
+    for arm, seed, model in jobs:
         ground = _ground(model)
-        for arm in (*PLAIN, *WITH_LLM):
-            llm = name if arm in WITH_LLM else ""
-            if (arm, model, seed, budget, llm) in known:
-                continue
-            line = {"arm": arm, "model": model, "seed": seed, "budget": budget, "llm": llm}
-            began = time.perf_counter()
-            if arm in PLAIN:
-                records, told = PLAIN[arm](ground, seed).run(budget), {}
-            else:
-                with _llm.seated(settings) as (runner, store):
-                    records = WITH_LLM[arm][1](ground, seed, runner).run(budget)
-                    told = report(store, store.campaigns.get().id) or {}
-            curve = search.curve_of(records, budget, model)["regret"]
-            yield line | {"regret": curve, "seconds": time.perf_counter() - began, "report": told}
+        llm = name if arm in WITH_LLM else ""
+        if (arm, model, seed, budget, llm) in known:
+            continue
+        line = {"arm": arm, "model": model, "seed": seed, "budget": budget, "llm": llm}
+        began = time.perf_counter()
+        if arm in PLAIN:
+            records, told = PLAIN[arm](ground, seed).run(budget), {}
+        else:
+            with _llm.seated(settings) as (runner, store):
+                records = WITH_LLM[arm][1](ground, seed, runner).run(budget)
+                told = report(store, store.campaigns.get().id) or {}
+        curve = search.curve_of(records, budget, model)["regret"]
+        yield line | {"regret": curve, "seconds": time.perf_counter() - began, "report": told}
 
 
 @cache
@@ -154,12 +156,14 @@ def main() -> int:
     parser.add_argument("--budget", type=int, default=BUDGET, help="trials of a replay")
     given = parser.parse_args()
     place, parts = _llm.part(given)
-    jobs, done = list(product(range(given.seeds), _llm.MODELS))[place::parts], read(given.out)
-    for _, model in jobs:
+    pairs, done = list(product(range(given.seeds), _llm.MODELS))[place::parts], read(given.out)
+    # An arm is replayed with all seeds before the next one: what is left of a run that is cut short can be compared.
+    jobs = [(arm, *pair) for arm in (*PLAIN, *WITH_LLM) for pair in pairs]
+    for _, model in pairs:
         _ground(model)  # read once, before several threads want it
     with given.out.open("a") as file, ThreadPoolExecutor(given.jobs) as pool:
 
-        def replay(job: tuple[int, str]) -> None:
+        def replay(job: Job) -> None:
             for line in replays(_llm.asked(given), _llm.name_of(given), [job], given.budget, done):
                 file.write(json.dumps(line) + "\n")
                 file.flush()

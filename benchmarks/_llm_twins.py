@@ -55,17 +55,18 @@ def contrasts(twin: Mapping[str, Any], info: ModelInfo) -> Iterator[tuple[str, P
 
 
 def named(dialogue: Dialogue, role: Role[Questions], context: ProposalContext) -> str:
-    """The first cause that a role names; empty where it names none."""
+    """The first cause that a role names; empty where it names none.
+
+    Raises:
+        CallError: the endpoint gave no answer.
+    """
     text = brief(context, role.task(context), dialogue.room, role.reads)
 
     def first(answer: Questions) -> Used[str]:
         return Used(next((one.cause for one in answer.questions if one.cause in CAUSES), None), judged=True)
 
     schema = role.schema(context, dialogue.settings.output_tokens)
-    try:
-        return dialogue.ask(prompt(role.name), text, role.answer, first, schema).kept or ""
-    except CallError:
-        return ""
+    return dialogue.ask(prompt(role.name), text, role.answer, first, schema).kept or ""
 
 
 def main() -> int:
@@ -99,7 +100,11 @@ def main() -> int:
             twin, key, context, time = question
             about = {field: twin[field] for field in ("seed", "base", "planted", "cause", "suspected", "tested")}
             said = {"llm": name, "contrast": key, "time": time, "offered": len(CAUSES)}
-            said["named"] = named(dialogue, role, context)
+            try:
+                said["named"] = named(dialogue, role, context)
+            except CallError as error:  # is asked again by the next run
+                print(error.problem, flush=True)
+                return
             out.write(json.dumps(about | said) + "\n")
             out.flush()
             print(*about.values(), *said.values(), flush=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -131,21 +131,6 @@ def workplace() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def campaign(
-    runner: Runner,
-    infos: Sequence[ModelInfo],
-    budget: int,
-    context: int,
-    seed: int,
-    settings: AgentSettings,
-    lag: int = LAG,
-) -> Any:
-    """An `in_memory.Run`, under the lag of a driver with two workers or another one."""
-    space = Space(infos, SpaceSettings(context=context), corpus_digest=runner.corpus.digest)
-    strategy = GenerationStrategy(space, AnalysisEngine(infos, settings), seed)
-    return in_memory.campaign(strategy, budget, lag, partial(measured, runner))
-
-
 def measured(runner: Runner, number: int, proposal: Proposal) -> TrialRecord:
     spec, start = proposal.spec, time.perf_counter()
     outcome: dict[str, object] = {"state": "failed", "outcome": "error"}
@@ -154,6 +139,22 @@ def measured(runner: Runner, number: int, proposal: Proposal) -> TrialRecord:
         metrics = {metric.name: metric for metric in found.metrics}
         outcome = {"state": "complete", "outcome": "ok", "metrics": metrics, "arrays": found.arrays}
     return in_memory.proposed(number, proposal).model_copy(update={**outcome, "seconds": time.perf_counter() - start})
+
+
+def campaign(
+    runner: Runner,
+    infos: Sequence[ModelInfo],
+    budget: int,
+    context: int,
+    seed: int,
+    settings: AgentSettings,
+    lag: int = LAG,
+    run: Callable[[Runner, int, Proposal], TrialRecord] = measured,
+) -> Any:
+    """An `in_memory.Run`, under the lag of a driver with two workers or another one, whose trials `run` measures."""
+    space = Space(infos, SpaceSettings(context=context), corpus_digest=runner.corpus.digest)
+    strategy = GenerationStrategy(space, AnalysisEngine(infos, settings), seed)
+    return in_memory.campaign(strategy, budget, lag, partial(run, runner))
 
 
 Named = tuple[str, tuple[int, ...] | None]

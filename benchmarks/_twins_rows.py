@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import _planted, _rows, _table, discovery
 from benchmarks._rows import Row
@@ -20,8 +20,12 @@ from swarm.agents.analysis import causes
 from swarm.agents.generation.nodes.base import nodes
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
+from swarm.experiments.identity import fingerprint
 from swarm.experiments.models.base import ModelInfo
-from swarm.memory.records import Finding, TrialRecord
+from swarm.memory.records import Finding, Proposal, TrialRecord
+
+if TYPE_CHECKING:
+    from swarm.experiments.measurement.runner import Runner
 
 TWINS = 20
 BUDGET, CONTEXT = 60, 128
@@ -34,6 +38,10 @@ SERIES = frozenset({_table.SERIES, *(suspect.series for suspect in causes.SUSPEC
 METRICS = frozenset({"kld", "bits_per_value"})
 SIDES = {suspect.edit.partition(" ")[0]: suspect.name for suspect in causes.SUSPECTS if suspect.edit}
 """What is suspected, by the weights whose edit takes it out."""
+
+
+_KNOWN: dict[str, TrialRecord] = {}
+"""Trials of models that this process has measured, by fingerprint."""
 
 
 def seeds(models: Sequence[str]) -> Sequence[tuple[int]]:  # noqa: ARG001
@@ -54,7 +62,7 @@ def recorded(seed: int, bases: Mapping[str, Path], budget: int, context: int) ->
     """The row of a twin; `bases` are the folders of models by name."""
     began = time.perf_counter()
     with _planted.planted(seed, bases) as (plant, runner, infos):
-        ran = _planted.campaign(runner, infos, budget, context, seed, SETTINGS, lag=0)
+        ran = _planted.campaign(runner, infos, budget, context, seed, SETTINGS, 0, _once)
     return {
         "seed": seed,
         "base": plant.base,
@@ -66,6 +74,18 @@ def recorded(seed: int, bases: Mapping[str, Path], budget: int, context: int) ->
         "records": [_short(record) for record in ran.records if record.state == "complete" and not record.spec.edits],
         "seconds": round(time.perf_counter() - began, 1),
     }
+
+
+def _once(runner: Runner, number: int, proposal: Proposal) -> TrialRecord:
+    """A trial; what was measured on a model serves all of its twins."""
+    if proposal.spec.model == _planted.TWIN:
+        return _planted.measured(runner, number, proposal)
+    key = fingerprint(proposal.spec)
+    if key not in _KNOWN:
+        _KNOWN[key] = _planted.measured(runner, number, proposal)
+    known = _KNOWN[key]
+    found = {name: getattr(known, name) for name in ("state", "outcome", "metrics", "arrays", "seconds")}
+    return _planted.in_memory.proposed(number, proposal).model_copy(update=found)
 
 
 def suspected(history: History, infos: Sequence[ModelInfo]) -> str:

@@ -32,7 +32,8 @@ class Proposer:
 
 @pytest.mark.slow
 def test_every_arm_is_replayed_once_and_compared_with_its_like() -> None:
-    jobs = [(seed, "smollm2-135m") for seed in range(2)]
+    arms = (*_llm_arms.PLAIN, *_llm_arms.WITH_LLM)
+    jobs = [(arm, seed, "smollm2-135m") for arm in arms for seed in range(2)]
     with serving() as server:
         server.plan = [says(Proposer())]
         settings = LlmSettings(llm=server.url, llm_model="test", llm_tools=False)
