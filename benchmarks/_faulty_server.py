@@ -11,7 +11,7 @@ import sys
 from functools import partial
 from typing import Any, ClassVar
 
-CHUNK = 64
+CHUNK = 48
 """Tokens of a prompt that the server computes at a time."""
 REMEMBERED = 1
 """Prompts that it remembers."""

@@ -7,13 +7,14 @@ with an f16 cache. Each compared configuration runs in a process with one core.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
-from itertools import product
 from multiprocessing import get_context
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,9 @@ OURS, THEIRS = "ours", "llama.cpp"
 TYPES = {"q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2, "iq4_nl": 20}
 """ggml's numbers of the formats."""
 F16, F32 = 1, 0
-LENGTH, WINDOWS, SCORED = 256, 4, 128
+TOLD = ("q8_0", "q4_0")
+"""The formats whose differences are taken apart: without rotation, and without flash attention."""
+LENGTH, WINDOWS, SCORED = 128, 3, 64
 """Tokens of a window, how many of them, and at how many of the last positions logits are compared."""
 MODELS = 3
 """The smallest bundled models."""
@@ -50,15 +53,30 @@ class Task:
 
 
 def tasks(models: list[str], short: bool) -> list[Task]:
-    """What is measured, the same for both, and llama.cpp's own noise and its attention without flash."""
+    """What is measured: every format for both, then what tells why they part, and llama.cpp's own noise."""
     kinds = ["q4_0"] if short else list(TYPES)
-    found = []
-    for model in models:  # in an order in which a process seldom needs another 16-bit run
-        for rotated, who in product((True, False), (OURS, THEIRS)):
-            found += [Task(who, model, kind, side, rotated) for kind in kinds for side in ("key", "value")]
+    found = [
+        Task(who, model, kind, side, True)
+        for model in models  # in an order in which a process seldom needs another model
+        for who in (OURS, THEIRS)
+        for kind in kinds
+        for side in ("key", "value")
+    ]
+    for model in models:
         found += [Task(THEIRS, model, "f32", "both", False)]
-        found += [Task(THEIRS, model, kind, "key", False, flash=False) for kind in kinds]
+        found += [Task(THEIRS, model, kind, "key", False, flash=False) for kind in kinds if kind in TOLD]
+        for who in (THEIRS, OURS):
+            found += [Task(who, model, k, side, False) for k in kinds if k in TOLD for side in ("key", "value")]
     return found
+
+
+def references(wanted: list[Task]) -> list[Task]:
+    """The 16-bit runs that tasks are compared with."""
+    return list(dict.fromkeys(_sixteen_bit(task) for task in wanted))
+
+
+def _sixteen_bit(task: Task) -> Task:
+    return Task(task.who, task.model, "f16", "both", False, task.flash)
 
 
 @cache
@@ -76,31 +94,32 @@ def scored(short: bool) -> int:
     return 16 if short else SCORED
 
 
-def run(task: Task, short: bool) -> dict[str, Any]:
-    """The divergence of one cache from the 16-bit run of the same program."""
+def keep(task: Task, folder: Path, short: bool) -> None:
+    """Write the logits of a 16-bit run into a file [windows, positions, vocabulary]."""
+    logits = _ours if task.who == OURS else _theirs
+    found = [logits(task, window[None], scored(short)) for window in windows(task.model, short)]
+    np.save(folder / _file(task), np.concatenate(found))
+
+
+def _file(task: Task) -> str:
+    return f"{task.who} {task.model} {task.flash}.npy"
+
+
+def run(task: Task, folder: Path, short: bool) -> dict[str, Any]:
+    """The divergence of one cache from the 16-bit run of the same program, which is in the folder."""
     from swarm.experiments.measurement import divergence
 
-    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[os.getpid() % len(os.sched_getaffinity(0))]})
     begun = time.perf_counter()
     logits = _ours if task.who == OURS else _theirs
-    tokens = windows(task.model, short)
-    reference = _reference(task.who, task.model, task.flash, short)
+    reference = np.load(folder / _file(_sixteen_bit(task)), mmap_mode="r")
     rows = []
-    for place, window in enumerate(tokens):
+    for place, window in enumerate(windows(task.model, short)):
         found = logits(task, window[None], scored(short))
         truth = window[None, -scored(short) + 1 :]
-        rows.append(divergence.compare(reference[place : place + 1, :-1], found[:, :-1], truth))
+        rows.append(divergence.compare(np.array(reference[place : place + 1, :-1]), found[:, :-1], truth))
     klds = [float(row.kld.mean()) for row in rows]
     return {**asdict(task), "klds": klds, "same_top1": fmean(float(row.same_top1.mean()) for row in rows),
             "seconds": time.perf_counter() - begun}  # fmt: skip
-
-
-@lru_cache(maxsize=2)
-def _reference(who: str, model: str, flash: bool, short: bool) -> NDArray[np.float32]:
-    """Logits of the 16-bit run [windows, positions, vocabulary]."""
-    task = Task(who, model, "f16", "both", False, flash)
-    logits = _ours if who == OURS else _theirs
-    return np.concatenate([logits(task, window[None], scored(short)) for window in windows(model, short)])
 
 
 @lru_cache(maxsize=1)
@@ -171,7 +190,7 @@ def _context(task: Task, length: int) -> Any:
 
 
 def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
-    """Run all caches, as many at a time as there are cores; after `SWARM_BENCH_SECONDS` none is begun."""
+    """Run all caches, as many at a time as there are cores; after `SWARM_BENCH_SECONDS` seconds none is begun."""
     from importlib.util import find_spec
 
     from swarm.experiments.models import registry
@@ -180,27 +199,42 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     if not peer and not short:
         raise SwarmError(f"{PACKAGE} is not installed.", f"Install it: `pip install {PACKAGE}`.")
     models = [info.name for info in registry.catalogue() if info.available][:MODELS]
-    cores = 1 if short else len(os.sched_getaffinity(0))
-    deadline = time.time() + float(os.environ.get("SWARM_BENCH_SECONDS", "1e9"))
     wanted = [task for task in tasks(models[: 1 if short else None], short) if peer or task.who == OURS]
-    rows, failures = [], []
-    with ProcessPoolExecutor(cores, mp_context=get_context("forkserver")) as pool:
-        waiting = {pool.submit(_timely, task, short, deadline): task for task in wanted}
-        for done in as_completed(waiting):
-            try:
-                found = done.result()
-            except Exception as error:
-                failures.append({**asdict(waiting[done]), "error": f"{type(error).__name__}: {error}"})
-                tell(str(failures[-1]))
-                continue
-            rows += [] if found is None else [found]
-            tell(str(found))
+    cores = sorted(os.sched_getaffinity(0))[: 1 if short else None]
+    deadline = time.time() + float(os.environ.get("SWARM_BENCH_SECONDS", "1e9"))
+    rows: list[dict[str, Any]] = []
+    failures: list[dict[str, Any]] = []
+    processes = get_context("forkserver")
+    free = processes.Queue()
+    for core in cores:
+        free.put(core)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(len(cores), processes, initializer=_pin, initargs=(free,)) as pool,
+    ):
+        for step, todo in ((keep, references(wanted)), (run, wanted)):
+            waiting = {pool.submit(_timely, step, task, Path(folder), short, deadline): task for task in todo}
+            for done in as_completed(waiting):
+                try:
+                    found = done.result()
+                except Exception as error:
+                    failures.append({**asdict(waiting[done]), "error": f"{type(error).__name__}: {error}"})
+                    tell(str(failures[-1]))
+                    continue
+                rows += [] if found is None else [found]
+                tell(str(found))
     sizes = {"length": LENGTH, "windows": WINDOWS, "scored": SCORED}
     return {**sizes, "wanted": len(wanted), "rows": rows, "failures": failures}
 
 
-def _timely(task: Task, short: bool, deadline: float) -> dict[str, Any] | None:
-    return run(task, short) if time.time() < deadline else None
+def _pin(free: Any) -> None:
+    """Keep to a core that no other process of the pool has."""
+    os.sched_setaffinity(0, {free.get()})
+
+
+def _timely(step: Any, task: Task, folder: Path, short: bool, deadline: float) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = step(task, folder, short) if time.time() < deadline else None
+    return found
 
 
 def page(record: _frame.Results) -> str:

@@ -1,20 +1,25 @@
-"""What measured decode rates say of a machine: seconds per token as a constant and a time per byte that is read."""
+"""What measured runs say of a machine: seconds per token as a constant and a time per byte read, and memory.
+
+Memory beside weights and cache is what an engine takes for itself: buffers, copies of weights, its runtime.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from statistics import fmean
+from statistics import fmean, median
 
 from pydantic import Field
 
 from swarm.kernels.values import FrozenModel
 
 
-class MeasuredRate(FrozenModel):
+class MeasuredRun(FrozenModel):
     """A decode rate that was measured: of which model and cache, with how many tokens held, by which trial.
 
-    `read_bytes` are the weights and the part of the cache that one token reads.
+    `read_bytes` are the weights and the part of the cache that one token reads. `memory_bytes` is what the engine held,
+    None where that is not known; of it `known_bytes` are weights and cache, and `overhead_estimate` is what a plan
+    expects beside them.
     """
 
     trial: int
@@ -23,6 +28,9 @@ class MeasuredRate(FrozenModel):
     context: int
     tokens_per_second: float = Field(gt=0)
     read_bytes: int = Field(gt=0)
+    memory_bytes: int | None = Field(default=None, gt=0)
+    known_bytes: int = Field(default=0, ge=0)
+    overhead_estimate: int = Field(default=1, gt=0)
     measured_at: datetime | None = None
 
 
@@ -46,7 +54,7 @@ class LearnedRates(FrozenModel):
         return 1 / (self.seconds + read_bytes / self.bandwidth)
 
 
-def learn(found: Sequence[MeasuredRate]) -> LearnedRates | None:
+def learn(found: Sequence[MeasuredRun]) -> LearnedRates | None:
     """What measurements say; None where there are none.
 
     Least squares of relative errors with both terms at least 0; where the measurements do not tell the constant from
@@ -61,17 +69,72 @@ def learn(found: Sequence[MeasuredRate]) -> LearnedRates | None:
         if len(found) > 2
         for a, b in [_fit([*found[:place], *found[place + 1 :]])]
     ]
-    dates = [one.measured_at for one in found if one.measured_at is not None]
     return LearnedRates(
         seconds=seconds,
         bandwidth=1 / per_byte,
         error=fmean(left_out) if left_out else None,
         n=len(found),
-        latest=max(dates, default=None),
+        latest=_latest(found),
     )
 
 
-def _fit(found: Sequence[MeasuredRate]) -> tuple[float, float]:
+class LearnedMemory(FrozenModel):
+    """What an engine holds beside weights and cache.
+
+    Attributes:
+        overhead_bytes: that, for the model at hand.
+        own: whether it was measured of that model; else of others, in proportion to what a plan estimates.
+        error: mean relative error of the whole memory that was predicted from all other measurements; None for fewer
+            than three.
+        n: measurements.
+        latest: when the latest was made.
+    """
+
+    overhead_bytes: int = Field(ge=0)
+    own: bool
+    error: float | None
+    n: int
+    latest: datetime | None
+
+
+def learn_memory(found: Sequence[MeasuredRun], own: Sequence[MeasuredRun], estimate: int) -> LearnedMemory | None:
+    """What measurements say of the memory of a model; None without any.
+
+    The median share of the estimate.
+
+    Args:
+        found: runs of all models.
+        own: those of the model itself, which count alone where there are any.
+        estimate: bytes that a plan expects beside the model's weights and cache.
+    """
+    of_itself = [one for one in own if one.memory_bytes is not None]
+    used = of_itself or [one for one in found if one.memory_bytes is not None]
+    if not used:
+        return None
+    left_out = [
+        abs((one.known_bytes + _share([*used[:place], *used[place + 1 :]]) * one.overhead_estimate) / held - 1)
+        for place, one in enumerate(used)
+        if len(used) > 2 and (held := one.memory_bytes) is not None
+    ]
+    return LearnedMemory(
+        overhead_bytes=round(_share(used) * estimate),
+        own=bool(of_itself),
+        error=fmean(left_out) if left_out else None,
+        n=len(used),
+        latest=_latest(used),
+    )
+
+
+def _share(found: Sequence[MeasuredRun]) -> float:
+    """What was held beside weights and cache, over what was estimated: the median."""
+    return max(0.0, median(((one.memory_bytes or 0) - one.known_bytes) / one.overhead_estimate for one in found))
+
+
+def _latest(found: Sequence[MeasuredRun]) -> datetime | None:
+    return max((one.measured_at for one in found if one.measured_at is not None), default=None)
+
+
+def _fit(found: Sequence[MeasuredRun]) -> tuple[float, float]:
     """Seconds per token and per byte, the latter above 0."""
     import numpy as np
     from scipy.optimize import nnls

@@ -11,7 +11,7 @@ from swarm.orchestrator.console import Column, emit_json, listing, rate, say
 from swarm.orchestrator.options import Json, StoreUrl
 
 if TYPE_CHECKING:
-    from swarm.experiments.sizing.learned import LearnedRates, MeasuredRate
+    from swarm.experiments.sizing.learned import LearnedMemory, LearnedRates, MeasuredRun
     from swarm.experiments.sizing.machines import Machine
     from swarm.experiments.sizing.method import KVMethod
     from swarm.experiments.sizing.plan import Cost, MethodPlan, Plan
@@ -57,30 +57,35 @@ def command(
 ) -> None:
     """Say what fits: weights, KV cache per method and context, largest context, predicted decode speed.
 
-    For this machine, decode rates that engine trials and probes in the store measured correct the prediction.
+    For this machine, decode rates and memory that engine trials and probes in the store measured correct the
+    prediction.
 
     Examples: `swarm plan --model "llama 3.1 8b" --machine "m4 max" --memory 64`,
     `swarm plan --model ./config.json --memory 24 --kv affine --context 128K`
     """
     from swarm.experiments.sizing import models, plan
-    from swarm.experiments.sizing.learned import learn
+    from swarm.experiments.sizing.learned import learn, learn_memory
 
     shape = models.find(model)
+    known = _measured(store) if machine is None and memory is None else []
+    own = [one for one in known if one.model in (model, shape.name)]
+    # What was measured says more than the estimate, and less than who asks.
+    held = learn_memory(known, own, plan.overhead(shape)) if overhead is None else None
+    given = None if overhead is None else round(overhead * 2**30)
     report = plan.make(
         shape,
         _methods(shape, kv or [], sinks, recent),
         machine=_machine(machine, memory, bandwidth),
         contexts=[parse_tokens(text) for text in context or []],
         weights_bits=weights_bits,
-        overhead_bytes=None if overhead is None else round(overhead * 2**30),
+        overhead_bytes=given if held is None else held.overhead_bytes,
     )
-    known = _measured(store) if machine is None and memory is None else []
     rates = learn(known)
     if json:
-        emit_json({**_json(report), **_corrections(report, known, rates)})
+        emit_json({**_json(report), **_corrections(report, own, rates, held)})
     else:
-        _show(report)
-        _show_measured(report, known, rates)
+        _show(report, held)
+        _show_measured(report, own, rates)
 
 
 def _machine(name: str | None, memory: str | None, bandwidth: float | None) -> Machine:
@@ -111,7 +116,7 @@ def _methods(shape: ModelShape, wanted: list[str], sinks: int, recent: int) -> l
     return list(found.values())
 
 
-def _show(report: Plan) -> None:
+def _show(report: Plan, held: LearnedMemory | None) -> None:
     model, weights = report.model, report.weights
     count = f"{model.parameters / 1e9:.3g}B weights, " if model.parameters else ""
     trained = f", trained to {tokens(model.max_context)} tokens" if model.max_context else ""
@@ -120,7 +125,8 @@ def _show(report: Plan) -> None:
         say(f"  {note}")
     bits = "" if weights.bits is None else f" at {weights.bits:.3g} bits"
     assumed = " (assumed; --weights-bits changes it)" if weights.assumed else ""
-    say(f"  weights {size(weights.n_bytes)}{bits}{assumed}, overhead {size(report.overhead_bytes)} (estimate)")
+    source = "estimate" if held is None else _measured_memory(held)
+    say(f"  weights {size(weights.n_bytes)}{bits}{assumed}, overhead {size(report.overhead_bytes)} ({source})")
     machine = report.machine
     if machine is not None:
         speed = f", {machine.bandwidth / 1e9:g} GB/s" if machine.bandwidth else ""
@@ -147,24 +153,33 @@ def _show(report: Plan) -> None:
     _legend(report)
 
 
-def _measured(store: str | None) -> list[MeasuredRate]:
+def _measured_memory(held: LearnedMemory) -> str:
+    """Where the overhead comes from, in words."""
+    of = "of this model" if held.own else "of other models, in proportion to estimates"
+    until = f" until {held.latest:%Y-%m-%d}" if held.latest else ""
+    error = "" if held.error is None else f"; memory left out is predicted to {held.error:.0%}"
+    return f"measured {of} in {held.n} runs{until}{error}"
+
+
+def _measured(store: str | None) -> list[MeasuredRun]:
     """What the store knows of this machine; nothing where there is no store."""
     from swarm.memory.errors import StoreError
-    from swarm.orchestrator.measured_rates import measured_rates
+    from swarm.orchestrator.measured_runs import measured_runs
     from swarm.orchestrator.views.source import open_store
 
     try:
         with open_store(store) as opened:
-            return measured_rates(opened)
+            return measured_runs(opened)
     except StoreError:
         if store is not None:
             raise
         return []
 
 
-def _corrections(report: Plan, known: list[MeasuredRate], rates: LearnedRates | None) -> dict[str, Any]:
-    """The rates that were measured of this model, and all predictions as measurements correct them."""
-    own = [one.model_dump(mode="json") for one in known if one.model == report.model.name]
+def _corrections(
+    report: Plan, own: list[MeasuredRun], rates: LearnedRates | None, held: LearnedMemory | None = None
+) -> dict[str, Any]:
+    """What was measured of this model, what that says of rates and memory, and rates as it corrects them."""
     corrected = {
         row.label: {
             str(cost.context): rates.tokens_per_second(report.weights.active_bytes + cost.kv_bytes)
@@ -175,16 +190,17 @@ def _corrections(report: Plan, known: list[MeasuredRate], rates: LearnedRates | 
         if rates is not None
     }
     return {
-        "measured": own,
+        "measured": [one.model_dump(mode="json") for one in own],
         "learned": None if rates is None else rates.model_dump(mode="json"),
+        "learned_memory": None if held is None else held.model_dump(mode="json"),
         "corrected": corrected,
     }
 
 
-def _show_measured(report: Plan, known: list[MeasuredRate], rates: LearnedRates | None) -> None:
+def _show_measured(report: Plan, own: list[MeasuredRun], rates: LearnedRates | None) -> None:
     if rates is None:
         return
-    found = _corrections(report, known, rates)
+    found = _corrections(report, own, rates)
     until = f" until {rates.latest:%Y-%m-%d}" if rates.latest else ""
     error = "" if rates.error is None else f"; rates left out are predicted to {rates.error:.0%}"
     say()
@@ -208,6 +224,7 @@ def _show_measured(report: Plan, known: list[MeasuredRate], rates: LearnedRates 
                 Column("label", "KV method"),
                 Column("context", show=tokens, right=True),
                 Column("tokens_per_second", "tok/s", show=rate, right=True),
+                Column("memory_bytes", "memory", show=size, right=True),
                 Column("trial", right=True),
                 Column("measured_at", "date"),
             ],
@@ -269,8 +286,9 @@ def output() -> object:
 
     class GroupedPlan(Plan):
         model: GroupedShape
-        measured: list[rates.MeasuredRate]
+        measured: list[rates.MeasuredRun]
         learned: rates.LearnedRates | None
+        learned_memory: rates.LearnedMemory | None
         corrected: dict[str, dict[str, float]]
 
     return GroupedPlan

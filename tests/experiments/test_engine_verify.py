@@ -68,8 +68,8 @@ def test_a_clean_server_is_not_blamed(seed):
     noise = (0.0, 1e-4, 1e-2, 0.1)[seed % 4]
     found = verify(StandIn(seed, noise=noise), seed)
     assert found.blamed == ()
-    assert found.rounds == 12
-    assert 12 < found.calibrations <= 24
+    assert 6 <= found.rounds < 12  # those that are left could blame nothing
+    assert found.rounds < found.calibrations <= 2 * found.rounds
     assert all(one.e_value < 1 for one in found.suspicions)
 
 

@@ -10,18 +10,18 @@ import pytest
 import samples
 from tiny_models import write_tiny_model
 
-from swarm.experiments.sizing.learned import MeasuredRate, learn
+from swarm.experiments.sizing.learned import MeasuredRun, learn, learn_memory
 from swarm.experiments.spec import Environment
 from swarm.memory.records import Budget
 from swarm.memory.store import Store
 from swarm.orchestrator.commands import schema as schemas
-from swarm.orchestrator.measured_rates import measured_rates
+from swarm.orchestrator.measured_runs import measured_runs
 
 
 def rates(seconds, bandwidth, sizes, noise=0.0, seed=0):
     rng = np.random.default_rng(seed)
     return [
-        MeasuredRate(
+        MeasuredRun(
             trial=n, model="m", label="none", context=512, read_bytes=size,
             tokens_per_second=float(np.exp(noise * rng.normal()) / (seconds + size / bandwidth)),
         )
@@ -48,6 +48,28 @@ def test_few_or_like_measurements_give_a_bandwidth_alone():
         assert (found.seconds, found.bandwidth) == (0.0, pytest.approx(1e10))
 
 
+def held(model, share, *, known=1 << 28, estimate=1 << 27):
+    """A run of a model that held its weights and cache, and so many times the estimate."""
+    return MeasuredRun(
+        trial=1, model=model, label="none", context=512, read_bytes=1, tokens_per_second=1.0,
+        memory_bytes=round(known + share * estimate), known_bytes=known, overhead_estimate=estimate,
+    )  # fmt: skip
+
+
+def test_memory_beside_weights_and_cache_is_learned_from_the_model_itself_else_from_others():
+    assert learn_memory([], [], 1 << 27) is None
+    assert learn_memory(rates(0.0, 1e10, [1 << 28]), [], 1 << 27) is None  # no memory was measured
+    others = [held("other", share, estimate=1 << 26) for share in (0.5, 2.0, 3.0)]
+    found = learn_memory(others, [], 1 << 27)
+    assert (found.overhead_bytes, found.own, found.n) == (2 << 27, False, 3)
+    assert found.error > 0
+    own = [held("m", 4.0, known=size << 20) for size in (100, 200, 900)]
+    exact = learn_memory([*others, *own], own, 1 << 27)
+    assert (exact.overhead_bytes, exact.own, exact.n) == (4 << 27, True, 3)
+    assert exact.error == pytest.approx(0.0, abs=1e-9)
+    assert learn_memory([held("m", -0.5)], [], 1 << 27).overhead_bytes == 0  # weights that were not all read
+
+
 def test_engine_trials_and_probes_of_this_machine_count(cli, tmp_path, monkeypatch):
     model = str(write_tiny_model(tmp_path / "tiny", "llama", seed=3))
     plan = ("plan", "--model", model, "--context", "512", "--kv", "q8_0")
@@ -68,9 +90,9 @@ def test_engine_trials_and_probes_of_this_machine_count(cli, tmp_path, monkeypat
             trial = store.propose(campaign.id, number, samples.proposal(**{"seed": number, "model": model, **kept}))
             lease = store.queue.claim(trial.id, "test")
             environment = Environment(device=device, platform="Linux", python="3", versions={})
-            result = samples.measurement(decode_rate=rate)
+            result = samples.measurement(decode_rate=rate, **({"memory": 3e8} if "engine" in fields else {}))
             samples.complete(store, lease, result.model_copy(update={"environment": environment}))
-        found = measured_rates(store)
+        found = measured_runs(store)
     assert [(one.trial, one.tokens_per_second) for one in found] == [(1, 40.0), (2, 30.0)]
     assert "q8_0" in found[0].label
     assert found[0].read_bytes < found[1].read_bytes
@@ -80,5 +102,9 @@ def test_engine_trials_and_probes_of_this_machine_count(cli, tmp_path, monkeypat
     jsonschema.validate(told, schemas.schema("plan"))
     assert told["learned"]["n"] == 2
     assert set(told["corrected"]) == {"none", "q8_0"}
+    (memory,) = {one.memory_bytes - one.known_bytes for one in found if one.memory_bytes}
+    assert told["overhead_bytes"] == told["learned_memory"]["overhead_bytes"] == pytest.approx(memory, rel=1e-6)
+    assert "measured of this model in 1 runs until 20" in cli(*plan).out
+    assert "measured of this model" not in cli(*plan, "--overhead", "1").out  # who asks knows better
     assert "Decode speed (tok/s) corrected by 2 rates measured until" in cli(*plan).out
     assert "corrected" not in cli(*plan, "--memory", "64").out  # another machine

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
-from math import ceil, exp, log
+from math import ceil, exp, inf, log
 
 from swarm.experiments.engines.verify.answers import ServerUnderTest
 from swarm.experiments.engines.verify.features import Feature, Pair, Round, Texts
@@ -116,7 +117,7 @@ def run(
     against: ServerUnderTest | None = None,
     tell: Tell = lambda _: None,
 ) -> Verification:
-    """Test a server until a feature is blamed, or rounds or time are used up.
+    """Test a server until a feature is blamed, none can be in the rounds that are left, or time is used up.
 
     Every round reads new prompts. Calibrations are differences between positions that were generated and the same
     positions read as part of a prompt; they show what another order of computing does to this server, rounding of a
@@ -154,6 +155,9 @@ def run(
         tell(f"round {number}: noise {max(calibrations, default=0.0):.2g} nat; {told}")
         if any(_blamed(case, len(cases)) for case in cases) or time.monotonic() - begun > seconds:
             break
+        judged = len(calibrations) >= MIN_CALIBRATIONS
+        if judged and not any(_may_be_blamed(case, rounds - number, len(cases)) for case in cases):
+            break
     return Verification(
         rounds=number,
         seconds=time.monotonic() - begun,
@@ -178,6 +182,14 @@ def _differences(pairs: Sequence[Pair]) -> list[float]:
 
 def _blamed(case: _Case, n_features: int) -> bool:
     return case.bets.log_capital >= log(n_features / ALPHA)
+
+
+def _may_be_blamed(case: _Case, rounds: int, n_features: int) -> bool:
+    """Whether the feature would be blamed if it were at fault in so many further rounds, all of them."""
+    best = deepcopy(case)
+    best.waiting = [(0, inf)] * rounds
+    best.judge(0.0)
+    return _blamed(best, n_features)
 
 
 def _suspicion(case: _Case, n_features: int) -> FeatureEvidence:

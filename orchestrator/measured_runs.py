@@ -1,4 +1,4 @@
-"""Decode rates of the store's engine trials and probes of this machine, with the bytes that a token read."""
+"""Decode rates and memory of the store's engine trials and probes of this machine, with what a plan expects of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from swarm.kernels.errors import SwarmError
 
 if TYPE_CHECKING:
-    from swarm.experiments.sizing.learned import MeasuredRate
+    from swarm.experiments.sizing.learned import MeasuredRun
     from swarm.experiments.sizing.method import KVMethod
     from swarm.experiments.sizing.shape import ModelShape
     from swarm.memory.records import TrialRecord
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 LOOPBACK = re.compile(r"//(127\.0\.0\.1|localhost|\[::1\])[:/]")
 
 
-def measured_rates(store: Store) -> list[MeasuredRate]:
-    """Every decode rate that the store knows of engines that answered on loopback.
+def measured_runs(store: Store) -> list[MeasuredRun]:
+    """Every decode rate that the store knows of engines that answered on loopback, with their memory where it is known.
 
     Trials of models whose size is not known, and of caches that have no counterpart here, are left out.
     """
@@ -26,9 +26,9 @@ def measured_rates(store: Store) -> list[MeasuredRate]:
     return [one for trial in trials if (one := _measured(trial)) is not None]
 
 
-def _measured(trial: TrialRecord) -> MeasuredRate | None:
+def _measured(trial: TrialRecord) -> MeasuredRun | None:
     from swarm.experiments.sizing import method, plan
-    from swarm.experiments.sizing.learned import MeasuredRate
+    from swarm.experiments.sizing.learned import MeasuredRun
 
     rate, spec = trial.metrics.get("decode_rate"), trial.spec
     local = spec.engine is not None or LOOPBACK.search(trial.environment.device if trial.environment else "")
@@ -37,16 +37,20 @@ def _measured(trial: TrialRecord) -> MeasuredRate | None:
     try:
         shape = _shape(spec.model)
         cache = _method(trial)
-        read = plan.weights(shape).active_bytes + method.kv_bytes(shape, cache, spec.context)
+        weights, kept = plan.weights(shape), method.kv_bytes(shape, cache, spec.context)
     except SwarmError:
         return None
-    return MeasuredRate(
+    held = trial.metrics.get("memory") or trial.metrics.get("memory_total")
+    return MeasuredRun(
         trial=trial.id,
         model=spec.model,
         label=cache.label,
         context=spec.context,
         tokens_per_second=rate.value,
-        read_bytes=read,
+        read_bytes=weights.active_bytes + kept,
+        memory_bytes=None if held is None or held.value <= 0 else round(held.value),
+        known_bytes=weights.n_bytes + kept,
+        overhead_estimate=plan.overhead(shape),
         measured_at=trial.finished_at,
     )
 
