@@ -71,9 +71,11 @@ def copy(xp: Namespace, x: Array) -> Array:
 
 def to_mlx(x: Array) -> Array:
     """An MLX array (a copy of a numpy one)."""
+    if not isinstance(x, np.ndarray):
+        return x
     import mlx.core as mx
 
-    return mx.array(x) if isinstance(x, np.ndarray) else x
+    return mx.array(x)
 
 
 def like(x: Array, result: Array) -> Array:
