@@ -130,7 +130,10 @@ def launch(settings: Settings, flags: Mapping[str, Any], signals: StopSignals, p
         reader.start()
     for reader in readers:
         reader.join()
-    return max(process.wait() for process in running)
+    codes = [process.wait() for process in running]
+    if not any(codes):
+        console.say("`swarm findings --campaign NAME` says of each finding on which of these devices it holds.")
+    return max(code if code >= 0 else 128 - code for code in codes)
 
 
 def _pass_on(device: str, stream: IO[str], tell: Callable[[str], None]) -> None:

@@ -59,7 +59,7 @@ def check(settings: Settings) -> None:
         for name in settings.models or ():
             registry.describe(name)
     if settings.shape is not None:
-        _check_shape(settings.shape, device_of(settings))
+        _check_shape(settings.shape, set(settings.devices) or {device_of(settings)})
     if settings.engine is not None:
         _check_engine(settings)
     if settings.ray_address is not None:
@@ -71,11 +71,11 @@ def check(settings: Settings) -> None:
         schema.load(settings.agenda)
 
 
-def _check_shape(shape: str, device: Device) -> None:
+def _check_shape(shape: str, devices: set[Device]) -> None:
     from swarm.experiments.sizing import models
 
     models.find(shape)
-    if device == "cpu":
+    if devices == {"cpu"}:
         raise UsageError(
             f"--shape {shape}: kernels are timed on a GPU, and the trials are for the CPU.",
             "Leave it out, or launch where MLX computes on a GPU.",
