@@ -11,9 +11,17 @@ from swarm.kernels.spec import FrozenModel
 
 
 def tokens(value: object) -> object:
-    """A number of tokens, also as a text such as 2K or 32k."""
-    found = re.fullmatch(r"(\d+)[kK]", value.strip()) if isinstance(value, str) else None
-    return int(found[1]) * 1024 if found else value
+    """A number of tokens, also as a text such as 2K or 32k.
+
+    Raises:
+        ValueError: a text that is none.
+    """
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d+)([kK]?)", value.strip())
+    if found is None:
+        raise ValueError("is no number of tokens, such as 2048 or 2K")
+    return int(found[1]) * (1024 if found[2] else 1)
 
 
 def _or_off(value: object) -> object:

@@ -98,6 +98,11 @@ def test_contexts_may_be_given_in_k(value):
     assert AgentSettings(long=value).long == 2048
 
 
+def test_what_is_no_number_of_tokens_is_refused():
+    with pytest.raises(ValueError, match="no number of tokens, such as"):
+        AgentSettings(long="much")
+
+
 def test_a_campaign_without_finalists_has_no_long_trial(infos, make_lab, simulate):
     run = simulate(Curves(make_lab()), infos, 20, settings=AgentSettings(long=2048))
     assert not [r for r in run.records if r.proposer == "long"]
