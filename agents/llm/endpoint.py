@@ -23,8 +23,8 @@ LARGE_MODEL, SMALL_MODEL = "qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"
 enough that trials and an LLM that reads three times as slowly do not wait for each other."""
 
 MIN_CORES_FOR_LARGE = 8
-LOCAL_PROMPT_CHARS, LOCAL_OUTPUT_TOKENS, LOCAL_TIMEOUT, LOCAL_TEMPERATURE = 1_200, 200, 600.0, 0.7
-"""What a local model gets. So many characters are some 500 tokens; without a temperature mlx-lm says the same again."""
+LOCAL_PROMPT_CHARS, LOCAL_OUTPUT_TOKENS, LOCAL_TIMEOUT, LOCAL_TEMPERATURE = 1_000, 200, 600.0, 0.7
+"""What a local model gets. So many characters are some 400 tokens; without a temperature mlx-lm says the same again."""
 
 OWN_KEY = "SWARM_LLM_KEY"
 OPENAI_KEY = "OPENAI_API_KEY"

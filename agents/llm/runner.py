@@ -38,6 +38,9 @@ CLOSING_SECONDS = 2.0
 PATIENCE_SHARE = 0.025
 """How much longer a campaign may become because its end waits for a local model."""
 
+REST_SHARE = 0.5
+"""How long a server of our own is left alone after an answer, of the time that it took: trials need the cores."""
+
 MAX_REFUSED = 3
 """Refused ideas that a role is reminded of."""
 
@@ -74,6 +77,7 @@ class RoleRunner:
         self._over = False
         self._hurried = False
         self._began = time.monotonic()
+        self._rests_until = 0.0
         self._threads: list[threading.Thread] = []
 
     @property
@@ -116,7 +120,10 @@ class RoleRunner:
 
     def _has_room(self) -> bool:
         """Whether the endpoint may get one more question at the same time."""
-        return sum(state.busy for state in self._states.values()) < self._dialogue.settings.concurrency
+        return (
+            time.monotonic() >= self._rests_until
+            and sum(state.busy for state in self._states.values()) < self._dialogue.settings.concurrency
+        )
 
     def _is_due(self, name: str, context: ProposalContext) -> bool:
         state = self._states[name]
@@ -148,7 +155,7 @@ class RoleRunner:
                 return
 
     def _work(self, name: str, context: ProposalContext) -> None:
-        state = self._states[name]
+        state, began = self._states[name], time.monotonic()
         found: Contribution | None = None
         trouble = ""
         try:
@@ -165,6 +172,9 @@ class RoleRunner:
             with self._changed:
                 state.busy = False
                 state.asked += 1
+                if self._dialogue.settings.is_local:
+                    now = time.monotonic()
+                    self._rests_until = now + REST_SHARE * (now - began)
                 state.misses = 0 if found is not None else state.misses + 1
                 state.due = context.number + min(MAX_PAUSE, self._every * 2**state.misses // 2)
                 if found is not None:

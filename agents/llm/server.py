@@ -23,8 +23,8 @@ MAX_START_SECONDS = 600.0
 """Seconds that a server may take to load its model (converting it included)."""
 
 MAX_TAIL_CHARS = 300
-NICENESS = 8
-"""How far the server steps back behind trials: beside a busy worker a thread gets a seventh of a core."""
+NICENESS = 6
+"""How far the server steps back behind trials: beside a busy worker a thread gets a fifth of a core."""
 
 
 class LocalServer:

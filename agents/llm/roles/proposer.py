@@ -101,7 +101,6 @@ class ProposerRole(Role[Ideas]):
             known = [result.records[0].id for result in context.front(model)]
             guess = choices.shape(
                 "Guess",
-                metric=choices.one_of(["kld"]),
                 comparator=choices.one_of(["<=", ">="]),
                 threshold=choices.one_of(THRESHOLDS),
                 reference_trial=choices.one_of([None, *known]),

@@ -15,6 +15,7 @@ from swarm.agents.analysis.engine import AnalysisEngine
 from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.llm import retry
+from swarm.agents.llm import runner as runner_module
 from swarm.agents.llm.runner import RoleRunner
 from swarm.agents.llm.telemetry import report
 from swarm.agents.settings import AgentSettings
@@ -200,6 +201,16 @@ def test_a_server_of_our_own_reads_the_beginnings_of_prompts_before_it_is_asked(
             later = [other["messages"][1]["content"] for other in asked if role_of(other) == "proposer"]
             assert later
             assert all(other.startswith(text[: text.index("}", text.index('"task"'))]) for other in later)
+
+
+@pytest.mark.parametrize("llm", ["local", ""])
+def test_a_server_of_our_own_rests_after_an_answer(server, make_lab, infos, converse, acts, monkeypatch, llm) -> None:
+    monkeypatch.setattr(runner_module, "REST_SHARE", 1e9)
+    server.plan = [acts.says(Clever())]
+    dialogue = converse(llm=llm or server.url, llm_patience=0.0)
+    drive(make_lab(law=law), infos, RoleRunner(dialogue, every=6), 30)
+    asked = [body for body in server.bodies if body["max_tokens"] > 1]
+    assert (len(asked) == 1) == bool(llm)
 
 
 def test_what_a_scout_claims_is_judged_like_everything_else(server, store, make_lab, infos, converse, acts) -> None:
