@@ -28,7 +28,8 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:  # noqa: ARG001
             models.setdefault(row["model"], []).append(row)
     verdicts = []
     for model, rows in models.items():
-        for label in rows[0]["match"]:
+        able = any(any(row["match_16bit"]) for row in rows)
+        for label in rows[0]["match"] if able else ():
             whole = [row for row in rows if label in row["match"]]
             if any(label in row["failed"] for row in rows):
                 continue  # it broke down on a text
@@ -88,7 +89,7 @@ def page(record: _frame.Results) -> str:
         columns = ["configuration"]
         for name in ("exact match", "probability"):
             columns += [name, "questions", "loss, points", "of all"]
-        parts.append(_frame.table(columns, rows))
+        parts.append(_frame.table(columns, rows) if rows else "The 16-bit run answers nothing: nothing can be lost.\n")
     return "\n".join(parts)
 
 

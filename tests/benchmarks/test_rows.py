@@ -114,6 +114,12 @@ def test_verdicts_tell_what_loses_from_what_does_not_and_what_it_took(data):
     assert {kv: one["outcome"] for kv, one in found.items()} == {"safe": "safe", "harmful": "harmful"}
     assert found["harmful"]["items"] < found["safe"]["items"] < 60 * 24
     assert found["harmful"]["all"] == pytest.approx(0.1, abs=0.03)
+    unable = [row | {"match_16bit": [0] * 24} for row in made]
+    rows.pack(unable, data, data / "verdicts.json")
+    results = verdicts.measure(False, lambda line: None)
+    assert results["verdicts"] == []
+    record = frame.about(verdicts.BENCHMARK, short=True, load=0.0) | {"results": results}
+    assert "answers nothing: nothing can be lost" in verdicts.page(record)
 
 
 def test_a_torn_line_is_made_again_and_missing_rows_are_named(data, tmp_path):
