@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 # Bit-identical results need one thread, and the number is read when numpy is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,6 +28,9 @@ from swarm.kernels.quantizers.base import Quantizer
 
 # Before any test module imports MLX: with the reference BLAS the real models take minutes.
 blas.use_openblas(1)
+
+
+TESTS = Path(__file__).parent
 
 
 def model_info(name: str = "tiny", **fields: object) -> ModelInfo:
@@ -129,7 +133,7 @@ def raise_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[Pr
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give out the longest files first, so that the test processes end together."""
-    items.sort(key=lambda item: "orchestrator" not in item.path.parts)
+    items.sort(key=lambda item: not {"orchestrator", "benchmarks"} & {*item.path.parts} and item.path.parent != TESTS)
 
 
 @pytest.fixture(scope="session")

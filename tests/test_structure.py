@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +16,7 @@ PACKAGES = ("kernels", "experiments", "memory", "agents", "orchestrator")
 MAX_CYCLES_TOLD = 20
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     """Every module of the product by its dotted name, parsed."""
     paths = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

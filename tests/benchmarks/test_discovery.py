@@ -43,7 +43,7 @@ def test_whatever_there_is_time_for_has_all_arms_and_as_many_twins_without_a_cau
         assert abs(len(controls) - ended * weight / sum(discovery.WEIGHTS.values())) <= 2
 
 
-@pytest.mark.parametrize("seed", [2, 3, 5, 6])
+@pytest.mark.parametrize("seed", [2, 3, 5, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_twin_differs_from_its_model_where_it_was_planted(tiny_models, seed):
     base = tiny_models["llama"]
     with planted.planted(seed, {base: Path(base)}) as (plant, runner, infos):

@@ -5,7 +5,8 @@ import copy
 import mlx.core as mx
 import numpy as np
 import pytest
-from families.build import build, families, logits, text, uncompiled
+from families import dense, experts
+from families.build import TEXT_MODELS, build, families, logits, text, uncompiled
 from mlx_lm.models.cache import (
     CacheList,
     can_trim_prompt_cache,
@@ -39,6 +40,11 @@ REFUSED = {
 """Families that keep no keys and values, or do not run at all, with the reason."""
 
 PACKED = [family for family in families() if family not in REFUSED]
+
+PLAIN = [family for family in PACKED if family in dense.CONFIGS | experts.CONFIGS | TEXT_MODELS]
+"""Families with plain keys and values, and those with images over the layers of another: alike in copies and trims."""
+
+BY_CACHE = [pytest.param(family, marks=pytest.mark.slow) if family in PLAIN[5:] else family for family in PACKED]
 
 
 def seed(family):
@@ -129,6 +135,7 @@ def continued(model, caches, tokens):
     return logits(model, caches, tokens, [1, 2, 1])
 
 
+@pytest.mark.parametrize("family", BY_CACHE)
 def test_copies_and_files_go_on_alike(family, tmp_path):
     model, tokens = build(family, seed(family)), text(3, 17, 1)
     caches = make_cache(model, "q8_0", seed=2)
@@ -142,6 +149,7 @@ def test_copies_and_files_go_on_alike(family, tmp_path):
     assert [cache.nbytes for cache in copies] == [cache.nbytes for cache in caches]
 
 
+@pytest.mark.parametrize("family", BY_CACHE)
 def test_trimmed_tokens_leave_no_trace(family):
     """As far as windows have dropped nothing, what the model's own cache can take back the packed one can."""
     model, tokens = build(family, seed(family)), text(3, 10, 2)

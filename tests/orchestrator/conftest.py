@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 
 from swarm.memory.records import Budget, CampaignRecord, CampaignState
 from swarm.memory.store import Store
+from swarm.orchestrator import launching, settings
 from swarm.orchestrator.campaign import Campaign
 from swarm.orchestrator.cluster import hidden_paths
 from swarm.orchestrator.leases import HeldLeases
@@ -25,6 +26,7 @@ from swarm.orchestrator.monitor.events import CampaignEvent
 from swarm.orchestrator.monitor.progress import Progress
 from swarm.orchestrator.pool import Pool
 from swarm.orchestrator.worker import WorkerPlan
+from swarm.orchestrator.workload import make_workload
 
 SWARM = (sys.executable, "-c", "from swarm.orchestrator.cli import main; main()")
 
@@ -103,6 +105,19 @@ def campaign(store: Store) -> Callable[..., CampaignRecord]:
 
     def make(trials: int, seed: int = 0, **budget: float) -> CampaignRecord:
         return store.campaigns.create(None, {}, Budget.model_validate({"trials": trials, **budget}), seed)
+
+    return make
+
+
+@pytest.fixture
+def rehearsed(store: Store, pool: Pool) -> Callable[[str, int], Campaign]:
+    """A rehearsal as `swarm launch` puts it together, on the workers that are there."""
+
+    def make(faults: str, budget: int) -> Campaign:
+        chosen = settings.load(rehearsal=faults, budget=budget)
+        workload = make_workload(chosen)
+        record = launching.create(store, chosen, workload, pool.workers)
+        return launching.assemble(store, record, chosen, workload, pool, ExitStack())
 
     return make
 

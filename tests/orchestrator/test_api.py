@@ -76,8 +76,8 @@ def test_a_campaign_that_is_left_early_can_be_gone_on_with(tmp_path):
     assert 0 < states.count("complete") < 300
 
 
-def test_a_campaign_can_be_stopped_from_its_loop(tmp_path):
-    with swarm.launch(budget=1000, rehearsal="20", workers=1, store=tmp_path / "swarm.db") as campaign:
+def test_a_campaign_can_be_stopped_from_its_loop(rehearsed):
+    with rehearsed("20", 1000) as campaign:
         for event in campaign:
             if event.kind == "trial":
                 campaign.stop()

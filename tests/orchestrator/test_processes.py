@@ -3,15 +3,13 @@
 import json
 import signal
 import time
-from contextlib import ExitStack
 
 import jsonschema
 import pytest
 
 from swarm.memory.store import Store
-from swarm.orchestrator import foreground, launching, settings
+from swarm.orchestrator import foreground
 from swarm.orchestrator.commands import schema as schemas
-from swarm.orchestrator.workload import make_workload
 
 
 def check_whole(path, trials):
@@ -109,10 +107,6 @@ def test_a_campaign_of_a_real_model_can_be_asked_and_reproduced(swarm, cli, tiny
     assert len(json.loads(cli("query", sql, "--json", "--store", "a.db").out)) == 1
 
 
-def test_a_campaign_without_a_measurement_fails_and_names_the_cause(store, pool):
-    chosen = settings.load(rehearsal="1,nan@0,nan@1", budget=2)
-    workload = make_workload(chosen)
-    record = launching.create(store, chosen, workload, pool.workers)
-    campaign = launching.assemble(store, record, chosen, workload, pool, ExitStack())
+def test_a_campaign_without_a_measurement_fails_and_names_the_cause(rehearsed):
     with pytest.raises(foreground.AllFailedError, match=r"every trial failed\. The first: trial 1, nan:"):
-        foreground.run(campaign, foreground.StopSignals())
+        foreground.run(rehearsed("1,nan@0,nan@1", 2), foreground.StopSignals())

@@ -250,7 +250,7 @@ def test_a_summary_shows_that_its_ground_is_gone(make_lab, simulate, infos) -> N
     assert "[unresolved: there is no finished trial" in later.render(summary.text)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_what_the_agents_added_is_nothing_when_they_add_nothing(make_lab, simulate, infos, seed) -> None:
     """With arms dealt out at random nearly all 95% intervals hold 0: of ten, three that do not are a 1% event."""
     run = simulate(make_lab(seed=seed), infos, 220, seed=seed, settings=AgentSettings(control_share=0.5))

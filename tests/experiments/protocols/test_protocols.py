@@ -30,6 +30,12 @@ def affine(bits, **fields):
     return KVSpec(key=quant, value=quant, **fields)
 
 
+SEGMENTED = (
+    pytest.param(affine(4), marks=pytest.mark.slow, id="plain"),
+    pytest.param(affine(2, sink_tokens=3, residual_window=10), id="segments"),
+)
+
+
 @pytest.fixture
 def measure(runner, tiny_models):
     def run(family, kv=None, **fields):
@@ -99,7 +105,7 @@ def divergence_of(reference, run):
 
 
 @pytest.mark.parametrize("family", [pytest.param("llama", marks=pytest.mark.slow), "gemma3_text"])
-@pytest.mark.parametrize("kv", [affine(4), affine(2, sink_tokens=3, residual_window=10)], ids=["plain", "segments"])
+@pytest.mark.parametrize("kv", SEGMENTED)
 def test_rung_0_is_decoding_token_by_token_over_a_quantized_prefix(runner, tiny_models, measure, family, kv):
     model, text = windows(runner, tiny_models[family], CONTEXT, 0, 2)
     prefix = CONTEXT - tail_tokens(CONTEXT)
@@ -116,7 +122,7 @@ def test_rung_0_is_decoding_token_by_token_over_a_quantized_prefix(runner, tiny_
 
 
 @pytest.mark.parametrize("family", [pytest.param("qwen3", marks=pytest.mark.slow), "gemma3_text"])
-@pytest.mark.parametrize("kv", [affine(4), affine(2, sink_tokens=3, residual_window=10)], ids=["plain", "segments"])
+@pytest.mark.parametrize("kv", SEGMENTED)
 def test_rung_1_is_reading_token_by_token_into_a_quantized_cache(runner, tiny_models, measure, family, kv):
     model, text = windows(runner, tiny_models[family], CONTEXT, 1, 2)
     runs = [token_by_token(model, text[:, :CONTEXT], make_cache(model, spec, seed=7), 0) for spec in (None, kv)]
@@ -134,8 +140,7 @@ def test_scored_positions_lie_in_the_second_half(context):
     assert len(np.unique(scored)) == len(scored) == min(prefill.SCORED, context - context // 2)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize(("family", "seed"), list(zip(FAMILIES, (0, 3, 0, 3), strict=True)))
 def test_attention_errors_agree_with_dequantized_keys_and_values(runner, tiny_models, measure, family, seed):
     quant = QuantSpec(method="affine", bits=4, group_size=32, rotation="hadamard")
     kv, layer = KVSpec(key=quant, value=quant), 2
