@@ -12,7 +12,7 @@ from swarm.experiments.engines.probe.prompts import PromptMaker
 from swarm.experiments.engines.probe.scenarios import ProbeSettings
 from swarm.experiments.engines.run import flags, quality
 from swarm.experiments.engines.run.process import RunningEngine, running
-from swarm.experiments.engines.run.reading import Reading, answers, behind
+from swarm.experiments.engines.run.reading import EngineReading, answers, behind
 from swarm.experiments.engines.run.startable import RefusedError, startable
 from swarm.experiments.protocols.base import Protocol, check_context, check_rung
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
@@ -64,7 +64,7 @@ class EngineFlags(Protocol):
         engine = startable(chosen.engine)
         text = subject.corpus.part("scored")
         exact = quality.reference(engine, spec, subject)
-        reading = Reading.of(spec, text, exact.characters)
+        reading = EngineReading.of(spec, text, exact.characters)
         with running(engine, subject.name, chosen.flags, context=spec.context + quality.ROOM) as up:
             fresh, asked = _asked(up, spec, reading)
             answering = [each for each in asked if each is not None]
@@ -106,7 +106,7 @@ def _of(spec: TrialSpec) -> EngineSpec:
     return spec.engine
 
 
-def _asked(up: RunningEngine, spec: TrialSpec, reading: Reading) -> tuple[Exchange, list[Exchange | None]]:
+def _asked(up: RunningEngine, spec: TrialSpec, reading: EngineReading) -> tuple[Exchange, list[Exchange | None]]:
     """Answers to the prompt, and to the prompt with each question (or with more text); None: it ends at once.
 
     Raises:
@@ -141,7 +141,7 @@ def _summary(
 
 
 def _compared(
-    up: RunningEngine, spec: TrialSpec, reading: Reading, exact: quality.Reference
+    up: RunningEngine, spec: TrialSpec, reading: EngineReading, exact: quality.EngineReference
 ) -> tuple[list[Metric], dict[str, tuple[float, ...]]]:
     """The divergence, where the engine tells probabilities."""
     if not exact.expected:

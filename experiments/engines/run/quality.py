@@ -23,7 +23,7 @@ from swarm.experiments import artifacts
 from swarm.experiments.engines.probe.endpoint import Endpoint, NoTextError, ProbeError
 from swarm.experiments.engines.probe.prompts import SAMPLE_CHARACTERS, PromptMaker
 from swarm.experiments.engines.run.process import RunningEngine, running
-from swarm.experiments.engines.run.reading import BLOCKS, Reading, answers, places
+from swarm.experiments.engines.run.reading import BLOCKS, EngineReading, answers, places
 from swarm.experiments.engines.run.startable import NoProbabilitiesError, RefusedError
 from swarm.experiments.measurement.divergence import jackknife, mean
 from swarm.experiments.spec import Metric, TrialSpec
@@ -43,7 +43,7 @@ Expected = list["NextToken"]
 
 
 @dataclass(frozen=True)
-class Reference:
+class EngineReference:
     """What the 16-bit run of an engine says of a trial's text.
 
     Attributes:
@@ -57,7 +57,7 @@ class Reference:
     answered: list[bool]
 
 
-def expected(up: RunningEngine, spec: TrialSpec, reading: Reading) -> Expected:
+def expected(up: RunningEngine, spec: TrialSpec, reading: EngineReading) -> Expected:
     """What a running engine says comes next at the places of a trial.
 
     Raises:
@@ -69,7 +69,7 @@ def expected(up: RunningEngine, spec: TrialSpec, reading: Reading) -> Expected:
     return up.engine.next_tokens(up.host, up.model, pieces, places(before, pieces, spec.context))
 
 
-def reference(engine: StartableEngine, spec: TrialSpec, subject: ModelUnderTest) -> Reference:
+def reference(engine: StartableEngine, spec: TrialSpec, subject: ModelUnderTest) -> EngineReference:
     """What the 16-bit run of the engine says, from the cache, else from a run of it now: without any flag."""
     key = {
         "engine": engine.name,
@@ -85,7 +85,7 @@ def reference(engine: StartableEngine, spec: TrialSpec, subject: ModelUnderTest)
     path = artifacts.writable(artifacts.cache_dir() / "engines") / f"{digest}.json"
     with artifacts.cache_errors(path), artifacts.locked(path.with_suffix(".lock")):
         if path.exists():
-            return Reference(**json.loads(path.read_text("utf-8"))["found"])
+            return EngineReference(**json.loads(path.read_text("utf-8"))["found"])
         with running(engine, subject.name, {}, context=spec.context + ROOM) as up, refusing():
             found = _read(up, spec, subject.corpus.part("scored"))
         draft = path.with_suffix(".new")
@@ -94,16 +94,16 @@ def reference(engine: StartableEngine, spec: TrialSpec, subject: ModelUnderTest)
     return found
 
 
-def _read(up: RunningEngine, spec: TrialSpec, text: str) -> Reference:
+def _read(up: RunningEngine, spec: TrialSpec, text: str) -> EngineReference:
     endpoint = up.endpoint
     characters = _characters(up, endpoint, text)
-    reading = Reading.of(spec, text, characters)
+    reading = EngineReading.of(spec, text, characters)
     answer(endpoint, reading.prompt)  # alone first, as in a trial: engines go back to where prompts have ended
     answered = [answers(question, answer(endpoint, reading.asked(question))) for question in reading.questions]
     told: Expected = []
     with suppress(NoProbabilitiesError):
         told = expected(up, spec, reading)
-    return Reference(characters, told, answered)
+    return EngineReference(characters, told, answered)
 
 
 @contextmanager
@@ -184,7 +184,7 @@ def _top(tokens: NextToken) -> str:
     return max(tokens, key=tokens.__getitem__)
 
 
-def notes(engine: StartableEngine, exact: Reference) -> str:
+def notes(engine: StartableEngine, exact: EngineReference) -> str:
     """In words what was compared."""
     asked = len(exact.answered)
     questions = f"; {asked} questions about hidden facts, of which it answers {sum(exact.answered)}" if asked else ""

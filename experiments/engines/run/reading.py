@@ -33,7 +33,7 @@ SENTENCE_END = re.compile(r"[.!?\n](?=\s)")
 
 
 @dataclass(frozen=True)
-class Reading:
+class EngineReading:
     """The texts of one trial. A question ends with the beginning of its answer; `rest` continues the prompt."""
 
     prompt: str

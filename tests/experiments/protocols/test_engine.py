@@ -14,7 +14,7 @@ from stand_in_engines import executable
 
 from swarm.experiments.engines.run import quality
 from swarm.experiments.engines.run.flags import EngineSpec
-from swarm.experiments.engines.run.reading import BLOCKS, Reading, answers
+from swarm.experiments.engines.run.reading import BLOCKS, EngineReading, answers
 from swarm.experiments.engines.run.startable import RefusedError
 from swarm.experiments.measurement.runner import Runner
 from swarm.experiments.spec import TrialSpec
@@ -73,8 +73,8 @@ def test_questions_about_hidden_facts_are_paired_with_the_16_bit_run(stand_in, r
 @pytest.mark.parametrize("context", [512, 1024, 4096])
 def test_a_trial_reads_every_fact_that_it_asks_for_within_its_context(runner, context, replicate):
     text = runner.corpus.part("scored")
-    reading = Reading.of(trial(context=context, replicate=replicate), text, 4.0)
-    assert reading == Reading.of(trial(context=context, replicate=replicate), text, 4.0)
+    reading = EngineReading.of(trial(context=context, replicate=replicate), text, 4.0)
+    assert reading == EngineReading.of(trial(context=context, replicate=replicate), text, 4.0)
     assert 0.9 * context < len(reading.prompt) / 4.0 + 96 < 1.02 * context
     assert reading.questions
     for question in reading.questions:
