@@ -126,16 +126,33 @@ def _arms(arms: Lines) -> Iterable[str]:
 def _campaigns(campaigns: Mapping[str, Mapping[str, Any]]) -> str:
     """What `swarm status --json` says of campaigns with and without an LLM, in a table."""
     rows = []
+    alone = {_finished(one): one["spend"]["seconds"]["spent"] for one in campaigns.values() if not one.get("llm")}
     for name, status in campaigns.items():
-        told, spent = status.get("llm") or {}, status["spend"]
-        trials = sum(count for state, count in status["trials"].items() if state not in ("waiting", "running"))
+        told, spent, trials = status.get("llm") or {}, status["spend"], _finished(status)
+        longer = f"{spent['seconds']['spent'] / alone[trials]:.2f}" if told and alone.get(trials) else ""
         seconds = [f"{spent[kind]['spent']:.0f}" for kind in ("seconds", "worker_seconds")]
         answers = [told.get("answers", 0), told.get("usable", 0), told.get("kept", 0)] if told else ["", "", ""]
         each = f"{told['seconds']:.1f}" if told.get("seconds") else ""
-        rows.append([name, trials, *seconds, *answers, each, f"{spent['tokens']['spent']:,.0f}"])
+        rows.append([name, trials, *seconds, longer, *answers, each, f"{spent['tokens']['spent']:,.0f}"])
     text = "At the same time, each on two cores of its own; one with fewer trials was stopped by the clock.\n\n"
-    columns = ("campaign", "trials", "s", "worker s", "answers", "usable", "kept", "s per answer", "tokens")
+    columns = (
+        "campaign",
+        "trials",
+        "s",
+        "worker s",
+        "of the s without",
+        "answers",
+        "usable",
+        "kept",
+        "s per answer",
+        "tokens",
+    )
     return text + _frame.table(columns, rows)
+
+
+def _finished(status: Mapping[str, Any]) -> int:
+    """Trials that ended."""
+    return sum(count for state, count in status["trials"].items() if state not in ("waiting", "running"))
 
 
 def _answers(lines: Lines) -> Iterable[Sequence[object]]:

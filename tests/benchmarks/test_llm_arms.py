@@ -70,9 +70,10 @@ def test_campaigns_are_shown_side_by_side() -> None:
     spent = {name: {"spent": value} for name, value in (("seconds", 220.4), ("worker_seconds", 430.0), ("tokens", 9e3))}
     plain = {"trials": {"complete": 329, "failed": 1, "waiting": 3}, "spend": spent, "llm": None}
     told = {"answers": 12, "usable": 11, "kept": 9, "seconds": 17.25}
-    shown = _llm_page.page({"answers": [], "arms": [], "campaigns": {"without": plain, "with": plain | {"llm": told}}})
-    assert "| without | 330 | 220 | 430 |  |  |  |  | 9,000 |" in shown
-    assert "| with | 330 | 220 | 430 | 12 | 11 | 9 | 17.2 | 9,000 |" in shown
+    longer = plain | {"llm": told, "spend": spent | {"seconds": {"spent": 231.42}}}
+    shown = _llm_page.page({"answers": [], "arms": [], "campaigns": {"with": longer, "without": plain}})
+    assert "| without | 330 | 220 | 430 |  |  |  |  |  | 9,000 |" in shown
+    assert "| with | 330 | 231 | 430 | 1.05 | 12 | 11 | 9 | 17.2 | 9,000 |" in shown
 
 
 def test_what_the_scribe_adds_stands_below_the_built_in_text() -> None:
