@@ -139,7 +139,7 @@ def write_page(path: Path, record: dict) -> None:
 def measured(backend: Backend, part: str, quick: bool, record: dict) -> dict:
     """Print the tables of a part and return their numbers."""
     if part == "encoding":
-        return {"encoding": _kernel_encode.table(backend, PACKED_BY_KERNELS)}
+        return {"encoding": _kernel_encode.table(backend.fused.launcher, PACKED_BY_KERNELS)}
     roof = Roof.measured()
     print(f"copy bandwidth {roof.copy:.0f} GB/s, float16 matrix product {roof.flops:.0f} TFLOP/s\n")
     rows = list(record.get("timings", []))

@@ -23,8 +23,8 @@ class FusedBackend(Backend):
     """A back-end whose kernels run on a launcher; `device_of` describes the device to the plan of a kernel.
 
     Attributes:
-        least_packed: values of several tokens below which MLX's operations pack them, for the same bytes: where
-            compiling a kernel takes long, a short prompt does not wait for one.
+        least_packed: values of a call below which MLX's operations pack them, for the same bytes: where compiling a
+            kernel takes long, neither a short prompt nor the first token behind one waits for it.
     """
 
     least_packed: ClassVar[int] = 0
@@ -43,7 +43,7 @@ class FusedBackend(Backend):
 
     def pack(self, quantizer: Quantizer, x: Array) -> Packed:
         """One launch for a format that the kernels write, the method's own operations for all else."""
-        if x.shape[2] > 1 and x.size < self.least_packed:
+        if x.size < self.least_packed:
             return super().pack(quantizer, x)
         form = self._forms.get(quantizer)
         if form is None:
