@@ -14,7 +14,7 @@ class DesignNode(GenerationNode):
     """The next configuration of a block of the design; once more on other windows when all were measured."""
 
     name = "design"
-    share = 0.4
+    share = 0.26
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """The first missing trial of the first block that the model can run all of; None when all are complete."""
