@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -131,17 +132,22 @@ def side(quantizer: base.Quantizer, parts: dict[str, mx.array], first: int) -> P
     return PackedSide(form, parts, first)
 
 
-def encode(formats: Sequence[QuantSpec], backend: Backend | None = None) -> list[dict]:
-    """Shares of packed bytes in which a back-end's encoder and the method's own in numpy differ, per format."""
+def encode(formats: Sequence[QuantSpec], backend: Backend | None = None, tokens: Sequence[int] = (37,)) -> list[dict]:
+    """Shares of packed bytes in which what a back-end packs and the method's own in numpy differ, per format and size.
+
+    A back-end may pack few tokens without its kernel.
+    """
     import mlx.core as mx
 
     backend = backend or peers.backend_of_this_machine()
     rows = []
-    for seed, spec in enumerate(formats):
+    for seed, (spec, count) in enumerate(product(formats, tokens)):
         quantizer = base.build(spec, 128)
-        x = np.random.default_rng(seed).standard_normal((2, 4, 37, 128)).astype(np.float16)
+        x = np.random.default_rng(seed).standard_normal((2, 4, count, 128)).astype(np.float16)
         found, expected = backend.pack(quantizer, mx.array(x)), quantizer.pack(np, x)
         pairs = [(np.array(found[name]).view(np.uint8), np.array(expected[name]).view(np.uint8)) for name in expected]
         differ = sum(int((ours != theirs).sum()) for ours, theirs in pairs) / sum(ours.size for ours, _ in pairs)
-        rows.append({"format": spec.label, "head_dim": 128, "encoder": True, "error": differ, "limit": 0.0})
+        rows.append(
+            {"format": spec.label, "head_dim": 128, "tokens": count, "encoder": True, "error": differ, "limit": 0.0}
+        )
     return rows
