@@ -38,7 +38,7 @@ CLOSING_SECONDS = 2.0
 PATIENCE_SHARE = 0.025
 """How much longer a campaign may become because its end waits for a local model."""
 
-REST_SHARE = 0.5
+REST_SHARE = 0.4
 """How long a server of our own is left alone after an answer, of the time that it took: trials need the cores."""
 
 MAX_REFUSED = 3
@@ -100,6 +100,8 @@ class RoleRunner:
         if len(context.history.completed) < MIN_TRIALS:
             if self._dialogue.settings.is_local and not self._threads:
                 self._begin(self._read_ahead, context, "llm-reading")
+            return
+        if time.monotonic() < self._rests_until:
             return
         with self._changed:
             # Whoever was asked least comes first: where one call at a time is all there is, everybody gets a turn.

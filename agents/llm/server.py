@@ -23,8 +23,8 @@ MAX_START_SECONDS = 600.0
 """Seconds that a server may take to load its model (converting it included)."""
 
 MAX_TAIL_CHARS = 300
-NICENESS = 6
-"""How far the server steps back behind trials: beside a busy worker a thread gets a fifth of a core."""
+NICENESS = 7
+"""How far the server steps back behind trials: beside two busy workers on two cores a thread gets a fifth of a core."""
 
 
 class LocalServer:
