@@ -134,7 +134,7 @@ LARGE_G = Suspect(
     "key",
     "layer_g",
     0.0,
-    undone="with a bit of the keys moved there from as many layers where they are small, instead of the reverse",
+    undone="with a bit of the keys moved there from as many layers where they are small, instead of the reverse,",
 )
 """What may make errors of keys count more in some layers than in others."""
 
