@@ -31,6 +31,7 @@ from swarm.agents.llm.endpoint import (
     LOCAL_OUTPUT_TOKENS,
     LOCAL_PROMPT_CHARS,
     LOCAL_TEMPERATURE,
+    LOCAL_TIMEOUT,
     LlmSettings,
     local_model,
 )
@@ -68,6 +69,7 @@ def asked(given: argparse.Namespace) -> LlmSettings:
         llm_model=given.llm_model,
         llm_prompt_chars=LOCAL_PROMPT_CHARS,
         llm_output_tokens=LOCAL_OUTPUT_TOKENS,
+        llm_timeout=LOCAL_TIMEOUT,
         llm_temperature=LOCAL_TEMPERATURE,
         llm_tools=False,
         llm_concurrency=1,
