@@ -23,9 +23,10 @@ from swarm.experiments import artifacts
 from swarm.experiments.engines.probe.endpoint import Endpoint, NoTextError, ProbeError
 from swarm.experiments.engines.probe.prompts import SAMPLE_CHARACTERS, PromptMaker
 from swarm.experiments.engines.run.process import RunningEngine, running
-from swarm.experiments.engines.run.reading import BLOCKS, EngineReading, answers, places
+from swarm.experiments.engines.run.reading import BLOCK_PIECES, BLOCK_PLACES, BLOCKS, EngineReading, answers, places
 from swarm.experiments.engines.run.startable import NoProbabilitiesError, RefusedError
 from swarm.experiments.measurement.divergence import jackknife, mean
+from swarm.experiments.measurement.haystack import WORDING
 from swarm.experiments.spec import Metric, TrialSpec
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def reference(engine: StartableEngine, spec: TrialSpec, subject: ModelUnderTest)
         "context": spec.context,
         "replicate": spec.replicate,
         "tokens": engine.top_tokens,
+        "places": [BLOCKS, BLOCK_PIECES, BLOCK_PLACES],
+        "wording": WORDING,
         "version": REFERENCE_VERSION,
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
