@@ -116,9 +116,9 @@ class Cluster:
         _prepare_environment(local=self._address is None)
         self._thread.start()
 
-    def settle(self) -> None:
-        """Wait until `ready` or `error` is set."""
-        self._settled.wait()
+    def settle(self, timeout: float | None = None) -> None:
+        """Wait until `ready` or `error` is set, for so many seconds at most."""
+        self._settled.wait(timeout)
 
     def stop(self, timeout: float) -> None:
         """Disconnect, and end what was started here."""

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 EXPECTING = 150
 """Trials of a campaign from which it comes to every kind, so that what those share is made ahead."""
+RAY_STARTS = 5.0
+"""Seconds in which Ray comes up on a machine that is not busy."""
 CLOSE_TIMEOUT = 1.5
 """Seconds that Ray gets to go down when a campaign ends."""
 
@@ -116,7 +118,7 @@ def start(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Ca
         pool = workers.enter_context(started(make_pool(settings, on_ready)))
         workload = make_workload(settings)
         if workload.infos:
-            pool.bring_up()  # what follows takes seconds
+            pool.bring_up(RAY_STARTS)  # what follows takes seconds
         settings, left_out = long_contexts.settle(settings, workload, pool.workers)
         record = create(store, settings, workload, pool.workers, left_out)
         campaign = assemble(store, record, settings, workload, pool, workers)

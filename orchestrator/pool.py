@@ -99,13 +99,13 @@ class Pool:
         """Bring Ray and the workers up in the background; trials may be handed in at once."""
         self._cluster.start()
 
-    def bring_up(self) -> None:
-        """Wait for Ray and begin to bring the workers up; they do so beside what is done until `collect`.
+    def bring_up(self, wait: float) -> None:
+        """Begin to start the workers if Ray is up within so many seconds; `collect` does so in any case.
 
         Raises:
             PoolError: there is no cluster, or no node of it has what a worker needs.
         """
-        self._cluster.settle()
+        self._cluster.settle(wait)
         self._check_cluster()
 
     @property
