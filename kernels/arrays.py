@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import sys
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from swarm.kernels.values import HALF_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Array = Any  # numpy.ndarray or mlx.core.array
 Namespace = Any  # the module numpy or mlx.core
@@ -67,6 +70,12 @@ def to_numpy(x: Array) -> np.ndarray:
 def copy(xp: Namespace, x: Array) -> Array:
     """A contiguous copy that keeps nothing larger alive."""
     return x.copy() if xp is np else xp.contiguous(x)
+
+
+def compute_now(xp: Namespace, held: Iterable[Array]) -> None:
+    """Have arrays computed on an accelerator, so that what they were made of can go; numpy's are."""
+    if not is_host(xp):
+        xp.eval(*held)
 
 
 def to_mlx(x: Array) -> Array:

@@ -48,13 +48,20 @@ class PackedStore:
         self.blocks += blocks
 
     def settle(self) -> None:
-        """Move recent blocks into the arrays."""
+        """Move recent blocks into the arrays.
+
+        Where these have to grow, their copies are computed at once: stores of many layers grow in the same step, and
+        together they would need the memory of all twice.
+        """
         if self.recent is None:
             return
         packed = self.recent.parts()
         self.blocks -= self.recent.count
-        self.recent = None
-        self.append(arrays.namespace(next(iter(packed.values()))), packed)
+        self.recent, held = None, self._parts
+        xp = arrays.namespace(next(iter(packed.values())))
+        self.append(xp, packed)
+        if self._parts is not held:
+            arrays.compute_now(xp, self._parts.values())
 
     def append(self, xp: Namespace, packed: Packed) -> None:
         """Add packed arrays behind the last block."""
