@@ -9,6 +9,7 @@ from benchmarks import _frame
 from benchmarks._correlation_rows import FULL, LONG, SHORT_TRIALS, TASKS
 
 Names = Mapping[str, str]
+TOO_FEW = "Too few configurations of each model were measured for it.\n"
 
 
 def page(record: _frame.Results, measures: Names, losses: Names, scopes: Names) -> str:
@@ -22,7 +23,8 @@ def page(record: _frame.Results, measures: Names, losses: Names, scopes: Names) 
     ]
     for scope, title in scopes.items():
         parts.append(f"## {title[0].upper()}{title[1:]}\n")
-        parts += [_correlations(results, scope, loss, measures, losses) for loss in losses]
+        found = [loss for loss in losses if results["scopes"][scope][loss]]
+        parts += [_correlations(results, scope, loss, measures, losses) for loss in found] or [TOO_FEW]
     parts += ["## What finalists are chosen by\n", _finalists(results, losses)]
     return "\n".join([*parts, "## Where the number at 512 tokens misleads\n", *_misleading(results)])
 
@@ -55,7 +57,6 @@ def _trust(results: _frame.Results, measures: Names, losses: Names, scopes: Name
         for loss, name in losses.items():
             found = {key: value for key, value in results["scopes"][scope][loss].items() if key != "bits"}
             if not found:
-                lines.append(f"- {title}, {name}: no model has it.")
                 continue
             best = max(found, key=lambda key: found[key]["spearman"]["mean"])
             ahead = [measures[key] for key, value in found.items() if value["lead"]["low"] > 0]
@@ -78,9 +79,14 @@ def _finalists(results: _frame.Results, losses: Names) -> str:
     columns = ("number", *(title for loss, title in losses.items() if results["full"][loss]))
     better = [name for name in FULL if name != used and _tells_more(results, name)]
     said = f"so `{'` or `'.join(better)}` should" if better else f"none does, and `{used}` stays"
-    return (
+    taken = (
         f"Campaigns take the front in bits per value and `{used}` of the full measurement to their third rung "
-        "(`FINALISTS_BY` in `agents/generation/nodes/long_context.py`). The table says by how much Spearman's "
+        "(`FINALISTS_BY` in `agents/generation/nodes/long_context.py`). "
+    )
+    if not rows:
+        return f"{taken}Among too few configurations no other number can show that it tells more.\n"
+    return taken + (
+        "The table says by how much Spearman's "
         f"correlation of its other numbers is larger than that of `{used}`, among the better half at 512 tokens. "
         "A number should take its place when it is larger for some loss, and smaller for none, by more than chance "
         f"explains: {said}.\n\n" + _frame.table(columns, rows)
@@ -94,8 +100,6 @@ def _tells_more(results: _frame.Results, name: str) -> bool:
 
 def _correlations(results: _frame.Results, scope: str, loss: str, measures: Names, losses: Names) -> str:
     found: dict[str, Any] = results["scopes"][scope][loss]
-    if not found:
-        return ""
     models = list(found["kld_512"]["models"])
     rows = [
         (

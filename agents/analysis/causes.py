@@ -119,7 +119,7 @@ SUSPECTS = (
     ),
     Suspect(
         "key bias",
-        "the bias of the keys",
+        "biases of the keys",
         "key",
         "layer_key_outliers",
         3.0,
