@@ -21,9 +21,13 @@ NODES = [
 ]
 
 
-@pytest.mark.parametrize(("device", "workers"), [("cpu", 20), ("cuda", 2), ("metal", 1)])
+@pytest.mark.parametrize(("device", "workers"), [("cpu", 16), ("cuda", 2), ("metal", 1)])
 def test_workers_go_where_their_back_end_is_advertised(device, workers):
     assert room(NODES, resources(device)) == workers
+
+
+def test_workers_on_the_cpu_go_to_nodes_with_gpus_where_there_are_no_others():
+    assert room(NODES[1:2], resources("cpu")) == 4
 
 
 def test_memory_bounds_the_workers_of_a_node():
