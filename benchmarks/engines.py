@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -128,15 +127,21 @@ def _on(pairs: queue.Queue[list[int]], what: str, asked: dict[str, Any], tell: _
 
 
 def choice(arm: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The feasible row that is best by the search's own goal; of flags measured several times, by their mean."""
-    goal = "decode_rate" if arm == _engine_page.OTHER else "request"
-    sign = -1.0 if goal == "decode_rate" else 1.0
+    """A row of the feasible flags that are best by the search's own goal, ranked as every campaign ranks flags."""
+    from swarm.agents.analysis import engine_speed
+
     by_flags: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if "request" in row:
             by_flags.setdefault(json.dumps(row["flags"], sort_keys=True), []).append(row)
-    feasible = [group for group in by_flags.values() if all(row["kld_upper"] <= _engine_arms.MAX_KLD for row in group)]
-    return min(feasible, key=lambda group: sign * statistics.fmean(r[goal] for r in group))[0] if feasible else None
+    seconds = {
+        flags: [1 / row["decode_rate"] if arm == _engine_page.OTHER else row["request"] for row in group]
+        for flags, group in by_flags.items()
+    }
+    known = engine_speed.estimates(seconds)
+    feasible = [f for f, group in by_flags.items() if all(row["kld_upper"] <= _engine_arms.MAX_KLD for row in group)]
+    order = engine_speed.ranked({flags: known[flags] for flags in feasible})
+    return by_flags[order[0]][0] if order else None
 
 
 def page(record: _frame.Results) -> str:

@@ -23,16 +23,21 @@ def _advice(model: str, history: History, settings: AgentSettings) -> Iterator[s
     best = engine_speed.best(found, settings)
     if not best:
         return
-    first, plain = f"trial:{best[0].id}", next((r for r in found if r.spec.engine and not r.spec.engine.flags), None)
+    first, plain = f"trial:{best[0].id}", next((r for r in best[1:] if engine_speed.is_plain(r)), None)
     beside = f", without flags {{trial:{plain.id}:decode_rate}} ({{trial:{plain.id}}})" if plain else ""
     bound = (
         f"The upper limit of its KLD is {{{first}:kld_upper}}."
         if "kld_upper" in best[0].metrics
         else ("The engine tells no probabilities, so nothing is known of its quality.")
     )
+    doubt = ""
+    if engine_speed.is_plain(best[0]):
+        doubt = " No flags that were tried are surely quicker than the engine without any."
+    elif plain is not None and not engine_speed.is_quicker(found, best[0].spec.label, plain.spec.label):
+        doubt = " That a request is quicker than without flags is not sure."
     yield (
         f"- On **{{{first}:model}}** start `{{{first}:label}}`. It generates {{{first}:decode_rate}} tokens per second"
-        f"{beside} at {{{first}:context}} tokens ({{{first}}}). {bound}"
+        f"{beside} at {{{first}:context}} tokens ({{{first}}}).{doubt} {bound}"
     )
 
 
@@ -41,7 +46,7 @@ def fronts(models: Iterable[str], history: History, settings: AgentSettings) -> 
     rows = []
     for model in models:
         found = history.select(model=model, protocol=engine_speed.PROTOCOL)
-        for record in engine_speed.front((r for r in found if not r.spec.rung), settings)[:MAX_ROWS]:
+        for record in engine_speed.front(found, settings)[:MAX_ROWS]:
             trial = f"trial:{record.id}"
             cells = [f"{{{trial}:{name}}}" if name in record.metrics else "-" for name in SHOWN]
             rows.append(f"| {{{trial}:model}} | {' | '.join(cells)} | `{{{trial}:label}}` | {{{trial}}} |")

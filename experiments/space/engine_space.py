@@ -31,7 +31,7 @@ class EngineSpace(Space):
 
     protocol_searched: ClassVar[str] = "engine"
     objectives: ClassVar[int] = 3
-    kinds: ClassVar[Mapping[str, float]] = {"quality": 0.84, "replication": 0.1, "finalist": 0.06}
+    kinds: ClassVar[Mapping[str, float]] = {"quality": 0.7, "replication": 0.1, "finalist": 0.2}
 
     def __init__(
         self,

@@ -100,14 +100,13 @@ def _list_speed(source: Source, model: str | None, max_bits: float | None, limit
 
 
 def _of_engine(source: Source, model: str | None, *, only_front: bool) -> list[TrialRecord]:
-    """Trials within the limit on divergence, the quickest request first; or those that nothing beats."""
+    """A trial for all flags within the limit on divergence, the best first; or those that nothing beats."""
     from swarm.agents.analysis import engine_speed
 
     found = source.store.trials.list(source.campaign.id, model=model, state="complete", arrays=False)
     ranked = engine_speed.front if only_front else engine_speed.best
-    first = [record for record in found if not record.spec.rung]
-    models = dict.fromkeys(record.spec.model for record in first)
-    return [record for name in models for record in ranked((r for r in first if r.spec.model == name), source.settings)]
+    models = dict.fromkeys(record.spec.model for record in found)
+    return [record for name in models for record in ranked((r for r in found if r.spec.model == name), source.settings)]
 
 
 def output() -> object:
