@@ -23,6 +23,11 @@ def page(record: _frame.Results) -> str:
     for protocol in COMPARED:
         parts.append(f"## {TITLES[protocol]}")
         parts += [_table(model, protocol, results["runs"], found) for model, found in results["models"].items()]
+    failures = results.get("failures", [])
+    if failures:
+        parts.append("## Runs without an answer\n")
+        parts += [f"- {one['protocol']} of {one['model']} on {one['run']}: {one['error']}." for one in failures]
+        parts.append("")
     if len(results["runs"]) > 1:
         parts.append(_verdict(results["models"]))
     return "\n".join(parts)
@@ -47,25 +52,30 @@ def verdict(a: dict[str, Any], b: dict[str, Any], metric: str) -> tuple[float, b
     return ratio, low <= 0 <= high
 
 
-def _rows(found: dict[str, Any], protocol: str) -> list[dict[str, dict[str, Any]]]:
-    """Per configuration what every run answered."""
-    first = [one["kv"] for one in found[CPU] if one["protocol"] == protocol]
-    by_run = {run: {one["kv"]: one for one in answers if one["protocol"] == protocol} for run, answers in found.items()}
-    return [{run: answers[kv] for run, answers in by_run.items()} for kv in first]
+def _rows(found: dict[str, Any], protocol: str) -> list[tuple[str, dict[str, dict[str, Any]]]]:
+    """Per configuration what every run measured; a run that did not measure it is left out."""
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for run, answers in found.items():
+        for one in answers:
+            if one["protocol"] == protocol:
+                row = rows.setdefault(one["kv"], {})
+                if "metrics" in one:
+                    row[run] = one
+    return list(rows.items())
 
 
 def _table(model: str, protocol: str, runs: list[str], found: dict[str, Any]) -> str:
     metric = COMPARED[protocol]
     rows = []
-    for row in _rows(found, protocol):
-        cells = [f"{row[run]['metrics'][metric]:.4g}" if "metrics" in row[run] else "failed" for run in runs]
+    for kv, row in _rows(found, protocol):
+        cells = [f"{row[run]['metrics'][metric]:.4g}" if run in row else "failed" for run in runs]
         for run in runs[1:]:
-            if "metrics" not in row[CPU] or "metrics" not in row[run]:
+            if CPU not in row or run not in row:
                 cells.append("")
                 continue
             ratio, inside = verdict(row[CPU], row[run], metric)
             cells.append(f"{100 * (ratio - 1):+.2g}% {'inside' if inside else 'outside'}")
-        rows.append((row[CPU]["kv"], *cells))
+        rows.append((kv, *cells))
     return f"{model}\n\n" + _frame.table((metric, *runs, *(f"{run} - CPU" for run in runs[1:])), rows)
 
 
@@ -74,15 +84,18 @@ def _verdict(models: dict[str, Any]) -> str:
     lines = []
     for model, found in models.items():
         for protocol, metric in COMPARED.items():
-            rows = [row for row in _rows(found, protocol) if all("metrics" in one for one in row.values())]
+            rows = [row for _, row in _rows(found, protocol) if {CPU, GPU_16} <= set(row)]
             outside = [row for row in rows if not verdict(row[CPU], row[GPU_16], metric)[1]]
-            left = [row for row in outside if not verdict(row[CPU], row[GPU_32], metric)[1]]
+            told = [row for row in outside if GPU_32 in row]
+            left = [row for row in told if not verdict(row[CPU], row[GPU_32], metric)[1]]
             line = (
                 f"- {model}, {metric}: {len(outside)} of {len(rows)} differ between 16 bit on the GPU and the CPU by "
             )
             line += f"more than the noise; in 32 bit on the GPU {len(left)} of these still do"
             if left:
                 line += f" ({', '.join(row[CPU]['kv'] for row in left)})"
+            if len(told) < len(outside):
+                line += f", and {len(outside) - len(told)} were not measured there"
             lines.append(line + ".")
     text = (
         "What goes when activations are float32 on both comes from the type of the activations, not from the device.\n"

@@ -42,7 +42,9 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
         registry.ensure(name)
     runs = [CPU] if device() == "cpu" else [CPU, GPU_16, GPU_32]
     spawn = get_context("spawn")
-    models: dict[str, Any] = {name: {} for name in names}
+    models: dict[str, Any] = {name: {run: [] for run in runs} for name in names}
+    failures: list[dict[str, str]] = []
+    interrupted = False
     with tempfile.TemporaryDirectory() as place:
         running = []
         for name, run, protocol in product(names, runs, PROTOCOLS):
@@ -52,19 +54,32 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
             sender.close()
             running.append((name, run, protocol, process, receiver))
         for name, run, protocol, process, receiver in running:
-            found = _answered(run, process, receiver)
-            models[name].setdefault(run, []).extend(found)
+            try:
+                found = _answered(process, receiver, interrupted)
+            except KeyboardInterrupt:
+                interrupted = True  # those that have answered already are still heard
+                found = _answered(process, receiver, interrupted)
+            if isinstance(found, str):
+                failures.append({"model": name, "run": run, "protocol": protocol, "error": found})
+                tell(f"{protocol} of {name} on {run}: {found}")
+                continue
+            models[name][run] += found
             tell(f"{protocol} of {name} on {run}: {len(found)} answers")
-    return {"runs": runs, "models": models}
+    return {"runs": runs, "models": models, "failures": failures}
 
 
-def _answered(run: str, process: Any, receiver: Any) -> list[dict[str, Any]]:
+def _answered(process: Any, receiver: Any, interrupted: bool) -> list[dict[str, Any]] | str:
+    """What a process answers, or why it does not; once interrupted, none is waited for."""
     try:
+        if interrupted and not receiver.poll():
+            process.kill()
+            process.join()
+            return "interrupted before it answered"
         found: list[dict[str, Any]] = receiver.recv()
     except EOFError:
-        raise SwarmError(f"the run on {run} ended without an answer.", "Its own message is above.") from None
-    finally:
         process.join()
+        return f"ended without an answer, exit status {process.exitcode}"
+    process.join()
     return found
 
 

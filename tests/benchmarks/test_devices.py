@@ -1,9 +1,16 @@
 """When two devices say the same, and what the pages of devices and of campaigns on a GPU say."""
 
 import importlib
+import os
+import signal
+import threading
+import time
 
 import pytest
 
+from swarm.orchestrator.commands import bench
+
+devices = importlib.import_module("benchmarks.devices")
 pages = importlib.import_module("benchmarks._devices_page")
 campaigns = importlib.import_module("benchmarks._gpu_page")
 HEAD = {
@@ -44,6 +51,36 @@ def test_what_goes_with_the_type_is_told_from_what_stays():
     assert "2 of 2 differ" in page
     assert "1 of these still do (b)" in page
     assert "failed" in page
+
+
+def dies_in_16_bit(run, model, protocol, short, cache, answers):
+    """In place of a run on a device: the one in 16 bit ends as by a segfault, the one in 32 bit never answers."""
+    if run == pages.GPU_16:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if run == pages.GPU_32:
+        time.sleep(600)
+    answers.send([answered([0.1, 0.2, 0.3, 0.4])])
+
+
+def test_a_run_that_dies_and_an_interrupt_cost_nothing_of_the_others(monkeypatch):
+    monkeypatch.syspath_prepend(bench.ROOT)  # for the processes
+    monkeypatch.setattr(devices, "PROTOCOLS", ("quality",))
+    monkeypatch.setattr(devices, "answer", dies_in_16_bit)
+    monkeypatch.setattr("swarm.experiments.environment.device", lambda: "gpu")
+    heard = []
+
+    def tell(line):
+        heard.append(line)
+        if len(heard) == 2:  # the one in 32 bit is waited for now
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    results = devices.measure(True, tell)
+    (found,) = results["models"].values()
+    assert [len(found[run]) for run in (pages.CPU, pages.GPU_16, pages.GPU_32)] == [1, 0, 0]
+    assert [one["run"] for one in results["failures"]] == [pages.GPU_16, pages.GPU_32]
+    page = pages.page(HEAD | {"results": results})
+    assert f"on {pages.GPU_16}: ended without an answer, exit status -9" in page
+    assert f"on {pages.GPU_32}: interrupted" in page
 
 
 def campaign(name, ends, wall):
