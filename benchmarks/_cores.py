@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -59,8 +60,9 @@ class Cores:
             self._free.put(core)
 
     def _pool(self, core: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, self._processes, initializer=_pin, initargs=(core,))
+        return ProcessPoolExecutor(1, self._processes, initializer=_begin, initargs=(core,))
 
 
-def _pin(core: int) -> None:
+def _begin(core: int) -> None:
+    faulthandler.enable()  # a segfault tells where
     os.sched_setaffinity(0, {core})

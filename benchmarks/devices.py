@@ -7,6 +7,7 @@ type. All read the same text windows, so that differences are paired by window.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import tempfile
 from collections.abc import Sequence
@@ -85,6 +86,7 @@ def _answered(process: Any, receiver: Any, interrupted: bool) -> list[dict[str, 
 
 def answer(run: str, model: str, protocol: str, short: bool, cache: Path, answers: Any) -> None:
     """Measure the default configurations of a model on one device in this process, and send what came out."""
+    faulthandler.enable()  # a segfault tells where
     if run == GPU_32:
         os.environ["MLX_ENABLE_TF32"] = "0"  # read with the first product: float32 is to be float32
     from swarm.experiments.compiled_kernels import CompiledKernels
