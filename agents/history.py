@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from swarm.agents.analysis import results
-from swarm.agents.analysis.results import ConfigResult, Place, config_key
+from swarm.agents.analysis.claims import by_token
+from swarm.agents.analysis.results import ConfigResult, Place, Results, config_key
 from swarm.memory.records import FindingRecord, SummaryRecord, TrialRecord
 
 FINISHED = frozenset({"complete", "failed", "pruned", "quarantined"})
@@ -74,9 +75,9 @@ class History:
         return results.pool(r for r in self.records if r.state == "complete" and not r.outdated and r.spec.edits)
 
     @cached_property
-    def results_and_edited(self) -> dict[Place, ConfigResult]:
-        """What was measured on the weights as they are and on edited ones."""
-        return {**self.results(), **self.edited}
+    def measured(self) -> Results:
+        """What was measured on the weights as they are and on edited ones, named as claims name it."""
+        return by_token({**self.results(), **self.edited})
 
     @cached_property
     def completed(self) -> tuple[TrialRecord, ...]:

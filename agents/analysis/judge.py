@@ -12,7 +12,7 @@ from math import log
 
 from swarm.agents.analysis import results
 from swarm.agents.analysis.base import analyse
-from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token
+from swarm.agents.analysis.claims import NEGLIGIBLE, Claim
 from swarm.agents.analysis.results import ConfigResult, Results, config_key
 from swarm.agents.analysis.statistics import ALPHA
 from swarm.agents.history import History
@@ -38,7 +38,7 @@ def judge(
     """
     current = {finding.key: finding for finding in found}
     before = {finding.key: finding for finding in known}
-    measured = by_token(history.results_and_edited)
+    measured = history.measured
     fresh = tuple(r for r in history.records if r.spec.replicate > 0)
     again = analyse(replace(history, records=fresh, findings=()), infos) if fresh else []
     replicated = {finding.key: finding for finding in again}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
 
-from swarm.agents.analysis.claims import Claim, by_token
+from swarm.agents.analysis.claims import Claim
 from swarm.agents.analysis.engine import AnalysisEngine
 from swarm.agents.analysis.judge import judge
 from swarm.agents.history import History
@@ -75,7 +75,7 @@ def elsewhere(
     Effects are judged anew within those trials: nothing measured in one campaign is compared with the other. What
     states no comparison has the status that the same pattern has there. Findings that it cannot decide are left out.
     """
-    measured = by_token(history.results_and_edited)
+    measured = history.measured
     there: dict[str, FindingStatus] = {record.finding.key: record.finding.status for record in history.findings}
     claims = ((finding, Claim.parse(finding.key)) for finding in findings)
     decided = [finding for finding, claim in claims if claim is not None and claim.estimate(measured) is not None]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from swarm.agents.analysis.analysts.factors import FactorAnalyst
-from swarm.agents.analysis.claims import Claim, by_token
+from swarm.agents.analysis.claims import Claim
 from swarm.agents.analysis.judge import NOT_REPLICATED, STATUS_ORDER, mixed, ranked, replications
 from swarm.agents.analysis.pairs import costs_the_same
 from swarm.agents.analysis.results import Results, config_label
@@ -126,7 +126,7 @@ class Learnt:
 
     @cached_property
     def _measured(self) -> Results:
-        return by_token(self._history.results_and_edited)
+        return self._history.measured
 
     def _is_fair(self, finding: Finding) -> bool:
         """Whether a finding compares what costs about the same."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from swarm.agents.analysis import causes, statistics, words
 from swarm.agents.analysis.base import Analyst
 from swarm.agents.analysis.causes import Layers, Suspect
-from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
+from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, token
 from swarm.agents.analysis.results import Place, Results
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
@@ -36,7 +36,7 @@ class CauseAnalyst(Analyst):
     def analyse(self, history: History, infos: Mapping[str, ModelInfo]) -> list[Finding]:
         """One claim per model and suspect, per pair of models and suspect, and per explained effect."""
         plain, edited = history.results(), history.edited
-        measured = by_token(history.results_and_edited)
+        measured = history.measured
         tested: Tested = {
             (model, claim.configurations[0]): (suspect, layers, claim)
             for model in infos

@@ -10,7 +10,7 @@ from swarm.agents.analysis.causes import Suspicion
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
 from swarm.agents.analysis.judge import MAX_REPLICATES, weight
 from swarm.agents.analysis.pairs import costs_the_same
-from swarm.agents.analysis.results import Results, compare, config_key
+from swarm.agents.analysis.results import compare, config_key
 from swarm.agents.analysis.statistics import ALPHA
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import GenerationNode
@@ -61,16 +61,14 @@ class CauseNode(GenerationNode):
             for model in context.infos
             for turn, suspicion in enumerate(causes.suspicions(context.history, context.infos, model)[:MAX_SUSPICIONS])
         ]
-        measured = by_token(context.history.results_and_edited)
         for _, _, suspicion in sorted(found, key=lambda entry: entry[:2]):  # differences between models first
-            yield from _tests(context, suspicion, measured)
+            yield from _tests(context, suspicion)
 
     def _explanation(self, context: ProposalContext) -> Proposal | None:
         """A trial of an effect on the model without a suspect; None while nothing is known to cause errors there."""
-        measured = by_token(context.history.results_and_edited)
         for suspicion in causes.suspicions(context.history, context.infos, context.model):
             suspect = suspicion.suspect
-            if suspicion.layers is not None or not suspect.edit or not _falls(context, suspicion, measured):
+            if suspicion.layers is not None or not suspect.edit or not _falls(context, suspicion):
                 continue
             pairs: list[tuple[Finding | None, Pair]] = [(None, pair) for pair in self._rotated(context, suspicion)]
             pairs += [(f, pair) for f, pair in self._found(context) if causes.may_explain(suspect, *_kvs(pair))]
@@ -127,12 +125,13 @@ def _kvs(pair: Pair) -> tuple[KVSpec, KVSpec]:
     return pair[0].kv, pair[1].kv
 
 
-def _tests(context: ProposalContext, suspicion: Suspicion, measured: Results) -> Iterator[tuple[TrialSpec, str]]:
+def _tests(context: ProposalContext, suspicion: Suspicion) -> Iterator[tuple[TrialSpec, str]]:
     """Trials of a suspicion: on the first text windows, and on more of them until what they show is decided."""
     compared = [suspicion, *([replace(suspicion, model=suspicion.against)] if suspicion.against else [])]
     pairs = [causes.trials(one, context.templates[one.model], _default(context)) for one in compared]
     why = f"Do {suspicion.words} cause errors on {suspicion.model}? (Typically {suspicion.size:.2f}, "
     why += f"trial {suspicion.shown}{f', more than on {suspicion.against}' if suspicion.against else ''}.)"
+    measured = context.history.measured
     keys = (config_key(pairs[0][0]), config_key(pairs[0][1]))
     models = tuple(token(one.model) for one in compared)
     claim = Claim("difference" if suspicion.against else "intervention", "kld", keys, models)
@@ -149,9 +148,9 @@ def _tests(context: ProposalContext, suspicion: Suspicion, measured: Results) ->
             return
 
 
-def _falls(context: ProposalContext, suspicion: Suspicion, measured: Results) -> bool:
+def _falls(context: ProposalContext, suspicion: Suspicion) -> bool:
     """Whether errors are known to be smaller without the suspect."""
     pair = causes.trials(suspicion, context.templates[suspicion.model], _default(context))
     claim = Claim("intervention", "kld", (config_key(pair[0]), config_key(pair[1])), (token(suspicion.model),))
-    effect = claim.estimate(measured)
+    effect = claim.estimate(context.history.measured)
     return effect is not None and causes.is_worth_it(effect)
