@@ -101,7 +101,11 @@ def by_flags(records: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]]:
 
 def requests(records: Iterable[TrialRecord]) -> dict[str, Estimate]:
     """Mean logarithm of `request_seconds`, on whatever rung and text, of all flags of a model by their label."""
-    return estimates({label: [request_seconds(r) for r in found] for label, found in by_flags(records).items()})
+    return _estimated(by_flags(records))
+
+
+def _estimated(groups: Mapping[str, Sequence[TrialRecord]]) -> dict[str, Estimate]:
+    return estimates({label: [request_seconds(r) for r in found] for label, found in groups.items()})
 
 
 def is_quicker(records: Iterable[TrialRecord], label: str, other: str) -> bool:
@@ -109,8 +113,8 @@ def is_quicker(records: Iterable[TrialRecord], label: str, other: str) -> bool:
 
     The first measurement counts for the noise alone: the flags may be compared because they were lucky in it.
     """
-    records = list(records)
-    groups, known = by_flags(records), requests(records)
+    groups = by_flags(records)
+    known = _estimated(groups)
     later = []
     for name in (label, other):
         seconds, estimate = [request_seconds(record) for record in groups[name][1:]], known[name]
@@ -126,8 +130,8 @@ def best(records: Iterable[TrialRecord], settings: AgentSettings) -> list[TrialR
 
     Of several trials with the same flags it is the median, of two the slower.
     """
-    records = list(records)
-    groups, known = by_flags(records), requests(records)
+    groups = by_flags(records)
+    known = _estimated(groups)
     feasible = {label: known[label] for label, found in groups.items() if all(is_feasible(r, settings) for r in found)}
     return [sorted(groups[label], key=request_seconds)[len(groups[label]) // 2] for label in ranked(feasible)]
 
@@ -138,7 +142,8 @@ def front(records: Iterable[TrialRecord], settings: AgentSettings) -> list[Trial
     What counts are means over all trials with the same flags, rates less the doubt that is left of a request.
     """
     records = list(records)
-    groups, known = by_flags(records), requests(records)
+    groups = by_flags(records)
+    known = _estimated(groups)
     found = best(records, settings)
     points = []
     for label in (record.spec.label for record in found):

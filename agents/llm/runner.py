@@ -101,8 +101,6 @@ class RoleRunner:
             if self._dialogue.settings.is_local and not self._threads:
                 self._begin(self._read_ahead, context, "llm-reading")
             return
-        if time.monotonic() < self._rests_until:
-            return
         with self._changed:
             # Whoever was asked least comes first: where one call at a time is all there is, everybody gets a turn.
             due = sorted(
