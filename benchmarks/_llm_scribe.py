@@ -22,10 +22,9 @@ from swarm.agents.llm.runner import RoleRunner
 from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.references import Resolver
 from swarm.agents.writing.summary import body
-from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.space.search_space import Space, SpaceSettings
 from swarm.memory.store import Store
-from swarm.orchestrator.views.source import Source
+from swarm.orchestrator.views.source import Source, stored_models
 
 ROUNDS = 3
 """Questions per store: what stands of any answer counts."""
@@ -36,7 +35,7 @@ def beside(path: Path, runner: RoleRunner) -> Mapping[str, Any]:
     with Store.open(path, readonly=True) as store:
         campaign = store.campaigns.list()[-1]
         history = Source(store, campaign).history
-        known = {info["name"]: ModelInfo.model_validate(info) for info in store.models.list()}
+        known = stored_models(store)
     infos, settings = [known[name] for name in campaign.settings["models"]], AgentSettings()
     engine = AnalysisEngine(infos, settings)
     context = campaign.settings["context"]

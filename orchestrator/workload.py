@@ -12,6 +12,7 @@ from swarm.memory.records import CampaignRecord
 from swarm.memory.store import Store
 from swarm.orchestrator.rehearsal import MODELS, Rehearsal
 from swarm.orchestrator.settings import Settings
+from swarm.orchestrator.views.source import stored_models
 
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
@@ -34,9 +35,7 @@ class Workload:
     @classmethod
     def stored(cls, store: Store, campaign: CampaignRecord) -> Workload:
         """What a campaign measures, as its store knows it; no model has to be on this machine."""
-        from swarm.experiments.models.base import ModelInfo
-
-        known = {info["name"]: ModelInfo.model_validate(info) for info in store.models.list()}
+        known = stored_models(store)
         names = tuple(campaign.settings["models"])
         return cls(names, campaign.settings["identity"], [known[name] for name in names if name in known])
 

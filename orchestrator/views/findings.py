@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import TypedDict
 
 from swarm.orchestrator.console import number
-from swarm.orchestrator.views.source import Source
+from swarm.orchestrator.views.source import Source, stored_models
 
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
@@ -56,9 +56,7 @@ def _measured(campaign: CampaignRecord) -> tuple[str | None, tuple[object, ...]]
 
 
 def _infos(source: Source) -> dict[str, ModelInfo]:
-    from swarm.experiments.models.base import ModelInfo
-
-    known = {info["name"]: ModelInfo.model_validate(info) for info in source.store.models.list()}
+    known = stored_models(source.store)
     return {name: known[name] for name in source.campaign.settings.get("models", ()) if name in known}
 
 

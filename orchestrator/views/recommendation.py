@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from swarm.kernels.errors import SwarmError, UnknownNameError, UsageError
 from swarm.orchestrator.console import number
+from swarm.orchestrator.views.source import stored_models
 
 if TYPE_CHECKING:
     from swarm.agents.analysis.comparable import AskedModel
@@ -20,10 +21,8 @@ MOST_TRIALS = 50
 def known_models(store: Store) -> dict[str, ModelInfo]:
     """The models that a store knows, and the bundled ones, by name. Reads no weights."""
     from swarm.experiments.models import registry
-    from swarm.experiments.models.base import ModelInfo
 
-    stored = [ModelInfo.model_validate(info) for info in store.models.list()]
-    return {info.name: info for info in (*registry.catalogue(), *stored)}
+    return {**{info.name: info for info in registry.catalogue()}, **stored_models(store)}
 
 
 def recommendation(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from swarm.agents.history import History
     from swarm.agents.settings import AgentSettings
     from swarm.agents.writing.references import Resolver
+    from swarm.experiments.models.base import ModelInfo
     from swarm.memory.records import CampaignRecord, FindingRecord, SummaryRecord, TrialRecord, TrialState
     from swarm.memory.store import Store
 
@@ -45,6 +46,14 @@ def open_campaign(flag: str | None, campaign: str | None) -> Iterator[Source]:
     """
     with open_store(flag) as store:
         yield Source(store, store.campaigns.get(campaign))
+
+
+def stored_models(store: Store) -> dict[str, ModelInfo]:
+    """The models that a store knows, by name; none has to be on this machine."""
+    from swarm.experiments.models.base import ModelInfo
+
+    known = (ModelInfo.model_validate(info) for info in store.models.list())
+    return {info.name: info for info in known}
 
 
 @dataclass(frozen=True)

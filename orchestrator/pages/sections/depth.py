@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from swarm.experiments.models.base import ModelInfo
 from swarm.orchestrator.pages import charts
 from swarm.orchestrator.pages.blocks import Block, Chart, Charts, Columns, Interval, Num, Paragraph, Ref, Table
 from swarm.orchestrator.pages.entities import kld_span
-from swarm.orchestrator.views.source import Source
+from swarm.orchestrator.views.source import Source, stored_models
 
 TITLE = "Error against depth"
 PLACE = 20
@@ -45,7 +44,7 @@ def blocks(source: Source) -> Sequence[Block]:
 
 def _kinds(source: Source) -> dict[tuple[str, int], str]:
     """The kind of every layer of the models that the store knows."""
-    infos = [ModelInfo.model_validate(info) for info in source.store.models.list()]
+    infos = stored_models(source.store).values()
     return {(info.name, number): layer.kind for info in infos for number, layer in enumerate(info.layers)}
 
 
