@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import sqrt
 from typing import Literal, get_args
 
 import numpy as np
+
+from swarm.experiments.text import GOLDEN
 
 Kind = Literal["single", "multi_key", "multi_value", "tracing", "aggregation"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -29,7 +30,6 @@ COMMON_TIMES = 6
 OTHER_WORDS = 6
 FACTS_SHARE = 0.5
 """The largest part of a text that facts may take; kinds that do not fit are left out."""
-GOLDEN = (sqrt(5) - 1) / 2
 
 PLACES = ("harbour", "library", "station", "museum", "bakery", "theatre", "garden", "castle", "market", "school")
 NAMES = ("Anna", "Peter", "Maria", "David", "Laura", "Simon", "Clara", "Martin", "Julia", "Robert", "Emma", "Paul")

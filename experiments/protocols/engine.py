@@ -19,7 +19,7 @@ from swarm.experiments.spec import Measurement, Metric, TrialSpec
 from swarm.kernels.errors import SpecError
 
 if TYPE_CHECKING:
-    from swarm.experiments.engines.probe.endpoint import Exchange
+    from swarm.experiments.engines.probe.endpoint import Endpoint, Exchange
     from swarm.experiments.engines.run.flags import EngineSpec
     from swarm.experiments.measurement.model_under_test import ModelUnderTest
 
@@ -115,9 +115,7 @@ def _asked(up: RunningEngine, spec: TrialSpec, reading: EngineReading) -> tuple[
     size = spec.context - behind(spec.context)
     longer = [reading.asked(question) for question in reading.questions] or [reading.whole[: len(reading.prompt) + 99]]
     with quality.refusing():
-        endpoint = up.endpoint
-        with suppress(NoTextError):
-            endpoint.ask(FIRST, 2)  # the first request may load the model
+        endpoint = _warm(up)
         fresh = insist(lambda: scenarios.ask_whole(endpoint, reading.prompt, size, ANSWER_TOKENS))
         found: list[Exchange | None] = []
         for prompt in longer:
@@ -125,6 +123,14 @@ def _asked(up: RunningEngine, spec: TrialSpec, reading: EngineReading) -> tuple[
             with suppress(NoTextError):
                 found[-1] = scenarios.ask_whole(endpoint, prompt, size, quality.ANSWER_TOKENS)
     return fresh, found
+
+
+def _warm(up: RunningEngine) -> Endpoint:
+    """The engine after a first request, which may load the model."""
+    endpoint = up.endpoint
+    with suppress(NoTextError):
+        endpoint.ask(FIRST, 2)
+    return endpoint
 
 
 def _summary(
@@ -184,7 +190,5 @@ def _crowded(spec: TrialSpec, model: str, text: str, characters: float, alone: E
 def _together(up: RunningEngine, prompts: Sequence[str]) -> list[Exchange]:
     """Answers to prompts that are asked at the same moment."""
     with quality.refusing():
-        endpoint = up.endpoint
-        with suppress(NoTextError):
-            endpoint.ask(FIRST, 2)
+        endpoint = _warm(up)
         return insist(lambda: scenarios.at_once(endpoint, prompts, ANSWER_TOKENS))
