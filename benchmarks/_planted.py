@@ -68,6 +68,13 @@ class Plant:
         return (WeightEdit(part=part, change=change, factor=self.factor, layers=self.layers),)
 
 
+def bundled() -> dict[str, Path]:
+    """The folders of the models that twins are made of, by name."""
+    from swarm.experiments.models import registry
+
+    return {name: registry.ensure(name) for name in BASES}
+
+
 def kind(seed: int) -> str:
     """What kind of twin a seed makes: all kinds in turns."""
     return KINDS[seed % len(KINDS)]

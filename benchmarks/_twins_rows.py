@@ -53,9 +53,7 @@ def seeds(models: Sequence[str]) -> Sequence[tuple[int]]:  # noqa: ARG001
 
 def bundled(seed: int) -> Row:
     """The row of a twin of a bundled model."""
-    from swarm.experiments.models import registry
-
-    return recorded(seed, {name: registry.ensure(name) for name in _planted.BASES}, BUDGET, CONTEXT)
+    return recorded(seed, _planted.bundled(), BUDGET, CONTEXT)
 
 
 def recorded(seed: int, bases: Mapping[str, Path], budget: int, context: int) -> Row:

@@ -100,7 +100,7 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     """Campaigns over all cores that this process may use, one campaign a core."""
     start = time.monotonic()
     with TemporaryDirectory() as folder:
-        bases = _tiny(Path(folder)) if short else _bundled()
+        bases = _tiny(Path(folder)) if short else _planted.bundled()
         budget, context, seeds = (12, 64, 1) if short else (BUDGET, CONTEXT, SEEDS)
         tasks = in_turns(range(seeds))
         if short:
@@ -120,12 +120,6 @@ def in_turns(seeds: Iterable[int]) -> list[Task]:
             places[arm, seed] = (begun[is_control] + 0.5) / weight
             begun[is_control] += 1
     return sorted(places, key=lambda task: (places[task], task))
-
-
-def _bundled() -> dict[str, Path]:
-    from swarm.experiments.models import registry
-
-    return {name: registry.ensure(name) for name in _planted.BASES}
 
 
 def _tiny(folder: Path) -> dict[str, Path]:

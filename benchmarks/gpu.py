@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks import _frame, _gpu_page
 
 from swarm.kernels.errors import SwarmError, UsageError
+from swarm.orchestrator import devices
 
 DEFAULT = ("--budget", "330", "--seed", "5")
 TWO_CORES = 2
@@ -41,7 +42,6 @@ CAMPAIGNS: dict[str, tuple[str, ...]] = {
 SHORT = {"short": ("--budget", "4", "--workers", "1")}
 GRACE = 12.0
 """Seconds that a campaign gets to end in good order."""
-LAUNCH = "from swarm.orchestrator.cli import main; main()"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def campaign(
         allowed = cores[:TWO_CORES] if name == "two CPU cores" else cores
         began, start = datetime.now(UTC), time.perf_counter()
         with subprocess.Popen(
-            ["taskset", "-c", ",".join(map(str, allowed)), sys.executable, "-c", LAUNCH, "launch", *arguments],
+            ["taskset", "-c", ",".join(map(str, allowed)), *devices.PROGRAM, "launch", *arguments],
             cwd=place,
             env={**kept, "SWARM_CACHE": str(cache)},
             stdout=sys.stderr,
