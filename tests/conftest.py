@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+# Tests start hundreds of processes: without bytecode on disk each would compile all that it imports, for seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Bit-identical results need one thread, and the number is read when numpy is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
