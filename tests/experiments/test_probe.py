@@ -10,14 +10,8 @@ from engine_server import FakeEngine, events
 
 from swarm.experiments.engines import base
 from swarm.experiments.engines.probe import scenarios
-from swarm.experiments.engines.probe.endpoint import (
-    Endpoint,
-    Exchange,
-    ProbeError,
-    TooLongError,
-    normalise,
-    public,
-)
+from swarm.experiments.engines.probe.endpoint import Endpoint, Exchange, ProbeError, TooLongError
+from swarm.experiments.engines.probe.http_host import normalise, public
 from swarm.experiments.engines.probe.prompts import PromptMaker
 from swarm.experiments.text import Corpus
 from swarm.kernels import plugins

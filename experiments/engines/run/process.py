@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import IO
 
 from swarm.experiments.engines.base import Host
-from swarm.experiments.engines.probe.endpoint import Endpoint, HttpHost
+from swarm.experiments.engines.probe.endpoint import Endpoint
+from swarm.experiments.engines.probe.http_host import HttpHost
 from swarm.experiments.engines.run import guard
 from swarm.experiments.engines.run.flags import FlagValue
 from swarm.experiments.engines.run.startable import Launch, RefusedError, StartableEngine
