@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from swarm.agents.history import FINISHED, History, hide
 from swarm.experiments.spec import Failure
 from swarm.memory.records import FindingRecord, SummaryRecord, TrialRecord, Verdict
-from swarm.orchestrator.pool import EVICTED, LOST
+from swarm.orchestrator.worker_handle import EVICTED, LOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

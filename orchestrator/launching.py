@@ -1,4 +1,4 @@
-"""Puts a campaign together from its settings: store, workers, models, agents. The loop itself is in `campaign`."""
+"""Puts a campaign together from its settings: store, workers, models, agents. The loop itself is in `driver`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from swarm.agents.generation.strategy import GenerationStrategy
     from swarm.agents.llm.runner import RoleRunner
     from swarm.experiments.spec import TrialSpec
-    from swarm.orchestrator.campaign import Analysis, Campaign, Strategy
+    from swarm.orchestrator.campaign import Campaign
+    from swarm.orchestrator.driver import Analysis, Strategy
     from swarm.orchestrator.pool import Pool
     from swarm.orchestrator.worker import WorkerPlan
 
@@ -176,6 +177,7 @@ def assemble(
     """
     from swarm.agents.llm import factory
     from swarm.orchestrator.campaign import Campaign
+    from swarm.orchestrator.driver import Driver
     from swarm.orchestrator.gpu_use import GpuUse
     from swarm.orchestrator.leases import HeldLeases
 
@@ -192,7 +194,7 @@ def assemble(
         if settings.budget >= EXPECTING:
             pool.prepare_ahead(expected(list(strategy.templates.values())))
         agents = AskedStrategy(settings.asked, strategy) if settings.asked else strategy, strategy.engine
-    return Campaign(
+    driver = Driver(
         store,
         record,
         *agents,
@@ -202,6 +204,7 @@ def assemble(
         workers=workers,
         hurry=llm.hurry if llm is not None else lambda: None,
     )
+    return Campaign(driver)
 
 
 def make_strategy(

@@ -6,10 +6,8 @@ A worker that dies or hangs costs the trial it had; another takes its place.
 from __future__ import annotations
 
 import queue
-import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -17,17 +15,13 @@ from swarm.experiments.environment import code_version
 from swarm.experiments.spec import Failure, Measurement, TrialSpec
 from swarm.kernels.errors import SwarmError
 from swarm.orchestrator.affinity import AffinityQueue
-from swarm.orchestrator.cluster import Cluster, actor_options, resources
+from swarm.orchestrator.cluster import Cluster, resources
 from swarm.orchestrator.preparation import Preparations, needs, with_preparation
 from swarm.orchestrator.worker import Greeting, Prepared, WorkerPlan
+from swarm.orchestrator.worker_handle import WorkerHandle, why_lost
 
-START_TIMEOUT = 180.0
 START_ATTEMPTS = 8
 """Starts in a row that may fail: something else can end workers as they come up, a full machine or a lost node."""
-LOST = "lost"
-"""Kind of failure of a trial that never ended through no fault of its own, because its node went away."""
-EVICTED = "evicted"
-"""Kind of failure of a trial whose worker Ray ended because its machine, perhaps not the trial, ran out of memory."""
 
 Ending = tuple[int, Measurement | Failure]
 """The id of a trial, and what came of it."""
@@ -35,25 +29,6 @@ Ending = tuple[int, Measurement | Failure]
 
 class PoolError(SwarmError):
     """The workers cannot be brought up."""
-
-
-@dataclass
-class _Member:
-    """One worker of the pool; `generation` tells messages of a replaced process from those of its successor.
-
-    `making` names what it makes now that trials share, for its trial or, without one, ahead of any.
-    """
-
-    actor: Any = None
-    generation: int = 0
-    up: bool = False
-    failed_starts: int = 0
-    resident: str | None = None
-    trial_id: int | None = None
-    node: str = ""
-    making: str = ""
-    preparing_took: float = 0.0
-    deadline: float = inf
 
 
 class Pool:
@@ -82,8 +57,8 @@ class Pool:
         self._timeout = timeout
         self._waiting = AffinityQueue()
         self._preparations = Preparations()
-        self._members = [_Member() for _ in range(workers or 0)]
-        self._inbox: queue.SimpleQueue[tuple[_Member | None, int, Any]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[WorkerHandle | None, int, Any]] = queue.SimpleQueue()
+        self._members = self._handles(workers or 0)
         wanted = resources(plan.device, memory if address is not None else 0.0)
         self._cluster = Cluster(wanted, workers, address=address, on_ready=self.wake)
         self._counted = workers is not None
@@ -201,7 +176,7 @@ class Pool:
             self._on_ready()
             self._count()
             for member in self._members:
-                self._start_worker(member)
+                member.start(self._plan, self._cluster)
 
     def _raise_error(self) -> None:
         error = (self._cluster.error or "").rstrip(".")
@@ -214,7 +189,7 @@ class Pool:
             raise PoolError(f"Ray did not start: {error}.", "See `swarm doctor`.")
 
     def _count(self) -> None:
-        """WorkerPlan for as many workers as the cluster has room for, where nobody said how many."""
+        """Have as many workers as the cluster has room for, where nobody said how many."""
         if self._counted:
             return
         if self._cluster.room == 0:
@@ -223,26 +198,11 @@ class Pool:
                 f"({', '.join(f'{amount:g} {name}' for name, amount in self._cluster.wanted.items())}).",
                 "Start one by `swarm node` on a machine that has it, or give --workers to wait for one.",
             )
-        self._members = [_Member() for _ in range(self._cluster.room)]
+        self._members = self._handles(self._cluster.room)
         self._counted = True
 
-    def _start_worker(self, member: _Member) -> None:
-        """Start a process for a worker, in place of the one that it had."""
-        import ray
-
-        member.generation += 1
-        member.up, member.resident, member.trial_id = False, None, None
-        member.deadline = time.monotonic() + START_TIMEOUT
-        member.actor = (
-            ray.remote(self._cluster.actor_class)
-            .options(**actor_options(self._cluster.wanted), max_restarts=0, max_task_retries=0)
-            .remote(replace(self._plan, gpu_share=self._cluster.wanted.get("GPU", 0.0)))
-        )
-        self._watch(member, member.actor.greet.remote())
-
-    def _watch(self, member: _Member, reference: Any) -> None:
-        generation = member.generation
-        reference.future().add_done_callback(lambda future: self._inbox.put((member, generation, future)))
+    def _handles(self, count: int) -> list[WorkerHandle]:
+        return [WorkerHandle(self._inbox) for _ in range(count)]
 
     def _dispatch(self) -> None:
         for member in self._members:
@@ -258,21 +218,21 @@ class Pool:
             else:
                 self._make_ahead(member, making)
 
-    def _run(self, member: _Member, trial_id: int, spec: TrialSpec) -> None:
+    def _run(self, member: WorkerHandle, trial_id: int, spec: TrialSpec) -> None:
         member.trial_id = trial_id
         self.switches += member.resident not in (None, spec.model)
         self._make(member, spec)
-        self._watch(member, member.actor.run.remote(spec))
+        member.expect(member.actor.run.remote(spec))
 
-    def _make(self, member: _Member, spec: TrialSpec) -> None:
+    def _make(self, member: WorkerHandle, spec: TrialSpec) -> None:
         """Have a worker make what a trial shares with others, where its node may not have it yet."""
         member.resident = spec.model
         member.deadline = time.monotonic() + self._timeout
         member.making = self._preparations.missing(member.node, spec)
         if member.making:
-            self._watch(member, member.actor.prepare.remote(spec))
+            member.expect(member.actor.prepare.remote(spec))
 
-    def _make_ahead(self, member: _Member, making: frozenset[str]) -> None:
+    def _make_ahead(self, member: WorkerHandle, making: frozenset[str]) -> None:
         """Have a worker that no trial waits for make what later ones will share."""
         if 2 * (1 + sum(bool(other.making) for other in self._members if other.trial_id is None)) > len(self._members):
             return
@@ -280,7 +240,7 @@ class Pool:
         if spec is not None:
             self._make(member, spec)
 
-    def _receive(self, member: _Member, future: Any) -> list[Ending]:
+    def _receive(self, member: WorkerHandle, future: Any) -> list[Ending]:
         error = future.exception()
         if error is not None:
             return self._replace(member, why_lost(error))
@@ -301,7 +261,7 @@ class Pool:
         took, member.preparing_took = member.preparing_took, 0.0
         return [] if trial_id is None else [(trial_id, with_preparation(answer, took))]
 
-    def _welcome(self, member: _Member, greeting: Greeting) -> None:
+    def _welcome(self, member: WorkerHandle, greeting: Greeting) -> None:
         if self._shared and greeting.code_version != code_version():
             raise PoolError(
                 f"the worker on {greeting.node} runs another version of swarm.",
@@ -321,41 +281,25 @@ class Pool:
         late = [member for member in self._members if member.deadline <= now]
         return [ending for member in late for ending in self._replace(member, failure)]
 
-    def _replace(self, member: _Member, failure: Failure) -> list[Ending]:
+    def _replace(self, member: WorkerHandle, failure: Failure) -> list[Ending]:
         """Replace the process of a worker; its trial ends with this failure."""
-        import ray
-
         trial_id, started = member.trial_id, member.up
-        ray.kill(member.actor, no_restart=True)
         if member.making and trial_id is None:
             self._preparations.give_up(member.making)
-        member.up, member.trial_id, member.making, member.preparing_took = False, None, "", 0.0
+        member.end()
         if started:
             self.restarts += 1
-            self._start_worker(member)
+            member.start(self._plan, self._cluster)
         else:
             self._retry_start(member, failure.message)
         return [] if trial_id is None else [(trial_id, failure)]
 
-    def _retry_start(self, member: _Member, message: str) -> None:
+    def _retry_start(self, member: WorkerHandle, message: str) -> None:
         """Try again to start a worker that did not come up; do without it when others work."""
         member.failed_starts += 1
         if member.failed_starts < START_ATTEMPTS:
-            self._start_worker(member)
+            member.start(self._plan, self._cluster)
         elif len(self._members) > 1:
             self._members.remove(member)
         else:
             raise PoolError(f"no worker comes up: {message}", "See `swarm doctor`; a cluster needs a free CPU or GPU.")
-
-
-def why_lost(error: BaseException) -> Failure:
-    """How the trial ended whose worker Ray reports as gone."""
-    text = " ".join(str(error).split())
-    match = re.search(r"Worker exit type: (\w+)", text)
-    kind = match.group(1) if match else type(error).__name__
-    if kind in ("NODE_OUT_OF_MEMORY", "OutOfMemoryError"):
-        return Failure(kind=EVICTED, message="Ray ended the worker because its machine ran out of memory.")
-    if "node" in text and "died" in text and match is None:
-        return Failure(kind=LOST, message=f"the node of the worker was lost: {text[:300]}")
-    detail = re.search(r"Worker exit detail: (.*?)(?: Some common causes|$)", text)
-    return Failure(kind="crash", message=f"the worker process died ({kind}): {(detail[1] if detail else text)[:300]}")

@@ -21,6 +21,7 @@ from swarm.memory.store import Store
 from swarm.orchestrator import launching, settings
 from swarm.orchestrator.campaign import Campaign
 from swarm.orchestrator.cluster import hidden_paths
+from swarm.orchestrator.driver import Driver
 from swarm.orchestrator.leases import HeldLeases
 from swarm.orchestrator.monitor.events import CampaignEvent
 from swarm.orchestrator.monitor.progress import Progress
@@ -87,7 +88,7 @@ def drive(ray_pool: Pool) -> Iterator[Callable[..., Driven]]:
     ) -> Driven:
         events, progress = [], Progress()
         with HeldLeases(store, ttl) as leases:
-            campaign = Campaign(store, record, agents, agents, ray_pool, leases, lag=lag)
+            campaign = Campaign(Driver(store, record, agents, agents, ray_pool, leases, lag=lag))
             if stop_after is not None:
                 threading.Timer(stop_after, campaign.stop).start()
             for event in campaign:

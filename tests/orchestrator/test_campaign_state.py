@@ -11,8 +11,8 @@ from swarm.experiments.spec import Failure
 from swarm.memory.records import TrialRecord
 from swarm.orchestrator.campaign_state import CampaignView
 from swarm.orchestrator.leases import HeldLeases
-from swarm.orchestrator.pool import EVICTED, LOST, why_lost
 from swarm.orchestrator.rehearsal import Rehearsal
+from swarm.orchestrator.worker_handle import EVICTED, LOST, why_lost
 
 STATES = ("complete", "failed", "pruned", "quarantined", "running", "waiting")
 
