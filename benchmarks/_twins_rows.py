@@ -17,6 +17,7 @@ from benchmarks import _planted, _rows, _table, discovery
 from benchmarks._rows import Row
 
 from swarm.agents.analysis import causes
+from swarm.agents.analysis.removals import EditedWeights
 from swarm.agents.generation.nodes.base import nodes
 from swarm.agents.history import History
 from swarm.agents.settings import AgentSettings
@@ -36,7 +37,9 @@ SETTINGS = AgentSettings(
 """After the default configurations nothing but captures and trials that test causes."""
 SERIES = frozenset({_table.SERIES, *(suspect.series for suspect in causes.SUSPECTS)})
 METRICS = frozenset({"kld", "bits_per_value"})
-SIDES = {suspect.edit.partition(" ")[0]: suspect.name for suspect in causes.SUSPECTS if suspect.edit}
+SIDES = {
+    suspect.removal.edit.part: suspect.name for suspect in causes.SUSPECTS if isinstance(suspect.removal, EditedWeights)
+}
 """What is suspected, by the weights whose edit takes it out."""
 
 

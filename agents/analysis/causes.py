@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import log
 from statistics import fmean, median
-from typing import Any
 
 from swarm.agents.analysis import moved_bits
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, token
 from swarm.agents.analysis.pairs import costs_the_same
+from swarm.agents.analysis.removals import ChangedCache, EditedWeights, Layers, MovedBit, Removal, is_simple
 from swarm.agents.analysis.results import Results, compare, config_key
 from swarm.agents.analysis.statistics import Estimate, bounded_exp
 from swarm.agents.history import History
-from swarm.experiments import edits
+from swarm.experiments.edits import WeightEdit
 from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.quantizers.base import Side
@@ -27,8 +27,6 @@ SPREADS = 4.0
 MAX_STANDING_OUT = 0.34
 """Share of the layers that can stand out; more of them are what is usual."""
 
-Layers = tuple[int, ...] | None
-
 
 @dataclass(frozen=True)
 class Suspect:
@@ -40,9 +38,7 @@ class Suspect:
         side: the side whose errors it may cause; None for both.
         series: what attention trials tell about it, per layer.
         least: its typical size in all layers from which it is suspected there.
-        edit: the change of weights that removes it and leaves the 16-bit function as it is.
-        cache: the change of the cache that takes it out of play, where no edit can.
-        undone: how trials do without it, in words, where neither can.
+        removal: how trials do without it.
         concerns: the models that can have it.
     """
 
@@ -51,45 +47,8 @@ class Suspect:
     side: Side | None
     series: str
     least: float
-    edit: str = ""
-    cache: Mapping[str, Any] = field(default_factory=dict)
-    undone: str = ""
+    removal: Removal
     concerns: Callable[[ModelInfo], bool] = lambda _: True
-
-    def without(self, spec: TrialSpec, layers: Layers = None) -> TrialSpec:
-        """The trial with the suspect out of play: everywhere, or in some layers."""
-        if not self.edit:
-            return spec.model_copy(update={"kv": spec.kv.model_copy(update=self.cache)})
-        return spec.model_copy(update={"edits": self.edits(layers)})
-
-    def base(self, spec: TrialSpec) -> TrialSpec | None:
-        """The trial with the suspect that one without it is to be compared with; None where it is not without it."""
-        if self.edit:
-            is_without = bool(spec.edits) and spec.edits == self.edits(spec.edits[0].layers)
-            return spec.model_copy(update={"edits": ()}) if is_without else None
-        if not self.cache:
-            other = None if spec.edits else moved_bits.other_way(spec.kv)
-            return None if other is None else spec.model_copy(update={"kv": other})
-        plain = spec.kv.model_copy(update={name: KVSpec.model_fields[name].default for name in self.cache})
-        is_without = not spec.edits and spec.kv != plain and spec.kv == plain.model_copy(update=self.cache)
-        return spec.model_copy(update={"kv": plain}) if is_without and is_simple(plain) else None
-
-    def where(self, spec: TrialSpec) -> Layers:
-        """The layers that a trial is without it in."""
-        if spec.edits:
-            return spec.edits[0].layers
-        return None if self.cache else spec.kv.overrides[0].layers
-
-    def edits(self, layers: Layers) -> tuple[edits.WeightEdit, ...]:
-        """The change of weights in some layers; none for a suspect that the cache does without."""
-        found = edits.read(self.edit)
-        return tuple(edit.model_copy(update={"layers": layers}) for edit in found)
-
-    @property
-    def how(self) -> str:
-        """How trials do without it, in words."""
-        changed = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in self.cache.items())
-        return self.undone or f"without them ({f'weights edited: {self.edit}' if self.edit else changed})"
 
 
 SUSPECTS = (
@@ -99,7 +58,7 @@ SUSPECTS = (
         "key",
         "layer_key_imbalance",
         1.2,
-        "keys balanced",
+        EditedWeights(WeightEdit(part="keys", change="balanced")),
     ),
     Suspect(
         "outlier channels of values",
@@ -107,7 +66,7 @@ SUSPECTS = (
         "value",
         "layer_value_unevenness",
         1.2,
-        "values even",
+        EditedWeights(WeightEdit(part="values", change="even")),
     ),
     Suspect(
         "attention sinks",
@@ -115,7 +74,7 @@ SUSPECTS = (
         None,
         "layer_sink_mass",
         0.1,
-        cache={"sink_tokens": 4},
+        ChangedCache({"sink_tokens": 4}),
     ),
     Suspect(
         "key bias",
@@ -123,7 +82,7 @@ SUSPECTS = (
         "key",
         "layer_key_outliers",
         3.0,
-        cache={"key_bias": "subtract"},
+        ChangedCache({"key_bias": "subtract"}),
         concerns=lambda info: info.key_bias,
     ),
 )
@@ -134,7 +93,7 @@ LARGE_G = Suspect(
     "key",
     "layer_g",
     0.0,
-    undone="with a bit of the keys moved there from as many layers where they are small, instead of the reverse,",
+    MovedBit(),
 )
 """What may make errors of keys count more in some layers than in others."""
 
@@ -165,13 +124,6 @@ class Suspicion:
     def words(self) -> str:
         """The suspect and where."""
         return self.suspect.words + place(self.layers)
-
-
-def is_simple(kv: KVSpec) -> bool:
-    """Whether a cache is the plain 4-bit one, of one or both sides, on which causes are tested."""
-    kept = [quant for quant in (kv.key, kv.value) if quant.method != "none"]
-    plain = all((quant.method, quant.bits, quant.rotation) == ("affine", 4, "none") for quant in kept)
-    return plain and not kv.overrides
 
 
 def place(layers: Layers) -> str:
@@ -234,7 +186,7 @@ def suspicions(history: History, infos: Mapping[str, ModelInfo], model: str) -> 
         size = bounded_exp(own.level)
         if size >= suspect.least:
             found.append((1, Suspicion(suspect, model, None, size, own.level - log(suspect.least), own.trial)))
-        if suspect.edit:
+        if isinstance(suspect.removal, EditedWeights):
             middle = median(own.logs.values())
             apart = {layer: value - middle for layer, value in own.logs.items()}
             found += [(2, one) for one in _standing_out(suspect, model, own, apart) if one.layers is not None]
@@ -264,7 +216,8 @@ def _standing_out(
         yield Suspicion(suspect, model, None, bounded_exp(own.level), middle, own.trial, against)
     limit = max(DIFFERENT, SPREADS * spread)
     layers = tuple(sorted(layer for layer, value in excess.items() if value - middle > limit))
-    if layers and len(layers) <= MAX_STANDING_OUT * len(excess) and suspect.edit:
+    few = 0 < len(layers) <= MAX_STANDING_OUT * len(excess)
+    if few and isinstance(suspect.removal, EditedWeights):
         size = bounded_exp(fmean(own.logs[layer] for layer in layers))
         more = fmean(excess[layer] for layer in layers) - max(middle, 0.0)
         yield Suspicion(suspect, model, layers, size, more, own.trial, against)
@@ -282,11 +235,8 @@ def trials(suspicion: Suspicion, template: TrialSpec, kv: KVSpec) -> tuple[Trial
     """
     side = suspicion.suspect.side
     alone = kv if side is None else KVSpec.model_validate({side: getattr(kv, side)})
-    if suspicion.layers and suspicion.least:
-        there, back = moved_bits.both_ways(alone, suspicion.layers, suspicion.least)
-        return template.model_copy(update={"kv": there}), template.model_copy(update={"kv": back})
-    spec = template.model_copy(update={"kv": alone.on(suspicion.layers)})
-    return suspicion.suspect.without(spec, suspicion.layers), spec
+    spec = template.model_copy(update={"kv": alone})
+    return suspicion.suspect.removal.pair(spec, suspicion.layers, suspicion.least)
 
 
 def interventions(model: str, plain: Results, without: Results) -> Iterator[tuple[Suspect, Layers, Claim]]:
@@ -299,12 +249,12 @@ def interventions(model: str, plain: Results, without: Results) -> Iterator[tupl
     """
     for (name, key), result in [*without.items(), *plain.items()]:
         for suspect in (*SUSPECTS, LARGE_G) if name == model and not result.spec.rung else ():
-            base = suspect.base(result.spec)
+            base = suspect.removal.base(result.spec)
             known = plain.get((model, config_key(base))) if base is not None else None
             if known is not None and costs_the_same(known.bits, result.bits):
                 yield (
                     suspect,
-                    suspect.where(result.spec),
+                    suspect.removal.layers(result.spec),
                     Claim("intervention", "kld", (key, known.key), (token(model),)),
                 )
 
@@ -312,7 +262,7 @@ def interventions(model: str, plain: Results, without: Results) -> Iterator[tupl
 def may_explain(suspect: Suspect, a: KVSpec, b: KVSpec) -> bool:
     """Whether two configurations differ in how they hold the side that a suspect is about."""
     sides: Sequence[Side] = ("key", "value") if suspect.side is None else (suspect.side,)
-    return bool(suspect.edit) and any(getattr(a, side) != getattr(b, side) for side in sides)
+    return any(getattr(a, side) != getattr(b, side) for side in sides)
 
 
 def explained(model: str, plain: Results, without: Results) -> Iterator[tuple[Suspect, Claim, Estimate]]:
@@ -327,11 +277,13 @@ def explained(model: str, plain: Results, without: Results) -> Iterator[tuple[Su
         The suspect, the claim, and the effect on the model as it is: ln(better / worse), clearly below 0.
     """
     for suspect in SUSPECTS:
-        removed = suspect.edits(None)
+        if not isinstance(suspect.removal, EditedWeights):
+            continue
+        removed = suspect.removal.edits()
         base = {
             config_key(result.spec.model_copy(update={"edits": ()})): result
             for (name, _), result in without.items()
-            if removed and name == model and result.spec.edits == removed
+            if name == model and result.spec.edits == removed
         }
         for better in base:
             for worse in base:

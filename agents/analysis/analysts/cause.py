@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from swarm.agents.analysis import causes, statistics, words
 from swarm.agents.analysis.base import Analyst
-from swarm.agents.analysis.causes import Layers, Suspect
+from swarm.agents.analysis.causes import Suspect
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, token
+from swarm.agents.analysis.removals import Layers
 from swarm.agents.analysis.results import Place, Results
 from swarm.agents.analysis.statistics import Estimate
 from swarm.agents.history import History
@@ -60,7 +61,7 @@ class CauseAnalyst(Analyst):
         suspect, layers, claim = tested[model, key]
         size = _size(claim, measured)
         worse = measured[claim.needs[1]].label
-        text = f"On {model} {suspect.words}{causes.place(layers)} cause errors: {suspect.how} "
+        text = f"On {model} {suspect.words}{causes.place(layers)} cause errors: {suspect.removal.words} "
         text += f"the KLD of [{worse}] is {_said(size)} of what it was."
         return claim.finding(measured, text, size, self.name)
 
@@ -72,7 +73,7 @@ class CauseAnalyst(Analyst):
         there = tested[other, key][2]
         who = suspect.words + causes.place(layers)
         text = f"{who[0].upper()}{who[1:]} are why [{measured[here.needs[1]].label}] does worse on {model} than on "
-        text += f"{other}: {suspect.how} its KLD is {_said(_size(here, measured))} of what it was on "
+        text += f"{other}: {suspect.removal.words} its KLD is {_said(_size(here, measured))} of what it was on "
         text += f"{model}, and {_said(_size(there, measured))} on {other}."
         return claim.finding(measured, text, _size(claim, measured), self.name)
 
@@ -80,14 +81,14 @@ class CauseAnalyst(Analyst):
         led: dict[str, set[str]] = {}
         tested = causes.explained(model, plain, edited)
         for suspect, claim, _ in sorted(tested, key=lambda entry: (entry[2].p, entry[2].mean, entry[1].key)):
-            taken = led.setdefault(suspect.edit, set())
+            taken = led.setdefault(suspect.name, set())
             size = claim.evaluate(measured)
             if size is None or taken.intersection(claim.configurations) or len(taken) >= 2 * MAX_FINDINGS:
                 continue
             taken.update(claim.configurations[:2])
             better, worse = (measured[place] for place in claim.needs[:2])
             text = f"On {model} {suspect.words} are why [{better.label}] beats [{worse.label}]: "
-            text += f"without them (weights edited: {suspect.edit}) more than half of the advantage is gone."
+            text += f"{suspect.removal.words} more than half of the advantage is gone."
             yield claim.finding(measured, text, size, self.name)
 
 

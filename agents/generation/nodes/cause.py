@@ -10,6 +10,7 @@ from swarm.agents.analysis.causes import Suspicion
 from swarm.agents.analysis.claims import NEGLIGIBLE, Claim, by_token, token
 from swarm.agents.analysis.judge import MAX_REPLICATES, weight
 from swarm.agents.analysis.pairs import costs_the_same
+from swarm.agents.analysis.removals import EditedWeights
 from swarm.agents.analysis.results import compare, config_key
 from swarm.agents.analysis.statistics import ALPHA
 from swarm.agents.generation.context import ProposalContext
@@ -67,13 +68,13 @@ class CauseNode(GenerationNode):
     def _explanation(self, context: ProposalContext) -> Proposal | None:
         """A trial of an effect on the model without a suspect; None while nothing is known to cause errors there."""
         for suspicion in causes.suspicions(context.history, context.infos, context.model):
-            suspect = suspicion.suspect
-            if suspicion.layers is not None or not suspect.edit or not _falls(context, suspicion):
+            suspect, removal = suspicion.suspect, suspicion.suspect.removal
+            if suspicion.layers is not None or not isinstance(removal, EditedWeights) or not _falls(context, suspicion):
                 continue
             pairs: list[tuple[Finding | None, Pair]] = [(None, pair) for pair in self._rotated(context, suspicion)]
             pairs += [(f, pair) for f, pair in self._found(context) if causes.may_explain(suspect, *_kvs(pair))]
             for finding, pair in pairs[:MAX_EFFECTS]:
-                for spec in (*pair, *(suspect.without(spec) for spec in pair)):
+                for spec in (*pair, *(removal.without(spec) for spec in pair)):
                     if context.is_new(spec):
                         statement = finding.statement if finding else f"Does rotation help [{pair[1].kv.short_label}]?"
                         known = finding is not None and finding.key in context.ids
