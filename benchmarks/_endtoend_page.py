@@ -33,7 +33,9 @@ _IN_TURNS = (
 def page(record: _frame.Results) -> str:
     """The record in words."""
     results = record["results"]
-    text = _frame.heading(record, "Whole models over a packed cache")
+    models = "whole models over a packed cache"
+    is_prefill = all(row["job"] == "prefill" for row in results["rows"])
+    text = _frame.heading(record, f"Prefill of {models}" if is_prefill else models.capitalize())
     text += "\n" + (_IN_TURNS if any("mean_ms" in row for row in results["rows"]) else _ONE_BY_ONE)
     text += (
         "Caches are filled with random vectors. `roofline` is what weights and "

@@ -1,7 +1,4 @@
-"""What all benchmarks share: options, the record of a run, ratios with their spread, and the page made from a record.
-
-Knows machines, versions and files; knows nothing of what is measured.
-"""
+"""What all benchmarks share: options, the record of a run, ratios with their spread, and a page made from a record."""
 
 from __future__ import annotations
 
@@ -54,6 +51,7 @@ class Benchmark:
             metavar="FILE",
             help="run nothing: write record and page of runs on one machine",
         )
+        parser.add_argument("--name", help="what to call record and page in docs/benchmarks, where there are others")
         options = parser.parse_args(arguments)
         try:
             return self._run(options)
@@ -63,7 +61,7 @@ class Benchmark:
 
     def _run(self, options: argparse.Namespace) -> int:
         if options.page is not None:
-            self._document(joined([read(path, self.name) for path in options.page]))
+            self._document(joined([read(path, self.name) for path in options.page]), options.name)
             return 0
         if options.docs and options.short:
             raise UsageError("--short shows only that a benchmark runs.", "Leave --docs or --short out.")
@@ -73,11 +71,12 @@ class Benchmark:
         if options.out:
             write_json(options.out, record)
         if options.docs:
-            self._document(record)
+            self._document(record, options.name)
         print(self.page(record))
         return 0
 
-    def _document(self, record: Results) -> None:
+    def _document(self, record: Results, name: str | None) -> None:
+        record = record | ({"name": name} if name else {})
         write_json(DOCS / f"{recorded_as(record)}.json", record)
         write_page(self, record)
 
@@ -138,7 +137,7 @@ def read(path: Path, name: str) -> Results:
 
 def recorded_as(record: Results) -> str:
     """What a record in docs/benchmarks is called: of benchmarks that run on a GPU too, those of a CPU say so."""
-    return record["benchmark"] + "-cpu" * (record["results"].get("device") == "cpu")
+    return record.get("name") or record["benchmark"] + "-cpu" * (record["results"].get("device") == "cpu")
 
 
 def joined(records: Sequence[Results]) -> Results:

@@ -10,6 +10,7 @@ were done.
     python -m benchmarks.endtoend --shapes "Llama 3.1 8B" --profile PROFILE.txt     (steps under cProfile, no record)
     python -m benchmarks.endtoend --shapes "Llama 3.1 70B" --work decode --depths 131072 --out PART.json
     python -m benchmarks.endtoend --page PART.json ...                              (parts of one run as one record)
+    python -m benchmarks.endtoend --page PREFILL.json --name endtoend-prefill       (a record beside the others)
 """
 
 from __future__ import annotations

@@ -156,9 +156,13 @@ def _show(report: Plan, held: LearnedMemory | None) -> None:
 def _measured_memory(held: LearnedMemory) -> str:
     """Where the overhead comes from, in words."""
     of = "of this model" if held.own else "of other models, in proportion to estimates"
-    until = f" until {held.latest:%Y-%m-%d}" if held.latest else ""
-    error = "" if held.error is None else f"; memory left out is predicted to {held.error:.0%}"
-    return f"measured {of} in {held.n} runs{until}{error}"
+    return f"measured {of} in {held.n} run{'s' if held.n > 1 else ''}{_evidence(held)}"
+
+
+def _evidence(learned: LearnedRates | LearnedMemory) -> str:
+    """Until when runs were measured, and how well each is predicted from the others."""
+    until = f" until {learned.latest:%Y-%m-%d}" if learned.latest else ""
+    return until + ("" if learned.error is None else f", each predicted from the others to {learned.error:.0%}")
 
 
 def _measured(store: str | None) -> list[MeasuredRun]:
@@ -201,12 +205,10 @@ def _show_measured(report: Plan, own: list[MeasuredRun], rates: LearnedRates | N
     if rates is None:
         return
     found = _corrections(report, own, rates)
-    until = f" until {rates.latest:%Y-%m-%d}" if rates.latest else ""
-    error = "" if rates.error is None else f"; rates left out are predicted to {rates.error:.0%}"
     say()
     say(
-        f"Decode speed (tok/s) corrected by {rates.n} rates measured{until}: {1e3 * rates.seconds:.3g} ms per token "
-        f"and {rates.bandwidth / 1e9:.3g} GB/s{error}."
+        f"Decode speed (tok/s) corrected by {rates.n} rates measured{_evidence(rates)}: "
+        f"{1e3 * rates.seconds:.3g} ms per token and {rates.bandwidth / 1e9:.3g} GB/s."
     )
     contexts = [cost.context for cost in report.methods[0].costs]
     columns = [Column(f"at_{n}", f"at {tokens(n)}", show=rate, right=True) for n in contexts]

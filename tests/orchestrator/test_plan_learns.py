@@ -104,7 +104,7 @@ def test_engine_trials_and_probes_of_this_machine_count(cli, tmp_path, monkeypat
     assert set(told["corrected"]) == {"none", "q8_0"}
     (memory,) = {one.memory_bytes - one.known_bytes for one in found if one.memory_bytes}
     assert told["overhead_bytes"] == told["learned_memory"]["overhead_bytes"] == pytest.approx(memory, rel=1e-6)
-    assert "measured of this model in 1 runs until 20" in cli(*plan).out
+    assert "measured of this model in 1 run until 20" in cli(*plan).out
     assert "measured of this model" not in cli(*plan, "--overhead", "1").out  # who asks knows better
     assert "Decode speed (tok/s) corrected by 2 rates measured until" in cli(*plan).out
     assert "corrected" not in cli(*plan, "--memory", "64").out  # another machine
