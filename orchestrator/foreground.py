@@ -66,7 +66,7 @@ class StopSignals:
 
 
 def prepare(settings: Settings) -> None:
-    """What a campaign in the foreground tells before it begins: a hint, and models as they are converted."""
+    """What a campaign in the foreground tells while its workers come up: a hint, and models as they are converted."""
     from swarm.agents.llm import endpoint
     from swarm.experiments.models import registry
     from swarm.kernels import blas

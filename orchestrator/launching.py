@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 EXPECTING = 150
 """Trials of a campaign from which it comes to every kind, so that what those share is made ahead."""
-RAY_STARTS = 5.0
-"""Seconds in which Ray comes up on a machine that is not busy."""
 CLOSE_TIMEOUT = 1.5
 """Seconds that Ray gets to go down when a campaign ends."""
 
@@ -92,12 +90,17 @@ def launch(
     return start(load(**given, **others))
 
 
-def start(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Campaign:
+def start(
+    settings: Settings,
+    on_ready: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[Settings], None] = lambda _: None,
+) -> Campaign:
     """A new campaign. Its workers come up in the background; its trials begin when it is iterated.
 
     Args:
         settings: what it is told.
-        on_ready: called when Ray is up, in this thread.
+        on_ready: called when Ray is up, in the thread that iterates the campaign.
+        meanwhile: called with the settings while Ray comes up, before the models are looked at.
 
     Raises:
         SwarmError: a setting, the store, a model or the text is not what it should be; nothing is left running.
@@ -117,9 +120,8 @@ def start(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Ca
             )
         workers = undo.enter_context(ExitStack())
         pool = workers.enter_context(started(make_pool(settings, on_ready)))
+        meanwhile(settings)
         workload = make_workload(settings)
-        if workload.infos:
-            pool.bring_up(RAY_STARTS)  # what follows takes seconds
         settings, left_out = long_contexts.settle(settings, workload, pool.workers)
         record = create(store, settings, workload, pool.workers, left_out)
         campaign = assemble(store, record, settings, workload, pool, workers)
@@ -127,13 +129,20 @@ def start(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Ca
         return campaign
 
 
-def resume(url: str, campaign: str | None, on_ready: Callable[[], None] = lambda: None, **flags: object) -> Campaign:
+def resume(
+    url: str,
+    campaign: str | None,
+    on_ready: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[Settings], None] = lambda _: None,
+    **flags: object,
+) -> Campaign:
     """Go on with a campaign that was stopped, or join one that runs.
 
     Args:
         url: the store.
         campaign: its name or number; None for the latest one.
         on_ready: called when Ray is up, in the thread that iterates the campaign.
+        meanwhile: called with the settings while Ray comes up, before the models are looked at.
         flags: settings that may change between two runs of a campaign; None leaves one as it was.
 
     Raises:
@@ -147,6 +156,7 @@ def resume(url: str, campaign: str | None, on_ready: Callable[[], None] = lambda
         check(settings)
         workers = undo.enter_context(ExitStack())
         pool = workers.enter_context(started(make_pool(settings, on_ready)))
+        meanwhile(settings)
         workload = make_workload(settings)
         check_unchanged(record, workload)
         record = store.campaigns.finish(record.id, "running")

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 from swarm.experiments.measurement.decode import WINDOWS
 from swarm.experiments.measurement.reference_run import window_count
 from swarm.experiments.measurement.retrieval_run import TEXTS
-from swarm.experiments.sizing import models, plan
-from swarm.experiments.sizing.method import kv_bytes, parse
+from swarm.experiments.sizing.method import cache_bytes
+from swarm.experiments.sizing.plan import RUNTIME_BYTES
 from swarm.experiments.sizing.units import size
 from swarm.kernels.errors import SwarmError, UsageError
+from swarm.kernels.spec import KVSpec
 from swarm.orchestrator import machine
 from swarm.orchestrator.workload import Workload, corpus_of, device_of
 
 if TYPE_CHECKING:
+    from swarm.experiments.models.base import ModelInfo
     from swarm.experiments.spec import Device
     from swarm.orchestrator.settings import Settings
 
@@ -80,7 +82,7 @@ def _check(tokens: int, settings: Settings, workload: Workload, workers: int, by
     have = available(device_of(settings), workers)
     for info in workload.infos:
         context = min(tokens, info.max_context)
-        need = memory(info.name, context, max(ANSWERING, 3 * window_count(WINDOWS, context)))
+        need = memory(info, context, max(ANSWERING, 3 * window_count(WINDOWS, context)))
         if need > have:
             raise TooLargeError(
                 f"trials of {info.name} at {context} tokens need {size(need)} of memory per worker, and each of "
@@ -89,7 +91,7 @@ def _check(tokens: int, settings: Settings, workload: Workload, workers: int, by
             )
 
 
-def check_questions(model: str, context: int, device: Device) -> None:
+def check_questions(model: ModelInfo, context: int, device: Device) -> None:
     """Refuse questions about texts that do not fit into this machine's memory.
 
     Raises:
@@ -98,23 +100,22 @@ def check_questions(model: str, context: int, device: Device) -> None:
     need, have = memory(model, context, ANSWERING), available(device, 1)
     if need > have:
         raise TooLargeError(
-            f"questions to {model} about texts of {context} tokens need {size(need)} of memory, and {size(have)} is "
-            "there.",
+            f"questions to {model.name} about texts of {context} tokens need {size(need)} of memory, and {size(have)} "
+            "is there.",
             "Shorten --context.",
         )
 
 
-def memory(model: str, context: int, copies: int) -> int:
-    """Bytes that a worker needs at most for a long trial, by `swarm plan`'s arithmetic.
+def memory(model: ModelInfo, context: int, copies: int) -> int:
+    """Bytes that a worker needs at most for a long trial.
 
-    The weights, what a forward pass takes, and so many 16-bit caches of a text. The capture of a quality run holds
-    three for each of its windows: in the cache, as they are collected, and joined.
+    The weights, the runtime, and so many 16-bit caches of a text. The capture of a quality run holds three for each of
+    its windows: in the cache, as they are collected, and joined.
     """
     from swarm.experiments.models import registry
 
-    shape = models.find(str(registry.ensure(model)))
-    cache = kv_bytes(shape, parse("none"), context)
-    return plan.weights(shape).n_bytes + plan.overhead(shape) + copies * cache
+    weights = sum(file.stat().st_size for file in registry.ensure(model.name).glob("model*.safetensors"))
+    return weights + RUNTIME_BYTES + copies * cache_bytes(model.layers, KVSpec(), context)
 
 
 def available(device: Device, workers: int) -> int:

@@ -40,7 +40,7 @@ class Pool:
         memory: bytes that a worker takes of a node of a cluster; 0 leaves them out of account.
         timeout: seconds that one trial may take.
         address: an existing Ray cluster; None starts one on this machine.
-        on_ready: called in `bring_up` or `collect` when Ray is up.
+        on_ready: called in `collect` when Ray is up.
     """
 
     def __init__(
@@ -73,15 +73,6 @@ class Pool:
     def start(self) -> None:
         """Bring Ray and the workers up in the background; trials may be handed in at once."""
         self._cluster.start()
-
-    def bring_up(self, wait: float) -> None:
-        """Begin to start the workers if Ray is up within so many seconds; `collect` does so in any case.
-
-        Raises:
-            PoolError: there is no cluster, or no node of it has what a worker needs.
-        """
-        self._cluster.settle(wait)
-        self._check_cluster()
 
     @property
     def workers(self) -> int:

@@ -156,6 +156,9 @@ def device_bytes(settings: Settings) -> int:
     from swarm.orchestrator.machine import CUDA_BYTES, WORKER_BYTES
 
     names = model_names(settings)
+    for name in names:
+        if not registry.weight_bytes(name):  # of a Hugging Face id that was never used here
+            registry.ensure(name)
     context = max(settings.context, settings.long or 0)
     values = max(sum(layer.token_values for layer in registry.describe(name).layers) for name in names)
     held = 3 * 2 * values * context * window_count(WINDOWS, context)

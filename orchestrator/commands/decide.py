@@ -56,8 +56,9 @@ def command(
         context=parse_tokens(context),
         device=device(),
     )
-    protocol(spec.protocol).check(spec, runner.subject(model))
-    long_contexts.check_questions(model, spec.context, spec.device)
+    subject = runner.subject(model)
+    protocol(spec.protocol).check(spec, subject)
+    long_contexts.check_questions(subject.info, spec.context, spec.device)
     losses = chain.from_iterable(_told(question_losses(runner.run, spec, score)))
     found = decide(islice(losses, questions), margin / 100, error)
     answer: DecisionRow = {

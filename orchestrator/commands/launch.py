@@ -89,10 +89,10 @@ def _launch(**flags: Any) -> None:
     chosen = settings.load(**flags)
     workload.check(chosen)
     with foreground.StopSignals() as signals:
-        foreground.prepare(chosen)
         if len(chosen.devices) > 1:
+            foreground.prepare(chosen)
             code = devices.launch(chosen, flags, signals)
             raise typer.Exit(signals.exit_code or code)
-        with launching.start(chosen, signals.arm) as campaign:
+        with launching.start(chosen, signals.arm, foreground.prepare) as campaign:
             foreground.run(campaign, signals)
     raise typer.Exit(signals.exit_code)

@@ -55,13 +55,14 @@ def command(
     }
     if run:
         settings = recommending.deciding(url, model, run, ask)
-        with foreground.StopSignals() as signals:
-            foreground.prepare(settings)
-            with launching.start(settings, signals.arm) as campaign:
-                signals.defer(campaign.stop)
-                for event in campaign:
-                    if event.kind in TOLD:
-                        note(str(event))
+        with (
+            foreground.StopSignals() as signals,
+            launching.start(settings, signals.arm, foreground.prepare) as campaign,
+        ):
+            signals.defer(campaign.stop)
+            for event in campaign:
+                if event.kind in TOLD:
+                    note(str(event))
         if signals.exit_code:
             raise typer.Exit(signals.exit_code)
     found = recommending.answer(url, model, ask)

@@ -41,8 +41,9 @@ def command(
     if found.settings.get("code_version") != code_version():
         note("The measuring code changed since this campaign began; each trial says which code measured it.")
     flags = {"workers": workers, "ray_address": ray_address, "trial_timeout": trial_timeout}
-    with foreground.StopSignals() as signals:
-        foreground.prepare(settings.restore(found.settings, url, **flags))
-        with launching.resume(url, found.name, signals.arm, **flags) as resumed:
-            foreground.run(resumed, signals)
+    with (
+        foreground.StopSignals() as signals,
+        launching.resume(url, found.name, signals.arm, foreground.prepare, **flags) as resumed,
+    ):
+        foreground.run(resumed, signals)
     raise typer.Exit(signals.exit_code)

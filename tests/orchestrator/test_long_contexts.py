@@ -1,8 +1,8 @@
 """Which long context a campaign tries its finalists at, and why there is none."""
 
 import pytest
-from conftest import model_info
 
+from swarm.experiments.models import registry
 from swarm.kernels.errors import UsageError
 from swarm.orchestrator import long_contexts, machine, settings
 from swarm.orchestrator.workload import Workload
@@ -12,8 +12,7 @@ LARGE = 300
 
 
 def workload(**fields):
-    infos = [model_info(MODEL, **{"max_context": 8192, **fields})]
-    return Workload((MODEL,), {}, infos)
+    return Workload((MODEL,), {}, [registry.describe(MODEL).model_copy(update={"max_context": 8192, **fields})])
 
 
 def settle(workers=1, given=None, **flags):
@@ -69,4 +68,5 @@ def test_memory_that_does_not_suffice_is_said_with_what_is_needed(monkeypatch):
 
 @pytest.mark.parametrize("context", [1024, 2048, 8192])
 def test_longer_contexts_need_more_memory(context):
-    assert long_contexts.memory(MODEL, context, 8) < long_contexts.memory(MODEL, 2 * context, 8)
+    model = registry.describe(MODEL)
+    assert long_contexts.memory(model, context, 8) < long_contexts.memory(model, 2 * context, 8)
