@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Literal
 from swarm.experiments.space.layers import ALL, EdgeLayers, KindLayers, Scope
 from swarm.experiments.space.search_space import Space, SpaceSettings
 from swarm.experiments.space.sides import SideChoices
-from swarm.experiments.space.suggest import Params, Trial
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.errors import SpecError
-from swarm.kernels.spec import KVSpec, LayerOverride, QuantSpec
+from swarm.kernels.spec import KVSpec, QuantSpec
 
 if TYPE_CHECKING:
     from swarm.experiments.models.base import ModelInfo
@@ -67,24 +66,6 @@ class FewSide(SideChoices):
         return tuple(spec for spec in specs(self.name) if spec.method == method)
 
 
-class NoEdgeLayers(EdgeLayers):
-    """First and last layers that are like the others."""
-
-    def suggest(self, trial: Trial, key: QuantSpec, value: QuantSpec) -> tuple[LayerOverride, ...]:  # noqa: ARG002
-        """Nothing."""
-        return ()
-
-    def params(self, overrides: tuple[LayerOverride, ...]) -> Params:
-        """Nothing to say.
-
-        Raises:
-            SpecError: there are overrides.
-        """
-        if overrides:
-            raise SpecError("the grid has no overrides.", "Leave them out.")
-        return {}
-
-
 LATER = Scope("later", lambda _: {}, lambda n: (PROTECTED, n), lambda *_: ())
 """All layers but the protected first ones."""
 
@@ -104,8 +85,8 @@ class Grid(Space):
         return (ALL,) if info.key_bias else (ALL, LATER)
 
     def edge_layers(self, info: ModelInfo) -> EdgeLayers:
-        """First and last layers are like the others."""
-        return NoEdgeLayers(*self.sides(info), info.kv_layers)
+        """First and last layers are like the others: there are none that could differ."""
+        return EdgeLayers(*self.sides(info), ())
 
     def kind_layers(self, info: ModelInfo) -> KindLayers:
         """Layers of all kinds are alike."""

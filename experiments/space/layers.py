@@ -228,4 +228,4 @@ def _widths_of(prefix: str, override: LayerOverride) -> Params:
 
 def most_protected(n: int) -> int:
     """How many layers each end may have: at least one layer is left between the ends."""
-    return min(MAX_PROTECTED, (n - 1) // 2)
+    return max(0, min(MAX_PROTECTED, (n - 1) // 2))

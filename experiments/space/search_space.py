@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from swarm.experiments.protocols import base as protocols
-from swarm.experiments.space.layers import EdgeLayers, KindLayers, Layers, Scope
+from swarm.experiments.space.layers import EdgeLayers, KindLayers, Layers, Scope, most_protected
 from swarm.experiments.space.sides import SideChoices, side
 from swarm.experiments.space.suggest import (
     GivenTrial,
@@ -219,7 +219,9 @@ class Space:
         values = value.default("affine", bits=4)
         if plain is None or per_channel is None or values is None:
             return []
-        ends = self.edge_layers(info).overrides(2, 2, {"key": plain, "value": values}, {"key": 8})
+        edges = self.edge_layers(info)
+        count = min(2, most_protected(len(edges.layers)))
+        ends = edges.overrides(count, count, {"key": plain, "value": values}, {"key": 8})
         return [
             KVSpec(key=plain, value=values, key_bias="subtract"),
             KVSpec(key=per_channel, value=values),

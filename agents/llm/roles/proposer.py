@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from swarm.agents.generation.context import ProposalContext
+from swarm.agents.generation.context import ProposalContext, derive
 from swarm.agents.llm import choices
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import MAX_REASON_CHARS, Contribution, Role, Shape, WrongError, collect
+from swarm.agents.samplers.local import LocalSampler
 from swarm.agents.writing.references import shown
 from swarm.experiments.identity import fingerprint
 from swarm.experiments.space.layers import all_widths, most_protected
@@ -20,6 +22,12 @@ from swarm.kernels.spec import KVSpec, ranges
 from swarm.memory.records import Prediction, Proposal
 
 MAX_IDEAS = 6
+MAX_UNTRIED = 3
+"""New configurations of a model that are told: a local model reads them anew at every question."""
+
+UNTRIED_DRAWS = 12
+"""Draws that they are found in."""
+
 THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0)
 """What a prediction may be about where the answer is held to a schema: numbers can be endless."""
 
@@ -63,8 +71,8 @@ class ProposerRole(Role[Ideas]):
 
     name = "proposer"
     reads = (
-        "models",
         "best",
+        "models",
         "methods",
         "reviews",
         "findings",
@@ -83,11 +91,10 @@ class ProposerRole(Role[Ideas]):
         settings = context.settings
         return {
             "propose": MAX_IDEAS,
-            "models": list(context.infos),
-            "goal": "lower kld at equal bits/value, or fewer bits/value at equal kld",
             "at_most": {"kld": settings.max_kld, "bits_per_value": settings.max_bits},
             "sink_tokens": list(context.space.settings.sink_tokens),
             "residual_window": list(context.space.settings.residual_window),
+            "untried": {model: untried(context, model) for model in context.infos},
         }
 
     def choices(self, context: ProposalContext, most: int) -> type[BaseModel] | None:
@@ -98,6 +105,7 @@ class ProposerRole(Role[Ideas]):
             count = choices.one_of(range(most_ends + 1))
             bits = choices.one_of(all_widths())
             ends = choices.shape("Ends", first=count, last=count, key_bits=bits, value_bits=bits)
+            may_differ = [ends, None] if most_ends else [None]
             known = [result.records[0].id for result in context.front(model)]
             guess = choices.shape(
                 "Guess",
@@ -105,7 +113,7 @@ class ProposerRole(Role[Ideas]):
                 threshold=choices.one_of(THRESHOLDS),
                 reference_trial=choices.one_of([None, *known]),
             )
-            fields = {"kv": choices.configuration(context.space, model), "ends": choices.either([ends, None])}
+            fields = {"kv": choices.configuration(context.space, model), "ends": choices.either(may_differ)}
             fields |= {"rationale": choices.Words, "prediction": guess}
             found.append(choices.shape("Idea", model=choices.one_of([model]), **fields))
         return choices.shape("Ideas", proposals=choices.list_of(choices.either(found), min(most, MAX_IDEAS)))
@@ -125,6 +133,14 @@ class ProposerRole(Role[Ideas]):
             )
 
         return collect(answer.proposals, 2 * MAX_IDEAS, "proposal", proposal)
+
+
+def untried(context: ProposalContext, model: str) -> list[str]:
+    """A few new configurations, each one choice away from one of a model's best; none that needs layers or `ends`."""
+    mine = replace(context, model=model, seed=derive(context.seed, "untried", model))
+    found = (LocalSampler().propose(mine) for _ in range(UNTRIED_DRAWS))
+    plain = (one.spec.kv for one in found if one and one.spec.kv.layers is None and not one.spec.kv.overrides)
+    return list(dict.fromkeys(kv.label for kv in plain))[:MAX_UNTRIED]
 
 
 def _known(spec: TrialSpec, context: ProposalContext) -> str:

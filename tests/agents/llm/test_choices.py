@@ -10,10 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from swarm.agents.analysis.engine import AnalysisEngine
+from swarm.agents.generation.strategy import GenerationStrategy
+from swarm.agents.history import History
 from swarm.agents.llm import choices
 from swarm.agents.llm.parsing import read
 from swarm.agents.llm.roles.base import roles
+from swarm.agents.settings import AgentSettings
+from swarm.experiments.space.layers import EdgeLayers
 from swarm.experiments.space.search_space import Space
+from swarm.kernels.spec import KVSpec
 
 ROLES = roles()
 
@@ -97,3 +103,29 @@ def test_configurations_are_those_of_the_space(infos, make_info, model) -> None:
     for wrong in ("K affine7/g64 V q4_0", "K affine4/g64", "K affine4/g64 V q4_0 sink5", "K none V none"):
         assert not re.fullmatch(rule.pattern, wrong)
     assert bool(re.fullmatch(rule.pattern, "K affine4/g64 V affine4/g64 -bias")) is (model == "biased")
+
+
+class Uniform(Space):
+    """A part of the space in which the ends of a model are like the rest."""
+
+    def edge_layers(self, info):
+        return EdgeLayers(*self.sides(info), ())
+
+
+def test_other_bits_at_the_ends_are_offered_where_the_space_has_them(infos) -> None:
+    for space, offered in ((Space(infos), True), (Uniform(infos), False)):
+        strategy = GenerationStrategy(space, AnalysisEngine(infos, AgentSettings()), 0)
+        schema = ROLES["proposer"].schema(strategy.context(0, History(())), 200)
+        assert ("Ends" in json.dumps(schema)) is offered
+
+
+def test_untried_configurations_are_new_and_may_be_answered(moments, infos, make_lab, simulate, make_info) -> None:
+    context = moment(moments, infos, make_lab, simulate, make_info, 90)
+    told = ROLES["proposer"].task(context)["untried"]
+    assert any(told.values())
+    for model, labels in told.items():
+        (rule,) = choices.configuration(context.space, model).__metadata__
+        for label in labels:
+            assert re.fullmatch(rule.pattern, label)
+            assert context.trial(KVSpec.parse(label), model) is not None
+            assert context.is_new(context.trial(KVSpec.parse(label), model))
