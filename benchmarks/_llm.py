@@ -3,8 +3,9 @@
     uv run --group qwen --extra llm python -m benchmarks._llm --llm local --calls 200 --out answers.jsonl
 
 Every question is about another replay: two models, from 20 to 240 trials, the findings of that moment. Nothing is
-measured but the LLM. One line of JSON per answer; files of several models, parts or machines can be put together
-(`benchmarks._llm_page`).
+measured but the LLM. One line of JSON per answer, with the revision; files of several models, parts or machines can be
+put together (`benchmarks._llm_page`). To go on where an earlier run ended, give its lines with `--done`, and with
+`--first` a number of replays that it did not get to.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,6 +41,7 @@ from swarm.agents.llm.retry import CallError
 from swarm.agents.llm.roles.base import roles
 from swarm.agents.llm.runner import RoleRunner
 from swarm.agents.settings import AgentSettings
+from swarm.experiments import environment
 from swarm.experiments.models import registry
 from swarm.experiments.space.search_space import Space, SpaceSettings
 from swarm.memory.records import Budget, FindingRecord, TrialRecord
@@ -60,6 +63,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--part", default="0/1", metavar="K/N", help="the K-th of N parts of the work, from 0")
     parser.add_argument("--jobs", type=int, default=1, help="questions at the same time")
     parser.add_argument("--out", type=Path, required=True, help="where the lines are kept")
+    parser.add_argument("--done", type=Path, action="append", default=[], help="lines of earlier runs, also --out")
 
 
 def asked(given: argparse.Namespace) -> LlmSettings:
@@ -80,6 +84,22 @@ def part(given: argparse.Namespace) -> tuple[int, int]:
     """The part of the work, and of how many."""
     place, _, parts = given.part.partition("/")
     return int(place), int(parts)
+
+
+def done(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """The whole lines of earlier runs and of this one's file."""
+    return [line for path in (*given.done, given.out) for line in read(path)]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file; none where there is no file."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def revision() -> str:
+    """The code that a line was recorded with."""
+    return environment.git_revision()[:7]
 
 
 def name_of(given: argparse.Namespace) -> str:
@@ -146,8 +166,11 @@ def main() -> int:
     options(parser)
     parser.add_argument("--calls", type=int, default=200, help="questions per role, over all parts")
     parser.add_argument("--roles", default=",".join(roles()), help="roles that are asked")
+    parser.add_argument("--first", type=int, default=0, help="number of the first replay that is asked about")
     given = parser.parse_args()
     place, parts = part(given)
+    known = Counter(line["role"] for line in done(given) if line["llm"] == name_of(given))
+    left = {name: max(0, given.calls - known[name]) for name in given.roles.split(",")}
     with given.out.open("a") as out, ThreadPoolExecutor(given.jobs) as pool:
 
         def keep(line: Mapping[str, Any]) -> None:
@@ -156,14 +179,20 @@ def main() -> int:
             print(*line.values(), flush=True)
 
         shares = [(place * given.jobs + job, parts * given.jobs) for job in range(given.jobs)]
-        list(pool.map(lambda share: ask(given, *share, keep), shares))
+        list(pool.map(lambda share: ask(given, left, share, keep), shares))
     return 0
 
 
-def ask(given: argparse.Namespace, place: int, parts: int, keep: Callable[[Mapping[str, Any]], None]) -> None:
-    """Ask every role its share of the questions."""
-    left = dict.fromkeys(given.roles.split(","), len(range(place, given.calls, parts)))
-    moments = contexts(place, parts)
+def ask(
+    given: argparse.Namespace,
+    questions: Mapping[str, int],
+    share: tuple[int, int],
+    keep: Callable[[Mapping[str, Any]], None],
+) -> None:
+    """Ask every role its share, the K-th of N, of so many questions."""
+    place, parts = share
+    left = {name: len(range(place, count, parts)) for name, count in questions.items()}
+    moments = contexts(given.first + place, parts)
     with seated(asked(given)) as (runner, store):
         while wanted := [name for name, count in left.items() if count]:
             context = next(moments)
@@ -180,6 +209,7 @@ def ask(given: argparse.Namespace, place: int, parts: int, keep: Callable[[Mappi
                 keep(
                     {
                         "llm": name_of(given),
+                        "revision": revision(),
                         "role": name,
                         "outcome": call.outcome,
                         "tokens_in": call.tokens_in,

@@ -2,8 +2,9 @@
 
     uv run --group qwen --group llm python -m benchmarks._llm_arms --llm local:qwen2.5-coder-0.5b --out arms.jsonl
 
-One line of JSON per replay: a run goes on where the last one ended, and files of several models, parts or machines can
-be put together (`benchmarks._llm_page`). Arms with an LLM are compared with the same arm without it, paired by seed.
+One line of JSON per replay, with the revision: a run goes on where the last one ended (or those whose lines `--done`
+gives), and files of several models, parts or machines can be put together (`benchmarks._llm_page`). Arms with an LLM
+are compared with arms without one, paired by seed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from benchmarks import _llm, _replay, _table, search
@@ -104,12 +104,12 @@ PLAIN: Mapping[str, Callable[[_replay.Ground, int], _replay.Strategy]] = {
     "TPE": _replay.Tpe,
     "agents": _replay.Swarm,
 }
-WITH_LLM: Mapping[str, tuple[str, Callable[[_replay.Ground, int, RoleRunner], _replay.Strategy]]] = {
-    f"TPE + {SHARE:.0%} LLM": ("TPE", BesideTpe),
-    "agents + LLM": ("agents", BesideAgents),
-    "LLM alone": ("random", Alone),
+WITH_LLM: Mapping[str, tuple[tuple[str, ...], Callable[[_replay.Ground, int, RoleRunner], _replay.Strategy]]] = {
+    f"TPE + {SHARE:.0%} LLM": (("TPE",), BesideTpe),
+    "agents + LLM": (("agents",), BesideAgents),
+    "LLM alone": (("random", "TPE"), Alone),
 }
-"""Arms with an LLM, each with the arm that it is compared with; those that ask the most come last."""
+"""Arms with an LLM, each with those that it is compared with; the one that asks the most comes last."""
 
 Job = tuple[str, int, str]
 """A replay: arm, seed and model."""
@@ -125,7 +125,7 @@ def replays(
         llm = name if arm in WITH_LLM else ""
         if (arm, model, seed, budget, llm) in known:
             continue
-        line = {"arm": arm, "model": model, "seed": seed, "budget": budget, "llm": llm}
+        line = {"arm": arm, "model": model, "seed": seed, "budget": budget, "llm": llm, "revision": _llm.revision()}
         began = time.perf_counter()
         if arm in PLAIN:
             records, told = PLAIN[arm](ground, seed).run(budget), {}
@@ -142,12 +142,6 @@ def _ground(model: str) -> _replay.Ground:
     return _replay.Ground([registry.describe(model)], _table.load())
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file; none where there is no file."""
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
-
 def main() -> int:
     """Replay and tell."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks._llm_arms", description=(__doc__ or "").splitlines()[0])
@@ -156,7 +150,7 @@ def main() -> int:
     parser.add_argument("--budget", type=int, default=BUDGET, help="trials of a replay")
     given = parser.parse_args()
     place, parts = _llm.part(given)
-    pairs, done = list(product(range(given.seeds), _llm.MODELS))[place::parts], read(given.out)
+    pairs, done = list(product(range(given.seeds), _llm.MODELS))[place::parts], _llm.done(given)
     # An arm is replayed with all seeds before the next one: what is left of a run that is cut short can be compared.
     jobs = [(arm, *pair) for arm in (*PLAIN, *WITH_LLM) for pair in pairs]
     for _, model in pairs:

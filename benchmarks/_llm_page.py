@@ -12,24 +12,32 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks import _frame, _llm_arms
+from benchmarks import _frame, _llm, _llm_arms
 
 from swarm.agents.llm.telemetry import KEPT, READ, USABLE
 
 ROUNDS = 4_000
 NAME = "search_llm"
-ARMS = ("arm", "LLM", "seeds", "final regret", "regret against without", "trials saved", "usable", "tokens", "s")
+ARMS = ("arm", "LLM", "seeds", "final regret", "against", "regret", "trials saved", "usable", "tokens", "s")
+SAVED = ("arm", "LLM", "against", "pairs", "trials saved", "in words")
 ANSWERS = ("role", "answers", "usable", "kept", "prompt", "of it read before", "answer", "seconds")
 
 TWINS = ("who", "answers", "right", "keys were planted", "values were planted")
 
 Lines = Sequence[Mapping[str, Any]]
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
+Curves = dict[tuple[str, str], dict[int, Sequence[float]]]
+"""The regret after each trial by seed, of each arm with its LLM."""
+
+_PATH = re.compile(r"(?<![\w.:/])/(?:[\w.+-]+/)+([\w.+-]+)")
 
 
 def page(record: Mapping[str, Any]) -> str:
@@ -45,18 +53,19 @@ def page(record: Mapping[str, Any]) -> str:
         if answers
         else "Not measured yet.\n"
     )
+    parts += [_recorded(answers)] if answers else []
     for llm in sorted({line["llm"] for line in answers}):
         parts += [f"### {llm}\n", _frame.table(ANSWERS, _answers([a for a in answers if a["llm"] == llm]))]
     parts.append("## What an LLM adds to a search\n")
     parts.append(
         "Searches replayed on the recorded table (`python -m benchmarks._llm_arms`). Regret in percent of the feasible "
-        "box after the last trial (the table's front has none). Trials saved: how many fewer an arm takes to the final "
-        "median regret of the same arm without the LLM; a seed that does not get there counts as the whole budget. "
-        "Means with 95% bootstrap intervals, paired by seed; below zero the LLM costs trials.\n"
+        "box after the last trial (the table's front has none). Trials saved: how many fewer an arm takes than the arm "
+        "that it is set against to the final median regret of that one; a seed that does not get there counts as the "
+        "whole budget. Means with 95% bootstrap intervals, paired by model and seed; below zero the LLM costs trials.\n"
         if arms
         else "Not measured yet.\n"
     )
-    parts += _arms(arms)
+    parts += [_recorded(arms), *_arms(arms)] if arms else []
     parts.append("## Naming planted causes\n")
     twins = record.get("twins") or ()
     parts.append(
@@ -111,16 +120,38 @@ def _quoted(text: str) -> str:
 
 
 def _arms(arms: Lines) -> Iterable[str]:
-    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = defaultdict(list)
+    groups: dict[int, dict[str, Curves]] = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
     for line in arms:
-        groups[line["model"], line["budget"]].append(line)
-    for (model, budget), group in sorted(groups.items()):
-        curves: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(dict)
-        for line in group:
-            curves[line["arm"], line["llm"]][line["seed"]] = line["regret"]
-        order = [*_llm_arms.PLAIN, *_llm_arms.WITH_LLM]
-        rows = [_row(*arm, curves, group) for arm in sorted(curves, key=lambda arm: (order.index(arm[0]), arm[1]))]
-        yield from (f"### {model}, {budget} trials\n", _frame.table(ARMS, rows))
+        groups[line["budget"]][line["model"]][line["arm"], line["llm"]][line["seed"]] = line["regret"]
+    for budget, models in sorted(groups.items()):
+        mine = [line for line in arms if line["budget"] == budget]
+        if saved := list(_saved(models, mine)):
+            yield from (f"### All models, {budget} trials\n", _frame.table(SAVED, saved))
+        for model, curves in sorted(models.items()):
+            lines = [line for line in mine if line["model"] == model]
+            rows = [row for arm in _ordered(mine) if arm in curves for row in _rows(*arm, curves, lines)]
+            yield from (f"### {model}, {budget} trials\n", _frame.table(ARMS, rows))
+
+
+def _ordered(lines: Lines) -> Sequence[tuple[str, str]]:
+    """The arms of some lines with the names of their LLMs, those without one first."""
+    order = [*_llm_arms.PLAIN, *_llm_arms.WITH_LLM]
+    return sorted({(line["arm"], line["llm"]) for line in lines}, key=lambda arm: (order.index(arm[0]), arm[1]))
+
+
+def _saved(models: Mapping[str, Curves], lines: Lines) -> Iterable[Sequence[object]]:
+    """Trials saved on all models, by every arm with an LLM against each that it is compared with."""
+    llms = sorted({line["llm"] for line in lines} - {""})
+    for arm, (others, _) in _llm_arms.WITH_LLM.items():
+        for llm, other in product(llms, others):
+            pairs = [_gains(curves[arm, llm], curves[other, ""])[1] for curves in models.values()]
+            saved = np.concatenate(pairs)
+            if not len(saved):
+                yield [arm, llm, other, 0, "", "not measured yet"]
+                continue
+            low, high = _bounds(saved)
+            words = "it saves trials" if low > 0 else "it costs trials" if high < 0 else "not told from none"
+            yield [arm, llm, other, len(saved), _interval(saved, "+.1f"), words]
 
 
 def _campaigns(campaigns: Mapping[str, Mapping[str, Any]]) -> str:
@@ -168,23 +199,31 @@ def _answers(lines: Lines) -> Iterable[Sequence[object]]:
         yield [role, len(mine), share, sum(line["outcome"] == KEPT for line in came), *medians]
 
 
-def _row(arm: str, llm: str, curves: Mapping[Any, Mapping[int, list[float]]], group: Lines) -> Sequence[object]:
+def _rows(arm: str, llm: str, curves: Curves, lines: Lines) -> Iterable[Sequence[object]]:
+    """An arm beside each that it is compared with."""
     mine = curves[arm, llm]
-    final = np.array([curve[-1] for curve in mine.values()])
-    cells = [arm, llm or "-", len(mine), f"{100 * np.median(final):.2f}"]
-    other = curves.get((_llm_arms.WITH_LLM[arm][0], ""), {}) if arm in _llm_arms.WITH_LLM else {}
-    seeds = sorted(mine.keys() & other.keys())
-    if not seeds:
-        return [*cells, "", "", "", "", ""]
-    goal = float(np.median([other[seed][-1] for seed in seeds]))
-    gain = np.array([100 * (mine[seed][-1] - other[seed][-1]) for seed in seeds])
-    saved = np.array([_trials(other[seed], goal) - _trials(mine[seed], goal) for seed in seeds], float)
-    reports = [line["report"] for line in group if (line["arm"], line["llm"]) == (arm, llm)]
+    cells = [arm, llm or "-", len(mine), f"{100 * np.median([curve[-1] for curve in mine.values()]):.2f}"]
+    if arm not in _llm_arms.WITH_LLM:
+        yield [*cells, *[""] * (len(ARMS) - len(cells))]
+        return
+    reports = [line["report"] for line in lines if (line["arm"], line["llm"]) == (arm, llm)]
     answers, usable = (sum(one.get(name, 0) for one in reports) for name in ("answers", "usable"))
     tokens = sum(one.get("tokens_in", 0) + one.get("tokens_out", 0) for one in reports) / len(reports)
     seconds = sum(one.get("answers", 0) * (one.get("seconds") or 0.0) for one in reports) / len(reports)
-    share = f"{usable} of {answers}" if answers else "none"
-    return [*cells, _interval(gain, "+.2f"), _interval(saved, "+.1f"), share, f"{tokens:,.0f}", f"{seconds:.0f}"]
+    spent = [f"{usable} of {answers}" if answers else "none", f"{tokens:,.0f}", f"{seconds:.0f}"]
+    for other in _llm_arms.WITH_LLM[arm][0]:
+        regret, saved = _gains(mine, curves[other, ""])
+        gains = [_interval(regret, "+.2f"), _interval(saved, "+.1f")] if len(saved) else ["", "not measured yet"]
+        yield [*cells, other, *gains, *spent]
+
+
+def _gains(mine: Mapping[int, Sequence[float]], other: Mapping[int, Sequence[float]]) -> tuple[Numbers, Numbers]:
+    """For each seed that two arms have: the difference of their last regrets in percent, and the trials saved."""
+    seeds = sorted(mine.keys() & other.keys())
+    goal = float(np.median([other[seed][-1] for seed in seeds])) if seeds else 0.0
+    regret = [100 * (mine[seed][-1] - other[seed][-1]) for seed in seeds]
+    saved = [_trials(other[seed], goal) - _trials(mine[seed], goal) for seed in seeds]
+    return np.array(regret, float), np.array(saved, float)
 
 
 def _trials(curve: Sequence[float], goal: float) -> int:
@@ -192,10 +231,31 @@ def _trials(curve: Sequence[float], goal: float) -> int:
     return next((number for number, regret in enumerate(curve, 1) if regret <= goal), len(curve))
 
 
-def _interval(values: np.ndarray[Any, np.dtype[np.float64]], form: str) -> str:
+def _interval(values: Numbers, form: str) -> str:
+    low, high = _bounds(values)
+    return f"{values.mean():{form}} ({low:{form}} to {high:{form}})"
+
+
+def _bounds(values: Numbers) -> tuple[float, float]:
+    """The 95% interval of a mean."""
     draws = np.random.default_rng(0).choice(values, (ROUNDS, len(values))).mean(axis=1)
     low, high = np.quantile(draws, (0.025, 0.975))
-    return f"{values.mean():{form}} ({low:{form}} to {high:{form}})"
+    return float(low), float(high)
+
+
+def _recorded(lines: Lines) -> str:
+    """With which code some lines were recorded."""
+    counts = Counter(str(line.get("revision") or "unknown") for line in lines)
+    return f"Lines by revision: {', '.join(f'{count} at {name}' for name, count in counts.most_common())}.\n"
+
+
+def without_paths(value: Any) -> Any:
+    """Data in which paths of the machine that recorded them are the names of the files alone."""
+    if isinstance(value, str):
+        return _PATH.sub(r"\1", value)
+    if isinstance(value, Mapping):
+        return {name: without_paths(one) for name, one in value.items()}
+    return [without_paths(one) for one in value] if isinstance(value, list) else value
 
 
 def main() -> int:
@@ -207,7 +267,8 @@ def main() -> int:
     record = json.loads(about.read_text()) if about.exists() else {}
     record.pop("logs", None)
     for name in ("answers", "arms", "twins"):
-        record[name] = [line for path in sorted(folder.glob(f"{name}*.jsonl")) for line in _llm_arms.read(path)]
+        record[name] = [line for path in sorted(folder.glob(f"{name}*.jsonl")) for line in _llm.read(path)]
+    record = without_paths(record)
     _frame.write_json(_frame.DOCS / f"{NAME}.json", record)
     (_frame.DOCS / f"{NAME}.md").write_text(page(record))
     return 0

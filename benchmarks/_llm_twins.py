@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _llm, _llm_arms, _planted, _twins_rows
+from benchmarks import _llm, _planted, _twins_rows
 
 from swarm.agents.analysis.analysts.contrast import ContrastAnalyst
 from swarm.agents.analysis.engine import AnalysisEngine
@@ -81,7 +81,7 @@ def main() -> int:
     place, parts = _llm.part(given)
     study, name, role = _twins_rows.STUDY, _llm.name_of(given), roles()["cross_referencer"]
     rows = study.made(given.folder) if given.folder else study.load()["rows"]
-    done = {(line["llm"], line["seed"], line["contrast"], line["time"]) for line in _llm_arms.read(given.out)}
+    done = {(line["llm"], line["seed"], line["contrast"], line["time"]) for line in _llm.done(given)}
     asked = [
         (twin, key, context, time)
         for twin in sorted(rows, key=lambda row: row["seed"])[place::parts]
@@ -99,7 +99,7 @@ def main() -> int:
         def ask(question: tuple[Mapping[str, Any], str, ProposalContext, int]) -> None:
             twin, key, context, time = question
             about = {field: twin[field] for field in ("seed", "base", "planted", "cause", "suspected", "tested")}
-            said = {"llm": name, "contrast": key, "time": time, "offered": len(CAUSES)}
+            said = {"llm": name, "revision": _llm.revision(), "contrast": key, "time": time, "offered": len(CAUSES)}
             try:
                 said["named"] = named(dialogue, role, context)
             except CallError as error:  # is asked again by the next run

@@ -46,16 +46,31 @@ def test_every_arm_is_replayed_once_and_compared_with_its_like() -> None:
         assert bool(line["report"]) == bool(line["llm"]) == (line["arm"] in _llm_arms.WITH_LLM)
         assert not line["llm"] or line["report"]["usable"] > 0
     shown = _llm_page.page({"answers": [], "arms": [json.loads(json.dumps(line)) for line in lines]})
-    for arm, (plain, _) in _llm_arms.WITH_LLM.items():
-        assert f"| {arm} | test | 2 |" in shown
-        assert f"| {plain} | - | 2 |" in shown
+    for arm, (others, _) in _llm_arms.WITH_LLM.items():
+        for other in others:
+            assert f"| {other} | - | 2 |" in shown
+            assert re.search(rf"\| {re.escape(arm)} \| test \| 2 \| [0-9.]+ \| {other} \|", shown)
 
 
 def test_an_interval_of_trials_saved_says_when_there_are_none() -> None:
     line = {"model": "m", "budget": 3, "regret": [0.3, 0.2, 0.1], "seconds": 1.0, "report": {}}
     arms = [("TPE", ""), (next(arm for arm in _llm_arms.WITH_LLM if "TPE" in arm), "x")]
     lines = [line | {"arm": arm, "llm": llm, "seed": seed} for arm, llm in arms for seed in range(3)]
-    assert "+0.0 (+0.0 to +0.0)" in _llm_page.page({"answers": [], "arms": lines})
+    shown = _llm_page.page({"answers": [], "arms": lines})
+    assert "| TPE | 3 | +0.0 (+0.0 to +0.0) | not told from none |" in shown
+    assert "| LLM alone | x | random | 0 |  | not measured yet |" in shown
+
+
+def test_paths_of_the_machine_do_not_get_into_a_record() -> None:
+    label = "K kivi2/g32/channel V affine4/g64 at http://127.0.0.1:80/v1/models"
+    record = {
+        "llm": {"model": "/home/some.one/models/small-0.5b.gguf"},
+        "said": [f"no file /a/b/c.txt: {label}", 1, None],
+    }
+    assert _llm_page.without_paths(record) == {
+        "llm": {"model": "small-0.5b.gguf"},
+        "said": [f"no file c.txt: {label}", 1, None],
+    }
 
 
 def test_answers_are_counted_by_role_and_model() -> None:
