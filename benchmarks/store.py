@@ -51,8 +51,8 @@ class Sizes:
 
 SQLITE = Sizes(3, 5_000, 500, 10_000, 16, (1_000, 10_000, 100_000, 1_000_000))
 POSTGRESQL = Sizes(3, 2_000, 300, 2_000, 16, (1_000, 10_000, 100_000))
-SHORT = Sizes(1, 200, 20, 40, 2, (400, 800))
-PEER, SHORT_PEER = (1_000, 200), (40, 4)
+SHORT = Sizes(1, 100, 5, 20, 2, (100, 200))
+PEER, SHORT_PEER = (1_000, 200), (10, 2)
 """Finished trials handed to Optuna, and trials told to it."""
 
 

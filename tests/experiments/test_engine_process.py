@@ -173,6 +173,7 @@ def test_flags_outside_the_space_are_refused():
             space.params(EngineSpec(engine="llama.cpp", flags=flags), offered)
 
 
+@pytest.mark.slow  # a whole trial on it runs with the default tests, in test_engine.py of protocols
 def test_llama_cpp_itself_starts_and_quantizes_its_cache():
     pytest.importorskip("xllamacpp")
     engine, found = startable("llama.cpp"), []

@@ -33,10 +33,11 @@ def test_a_real_server_is_measured(mlx_server):
         prompt = measured["prompt_tokens"]
         assert 0.8 * (result.spec.context - 12) <= prompt <= 1.2 * result.spec.context
         assert measured["completion_tokens"] <= 12
-        assert measured["prefill_rate"] == pytest.approx(prompt / measured["ttft"], rel=1)
-        assert measured["ttft"] > 0
+        waits = measured.arrays["run_ttft"]
+        assert len(waits) == 2
+        assert 0 < min(waits) <= measured["ttft"] <= max(waits)
+        assert 0.9 * prompt / max(waits) <= measured["prefill_rate"] <= 1.1 * prompt / min(waits)
         assert measured["clients"] == 2
-        assert len(measured.arrays["run_ttft"]) == 2
         assert "mlx_lm.server" in measured.notes
         assert measured.environment.versions["mlx_lm"].startswith("0.")
     assert found[1].measurement["shared_cached"] > 0.8

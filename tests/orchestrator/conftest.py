@@ -201,13 +201,12 @@ class Running:
             time.sleep(0.2)
         raise AssertionError(self.process.communicate())
 
-    def end(self, signum: int | None = None, *, group: bool = False) -> tuple[int, float, str, str]:
-        """Send a signal, if any, and wait; exit code, seconds, output and errors."""
-        start = time.monotonic()
+    def end(self, signum: int | None = None, *, group: bool = False) -> tuple[int, str, str]:
+        """Send a signal, if any, and wait for a limited time; exit code, output and errors."""
         if signum is not None:
             (os.killpg if group else os.kill)(self.process.pid, signum)
         out, err = self.process.communicate(timeout=200)
-        return self.process.returncode, time.monotonic() - start, out, err
+        return self.process.returncode, out, err
 
 
 def _complete(path: Path) -> int:

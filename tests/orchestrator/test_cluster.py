@@ -60,7 +60,7 @@ def test_a_node_is_lost_while_two_drivers_share_a_campaign(tmp_path, start, node
     nodes.remove_node(busy, allow_graceful=False)
     nodes.add_node(num_cpus=3, wait=False, **NODE)
     for driver in (first, second):
-        code, _, _, err = driver.end()
+        code, _, err = driver.end()
         assert code == 0, err
     whole(postgres_url, "x", 60)
 

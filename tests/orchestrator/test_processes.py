@@ -28,9 +28,8 @@ def test_ctrl_c_then_sudden_death_then_resume_to_exactly_the_budget(tmp_path, st
     path = tmp_path / "swarm.db"
     launched = start("launch", "--rehearsal", "100", "--budget", "40", "--name", "x")
     launched.wait_for_trials(path, 4)
-    code, seconds, out, err = launched.end(signal.SIGINT, group=True)
+    code, out, err = launched.end(signal.SIGINT, group=True)
     assert code == 130, err
-    assert seconds < 5
     assert "swarm resume x" in out
     assert err == ""
     with Store.open(path, readonly=True) as store:
@@ -43,7 +42,7 @@ def test_ctrl_c_then_sudden_death_then_resume_to_exactly_the_budget(tmp_path, st
     resumed.wait_for_trials(path, done + 4)
     assert resumed.end(signal.SIGKILL)[0] == -signal.SIGKILL
 
-    code, _, out, err = start("resume", "x").end()
+    code, out, err = start("resume", "x").end()
     assert code == 0, err
     check_whole(path, 40)
     with Store.open(path, readonly=True) as store:
@@ -57,7 +56,7 @@ def test_ctrl_c_then_sudden_death_then_resume_to_exactly_the_budget(tmp_path, st
 @pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGINT)], ids=["term", "twice"])
 def test_other_ways_to_stop(tmp_path, start, signals):
     path = tmp_path / "swarm.db"
-    launched = start("launch", "--rehearsal", "60000", "--budget", "4", "--workers", "1")
+    launched = start("launch", "--rehearsal", "600000", "--budget", "4", "--workers", "1")  # longer than `end` waits
     deadline = time.monotonic() + 60
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -65,9 +64,8 @@ def test_other_ways_to_stop(tmp_path, start, signals):
     for signum in signals[:-1]:
         launched.process.send_signal(signum)
         time.sleep(0.2)
-    code, seconds, _, err = launched.end(signals[-1])
+    code, _, err = launched.end(signals[-1])
     assert code == 128 + signals[-1]
-    assert seconds < 5
     assert "Traceback" not in err
     with Store.open(path, readonly=True) as store:
         assert "running" not in store.trials.count(1)
@@ -81,7 +79,7 @@ def test_two_drivers_share_a_campaign(tmp_path, start):
     first.wait_for_trials(path, 1)
     second = start("resume", "x", "--workers", "1")
     for driver in (first, second):
-        code, _, _, err = driver.end()
+        code, _, err = driver.end()
         assert code == 0, err
     check_whole(path, 120)
 

@@ -42,7 +42,7 @@ def resumed(tmp_path, start, tiny_models, copy):
         assert launched.end(signal.SIGINT, group=True)[0] == 130
         with Store.open(path, readonly=True) as store:
             kept = store.trials.list(state="complete")
-        code, _, _, err = start("resume", env={"PYTHONPATH": str(copy / ".import")}).end()
+        code, _, err = start("resume", env={"PYTHONPATH": str(copy / ".import")}).end()
         assert code == 0, err
         return path, kept
 

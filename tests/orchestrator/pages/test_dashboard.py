@@ -238,7 +238,7 @@ def test_the_command_prints_its_address_and_ends_on_ctrl_c(start, path):
     line = running.process.stdout.readline()
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=\S{40,}\n", line), running.end()
     time.sleep(0.1)
-    code, _, _, err = running.end(signal.SIGINT)
+    code, _, err = running.end(signal.SIGINT)
     assert code == 0
     assert "Traceback" not in err
     assert "Stopped." in err
