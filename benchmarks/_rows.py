@@ -44,8 +44,8 @@ class Study:
         key: the fields of a row that tell which job it is of.
         jobs: for some models the values of these fields, which are the arguments of `measure`, in the order of doing.
         measure: makes a row; a function of a module, as processes need it.
-        shared: the arguments of `prepare`, done before any job.
-        prepare: makes what jobs share.
+        shared: the arguments of `prepare`, which processes take before any job.
+        prepare: makes what jobs share; a job that needs what is still being made waits for it.
     """
 
     name: str
@@ -100,10 +100,7 @@ class Study:
         ) as pool:
             where = pool.submit(_where, self.name).result() | {"command": self.command, "processes": options.processes}
             _frame.write_json(options.folder / f"where-{os.getpid()}.json", where)
-            if self.prepare is not None:
-                for ready in [pool.submit(_do, self.prepare, one) for one in self.shared(models)]:
-                    ready.result()
-                print(f"shared captures after {time.monotonic() - began:.0f} s", flush=True)
+            making = {pool.submit(_do, self.prepare, one): one for one in self.shared(models)} if self.prepare else {}
             waiting = iter(jobs)
             running: set[Future[Row]] = set()
             with (options.folder / f"rows-{os.getpid()}.jsonl").open("a") as file:
@@ -113,14 +110,18 @@ class Study:
                         if job is None:
                             break
                         running.add(pool.submit(_do, self.measure, *job))
-                    if not running:
+                    if not running and not making:
                         return
-                    ended, running = wait(running, return_when=FIRST_COMPLETED)
-                    for future in ended:
-                        row = future.result()
-                        file.write(json.dumps(row) + "\n")
+                    for future in wait({*running, *making}, return_when=FIRST_COMPLETED).done:
+                        found = future.result()
+                        after = f"{time.monotonic() - began:.0f} s"
+                        if future in making:
+                            print(f"{after}: shared {making.pop(future)}", flush=True)
+                            continue
+                        running.remove(future)
+                        file.write(json.dumps(found) + "\n")
                         file.flush()
-                        print(f"{time.monotonic() - began:.0f} s: {self._job(row)} {row.get('seconds')}", flush=True)
+                        print(f"{after}: {self._job(found)} {found.get('seconds')}", flush=True)
 
     def _job(self, row: Row) -> tuple[Any, ...]:
         return tuple(row[name] for name in self.key)

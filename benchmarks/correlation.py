@@ -73,7 +73,7 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
         "configurations": {model: len(rows) for model, rows in models.items()},
         "failed": sum(bool(row["failed"]) for row in found["rows"]),
         "able": {model: _mean(rows, "retrieval_answered_16bit") for model, rows in models.items()},
-        "repeatable": {loss: _repeatable(models, loss) for loss in LOSSES},
+        "repeatable": {scope: {loss: _repeatable(models, tables, scope, loss) for loss in LOSSES} for scope in SCOPES},
         "scopes": {},
         "finalists_by": FINALISTS_BY,
         "misleading": {model: misleading(rows, tables[model]) for model, rows in models.items()},
@@ -115,14 +115,20 @@ def losses(row: Row, loss: str) -> list[float]:
 
 def within(tables: Mapping[str, Table], scope: str, loss: str) -> dict[str, Table]:
     """The rows of a scope that have every measure and the loss, of the models that have enough."""
-    found: dict[str, Table] = {}
-    for model, table in tables.items():
-        kept = _whole(table, loss)
-        if scope == "contenders" and kept.any():
-            kept &= table[INCUMBENT] <= np.median(table[INCUMBENT][kept])
-        if kept.sum() >= LEAST_ROWS:
-            found[model] = {name: column[kept] for name, column in table.items()}
-    return found
+    kept = {model: _kept(table, scope, loss) for model, table in tables.items()}
+    return {
+        model: {name: column[kept[model]] for name, column in table.items()}
+        for model, table in tables.items()
+        if kept[model].sum() >= LEAST_ROWS
+    }
+
+
+def _kept(table: Table, scope: str, loss: str) -> NDArray[np.bool_]:
+    """Which rows of a model belong to a scope and have every measure and the loss."""
+    kept = _whole(table, loss)
+    if scope == "contenders" and kept.any():
+        kept &= table[INCUMBENT] <= np.median(table[INCUMBENT][kept])
+    return kept
 
 
 def _whole(table: Table, *losses: str) -> NDArray[np.bool_]:
@@ -177,17 +183,19 @@ def _interval(values: Floats) -> dict[str, float]:
     return {"low": float(low), "high": float(high)}
 
 
-def _repeatable(models: Mapping[str, Sequence[Row]], loss: str) -> float:
+def _repeatable(models: Mapping[str, Sequence[Row]], tables: Mapping[str, Table], scope: str, loss: str) -> float:
     """Correlation of a loss on half of its texts, prompts or replicates with that on the others.
 
     No measure can reach far beyond it.
     """
     found = []
-    for rows in models.values():
-        halves = [(losses(row, loss)[::2], losses(row, loss)[1::2]) for row in rows]
+    for model, rows in models.items():
+        kept = _kept(tables[model], scope, loss)
+        halves = [(losses(rows[i], loss)[::2], losses(rows[i], loss)[1::2]) for i in np.flatnonzero(kept)]
         pairs = np.array([[np.mean(a), np.mean(b)] for a, b in halves if a and b])
-        found.append(float(spearman(pairs)[0]) if len(pairs) > 2 else 0.0)
-    return float(np.mean(found))
+        if len(pairs) >= LEAST_ROWS:
+            found.append(float(spearman(pairs)[0]))
+    return float(np.mean(found)) if found else 0.0
 
 
 def misleading(rows: Sequence[Row], table: Table) -> dict[str, list[dict[str, Any]]]:

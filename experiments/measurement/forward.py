@@ -76,6 +76,28 @@ class ForwardPass:
         """
         import mlx.core as mx
 
+        out = self._pass(tokens, caches, scored=scored, vocabulary=vocabulary, entry=entry, watch=watch)
+        return np.array(out.astype(mx.float32), copy=False)
+
+    def rows_of_logits(self, tokens: NDArray[np.integer], caches: Sequence[Any]) -> Iterator[mx.array]:
+        """One pass over a chunk of tokens; yields each row's logits [tokens, vocabulary] as the model computed them.
+
+        For many rows and a large vocabulary: never more than one row has to be held in float32.
+        """
+        yield from self._pass(tokens, caches)
+
+    def _pass(
+        self,
+        tokens: NDArray[np.integer],
+        caches: Sequence[Any],
+        *,
+        scored: Sequence[int] | None = None,
+        vocabulary: mx.array | None = None,
+        entry: Entry | None = None,
+        watch: Watch | None = None,
+    ) -> mx.array:
+        import mlx.core as mx
+
         positions = None if scored is None else mx.array(np.asarray(scored, np.int32))
         with ExitStack() as stack:
             if entry is not None or watch is not None:
@@ -85,7 +107,7 @@ class ForwardPass:
             mx.eval(out)
         if not reached:
             raise ModelError("the product with the vocabulary was not reached.", "This model family is not supported.")
-        return np.array(out.astype(mx.float32), copy=False)
+        return out
 
     @property
     def enterable(self) -> bool:

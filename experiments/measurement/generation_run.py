@@ -33,6 +33,8 @@ TOP = 64
 """Tokens per position that divergence is measured over, beside the rest together."""
 MOST_TOKENS = 1024
 """Tokens of the longest answer."""
+ROUNDING = 1e-3
+"""More than rounding changes of logits at the temperature."""
 COPIED_SHARE = 3
 """A text to be copied takes the context divided by this, in tokens."""
 
@@ -84,7 +86,7 @@ class GenerationRun(ReferenceRun):
         choices = np.full(tokens.shape, -1, np.int32)
         for row, place, logits in _positions(subject, trial_caches(plain, subject), tokens, starts, ends):
             top[row, place] = np.sort(np.argpartition(logits, -TOP)[-TOP:])
-            log_p[row, place] = (logits - _log_sum(logits))[top[row, place]]
+            log_p[row, place] = logits[top[row, place]] - _log_sum(logits)
             choices[row, place] = decoder.choice(row, place, logits)
         for name, array in (("tokens", tokens), ("starts", starts), ("ends", ends), ("choices", choices), ("top", top)):
             writer.save(name, array.astype(np.int32))
@@ -111,7 +113,7 @@ class GenerationRun(ReferenceRun):
         choices, kld = np.full(self.tokens.shape, -1, np.int32), np.zeros(self.tokens.shape)
         for row, place, logits in _positions(self.subject, caches, self.tokens, self.starts, self.ends):
             choices[row, place] = decoder.choice(row, place, logits)
-            found = (logits - _log_sum(logits))[top[row, place]]
+            found = logits[top[row, place]] - _log_sum(logits)
             kld[row, place] = _coarse_kld(log_p[row, place].astype(np.float64), found)
         return Along(choices, kld)
 
@@ -180,10 +182,14 @@ class Decoder:
 
     def choice(self, row: int, place: int, logits: NDArray[np.float32]) -> int:
         """The token behind a place of a row. Gumbel noise on the logits makes the likeliest one a sample."""
-        if row % 2:
-            noise = np.random.default_rng([self._replicate, row, place]).gumbel(size=len(logits))
-            return int((logits / TEMPERATURE + noise).argmax())
-        return int(logits.argmax())
+        likeliest = int(logits.argmax())
+        if row % 2 == 0:
+            return likeliest
+        drawn = np.random.default_rng([self._replicate, row, place]).random(len(logits))
+        # Few tokens come near enough to the likeliest for the largest noise to lift them above it: only theirs is made.
+        short_of = _gumbel(drawn.min()) - _gumbel(drawn[likeliest]) + ROUNDING
+        near = np.flatnonzero(logits >= logits[likeliest] - TEMPERATURE * short_of)
+        return int(near[(logits[near] / TEMPERATURE + _gumbel(drawn[near])).argmax()])
 
     def decode(
         self, caches: Sequence[Any], forced: Sequence[Sequence[int]], longest: Sequence[int]
@@ -222,12 +228,22 @@ def _positions(
     subject: ModelUnderTest, caches: Sequence[Any], tokens: Tokens, starts: NDArray[Any], ends: NDArray[Any]
 ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
     """Read rows in chunks; yields row, place and logits [V] of each place whose next token belongs to an answer."""
+    import mlx.core as mx
+
     for first in range(0, tokens.shape[1], CHUNK):
         chunk = tokens[:, first : first + CHUNK]
-        logits = finite(subject.forward.logits(chunk, caches))
-        for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            for place in range(max(first, int(start) - 1), min(first + chunk.shape[1], int(end) - 1)):
-                yield row, place, logits[row, place - first]
+        for row, held in enumerate(subject.forward.rows_of_logits(chunk, caches)):
+            low, high = max(first, int(starts[row]) - 1), min(first + chunk.shape[1], int(ends[row]) - 1)
+            if low >= high:
+                continue
+            logits = finite(np.array(held[low - first : high - first].astype(mx.float32), copy=False))
+            for place in range(low, high):
+                yield row, place, logits[place - low]
+
+
+def _gumbel(drawn: Any) -> Any:
+    """Gumbel noise of numbers drawn from [0, 1), as numpy makes it of them."""
+    return -np.log(-np.log(1.0 - drawn))
 
 
 def _log_sum(logits: NDArray[np.float32]) -> float:

@@ -75,7 +75,7 @@ def test_the_measure_that_tells_leads_with_an_interval_and_what_misleads_is_name
     assert found["kld_8k"]["lead"]["low"] > 0 == found["kld_512"]["lead"]["mean"]
     assert results["misleading"]["a"]["kld_8k"][0]["kv"] == "configuration 0"
     assert results["failed"] == 1
-    assert results["repeatable"]["retrieval"] == pytest.approx(1)
+    assert all(results["repeatable"][scope]["retrieval"] == pytest.approx(1) for scope in correlation.SCOPES)
     others = correlation_rows.FULL
     assert results["finalists_by"] in others
     assert all(set(found) == set(others) for found in results["full"].values())
@@ -92,7 +92,10 @@ def test_the_page_says_what_finalists_should_be_chosen_by(data, telling):
     record = frame.about(benchmark, short=True, load=0.0) | {"results": correlation.measure(True, lambda line: None)}
     record["results"]["made"] = [about]
     said = f"`{telling}` should." if telling else "none does, and `kld` stays."
-    assert said in benchmark.page(record)
+    page = benchmark.page(record)
+    assert said in page
+    better_half = page.partition("## The better half at 512 tokens")[2].partition("## What finalists")[0]
+    assert better_half.count("KLD at 8K") == len(correlation.LOSSES)
 
 
 def test_verdicts_tell_what_loses_from_what_does_not_and_what_it_took(data):

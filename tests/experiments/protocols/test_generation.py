@@ -74,6 +74,16 @@ def test_sampled_rows_follow_their_distribution():
     np.testing.assert_allclose(drawn, [0.5, 0.3, 0.2], atol=0.03)
 
 
+@pytest.mark.parametrize("spread", [0.01, 1, 4, 30])
+@pytest.mark.parametrize("vocabulary", [2, 300, 5000])
+def test_sampled_tokens_are_those_that_noise_on_every_token_gives(spread, vocabulary):
+    decoder = generation_run.Decoder(None, 3, [])
+    for place in range(40):
+        logits = np.random.default_rng(place).normal(0, spread, vocabulary).astype(np.float32)
+        noise = np.random.default_rng([3, 1, place]).gumbel(size=vocabulary)
+        assert decoder.choice(1, place, logits) == (logits / generation_run.TEMPERATURE + noise).argmax()
+
+
 @pytest.mark.parametrize("replicate", range(3))
 def test_every_replicate_has_a_prompt_of_each_kind(replicate):
     prompts = of_replicate(replicate)
