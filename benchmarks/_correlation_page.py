@@ -47,8 +47,8 @@ def _method(results: _frame.Results) -> str:
         f"Rows that lack a part, because a run broke down: {results['failed']}; correlations leave them out.\n\n"
         "Rank correlations (1: the measure puts configurations in the order of their losses) are taken within a model; "
         "the table has their mean over the models, with 95% bootstrap intervals over configurations. The lead is the "
-        "difference of Spearman's correlation from that of one trial at 512 tokens, on the same resamples. Each interval stands alone: "
-        "of so many, a few leave zero out by chance.\n"
+        "difference of Spearman's correlation from that of one trial at 512 tokens, on the same resamples. "
+        "Each interval stands alone: of so many, a few leave zero out by chance.\n"
     )
 
 
@@ -124,8 +124,8 @@ def _value(found: Mapping[str, float], sign: str = "") -> str:
 def _misleading(results: _frame.Results) -> Iterator[str]:
     yield (
         "Configurations of the better half at 512 tokens whose place among all of their model is worse by more than a "
-        "third later on (places from 0, the best, to 1), the worst first. Places in retrieval are as sure as its halves "
-        "agree.\n"
+        "third later on (places from 0, the best, to 1), the worst first. A place in retrieval is as sure as its "
+        "halves agree.\n"
     )
     for later, title in (("kld_8k", "in KLD at 8K"), ("retrieval", "in retrieval")):
         rows = [
