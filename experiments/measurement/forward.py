@@ -103,7 +103,7 @@ class ForwardPass:
             if entry is not None or watch is not None:
                 stack.enter_context(self._layers_intercepted(entry, watch))
             reached = stack.enter_context(self._head_intercepted(positions, vocabulary))
-            out = self.model(mx.array(np.asarray(tokens, np.int32)), cache=list(caches))
+            out: mx.array = self.model(mx.array(np.asarray(tokens, np.int32)), cache=list(caches))
             mx.eval(out)
         if not reached:
             raise ModelError("the product with the vocabulary was not reached.", "This model family is not supported.")
