@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 EXPECTING = 150
 """Trials of a campaign from which it comes to every kind, so that what those share is made ahead."""
+LOOKED_INTO = 5
+"""Default configurations per model whose attention a campaign looks into before others."""
 CLOSE_TIMEOUT = 1.5
 """Seconds that Ray gets to go down when a campaign ends."""
 
@@ -201,8 +203,8 @@ def assemble(
         agents = rehearsal, rehearsal
     elif agents is None:
         strategy = make_strategy(settings, workload, llm, lambda: store.external_proposals.waiting(record.id))
-        if settings.budget >= EXPECTING:
-            pool.prepare_ahead(expected(list(strategy.templates.values())))
+        if settings.budget >= EXPECTING and settings.engine is None:
+            pool.prepare_ahead(expected(list(strategy.defaults.values()), settings.long))
         agents = AskedStrategy(settings.asked, strategy) if settings.asked else strategy, strategy.engine
     driver = Driver(
         store,
@@ -257,11 +259,29 @@ def make_strategy(
     return GenerationStrategy(space, engine, settings.seed, llm=llm, external=external)
 
 
-def expected(templates: Sequence[TrialSpec]) -> list[TrialSpec]:
-    """Trials that a long campaign comes to, per model: at full fidelity, on other text, with learned factors."""
+def expected(defaults: Sequence[Sequence[TrialSpec]], long: int | None) -> list[TrialSpec]:
+    """Trials that a long campaign comes to, per model: those first whose turn comes first.
+
+    On full fidelity, on other text, with learned factors, at a long context, and, where kernels are timed, on the
+    attention of the configurations that are looked into first.
+
+    Args:
+        defaults: what is measured first of each model, its 16-bit run before all.
+        long: the long context that finalists are tried at, None for none.
+    """
     learned = QuantSpec(method="affine", bits=4, scaling="learned")
-    kinds: tuple[dict[str, Any], ...] = ({"rung": 1}, {"replicate": 1}, {"kv": KVSpec(key=learned, value=learned)})
-    return [template.model_copy(update=kind) for kind in kinds for template in templates]
+    kinds: list[dict[str, Any]] = [{"rung": 1}, {"replicate": 1}, {"kv": KVSpec(key=learned, value=learned)}]
+    if long is not None:
+        kinds += [{"protocol": protocol, "context": long} for protocol in ("context", "retrieval")]
+    shared = [specs[0].model_copy(update=kind) for kind in kinds for specs in defaults]
+    looked = [
+        specs[at].model_copy(update={"protocol": "attention"})
+        for at in range(1, 1 + LOOKED_INTO)
+        for specs in defaults
+        if at < len(specs)
+    ]
+    soon = 2 * len(defaults)
+    return [*looked[:soon], *shared, *looked[soon:]]
 
 
 def make_pool(settings: Settings, on_ready: Callable[[], None] = lambda: None) -> Pool:

@@ -69,10 +69,11 @@ class GenerationStrategy:
         self._external = external
         self._nodes = nodes()
         self._samplers = {name: sampler.propose for name, sampler in samplers().items()}
-        defaults = {name: space.defaults(info) for name, info in engine.infos.items()}
-        self.templates = {name: specs[0] for name, specs in defaults.items()}
+        self.defaults = {name: space.defaults(info) for name, info in engine.infos.items()}
+        """What is measured first of each model."""
+        self.templates = {name: specs[0] for name, specs in self.defaults.items()}
         self.schedule = Schedule(
-            {name: len(specs) for name, specs in defaults.items()},
+            {name: len(specs) for name, specs in self.defaults.items()},
             weights(self._nodes, _shares(engine.settings, self._nodes, space.kinds), planned=engine.plan is not None),
             engine.settings.control_share,
         )

@@ -1,8 +1,10 @@
 """Times the decode attention of a trial's formats where the back-end has fused kernels, at contexts of its own.
 
 One query token over a cache of packed tokens of random vectors, without sinks and recent 16-bit tokens; each layer
-shape once. A back-end without fused kernels is not timed: there is no kernel to report. What no format changes (MLX's
-attention over 16 bit, what the device does at best) is timed once per device and shape and kept with the captures.
+shape once. A back-end without fused kernels is not timed: there is no kernel to report. What was timed on a device is
+kept with the captures: a kernel once per shape, formats and version of the code, and once per shape what no format
+changes (MLX's attention over 16 bit, and once per device what it does at best). So no worker compiles a kernel that
+another one has timed.
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from swarm.experiments import artifacts
-from swarm.experiments.environment import arithmetic, device_name
+from swarm.experiments.environment import arithmetic, code_version, device_name
 from swarm.experiments.spec import Metric
 from swarm.kernels.backends import base as backends
 from swarm.kernels.errors import BackendError
 from swarm.kernels.fused import peers
 from swarm.kernels.fused.half_precision import AttentionShape, HalfSets
-from swarm.kernels.fused.timing import TRIAL, Effort, Roof, Timing
+from swarm.kernels.fused.timing import TRIAL, Effort, Roof
 
 if TYPE_CHECKING:
     from swarm.experiments.artifacts import CaptureStore, CaptureWriter
@@ -35,7 +37,9 @@ MICROSECONDS, HALF_PRECISION, BYTES = "decode_us", "decode_us_sdpa16", "decode_b
 SHARES = {"decode_share_of_copy": "of copy bandwidth", "decode_share_of_roofline": "of roofline"}
 FEW_TOKENS = 64
 Formats = tuple["QuantSpec", "QuantSpec"]
-Layers = Mapping[tuple[AttentionShape, "QuantSpec", "QuantSpec"], int]
+Layer = tuple[AttentionShape, "QuantSpec", "QuantSpec"]
+Layers = Mapping[Layer, int]
+ONCE = Effort(1, 1, 1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -107,15 +111,13 @@ def measure(
         kept = [layer for layer in other.layers if layer.kv_heads]
         same = [(spec.kv.key, spec.kv.value)] * len(kept)
         counted[f"_of_{timing.shape}"] = _counted(other.name, other.query_heads, kept, same)
-    # Kernels are compiled before others have to wait, after a look at few tokens, before many are packed in vain.
-    timed = {suffix: some for suffix, some in counted.items() if _run_once(some, timing.contexts, backend)}
-    if not timed:
-        return found
     artifacts.writable(captures.root)
-    with _alone(captures):
-        bench = _Bench(backend, captures, roof or _roof(captures, effort), effort)
-        for suffix, some in timed.items():
+    bench = _Bench(backend, captures, roof or _roof(captures, effort), effort)
+    for suffix, some in counted.items():
+        try:
             _time(some, suffix, timing.contexts, bench, found)
+        except BackendError:  # no kernel reads one of the formats
+            continue
     return found
 
 
@@ -137,37 +139,25 @@ def _counted(name: str, query_heads: int, layers: Sequence[LayerShape], formats:
     return Counter((shape, *sides) for shape, sides in zip(shapes, formats, strict=True))
 
 
-def _run_once(layers: Layers, contexts: Sequence[int], backend: Backend) -> bool:
-    """Run the kernels of some layers once, which compiles them; false where there are none for one of the formats."""
-    try:
-        for layer in layers:
-            peers.Sets(backend, *layer, FEW_TOKENS, 1).paths()
-        for layer in layers:
-            peers.kernel(backend, *layer, min(contexts), Effort(1, 1, 1, 1, 1))
-    except BackendError:  # no kernel reads one of the formats
-        return False
-    return bool(layers)
-
-
 def _time(layers: Layers, suffix: str, contexts: Sequence[int], bench: _Bench, found: Timed) -> None:
-    """Add the metrics of some layers, each with the number of layers that are like it, at every context."""
-    known: dict[tuple[object, ...], Timing] = {}
-    for context in contexts:
-        if any(4 * HalfSets(shape, context, 1).nbytes > _free_bytes() for shape, _, _ in layers):
-            found.too_large.append(context)
-            continue
+    """Add the metrics of some layers, each with the number of layers that are like it, at every context.
+
+    Raises:
+        BackendError: no kernel reads one of the formats.
+    """
+    free = _free_bytes()
+    fit = [at for at in contexts if all(4 * HalfSets(shape, at, 1).nbytes <= free for shape, _, _ in layers)]
+    kernels = {layer: _kernel(layer, fit, bench) for layer in layers if fit}
+    found.too_large += [context for context in contexts if layers and context not in fit]
+    for context in fit if layers else ():
         means = dict.fromkeys((MICROSECONDS, HALF_PRECISION, BYTES, "least"), 0.0)
         for layer, count in layers.items():
-            shape = layer[0]
-            seen = (*layer, shape.seen(context))  # a window sees as much at every context
-            if seen not in known:
-                known[seen] = peers.kernel(bench.backend, *layer, context, bench.effort)
-            kernel = known[seen]
+            shape, nbytes = layer[0], peers.packed_bytes(*layer, context)
             parts = (
-                kernel.low,
+                kernels[layer][context],
                 _half_precision(shape, context, bench),
-                kernel.nbytes,
-                bench.roof.least_microseconds(kernel.nbytes, shape.operations(context)),
+                nbytes,
+                bench.roof.least_microseconds(nbytes, shape.operations(context)),
             )
             for name, part in zip(means, parts, strict=True):
                 means[name] += part * count / sum(layers.values())
@@ -180,22 +170,53 @@ def _time(layers: Layers, suffix: str, contexts: Sequence[int], bench: _Bench, f
         ]
 
 
+def _kernel(layer: Layer, contexts: Sequence[int], bench: _Bench) -> dict[int, float]:
+    """Microseconds of the kernel over a layer at every context, timed once per device and version of the code.
+
+    Raises:
+        BackendError: no kernel reads one of the formats.
+    """
+    shape, *formats = layer
+    told = " ".join(peers.fixed(spec).label for spec in formats)
+    key = _key(bench.effort) | _heads(shape) | {"formats": told, "window": shape.window or 0, "code": code_version()}
+
+    def write(writer: CaptureWriter) -> None:
+        peers.Sets(bench.backend, *layer, FEW_TOKENS, 1).paths()  # before many tokens are packed in vain
+        peers.kernel(bench.backend, *layer, min(contexts), ONCE)  # compiles, before others have to wait
+        times: dict[int, float] = {}  # by tokens that are seen: a window sees as many at every context
+        with _alone(bench.captures):
+            for context in contexts:
+                seen = shape.seen(context)
+                if seen not in times:
+                    times[seen] = peers.kernel(bench.backend, *layer, context, bench.effort).low
+        writer.facts |= {str(context): times[shape.seen(context)] for context in contexts}
+
+    found = bench.captures.get("kernel", key | {"contexts": " ".join(map(str, contexts))}, write)
+    return {context: float(found.facts[str(context)]) for context in contexts}
+
+
 def _half_precision(shape: AttentionShape, context: int, bench: _Bench) -> float:
     """Microseconds of MLX's attention over 16 bit, timed once per device and shape of a layer."""
     seen = shape.seen(context)
-    key = _key(bench.effort) | {"seen": seen, "heads": f"{shape.q_heads} {shape.kv_heads} {shape.head_dim}"}
 
     def write(writer: CaptureWriter) -> None:
-        writer.facts["us"] = peers.half_precision(replace(shape, window=None), seen, bench.effort).low
+        with _alone(bench.captures):
+            writer.facts["us"] = peers.half_precision(replace(shape, window=None), seen, bench.effort).low
 
+    key = _key(bench.effort) | _heads(shape) | {"seen": seen}
     return float(bench.captures.get("kernel", key, write).facts["us"])
+
+
+def _heads(shape: AttentionShape) -> dict[str, str]:
+    return {"heads": f"{shape.q_heads} {shape.kv_heads} {shape.head_dim}"}
 
 
 def _roof(captures: CaptureStore, effort: Effort) -> Roof:
     """What the device does at best, measured once."""
 
     def write(writer: CaptureWriter) -> None:
-        roof = Roof.measured(copied=2**28, order=2048, repeats=effort.repeats)
+        with _alone(captures):
+            roof = Roof.measured(copied=2**28, order=2048, repeats=effort.repeats)
         writer.facts |= {"copy": roof.copy, "flops": roof.flops}
 
     return Roof(**captures.get("roof", _key(effort), write).facts)

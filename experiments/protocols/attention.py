@@ -55,18 +55,31 @@ class Attention(ComparedProtocol[DecodeRun]):
             environment=environment(),
         )
 
+    def needs(self, spec: TrialSpec) -> str:
+        """The 16-bit run, and on a GPU the times of the kernels that read the formats."""
+        kernels = "" if spec.device == "cpu" else f", kernels of K {spec.kv.key.label} V {spec.kv.value.label}"
+        return super().needs(spec) + kernels
+
+    def prepare(self, spec: TrialSpec, subject: ModelUnderTest) -> None:
+        """Time the kernels, which needs no model, then capture the 16-bit run."""
+        self._time_kernels(spec, subject)
+        super().prepare(spec, subject)
+
     def measure(self, spec: TrialSpec, subject: ModelUnderTest) -> Measurement:
         """Compare, then time the kernels."""
         found = super().measure(spec, subject)
         start = time.perf_counter()
-        layers = spec.layers or self.layers_of(subject.info)
-        timed = kernel_time.measure(spec, subject.info, layers, subject.kernels, subject.captures)
+        timed = self._time_kernels(spec, subject)
         changed = {
             "metrics": (*found.metrics, *timed.metrics),
             "notes": found.notes + timed.note,
             "seconds": {**found.seconds, "time kernels": time.perf_counter() - start},
         }
         return found.model_copy(update=changed)
+
+    def _time_kernels(self, spec: TrialSpec, subject: ModelUnderTest) -> kernel_time.Timed:
+        layers = spec.layers or self.layers_of(subject.info)
+        return kernel_time.measure(spec, subject.info, layers, subject.kernels, subject.captures)
 
 
 def _metrics(errors: list[LayerErrors]) -> list[Metric]:

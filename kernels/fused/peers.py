@@ -44,7 +44,7 @@ class Sets:
         self.shape = shape
         self.half = HalfSets(shape, context, rotate_bytes)
         self.scale = self.half.scale
-        self.kv = KVSpec(key=_fixed(key), value=_fixed(value))
+        self.kv = KVSpec(key=fixed(key), value=fixed(value))
         self.q = self.half.query()
         self.packed_bytes = packed_bytes(shape, key, value, context)
         sets = max(2, min(MAX_SETS, -(-rotate_bytes // self.packed_bytes)))
@@ -122,11 +122,11 @@ class Sets:
 
 def packed_bytes(shape: AttentionShape, key: QuantSpec, value: QuantSpec, context: int) -> int:
     """Bytes of packed keys and values that one query reads."""
-    bits = sum(base.build(_fixed(spec), shape.head_dim).bits_per_value() for spec in (key, value))
+    bits = sum(base.build(fixed(spec), shape.head_dim).bits_per_value() for spec in (key, value))
     return int(shape.kv_heads * shape.seen(context) * shape.head_dim * bits / 8)
 
 
-def _fixed(spec: QuantSpec) -> QuantSpec:
+def fixed(spec: QuantSpec) -> QuantSpec:
     """Without learned factors, which need a model and cost the kernel nothing."""
     return spec.model_copy(update={"scaling": "fixed"})
 

@@ -24,6 +24,10 @@ def test_trials_share_what_reads_the_same_text_in_16_bit():
     other = {"rung": 1}, {"context": 64}, {"replicate": 1}, {"model": "n"}, {"logit_gain": 2.0}, {"kv": KVSpec()}
     assert {needs(spec.model_copy(update=change)) for change in same} == {needs(spec)}
     assert len({needs(spec), *(needs(spec.model_copy(update=change)) for change in other)}) == len(other) + 1
+    look = spec.model_copy(update={"protocol": "attention", "device": "cuda"})
+    plain = look.model_copy(update={"kv": KVSpec()})
+    assert len({needs(look), needs(plain), needs(spec)}) == 3, "kernels are timed of each pair of formats"
+    assert needs(look.model_copy(update={"layers": (1,)})) == needs(look)
     assert needs(instruct(0)) == ""
     assert needs(spec.model_copy(update={"rung": 9})) == ""
 

@@ -69,6 +69,15 @@ def test_16_bit_is_timed_once_per_shape_and_device(captures):
     assert another[name].value != first[name].value
 
 
+def test_a_kernel_is_timed_once_per_shape_formats_and_device(captures):
+    effort = Effort(1, 1, 1, 4)  # not that of other tests
+    first, again = (by_name(timed(captures, A4, A4, layers=some, effort=effort)) for some in ((0, 1), (1,)))
+    other = by_name(timed(captures, A4, TURBO, effort=effort))
+    for context in CONTEXTS:
+        name = kernel_time.metric_name(context)
+        assert first[name].value == again[name].value != other[name].value
+
+
 def test_layers_of_another_model_are_timed_by_its_shape(captures):
     found = by_name(timed(captures, A4, A4, shape="smollm2 135m"))
     name = "decode_bytes_at_128"
