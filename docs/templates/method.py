@@ -22,7 +22,8 @@ class SignMean(Quantizer):
     source = "the arXiv id or the project that defines the method"
     summary = "signs under the mean magnitude of a vector"
     formula = "1 + 16/d"
-    choices = Choices(bits=(1,), scalings=("fixed", "learned"))
+    # Without a rotation one large channel would set the mean of all.
+    choices = Choices(bits=(1,), rotations=("hadamard", "random"), scalings=("fixed", "learned"))
 
     def pack(self, xp: Namespace, x: Array) -> Packed:
         """Signs, and the mean magnitude."""

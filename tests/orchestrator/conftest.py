@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from swarm.memory.records import Budget, CampaignRecord, CampaignState
+from swarm.agents.history import History
+from swarm.memory.records import Budget, CampaignRecord, CampaignState, Proposal
 from swarm.memory.store import Store
 from swarm.orchestrator import launching, settings
 from swarm.orchestrator.campaign import Campaign
@@ -73,9 +73,28 @@ class Driven:
     progress: Progress
 
 
+@dataclass
+class Stopping:
+    """Proposes what agents do, and asks for a stop before it proposes a number."""
+
+    agents: Any
+    number: int | None
+    stop: Callable[[], None] = lambda: None
+
+    def propose(self, number: int, history: History) -> Proposal:
+        """The trial with this number."""
+        if number == self.number:
+            self.stop()
+        return self.agents.propose(number, history)
+
+    def commentary(self, history: History) -> str:
+        """What the agents say."""
+        return self.agents.commentary(history)
+
+
 @pytest.fixture
 def drive(ray_pool: Pool) -> Iterator[Callable[..., Driven]]:
-    """Drives a campaign in this process, as `launch` does; `stop_after` are the seconds until it is asked to stop."""
+    """Drives a campaign in this process, as `launch` does; it is asked to stop when `stop_at` is to be proposed."""
 
     def run(
         store: Store,
@@ -84,13 +103,13 @@ def drive(ray_pool: Pool) -> Iterator[Callable[..., Driven]]:
         *,
         lag: int = 8,
         ttl: float = 20.0,
-        stop_after: float | None = None,
+        stop_at: int | None = None,
     ) -> Driven:
         events, progress = [], Progress()
+        strategy = Stopping(agents, stop_at)
         with HeldLeases(store, ttl) as leases:
-            campaign = Campaign(Driver(store, record, agents, agents, ray_pool, leases, lag=lag))
-            if stop_after is not None:
-                threading.Timer(stop_after, campaign.stop).start()
+            campaign = Campaign(Driver(store, record, strategy, agents, ray_pool, leases, lag=lag))
+            strategy.stop = campaign.stop
             for event in campaign:
                 events.append(event)
                 progress.apply(event)

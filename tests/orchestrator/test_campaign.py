@@ -92,7 +92,7 @@ def test_a_proposal_sees_exactly_the_results_up_to_the_lag(store, campaign, driv
 def test_a_stopped_campaign_is_resumed_to_its_budget_without_a_repetition(store, campaign, drive):
     made = campaign(30)
     agents = Rehearsal.parse("30,error@2", seed=1)
-    assert drive(store, made, agents, stop_after=0.3).state == "interrupted"
+    assert drive(store, made, agents, stop_at=12).state == "interrupted"
     counts = store.trials.count(made.id)
     assert counts.get("running", 0) == 0
     assert 0 < sum(counts.values()) < 30
