@@ -1,7 +1,4 @@
-"""What the roofline predicts for Apple's GPUs, and the table of predictions and measurements in docs/kernels.md.
-
-Knows published bandwidths and rates; measures nothing.
-"""
+"""What the roofline predicts for Apple's GPUs, and the table of predictions and measurements in docs/kernels.md."""
 
 from __future__ import annotations
 

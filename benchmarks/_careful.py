@@ -1,7 +1,4 @@
-"""What people write with mlx-lm alone to compare quantized caches: one loop by a careful user, one out of the box.
-
-Knows models, texts and configurations; measures by its own formulas, and takes from us the cache under test only.
-"""
+"""What people write with mlx-lm alone to compare quantized caches: one loop by a careful user, one out of the box."""
 
 from __future__ import annotations
 
@@ -56,7 +53,7 @@ def _loaded(info: ModelInfo, context: int) -> tuple[Any, NDArray[np.int32]]:
 
 
 def _text(info: ModelInfo, context: int) -> NDArray[np.int32]:
-    """The windows that the dear trial reads [W, context]."""
+    """The windows that a trial on rung 1 reads [W, context]."""
     from mlx_lm.tokenizer_utils import load
 
     from swarm.experiments.models import registry

@@ -1,7 +1,4 @@
-"""What contestants over the same configurations are asked and answer, and our way to decide: a campaign's two rungs.
-
-Knows configurations, trials and clocks; knows nothing of pages.
-"""
+"""What contestants over the same configurations are asked and answer, and our way to decide: a campaign's two rungs."""
 
 from __future__ import annotations
 
@@ -112,7 +109,7 @@ def _bits(kv: KVSpec, head_dim: int) -> float:
 
 
 class Swarm:
-    """Our way, in one process: the cheap rung for every configuration, the dear one at a campaign's own turns.
+    """Our way, in one process: rung 0 for every configuration, rung 1 for some at a campaign's own turns.
 
     Turns, promotion and measurement are a campaign's own code; the store and the workers' driver are left out (see
     the benchmark `overhead`).
@@ -135,12 +132,12 @@ class Swarm:
         self.seconds: dict[str, list[float]] = {"rung 0": [], "rung 1": []}
 
     def decide(self, wanted: Sequence[KVSpec], laps: Laps) -> tuple[list[Answer], dict[int, Answer]]:
-        """Answers of the cheap rung for all, and of the dear one for those promoted, by place."""
+        """Answers of rung 0 for all, and of rung 1 for those promoted, by place."""
         for rung in range(2):
             self.runner.prepare(self.template.model_copy(update={"rung": rung}))
         laps.ready()
         cheap: list[Answer] = []
-        dear: dict[int, Answer] = {}
+        promoted: dict[int, Answer] = {}
         places = {configuration: place for place, configuration in enumerate(wanted)}
         turn = 0
         while len(cheap) < len(wanted):
@@ -153,11 +150,11 @@ class Swarm:
                 history = History.before(len(self.records), self.records, lag=0)
                 proposal = self.promotion.propose(self.strategy.context(len(self.records), history))
                 if proposal is not None:
-                    dear[places[proposal.spec.kv]] = self._run(proposal.spec)
-        return cheap, dear
+                    promoted[places[proposal.spec.kv]] = self._run(proposal.spec)
+        return cheap, promoted
 
     def full(self, wanted: Sequence[KVSpec], laps: Laps) -> list[Answer]:
-        """Answers of the dear rung for all: the work of the careful loop, by our code."""
+        """Answers of rung 1 for all: the work of the careful loop, by our code."""
         self.runner.prepare(self.template.model_copy(update={"rung": 1}))
         laps.ready()
         answers = []

@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks._endtoend_page import OURS, OWN_SIXTEEN, SIXTEEN
 
 from swarm.kernels import layers
+from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.model_cache import make_cache, split
 from swarm.kernels.spec import KVSpec, QuantSpec
 
@@ -153,7 +154,7 @@ class Subject:
         kept, _ = split(caches, self.traced)
         shapes = [layer.shape for layer in self.traced if layer.place is not None]
         for cache, shape in zip(kept, shapes, strict=True):
-            append = cache.append if hasattr(cache, "append") else cache.update_and_fetch
+            append = cache.append if isinstance(cache, PackedKVCache) else cache.update_and_fetch
             done = 0
             while done < tokens:
                 size = min(FILL_TOKENS, tokens - done)

@@ -12,7 +12,7 @@ from swarm.agents.analysis.results import FLOOR
 
 TOP = 30
 SHARES = (0.0, 1 / 8, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0)
-"""Shares of all configurations that might be measured on the dear rung."""
+"""Shares of all configurations that might be measured on rung 1."""
 
 Answers = Sequence[Mapping[str, Any]]
 
@@ -22,12 +22,12 @@ def levels(answers: Answers) -> NDArray[np.float64]:
     return np.array([np.inf if a["kld"] is None else np.log(max(a["kld"], FLOOR)) for a in answers])
 
 
-def merged(cheap: Answers, dear: Mapping[int, Mapping[str, Any]]) -> NDArray[np.float64]:
-    """Logarithms of KLD on the dear rung: measured if promoted, else what the cheap rung lets expect.
+def merged(cheap: Answers, promoted: Mapping[int, Mapping[str, Any]]) -> NDArray[np.float64]:
+    """Logarithms of KLD on rung 1: measured if promoted, else what the cheap rung lets expect.
 
     The expectation is a line through the promoted ones, on the logarithmic scale of both rungs.
     """
-    low, measured = levels(cheap), {int(place): levels([answer])[0] for place, answer in dear.items()}
+    low, measured = levels(cheap), {int(place): levels([answer])[0] for place, answer in promoted.items()}
     both = [(low[place], level) for place, level in measured.items() if np.isfinite(low[place] + level)]
     slope, shift = np.polyfit(*zip(*both, strict=True), 1) if len({x for x, _ in both}) > 1 else (1.0, 0.0)
     found = shift + max(slope, 1e-6) * low
@@ -45,9 +45,9 @@ def tau(truth: NDArray[np.float64], found: NDArray[np.float64], top: int = TOP) 
     return float(kendalltau(*orders).statistic)
 
 
-def agreement(careful: Answers, dear: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
+def agreement(careful: Answers, promoted: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
     """How far two measurements of the same configuration, rung and windows are apart."""
-    pairs = [(careful[int(place)], answer) for place, answer in dear.items()]
+    pairs = [(careful[int(place)], answer) for place, answer in promoted.items()]
     pairs = [(a, b) for a, b in pairs if a["kld"] and b["kld"]]
     if not pairs:
         return {"n": 0}
@@ -69,7 +69,7 @@ def best(answers: Answers) -> list[int]:
 
 
 def curve(careful: Answers, cheap: Answers, order: Sequence[int]) -> list[dict[str, float]]:
-    """Tau had other shares been measured on the dear rung, the best of the cheap one first."""
+    """Tau had other shares been measured on rung 1, the best of the cheap one first."""
     truth, found = levels(careful), []
     for share in SHARES:
         promoted = order[: round(share * len(cheap))]

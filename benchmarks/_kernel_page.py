@@ -1,4 +1,4 @@
-"""The page of one GPU's record of kernels: tables, and how the goals fared. Knows the record; measures nothing."""
+"""The page of one GPU's record of kernels: tables, and how the goals fared."""
 
 from __future__ import annotations
 

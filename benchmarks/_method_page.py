@@ -1,7 +1,4 @@
-"""The page of the methods' benchmark: one table at comparable bits/value, errors in detail, what fitting costs.
-
-Knows records of the benchmark; measures nothing.
-"""
+"""The page of the methods' benchmark: one table at comparable bits/value, errors in detail, what fitting costs."""
 
 from __future__ import annotations
 

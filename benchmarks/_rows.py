@@ -1,7 +1,4 @@
-"""Measurements by many processes: rows of JSON that a run goes on with where the last one ended, packed into one file.
-
-Knows processes, devices and files; knows nothing of what is measured.
-"""
+"""Measurements by many processes: rows of JSON that a run goes on with where the last ended, packed into one file."""
 
 from __future__ import annotations
 

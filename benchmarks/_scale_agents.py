@@ -1,7 +1,4 @@
-"""What the agents cost: proposals and analyses over simulated measurements, by models and layers.
-
-Knows strategy, engine and the simulated laboratory of the tests; knows no driver and no store.
-"""
+"""What the agents cost: proposals and analyses over simulated measurements, by models and layers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The page of the benchmark of scale: growth along each axis, exponents, and a cluster of a thousand workers on paper.
-
-Knows records of the benchmark; measures nothing.
-"""
+"""The page of the benchmark of scale: growth along each axis, exponents, a cluster of a thousand workers on paper."""
 
 from __future__ import annotations
 
@@ -71,7 +68,7 @@ def _trials(results: _frame.Results) -> Iterator[str]:
 def _agents(results: _frame.Results) -> Iterator[str]:
     yield "## Models and layers\n"
     yield (
-        f"CPU milliseconds of the council (all built-in agents) per proposal and per analysis (every ten trials), over "
+        f"CPU milliseconds of all built-in agents per proposal and per analysis (every ten trials), over "
         f"the second half of simulated campaigns of {results['simulated_trials']} trials; models of 12 layers, or two "
         f"models of more. Every model's default configurations come first and cost no thought, so with many models few "
         f"of these trials are proposals.\n"
@@ -129,7 +126,7 @@ def _estimate(results: _frame.Results) -> Iterator[str]:
         f"**Driver.** Loop, store and Ray take {bare:.1f} ms of CPU per trial with one driver and proposals that cost "
         f"nothing: {_cores(rate, bare)}. With the sampler {long['cpu_ms']:.1f} ms over {long['done']:,} trials: "
         f"{_cores(rate, long['cpu_ms'])}.",
-        f"**Proposals.** They are made one after another. The council's take {proposal:.1f} ms with two models: at "
+        f"**Proposals.** They are made one after another. One takes {proposal:.1f} ms with two models: at "
         f"most 1,000 / {proposal:.1f} = {1e3 / proposal:.0f} per second, which keeps {1e3 / proposal:.0f} x "
         f"{SECONDS:g} = {1e3 / proposal * SECONDS:.0f} workers busy. More workers want several campaigns, or longer "
         f"trials.",

@@ -1,7 +1,4 @@
-"""Campaigns of trials that do nothing, to see how their cost grows: with trials, with drivers, with nodes of a cluster.
-
-Knows drivers, stores and Ray clusters on this machine, each driver in a process of its own; knows no page.
-"""
+"""Campaigns of trials that do nothing, to see how their cost grows with trials, drivers and nodes of a cluster."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Trials that do nothing, over six parameters: the same search for our driver and for its peers.
-
-Knows the parameters and what a trial returns; knows no driver.
-"""
+"""Trials that do nothing, over six parameters: the same search for our driver and for its peers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The page of the store's benchmark: rates beside the peer's, claims, growth, and the goals.
-
-Knows records of the benchmark; measures nothing.
-"""
+"""The page of the store's benchmark: rates beside the peer's, claims, growth, and the goals."""
 
 from __future__ import annotations
 

@@ -67,9 +67,9 @@ def compared(found: Mapping[str, list[dict[str, Any]]], places: Sequence[int]) -
     front = _final.best(answers)
     result["front"] = {"true": len(front), "measured": sum(str(p) in {str(k) for k in first["dear"]} for p in front)}
     lap = statistics.fmean(careful["wall"])
-    cheap, dear = (result["rungs"].get(rung, 0.0) for rung in ("rung 0", "rung 1"))
+    first_rung, second_rung = (result["rungs"].get(rung, 0.0) for rung in ("rung 0", "rung 1"))
     result["curve"] = [
-        point | {"ratio": lap / (cheap + point["share"] * dear)} if dear else point
+        point | {"ratio": lap / (first_rung + point["share"] * second_rung)} if second_rung else point
         for point in _final.curve(answers, first["cheap"], first["order"])
     ]
     if len(ours) > 1:

@@ -34,7 +34,7 @@ RECALL, FALSE = 0.9, 0.05
 PEERS = ("pairs of labels", "TPE, best against default")
 ARMS = ("swarm", *PEERS)
 SETTINGS = AgentSettings(shares={"promotion": 0.0})
-"""No trial of the dear rung: it costs as much as ten others, and nothing here is asked of it."""
+"""No trial of rung 1: it costs as much as ten others, and nothing here is asked of it."""
 
 Task = tuple[str, int]
 """Which campaign (`swarm` or `tpe`), and its seed."""
@@ -175,7 +175,7 @@ def page(record: _frame.Results) -> str:
             _frame.heading(record, "Discovery: does the swarm name what was planted"),
             (__doc__ or "").partition("\n\n")[2].strip() + "\n",
             f"Campaigns of {results['budget']} trials at a context of {results['context']} tokens, each on a core of "
-            "its own, without store, Ray and the dear rung; everything else is a campaign's own. Factors are drawn per "
+            "its own, without store, Ray and rung 1; everything else is a campaign's own. Factors are drawn per "
             f"seed, evenly on the logarithmic scale: {_span(_planted.FACTORS['keys'])} in all layers, "
             f"{_span(_planted.LAYER_FACTORS)} in some. A cause counts as named when a confirmed finding says that the "
             "twin does worse because of it, with the side and exactly the layers. Peers: pairs of labels are the "

@@ -117,10 +117,10 @@ def contest(contestant: str, model: str, wanted: list[KVSpec], context: int, ans
     if contestant == OURS:
         with tempfile.TemporaryDirectory() as folder:
             swarm = Swarm(info, context, Path(folder))
-            cheap, dear = swarm.decide(wanted, laps)
+            cheap, promoted = swarm.decide(wanted, laps)
         found = {
             "cheap": plain(cheap),
-            "dear": {place: plain([answer])[0] for place, answer in dear.items()},
+            "dear": {place: plain([answer])[0] for place, answer in promoted.items()},
             "order": swarm.order(wanted),
             "seconds": swarm.seconds,
         }

@@ -34,10 +34,10 @@ def _advice(model: str, history: History, settings: AgentSettings) -> Iterator[s
     if chosen is None:
         return
     trial = f"trial:{chosen.records[0].id}"
-    dear = next((r for r in _measured(model, history) if r.spec.rung and r.spec.kv == chosen.spec.kv), None)
+    prefilled = next((r for r in _measured(model, history) if r.spec.rung and r.spec.kv == chosen.spec.kv), None)
     prefill = "is not measured yet"
-    if dear is not None:
-        prefill = f"has KLD {{trial:{dear.records[0].id}:kld}} ({{trial:{dear.records[0].id}}})"
+    if prefilled is not None:
+        prefill = f"has KLD {{trial:{prefilled.records[0].id}:kld}} ({{trial:{prefilled.records[0].id}}})"
     yield (
         f"- On **{{{trial}:model}}** use `{{{trial}:label}}`. {_measure(chosen)} {_risk(chosen)}"
         f"The same with a quantized prefill {prefill}."

@@ -1,4 +1,4 @@
-"""Depth trials: ladders of one configuration on ever more layers, and on single ones, the same on every model."""
+"""Depth trials: one configuration on ever more layers, and on single ones, the same on every model."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Proposal
 
 BUDGETS = (4.6, 3.5, 6.6)
-"""Bits per value for which the best configuration gets a ladder, in turns."""
+"""Bits per value for which the best configuration is measured, in turns."""
 
 
 class DepthNode(GenerationNode):
-    """Climbs one ladder after the other; the first is the default 4-bit cache."""
+    """Measures one configuration after the other on the layers of `subsets`; the first is the default 4-bit cache."""
 
     name = "depth"
     share = 0.1
 
     def propose(self, context: ProposalContext) -> Proposal | None:
-        """The next rung of the ladder that the model is on, or the first of a new one."""
-        for kv in self._anchors(context):
+        """The next subset of layers under the first configuration that has not been measured on all of them."""
+        for kv in self._configurations(context):
             kept = context.info.kv_layers
-            for places in ladder(len(kept)):
+            for places in subsets(len(kept)):
                 layers = None if places is None else [kept[place] for place in places]
                 spec = context.new_trial(kv.on(layers), self.name)
                 if spec is not None:
                     return Proposal(spec=spec, proposer=self.name, rationale=f"Error by depth of [{kv.label}].")
         return None
 
-    def _anchors(self, context: ProposalContext) -> list[KVSpec]:
-        """Configurations to climb, first the one begun, then what other models have climbed, then the best."""
+    def _configurations(self, context: ProposalContext) -> list[KVSpec]:
+        """What is to be measured: the one begun first, then what other models have measured, then the best."""
         model = context.model
         done = [r for r in context.history.records if r.spec.protocol == self.name]
         begun = [r.spec.kv.on(None) for r in done if r.spec.model == model and r.proposer == self.name][-1:]
@@ -44,7 +44,7 @@ class DepthNode(GenerationNode):
         return list(dict.fromkeys((*begun, *defaults[:1], *elsewhere, *best, *defaults)))
 
 
-def ladder(n: int) -> list[tuple[int, ...] | None]:
+def subsets(n: int) -> list[tuple[int, ...] | None]:
     """Which of `n` layers to quantize: the first quarter, half, three quarters, all; the first, middle, last alone."""
     upto = [tuple(range(max(1, round(n * share)))) for share in (0.25, 0.5, 0.75)]
     alone = [(0,), (n // 2,), (n - 1,)]
