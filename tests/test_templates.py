@@ -48,14 +48,39 @@ USES = {
         "kv_swarm.samplers", "uniform", "Uniform",
         """
         from swarm.agents.samplers.base import samplers
-        assert samplers()["uniform"].name == "uniform"
+        from swarm.agents.analysis.engine import AnalysisEngine
+        from swarm.agents.generation.strategy import GenerationStrategy
+        from swarm.agents.history import History
+        from swarm.agents.settings import AgentSettings
+        from swarm.experiments.models import registry
+        from swarm.experiments.space.search_space import Space
+        info = registry.describe("smollm2-135m")
+        context = GenerationStrategy(Space([info]), AnalysisEngine([info], AgentSettings()), 0).context(0, History(()))
+        proposal = samplers()["uniform"].propose(context)
+        assert (proposal.proposer, proposal.spec.model) == ("uniform", info.name)
+        assert context.is_new(proposal.spec) and context.expresses(proposal.spec)
         """,
     ),
     "node": (
         "kv_swarm.nodes", "repeated_default", "RepeatedDefault",
         """
+        from swarm.agents.analysis.engine import AnalysisEngine
         from swarm.agents.generation.nodes.base import nodes
-        assert nodes()["repeated_default"].share == 0.02
+        from swarm.agents.generation.strategy import GenerationStrategy
+        from swarm.agents.history import History
+        from swarm.agents.settings import AgentSettings
+        from swarm.experiments.models import registry
+        from swarm.experiments.space.search_space import Space
+        from swarm.memory.records import Budget
+        from swarm.memory.store import Store
+        info = registry.describe("smollm2-135m")
+        strategy = GenerationStrategy(Space([info]), AnalysisEngine([info], AgentSettings()), 0)
+        with Store.open("some.db", create=True) as store:
+            campaign = store.campaigns.create(None, {}, Budget(trials=2), 0)
+            first = store.propose(campaign.id, 0, strategy.propose(0, History(())))
+        history = History((first.model_copy(update={"state": "complete"}),))
+        proposal = nodes()["repeated_default"].propose(strategy.context(1, history))
+        assert proposal.spec == first.spec.model_copy(update={"replicate": 1})
         """,
     ),
     "model": (

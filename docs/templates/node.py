@@ -19,6 +19,6 @@ class RepeatedDefault(GenerationNode):
             if record.arm != "defaults":
                 continue
             spec = record.spec.model_copy(update={"replicate": record.spec.replicate + 1})
-            if spec.fingerprint() not in context.history.fingerprints:
+            if context.is_new(spec):
                 return Proposal(spec=spec, proposer=self.name, rationale=f"Repeats trial {record.id}.")
         return None

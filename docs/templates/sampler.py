@@ -15,6 +15,6 @@ class Uniform(Sampler):
     def propose(self, context: ProposalContext) -> Proposal | None:
         """A configuration that no earlier trial has; None when chance finds none."""
         spec = context.space.random(context.rng, context.info, "quality")
-        if spec.fingerprint() in context.history.fingerprints:
+        if not context.is_new(spec):
             return None
         return Proposal(spec=spec, proposer=self.name, rationale="Drawn uniformly.")

@@ -65,7 +65,7 @@ def _trial(store: Store, identity: int) -> None:
             "findings": ", ".join(map(str, record.parents)),
             "prediction": _prediction(record.prediction, record.verdict),
             "notes": record.notes,
-            "took": f"{record.seconds:.2f} s, {record.attempts} attempts",
+            "took": f"{record.seconds:.2f} s, {record.attempts} attempt{'s' * (record.attempts != 1)}",
             "device": environment and f"{environment.device}; {environment.blas}",
             "versions": environment and ", ".join(f"{k} {v}" for k, v in environment.versions.items()),
             "fingerprint": record.fingerprint,

@@ -70,7 +70,9 @@ def _tell(store: Store, stands: Status) -> None:
     if stands["findings"]:
         say("findings  " + ", ".join(f"{amount} {name}" for name, amount in stands["findings"].items()))
     if stands["pending_summaries"]:
-        say("review    summaries " + ", ".join(map(str, stands["pending_summaries"])) + " are pending")
+        pending = stands["pending_summaries"]
+        what, are = ("summary", "is") if len(pending) == 1 else ("summaries", "are")
+        say(f"review    {what} {', '.join(map(str, pending))} {are} pending")
     if stands["best"]:
         say()
         columns = [
