@@ -109,7 +109,7 @@ WITH_LLM: Mapping[str, tuple[tuple[str, ...], Callable[[_replay.Ground, int, Rol
     "agents + LLM": (("agents",), BesideAgents),
     "LLM alone": (("random", "TPE"), Alone),
 }
-"""Arms with an LLM, each with those that it is compared with; the one that asks the most comes last."""
+"""Arms with an LLM, each with those that it is compared with."""
 
 Job = tuple[str, int, str]
 """A replay: arm, seed and model."""
@@ -151,8 +151,8 @@ def main() -> int:
     given = parser.parse_args()
     place, parts = _llm.part(given)
     pairs, done = list(product(range(given.seeds), _llm.MODELS))[place::parts], _llm.done(given)
-    # An arm is replayed with all seeds before the next one: what is left of a run that is cut short can be compared.
-    jobs = [(arm, *pair) for arm in (*PLAIN, *WITH_LLM) for pair in pairs]
+    # All arms are replayed with a seed before the next one: what is left of a run that is cut short can be compared.
+    jobs = [(arm, *pair) for pair in pairs for arm in (*PLAIN, *WITH_LLM)]
     for _, model in pairs:
         _ground(model)  # read once, before several threads want it
     with given.out.open("a") as file, ThreadPoolExecutor(given.jobs) as pool:
