@@ -30,13 +30,15 @@ Tell = Callable[[str], None]
 class Benchmark:
     """A benchmark: `measure` gives its results (in the short form when asked), `page` turns a record into Markdown.
 
-    `packages` are distributions besides ours whose versions count.
+    `packages` are distributions besides ours whose versions count. `join` makes one record of several for `--page`;
+    left out, they must be parts of one run.
     """
 
     name: str
     measure: Callable[[bool, Tell], Results]
     page: Callable[[Results], str]
     packages: tuple[str, ...] = ()
+    join: Callable[[Sequence[Results]], Results] | None = None
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """The command line of a benchmark; 2 for wrong usage, 1 when it could not run."""
@@ -61,7 +63,7 @@ class Benchmark:
 
     def _run(self, options: argparse.Namespace) -> int:
         if options.page is not None:
-            self._document(joined([read(path, self.name) for path in options.page]), options.name)
+            self._document((self.join or joined)([read(path, self.name) for path in options.page]), options.name)
             return 0
         if options.docs and options.short:
             raise UsageError("--short shows only that a benchmark runs.", "Leave --docs or --short out.")

@@ -2,28 +2,33 @@
 
 Faults are planted in a real server over a bundled model (`_faulty_server.py`): part of the cache is dropped, swapped,
 rounded or repeated at a chunk border, when a prompt is reused, where prompts part, between clients, or at the end of a
-sliding window. Clean servers are llama.cpp with several cache types, mlx_lm's server, and `swarm serve`. Every run has
-a process and a core of its own.
+sliding window. Clean servers are llama.cpp with several cache types, with and without flash attention, mlx_lm's server,
+and `swarm serve`. Every run has a process and a core of its own.
+
+`VERIFICATION_ONLY` is `clean` or `faults` for a part of the runs. `VERIFICATION_KEEP` names a file that keeps the rows
+as they come; what it has is not run again.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _frame
+from benchmarks import _frame, _verification_page
 from benchmarks._faulty_server import CHUNK, REMEMBERED, WHAT, WHERE
 
-from swarm.kernels.errors import SwarmError
+from swarm.kernels.errors import SwarmError, UsageError
 
 TOKENS = 24
 """Tokens of a prompt: with what is generated they stay within a chunk."""
@@ -36,13 +41,26 @@ WINDOW = ("gemma3-270m", 512)
 MODEL = "smollm2-135m"
 MIN_SECONDS = 20.0
 """With less time than this no run is begun."""
+Q8_0 = {"cache-type-k": "q8_0", "cache-type-v": "q8_0"}
+LLAMA: Mapping[str, tuple[str, Mapping[str, int | str]]] = {
+    "f16": (MODEL, {}),
+    "q8_0": (MODEL, Q8_0),
+    "q4_0": (MODEL, {"cache-type-k": "q4_0", "cache-type-v": "q4_0"}),
+    "f16, no flash attention": (MODEL, {"flash-attn": "off"}),
+    "K q8_0, no flash attention": (MODEL, {"cache-type-k": "q8_0", "flash-attn": "off"}),
+    "q8_0, sliding windows": (WINDOW[0], Q8_0),
+}
+"""Model and flags of llama.cpp's caches."""
 CLEAN: tuple[tuple[str, str, int], ...] = (
-    ("llama.cpp", "f16", 10),
-    ("llama.cpp", "q8_0", 10),
-    ("llama.cpp", "q4_0", 10),
-    ("mlx-lm", "16 bit", 10),
-    ("swarm serve", "K q8_0 V q8_0", 5),
-    ("swarm serve", "K affine4/g64 V affine4/g64", 5),
+    ("llama.cpp", "f16", 8),
+    ("llama.cpp", "q8_0", 8),
+    ("llama.cpp", "q4_0", 8),
+    ("llama.cpp", "f16, no flash attention", 6),
+    ("llama.cpp", "K q8_0, no flash attention", 6),
+    ("llama.cpp", "q8_0, sliding windows", 3),
+    ("mlx-lm", "16 bit", 6),
+    ("swarm serve", "K q8_0 V q8_0", 3),
+    ("swarm serve", "K affine4/g64 V affine4/g64", 2),
 )
 """Servers without a fault: which one, its cache, and in how many runs."""
 FAULTS = tuple((where, WHAT[(2 * n + m) % len(WHAT)]) for n, where in enumerate(WHERE[1:]) for m in range(2))
@@ -61,16 +79,31 @@ class Case:
 
     @property
     def model(self) -> str:
-        """A model with windows where they are at fault."""
+        """A model with windows where they are tested."""
+        if self.server == "llama.cpp":
+            return LLAMA[self.cache][0]
         return WINDOW[0] if self.where == "window" else MODEL
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether no fault is planted."""
+        return self.where == "nowhere"
 
 
 def cases(short: bool) -> list[Case]:
-    """All runs: faults, those that take longest first, then clean servers in turns."""
+    """All runs that `VERIFICATION_ONLY` asks for: faults, those that take longest first, then clean servers in turns.
+
+    Raises:
+        UsageError: it asks for neither of both.
+    """
+    only = os.environ.get("VERIFICATION_ONLY", "")
+    if only not in ("", "clean", "faults"):
+        raise UsageError(f"VERIFICATION_ONLY is {only!r}.", "It may be clean or faults.")
     faults = [Case("stand-in", "16 bit", where, what, 1) for where, what in reversed(FAULTS)]
     clean = [Case(server, cache, "nowhere", "drop", 10 + n) for server, cache, runs in CLEAN for n in range(runs)]
     clean.sort(key=lambda case: case.seed)
-    return faults[-1:] if short else [*faults, *clean]
+    wanted = faults[-1:] if short else [*faults, *clean]
+    return [case for case in wanted if not only or case.is_clean == (only == "clean")]
 
 
 def run(case: Case, rounds: int, seconds: float) -> dict[str, Any] | None:
@@ -84,7 +117,7 @@ def run(case: Case, rounds: int, seconds: float) -> dict[str, Any] | None:
         endpoint = Endpoint(url)
         server = ServerUnderTest(endpoint.host, endpoint.engine, endpoint.model, REMEMBERED)
         tested = [features.REUSE, features.PARTED, features.SLOTS, features.border("chunk", "the next chunk", CHUNK)]
-        if case.where == "window":
+        if case.model == WINDOW[0]:
             tested[3] = features.border("window", "the end of the window", WINDOW[1])
         texts = features.Texts.measured(server, Corpus.open().text, case.seed)
         found = verdict.run(
@@ -110,9 +143,7 @@ def _serving(case: Case) -> Iterator[str]:
         from swarm.experiments.engines.run.process import running
         from swarm.experiments.engines.run.startable import startable
 
-        flags: dict[str, int | str] = {"ubatch-size": CHUNK, "batch-size": CHUNK}
-        if case.cache != "f16":
-            flags |= {"cache-type-k": case.cache, "cache-type-v": case.cache}
+        flags = {"ubatch-size": CHUNK, "batch-size": CHUNK, **LLAMA[case.cache][1]}
         with running(startable("llama.cpp"), case.model, flags, context=1024, clients=CLIENTS) as started:
             yield started.endpoint.url
         return
@@ -153,21 +184,27 @@ def _pinned(case: Case, cores: list[int], rounds: int, deadline: float) -> dict[
 
 def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     """Run all cases side by side, one on a core; after `SWARM_BENCH_SECONDS` it ends with what is done."""
+    from swarm.experiments.environment import git_revision
+
     cores = sorted(os.sched_getaffinity(0))
     begun = time.time()
     deadline = begun + float(os.environ.get("SWARM_BENCH_SECONDS", "1e9"))
+    made = f"{datetime.now(UTC).date().isoformat()}, {git_revision()[:7] or 'unknown'}"
     wanted = cases(short)
-    rows, failures = [], []
-    with ProcessPoolExecutor(min(len(cores), len(wanted)), mp_context=get_context("forkserver")) as pool:
-        rounds = {case: 1 if short else ROUNDS if case.where == "nowhere" else FAULTY_ROUNDS for case in wanted}
-        waiting = {pool.submit(_pinned, case, cores, rounds[case], deadline): case for case in wanted}
-        for done in as_completed(waiting):
+    rows, failures = _kept(wanted), []
+    done = {_case(row) for row in rows}
+    rounds = {case: 1 if short else ROUNDS if case.is_clean else FAULTY_ROUNDS for case in wanted if case not in done}
+    with ProcessPoolExecutor(len(cores), mp_context=get_context("forkserver")) as pool:
+        waiting = {pool.submit(_pinned, case, cores, most, deadline): case for case, most in rounds.items()}
+        for ended in as_completed(waiting):
             try:
-                found = done.result()
-                rows += [] if found is None else [found]
+                found = ended.result()
+                if found is not None:
+                    rows.append({**found, "made": made})
+                    _keep(rows[-1])
                 tell(str(found))
             except SwarmError as error:
-                failures.append({**asdict(waiting[done]), "error": str(error)})
+                failures.append({**asdict(waiting[ended]), "error": str(error)})
                 tell(str(failures[-1]))
     return {
         "tokens": TOKENS, "clients": CLIENTS, "rounds": ROUNDS, "seconds": time.time() - begun,
@@ -175,66 +212,26 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     }  # fmt: skip
 
 
-def page(record: _frame.Results) -> str:
-    """The page: clean servers, faults, goals."""
-    results = record["results"]
-    clean = [row for row in results["rows"] if row["where"] == "nowhere"]
-    faulty = [row for row in results["rows"] if row["where"] != "nowhere"]
-    named = [row for row in faulty if row["where"] in row["blamed"]]
-    blamed = [row for row in clean if row["blamed"]]
-    failed = len(results["failures"])
-    undone = results["wanted"] - len(results["rows"]) - failed
-    return "\n".join(
-        (
-            _frame.heading(record, "Verification"),
-            f"`swarm verify` against real servers over bundled models: prompts of {results['tokens']} tokens, "
-            f"{results['clients']} clients, chunks of {CHUNK} tokens, a process and a core for each run. "
-            f"{results['seconds']:.0f} s in all on {results['cores']} cores; {undone} runs were not done in the time "
-            f"given, {failed} failed.\n",
-            "## Clean servers\n",
-            f"At most {results['rounds']} rounds each, fewer where those left could blame nothing any more. Noise is "
-            "the largest difference between the same positions generated and read as part of a prompt; the last column "
-            "is the largest difference that a feature made.\n",
-            _frame.table(("server", "cache", "runs", "blamed", "seconds", "noise, nat", "largest, nat"), _clean(clean)),
-            "## Planted faults\n",
-            "Each hurts 8 tokens of every second layer.\n",
-            _frame.table(
-                ("fault", "blamed", "rounds", "seconds", "noise, nat", "difference, nat"), map(_fault, faulty)
-            ),
-            "## The goals\n",
-            _frame.said(
-                "9 of 10 faults found and named within ten minutes",
-                bool(faulty) and len(named) >= 0.9 * len(faulty),
-                f"{len(named)} of {len(faulty)}",
-            ),
-            _frame.said("no clean run of 50 blamed", len(clean) >= 50 and not blamed, f"{len(blamed)} of {len(clean)}"),
-            "",
-        )
-    )
+def _kept(wanted: list[Case]) -> list[dict[str, Any]]:
+    """The whole lines of the file of `VERIFICATION_KEEP` that are of wanted cases."""
+    path = Path(os.environ.get("VERIFICATION_KEEP", os.devnull))
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [row for row in rows if _case(row) in wanted]
 
 
-def _clean(rows: list[dict[str, Any]]) -> Iterator[tuple[object, ...]]:
-    for server, cache, _ in CLEAN:
-        found = [row for row in rows if (row["server"], row["cache"]) == (server, cache)]
-        if found:
-            yield (
-                server,
-                cache,
-                len(found),
-                sum(bool(row["blamed"]) for row in found),
-                f"{max(row['seconds'] for row in found):.0f}",
-                f"{max(row['noise'] for row in found):.2g}",
-                f"{max(max(row['largest'].values()) for row in found):.2g}",
-            )
+def _keep(row: dict[str, Any]) -> None:
+    with Path(os.environ.get("VERIFICATION_KEEP", os.devnull)).open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
-def _fault(row: dict[str, Any]) -> tuple[object, ...]:
-    name = f"{row['what']}, {row['where']}"
-    values = (", ".join(row["blamed"]) or "nothing", row["rounds"], f"{row['seconds']:.0f}", f"{row['noise']:.2g}")
-    return (name, *values, f"{row['largest'].get(row['where'], 0.0):.2g}")
+def _case(row: Mapping[str, Any]) -> Case:
+    return Case(**{field.name: row[field.name] for field in fields(Case)})
 
 
-BENCHMARK = _frame.Benchmark("verification", measure, page, ("xllamacpp",))
+BENCHMARK = _frame.Benchmark(
+    "verification", measure, _verification_page.page, ("xllamacpp",), join=_verification_page.joined
+)
 
 if __name__ == "__main__":
     raise SystemExit(BENCHMARK.main())
