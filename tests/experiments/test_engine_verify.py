@@ -73,6 +73,19 @@ def test_a_clean_server_is_not_blamed(seed):
     assert all(one.e_value < 1 for one in found.suspicions)
 
 
+class NoisyWhenLong(StandIn):
+    """A clean server that rounds in steps: differences are none, or large, and large ones come with longer prompts."""
+
+    def post(self, path, body):
+        self.noise = 0.05 if len(body["prompt"].split()) > 30 and self.rng.random() < 0.7 else 0.0
+        return super().post(path, body)
+
+
+def test_longer_prompts_are_not_blamed_for_the_noise_that_they_have_anyway():
+    """The noise of the shorter prompts of a round is none here."""
+    assert [seed for seed in range(12) if verify(NoisyWhenLong(seed), seed, border=48).blamed] == []
+
+
 @pytest.mark.parametrize("fault", ["reuse", "parted", "chunk"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_feature_at_fault_is_named_and_the_run_ends_early(fault, seed):

@@ -109,6 +109,7 @@ class Round:
         self._slots = self.server.together(self.prompts, TOGETHER) if self.clients > 1 else []
         self.reference = self.against or self.server
         self.bases = self.reference.fresh(self.prompts, GENERATED)
+        self._borders: dict[int, tuple[str, Answer] | None] = {}
 
     def calibrations(self) -> list[Pair]:
         """What is computed differently without any of the features.
@@ -153,18 +154,37 @@ class Round:
 
     def border(self, tokens: int) -> list[Pair]:
         """Positions behind a border of so many tokens, reached by generating and by a prompt that crosses it."""
+        found = self._up_to(tokens)
+        return self._read([found[0]], [found[1]], tokens - found[1].prompt_tokens + BEHIND) if found else []
+
+    def before(self, tokens: int) -> list[Pair]:
+        """Calibrations of about the length of such prompts, as noise grows with it: positions before the border."""
+        found = self._up_to(tokens)
+        if found is None:
+            return []
+        prompt = _shorter(found[0], min(SPARE, found[0].count(" ") // 2))
+        (base,) = self.reference.fresh([prompt], GENERATED)
+        if base.prompt_tokens + GENERATED > tokens:
+            return []
+        return [pair for pair in self._read([prompt], [base], HEAD) if pair.begins_alike]
+
+    def _up_to(self, tokens: int) -> tuple[str, Answer] | None:
+        """A prompt that ends shortly before a border, and an answer that crosses it; None where none was found."""
+        if tokens not in self._borders:
+            self._borders[tokens] = self._search(tokens)
+        return self._borders[tokens]
+
+    def _search(self, tokens: int) -> tuple[str, Answer] | None:
         texts = self.texts.of(tokens)
         prompt = texts.cut(tokens - HEAD)
         for _ in range(SPARE):
             (base,) = self.reference.fresh([prompt], SPARE + BEHIND + TAIL)
             short = tokens - base.prompt_tokens
             if 0 <= short <= SPARE:
-                break
+                return prompt, base
             words = max(1, abs(short) // 2)
             prompt = f"{prompt} {texts.cut(3 * words, novel=False)}" if short > 0 else _shorter(prompt, words)
-        else:
-            return []
-        return self._read([prompt], [base], short + BEHIND)
+        return None
 
     def shift(self, context: int) -> list[Pair]:
         """An answer that outgrows the context, on both servers: the oldest tokens make room."""
@@ -179,7 +199,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _shorter(prompt: str, words: int) -> str:
-    return " ".join(prompt.split(" ")[:-words])
+    return " ".join(prompt.split(" ")[: -words or None])
 
 
 Measure = Callable[[Round], Sequence[Pair]]
@@ -187,11 +207,15 @@ Measure = Callable[[Round], Sequence[Pair]]
 
 @dataclass(frozen=True)
 class Feature:
-    """One thing that a server does with its cache; `measure` gives pairs of which any may show a fault."""
+    """One thing that a server does with its cache; `measure` gives pairs of which any may show a fault.
+
+    `calibrate` gives what differs without the feature where prompts are longer than those of a round.
+    """
 
     name: str
     what: str
     measure: Measure
+    calibrate: Measure = lambda _: ()
 
 
 REUSE = Feature("reuse", "a prompt asked again, all of it remembered", Round.reuse)
@@ -206,4 +230,4 @@ def shift(context: int) -> Feature:
 
 def border(name: str, what: str, tokens: int) -> Feature:
     """What happens where a prompt crosses a number of tokens."""
-    return Feature(name, f"{what} ({tokens} tokens)", lambda round_: round_.border(tokens))
+    return Feature(name, f"{what} ({tokens} tokens)", lambda r: r.border(tokens), lambda r: r.before(tokens))

@@ -83,6 +83,7 @@ class _Case:
     """The evidence against one feature."""
 
     feature: Feature
+    calibrations: list[float] = field(default_factory=list)
     bets: Bets = field(default_factory=lambda: Bets(PLAN, RARE, 1, least=0.0))
     waiting: list[tuple[int, float]] = field(default_factory=list)
     judged: list[tuple[int, float]] = field(default_factory=list)
@@ -148,9 +149,10 @@ def run(
         calibrations += _differences(round_.calibrations())
         for case in cases:
             case.take(number, case.feature.measure(round_))
+            case.calibrations += _differences(case.feature.calibrate(round_))
         if len(calibrations) >= MIN_CALIBRATIONS:
             for case in cases:
-                case.judge(max(FLOOR, FACTOR * quantile(calibrations)))
+                case.judge(max(FLOOR, FACTOR * max(quantile(calibrations), quantile(case.calibrations))))
         told = ", ".join(f"{case.feature.name} {case.exceeded}/{len(case.judged)}" for case in cases)
         tell(f"round {number}: noise {max(calibrations, default=0.0):.2g} nat; {told}")
         if any(_blamed(case, len(cases)) for case in cases) or time.monotonic() - begun > seconds:
@@ -158,11 +160,12 @@ def run(
         judged = len(calibrations) >= MIN_CALIBRATIONS
         if judged and not any(_may_be_blamed(case, rounds - number, len(cases)) for case in cases):
             break
+    every = [*calibrations, *(found for case in cases for found in case.calibrations)]
     return Verification(
         rounds=number,
         seconds=time.monotonic() - begun,
-        calibrations=len(calibrations),
-        noise=max(calibrations, default=0.0),
+        calibrations=len(every),
+        noise=max(every, default=0.0),
         suspicions=tuple(_suspicion(case, len(cases)) for case in cases),
     )
 
@@ -170,10 +173,10 @@ def run(
 def quantile(calibrations: Sequence[float]) -> float:
     """What a further calibration exceeds with probability `RARE` at most, if it comes from where these come from.
 
-    With fewer than nine of them their largest, which is exceeded more often: `FACTOR` stands for that.
+    With fewer than nine of them their largest, which is exceeded more often: `FACTOR` stands for that. 0 without any.
     """
     place = ceil((len(calibrations) + 1) * (1 - RARE))
-    return sorted(calibrations)[min(place, len(calibrations)) - 1]
+    return sorted(calibrations)[min(place, len(calibrations)) - 1] if calibrations else 0.0
 
 
 def _differences(pairs: Sequence[Pair]) -> list[float]:
