@@ -63,15 +63,15 @@ def test_an_unknown_option_is_refused_with_a_suggestion(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_campaign_that_is_left_early_can_be_gone_on_with(tmp_path):
-    with swarm.launch(budget=300, rehearsal="20", workers=1, store=tmp_path / "swarm.db", name="early") as campaign:
+def test_a_campaign_that_is_left_early_can_be_gone_on_with(rehearsed, tmp_path):
+    with rehearsed("20", 300) as campaign:
         for event in campaign:
             if event.kind == "trial":
                 break
         assert campaign.state == "running"
     assert campaign.state == "interrupted"
     with swarm.open_store(tmp_path / "swarm.db") as store:
-        states = [row["state"] for row in store.trials(campaign="early")]
+        states = [row["state"] for row in store.trials(campaign=campaign.record.name)]
     assert "running" not in states
     assert 0 < states.count("complete") < 300
 
