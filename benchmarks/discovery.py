@@ -101,7 +101,7 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     start = time.monotonic()
     with TemporaryDirectory() as folder:
         bases = _tiny(Path(folder)) if short else _planted.bundled()
-        budget, context, seeds = (12, 64, 1) if short else (BUDGET, CONTEXT, SEEDS)
+        budget, context, seeds = (6, 64, 1) if short else (BUDGET, CONTEXT, SEEDS)
         tasks = in_turns(range(seeds))
         if short:
             rows = [row for task in tasks for row in run(task, bases, budget, context)]

@@ -34,7 +34,7 @@ ROUNDS = 2_000
 
 def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
     """Replay every strategy on every model."""
-    seeds, budget, jobs = (2, 16, 1) if short else (SEEDS, BUDGET, os.cpu_count() or 1)
+    seeds, budget, jobs = (2, 8, 1) if short else (SEEDS, BUDGET, os.cpu_count() or 1)
     models = list(_table.load())[: 1 if short else None]
     wanted = [
         (name, model, seed, _budget(name, budget))

@@ -15,6 +15,7 @@ FRAMED = [name for name in bench.benchmark_names() if name not in OWN_SCRIPTS]
 MARKS = {name: [pytest.mark.cluster] for name in ("gpu", "overhead", "scale")}
 MARKS["engines"] = [pytest.mark.slow, pytest.mark.timeout(1800)]  # every trial starts a real engine
 MARKS["planning"] = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the same
+MARKS["recommendation"] = [pytest.mark.slow]  # test_recommendation.py asks the same of campaigns that are made up
 MARKS["trials"] = [pytest.mark.slow]  # three processes with a real model each; test_trials.py has a tiny one
 MARKS["verification"] = [pytest.mark.slow]  # a server of a real model
 MADE = {

@@ -95,6 +95,10 @@ def same_as_own(family, seed, batch, chunks):
 
 def test_nothing_quantized_is_the_models_own_cache(family):
     same_as_own(family, seed(family), 3, [*PROMPT, *[1] * 4])
+
+
+@pytest.mark.parametrize("family", BY_CACHE)
+def test_nothing_quantized_from_the_first_token_on(family):
     same_as_own(family, seed(family), 1, [1] * 10)
 
 

@@ -38,7 +38,7 @@ def run_of(finished, make_lab, simulate, infos, seed, budget=150):
     return finished[seed, budget]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_every_trial_is_new_and_in_its_space(finished, make_lab, simulate, infos, seed) -> None:
     run = run_of(finished, make_lab, simulate, infos, seed)
     space = Space(infos)

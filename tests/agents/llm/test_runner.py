@@ -318,7 +318,10 @@ def test_endless_repetition_of_one_proposal(server, store, make_lab, infos, conv
     assert any("proposed before" in m for m in messages)
 
 
-@pytest.mark.parametrize("trouble", ["status401", "status500", "hangs", "breaks_off", "raw"])
+@pytest.mark.parametrize(
+    "trouble",
+    ["status401", "hangs", "breaks_off", *(pytest.param(n, marks=pytest.mark.slow) for n in ("status500", "raw"))],
+)
 def test_an_endpoint_that_dies_mid_campaign(server, store, make_lab, infos, converse, acts, trouble) -> None:
     if trouble.startswith("status"):
         dead = acts.status(int(trouble.removeprefix("status")))

@@ -37,7 +37,7 @@ def fresh(space, info, seed=0, **settings):
     return ModelStudy(space, info, AgentSettings(**settings), seed)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_answer_is_a_pure_function_of_seed_number_and_trials(lab, space, infos, seed) -> None:
     records = trials(lab, space, infos[0], 40, seed)
     at_once = fresh(space, infos[0], seed)
@@ -53,7 +53,7 @@ def test_answer_is_a_pure_function_of_seed_number_and_trials(lab, space, infos, 
     assert len({fingerprint(at_once.ask(41, attempt)) for attempt in range(24)}) > 1
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 @pytest.mark.parametrize("settings", [{}, {"max_kld": 0.05, "max_bits": 5.0}], ids=["wide", "narrow"])
 def test_sorting_trials_once_per_trial_gives_the_answers_of_optuna(
     lab, space, infos, seed, settings, monkeypatch

@@ -214,7 +214,18 @@ REUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REUSED)
+@pytest.mark.parametrize(
+    ("loaded", "name"),
+    [
+        ("llama", "blocks of tokens"),
+        ("gemma3_text", "residual window"),
+        ("gemma3_text", "every token on its own"),
+        pytest.param("llama", "residual window", marks=pytest.mark.slow),
+        pytest.param("llama", "every token on its own", marks=pytest.mark.slow),
+        pytest.param("gemma3_text", "blocks of tokens", marks=pytest.mark.slow),
+    ],
+    indirect=["loaded"],
+)
 def test_a_later_request_is_given_what_a_new_cache_would_hold(loaded, name):
     """Requests that go on from an answer, part from it after three tokens, ask again, or part from the prompt."""
     plug_in(loaded.model, Recipe(model="m", kv=REUSED[name]).apply(loaded.model))
