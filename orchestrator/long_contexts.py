@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from swarm.experiments.measurement.decode import WINDOWS
 from swarm.experiments.measurement.reference_run import window_count
-from swarm.experiments.measurement.retrieval_run import TEXTS
+from swarm.experiments.measurement.retrieval_texts import TEXTS
 from swarm.experiments.sizing.method import cache_bytes
 from swarm.experiments.sizing.plan import RUNTIME_BYTES
 from swarm.experiments.sizing.units import size

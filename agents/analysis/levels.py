@@ -23,33 +23,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.agents.analysis.likeness import Distances, Features, Floats, features
-from swarm.agents.analysis.posterior import MOST_DF, Posterior, Spread, degrees
+from swarm.agents.analysis.posterior import MOST_DF, Posterior, degrees
 from swarm.agents.analysis.results import ConfigResult
+from swarm.agents.analysis.spreads import FLOOR, spreads
 from swarm.kernels.spec import KVSpec
 
-FLOOR = log(1e-7)
-"""Logarithm of a KLD below which no measurement can tell differences."""
 MEAN_VARIANCE = 25.0
 """Of what all models have in common: as good as nothing is known about it."""
-SWEEPS = 30
-
-# What is assumed before anything is measured, and how many windows, results or models that is worth. Recorded on the
-# bundled models: levels of models lie 0.4 to 1 apart, the same configurations on two of them correlate by 0.85 to 0.96.
-WINDOW_PRIOR = (0.15, 2.0)
-REST_PRIOR = (0.12, 2.0)
 LEVEL_PRIOR = (0.35, 3.0)
+"""Variance of the levels of models that is assumed before anything is measured, and how many models that is worth:
+those of the bundled ones lie 0.4 to 1 apart."""
 REST_SHARED = 0.6
 """Share of the rest that configurations have in common as far as they are alike. Recorded on the bundled models: the
 correlation grows in proportion to the likeness (of the shortest length below), to 0.5 to 0.75 where it is 1."""
 SEED_VARIANCE = 0.013
 """Of a rotated configuration over seeds, which draw rotations; seven seeds on smollm2-135m and gemma3-270m said so."""
-MOST_BORROWED_DF = 3.0
-"""Of the windows of other models."""
 
 LENGTHS = (2.0, 4.0, 8.0)
 """How far an effect may carry to other configurations."""
 PRIOR = ((2.0, 1.0), (2.3, 1.0), (-4.0, 1.0))
-"""Mean and standard deviation of ln variance, logit of the likeness of models, logit of `LevelCovariance.own`."""
+"""Mean and standard deviation of ln variance, logit of the likeness of models, logit of `LevelCovariance.own`. The same
+configurations on two of the bundled models correlate by 0.85 to 0.96."""
 ODDITY_SD = 2.0
 """Of the logarithm of how much more or less than the others a model differs from them: one of three recorded ones
 does so five times as much as the least (as variances)."""
@@ -73,7 +67,7 @@ class Levels:
         values = [np.mean([max(v, FLOOR) for v in r.samples().values()]) for r in results]
         self._centre = float(np.mean(values)) if results else -3.0
         self._values = np.array(values) - self._centre
-        self._spreads = _spreads(results, layers)
+        self._spreads = spreads(results, layers)
         seen = {(r.model, window) for r in results for window in r.samples()}
         self._windows = sorted(seen)
         column = {window: k for k, window in enumerate(self._windows)}
@@ -275,40 +269,3 @@ def _share(logit: float) -> float:
 
 def _logit(share: float) -> float:
     return log(share / (1 - share))
-
-
-def _spreads(results: Sequence[ConfigResult], models: Mapping[str, int]) -> dict[str, Spread]:
-    """Per model the variances over windows, each drawn towards those of the other models and what is assumed."""
-    names = dict.fromkeys((*models, *(r.model for r in results)))
-    found = {name: _variances([r for r in results if r.model == name]) for name in names}
-    spreads = {}
-    for name, own in found.items():
-        others = [parts for other, parts in found.items() if other != name]
-        drawn = []
-        for k, (assumed, worth) in enumerate((WINDOW_PRIOR, REST_PRIOR)):
-            borrowed = [(variance, min(df, MOST_BORROWED_DF)) for variance, df in (parts[k] for parts in others)]
-            total = worth + sum(df for _, df in borrowed)
-            expected = (worth * assumed + sum(df * variance for variance, df in borrowed)) / total
-            variance, df = own[k]
-            drawn.append(((worth * expected + df * variance) / (worth + df), worth + df))
-        spreads[name] = Spread(drawn[0][0], drawn[1][0], drawn[0][1])
-    return spreads
-
-
-def _variances(results: Sequence[ConfigResult]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Variance and degrees of freedom of the windows' effects, and of what is left, of one model's results."""
-    several = [r.samples() for r in results if len(r.samples()) > 1]
-    windows = sorted({window for samples in several for window in samples})
-    if not several:
-        return (0.0, 0.0), (0.0, 0.0)
-    table = np.array([[max(s[w], FLOOR) if w in s else np.nan for w in windows] for s in several])
-    rows, columns = np.zeros((len(table), 1)), np.zeros((1, len(windows)))
-    for _ in range(SWEEPS):  # least squares of row + column, where some are missing
-        rows = np.nanmean(table - columns, axis=1, keepdims=True)
-        columns = np.nanmean(table - rows, axis=0, keepdims=True)
-    left = table - rows - columns
-    seen = np.isfinite(table)
-    df = int(seen.sum()) - len(table) - len(windows) + 1
-    rest = float(np.nansum(left**2)) / df if df > 0 else 0.0
-    raw = float(columns.var(ddof=1)) - rest * float((1 / seen.sum(axis=0)).mean())
-    return (max(raw, 0.0), float(len(windows) - 1)), (rest, float(max(df, 0)))

@@ -12,7 +12,6 @@ from statistics import fmean, stdev
 
 from swarm.agents.analysis import decisive
 from swarm.agents.analysis.comparable import LEAST_RESULTS, ComparableResults
-from swarm.agents.analysis.levels import FLOOR
 from swarm.agents.analysis.posterior import Posterior
 from swarm.agents.analysis.recommendation import (
     CostLimits,
@@ -24,6 +23,7 @@ from swarm.agents.analysis.recommendation import (
     Recommendation,
 )
 from swarm.agents.analysis.speed import formats
+from swarm.agents.analysis.spreads import FLOOR
 from swarm.agents.analysis.statistics import Estimate
 from swarm.experiments.sizing.method import cache_bytes
 from swarm.experiments.spec import Device

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from swarm.experiments.sizing import built, config, gguf_metadata
+from swarm.experiments.sizing import built, config, gguf_metadata, weights
 from swarm.experiments.sizing.downloaded import is_projector
 from swarm.experiments.sizing.fields import complete
 from swarm.experiments.sizing.shape import ModelShape
@@ -50,7 +50,7 @@ def of_config(given: dict[str, Any], name: str) -> ModelShape:
     try:
         parameters, active = built.count(given)
     except (ModelError, ImportError):
-        parameters, active = config.estimated_weights(fields, name)
+        parameters, active = weights.estimated_weights(fields, name)
         note = "the weights are estimated from the sizes of the layers, as mlx-lm does not know the family"
         shape = shape.model_copy(update={"notes": (*shape.notes, note)})
     return shape.model_copy(update={"parameters": parameters, "active_parameters": active})

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from swarm.experiments.sizing import config
+from swarm.experiments.sizing import layer_kinds
 from swarm.experiments.sizing.fields import optional, positive
 
 # Architectures of GGUF whose name is not the model_type of config.json, but for `-` in the place of `_`.
@@ -94,7 +94,7 @@ def as_config(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
         fields["num_attention_heads"] = 1
     fields |= _states(stored, architecture, name)
     kinds = [_kind(stored, architecture, fields, i) for i in range(fields["num_hidden_layers"])]
-    familiar = family in config.PLAIN or family in config.PATTERNS
+    familiar = family in layer_kinds.PLAIN or family in layer_kinds.PATTERNS
     if isinstance(fields.get("sliding_window_pattern"), list) or set(kinds) != {"full_attention"} or not familiar:
         fields["layer_types"] = kinds
     return fields

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swarm.kernels.attention import MASKED, Visibility
+from swarm.kernels.visibility import MASKED, Visibility
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swarm.kernels.attention import MASKED
+from swarm.kernels.visibility import MASKED
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swarm.kernels import arrays
-from swarm.kernels.attention import MASKED, Visibility
 from swarm.kernels.backends._numpy_codes import MAX_FEW_ROWS, Codes, Vectors, foldable
+from swarm.kernels.visibility import MASKED, Visibility
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array

@@ -11,13 +11,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from swarm.kernels import arrays
-from swarm.kernels.attention import MASKED
 from swarm.kernels.errors import SpecError
 from swarm.kernels.fused import decode, operands
 from swarm.kernels.fused.decode import DecodeAttention, Reading
 from swarm.kernels.fused.operands import DenseSide, Frame, PackedSide, Scoring, TokenRun
 from swarm.kernels.fused.plan import Device
 from swarm.kernels.fused.recent import Recent, RecentSide
+from swarm.kernels.visibility import MASKED
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array

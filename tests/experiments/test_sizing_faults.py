@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from swarm.experiments import bounded
-from swarm.experiments.sizing import built, config, gguf_metadata, models
+from swarm.experiments.sizing import built, config, gguf_metadata, models, weights
 from swarm.experiments.sizing.fields import complete
 from swarm.experiments.sizing.method import kv_bytes, parse, per_token
 from swarm.experiments.sizing.shape import ModelShape
@@ -377,7 +377,7 @@ def test_weights_of_a_state_space_model_that_mlx_lm_does_not_build():
     # Mamba Codestral 7B: 64 layers x 3 x 2 x 4096^2, and two tables of 32768 x 4096.
     fields = {"model_type": "mamba2", "hidden_size": 4096, "num_hidden_layers": 64, "vocab_size": 32768,
               "tie_word_embeddings": False}  # fmt: skip
-    assert config.estimated_weights(complete(fields), "mamba")[0] == 64 * 6 * 4096**2 + 2 * 32768 * 4096
+    assert weights.estimated_weights(complete(fields), "mamba")[0] == 64 * 6 * 4096**2 + 2 * 32768 * 4096
 
 
 def test_what_fails_in_another_process_is_said():
