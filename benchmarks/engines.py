@@ -138,7 +138,7 @@ def choice(arm: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         flags: [1 / row["decode_rate"] if arm == _engine_page.OTHER else row["request"] for row in group]
         for flags, group in by_flags.items()
     }
-    known = engine_speed.estimates(seconds)
+    known = engine_speed.estimates(seconds, plain="{}")
     feasible = [f for f, group in by_flags.items() if all(row["kld_upper"] <= _engine_arms.MAX_KLD for row in group)]
     order = engine_speed.ranked({flags: known[flags] for flags in feasible})
     return by_flags[order[0]][0] if order else None

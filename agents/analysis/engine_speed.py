@@ -3,8 +3,10 @@
 All three are logarithms to base 2: one less is twice as fast, or half the memory. Only flags whose divergence from the
 engine's own 16-bit run is surely below the limit are feasible; engines that tell no probabilities are bound by nothing.
 
-Clocks are noisy, and the quickest of many single measurements is mostly luck. So flags are ranked by all measurements
-of them, by an upper limit of their seconds, and what was measured once is never the first choice.
+Clocks are noisy, and the quickest of many single measurements is mostly luck. So flags are ranked by an upper limit of
+their seconds, and what was measured once is never the first choice. Flags are measured again because the first
+measurement was quick: it is left out of their mean then, and counts for the noise alone. The engine as it comes is
+measured again whatever it shows, so that all its measurements count.
 """
 
 from __future__ import annotations
@@ -63,15 +65,25 @@ def request_seconds(record: TrialRecord) -> float:
     return record.spec.context / metrics["prefill_rate"].value + ANSWER_TOKENS / metrics["decode_rate"].value
 
 
-def estimates(seconds: Mapping[T, Sequence[float]]) -> dict[T, Estimate]:
+def estimates(seconds: Mapping[T, Sequence[float]], plain: T | None = None) -> dict[T, Estimate]:
     """Mean logarithm of the seconds of each choice, which was measured once or several times.
 
-    All have the same noise: what choices that were measured several times say together, and what is assumed.
+    All have the same noise: what choices that were measured several times say together, and what is assumed. `plain` is
+    the engine as it comes; of others that were measured again, the first measurement is left out of the mean.
     """
     logs = {choice: np.log(measured) for choice, measured in seconds.items()}
     df = NOISE_DF + sum(len(x) - 1 for x in logs.values())
     squares = NOISE_DF * NOISE**2 + sum(float(((x - x.mean()) ** 2).sum()) for x in logs.values())
-    return {choice: Estimate(float(x.mean()), sqrt(squares / df / len(x)), df, len(x)) for choice, x in logs.items()}
+    found = {}
+    for choice, x in logs.items():
+        fair = x[_first_fair(len(x), is_plain=choice == plain) :]
+        found[choice] = Estimate(float(fair.mean()), sqrt(squares / df / len(fair)), df, len(x))
+    return found
+
+
+def _first_fair(measured: int, *, is_plain: bool) -> int:
+    """The place of the first of some measurements that was not the reason for the others."""
+    return 0 if is_plain or measured < 2 else 1
 
 
 def ranked(known: Mapping[T, Estimate]) -> list[T]:
@@ -105,24 +117,23 @@ def requests(records: Iterable[TrialRecord]) -> dict[str, Estimate]:
 
 
 def _estimated(groups: Mapping[str, Sequence[TrialRecord]]) -> dict[str, Estimate]:
-    return estimates({label: [request_seconds(r) for r in found] for label, found in groups.items()})
+    plain = next((label for label, found in groups.items() if is_plain(found[0])), None)
+    return estimates(_seconds(groups), plain)
+
+
+def _seconds(groups: Mapping[str, Sequence[TrialRecord]]) -> dict[str, list[float]]:
+    return {label: [request_seconds(record) for record in found] for label, found in groups.items()}
 
 
 def is_quicker(records: Iterable[TrialRecord], label: str, other: str) -> bool:
     """Whether flags are surely quicker than others of the same model, both measured several times (t test).
 
-    The first measurement counts for the noise alone: the flags may be compared because they were lucky in it.
+    The first measurement of both counts for the noise alone: it is a reason why they are compared.
     """
-    groups = by_flags(records)
-    known = _estimated(groups)
-    later = []
-    for name in (label, other):
-        seconds, estimate = [request_seconds(record) for record in groups[name][1:]], known[name]
-        if not seconds:
-            return False
-        stderr = estimate.stderr * sqrt(estimate.n / len(seconds))
-        later.append(replace(estimate, mean=float(np.log(seconds).mean()), stderr=stderr))
-    return replace(later[0] - later[1], df=known[label].df).below(0.0) < LEVEL
+    known = estimates(_seconds(by_flags(records)))
+    if min(known[label].n, known[other].n) < 2:
+        return False
+    return replace(known[label] - known[other], df=known[label].df).below(0.0) < LEVEL
 
 
 def best(records: Iterable[TrialRecord], settings: AgentSettings) -> list[TrialRecord]:
@@ -139,7 +150,7 @@ def best(records: Iterable[TrialRecord], settings: AgentSettings) -> list[TrialR
 def front(records: Iterable[TrialRecord], settings: AgentSettings) -> list[TrialRecord]:
     """The first of `best`, and those whose flags no others equal or beat in decode rate, prefill rate and memory.
 
-    What counts are means over all trials with the same flags, rates less the doubt that is left of a request.
+    What counts are means over the trials with the same flags, rates less the doubt that is left of a request.
     """
     records = list(records)
     groups = by_flags(records)
@@ -147,7 +158,8 @@ def front(records: Iterable[TrialRecord], settings: AgentSettings) -> list[Trial
     found = best(records, settings)
     points = []
     for label in (record.spec.label for record in found):
-        decode, prefill, memory = np.mean([objectives(r) or () for r in groups[label]], axis=0).tolist()
+        fair = groups[label][_first_fair(len(groups[label]), is_plain=is_plain(groups[label][0])) :]
+        decode, prefill, memory = np.mean([objectives(r) or () for r in fair], axis=0).tolist()
         doubt = (_limit(known[label]) - known[label].mean) / log(2)
         points.append((decode + doubt, prefill + doubt, memory))
     kept = {0, *pareto_front(points)}
