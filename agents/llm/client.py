@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from swarm.agents.llm import failures, reply
+from swarm.agents.llm import failures, framing, reply
 from swarm.agents.llm.dialect import Dialect, Schema
 from swarm.agents.llm.endpoint import OPENAI, LlmEndpoint
 from swarm.agents.llm.reply import ChatReply
@@ -96,7 +96,7 @@ class Client:
         import openai
 
         try:
-            return [model.id for model in self._openai.models.list().data]
+            return reply.model_names(json.loads(self._openai.models.with_raw_response.list().text))
         except openai.OpenAIError as error:
             raise failures.explain(error, self.endpoint) from error
         except _UNREADABLE as error:
@@ -149,10 +149,10 @@ class Client:
 
         Raises:
             CallError: the body is an error, or no completion.
-            ValueError, RecursionError: it is no JSON.
+            ValueError, TypeError, AttributeError, RecursionError: it is no JSON, or of another shape.
         """
-        body = json.loads(text)
-        if not isinstance(body, dict):
+        body = framing.read(text)
+        if body is None:
             raise failures.not_ours(self.endpoint, "no object")
         found = reply.read(body, seconds, self.endpoint.without_key)
         if found is None or failures.error_in(body) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +47,7 @@ class Dialect:
     tools: bool = True
     temperature: bool = True
     limit: str = "max_tokens"
+    stream: bool = False
 
     def arguments(
         self, schema: Schema | None, tools: list[dict[str, Any]], max_output: int, temperature: float | None
@@ -56,11 +58,16 @@ class Dialect:
             arguments["temperature"] = temperature
         if tools and self.tools:
             arguments["tools"] = tools
-        return arguments | (STRUCTURED[self.structured](schema) if schema is not None else {})
+        arguments |= STRUCTURED[self.structured](schema) if schema is not None else {}
+        if self.stream:  # in the body alone: it is read as a whole all the same
+            arguments["extra_body"] = {**arguments.get("extra_body", {}), "stream": True}
+        return arguments
 
     def simpler(self, complaint: str) -> Dialect | None:
         """The dialect without the feature that a refused request complains about; None: there is none to give up."""
         text = complaint.lower()
+        if re.search(r"\bstream", text) and not self.stream:
+            return replace(self, stream=True)
         if ("max_tokens" in text or "max_completion_tokens" in text) and self.limit == "max_tokens":
             return replace(self, limit="max_completion_tokens")
         if "temperature" in text and self.temperature:

@@ -119,7 +119,7 @@ class Dialogue:
             try:
                 used = use(_read(reply, answer))
             except AnswerError as error:
-                used = Used(None, (error.problem,))
+                used = Used(None, (error.problem, *(["It was cut off: answer in fewer words."] if reply.cut else [])))
             except BaseException as error:
                 finish("error", type(error).__name__)
                 raise
@@ -244,8 +244,9 @@ def _question(prompt: Prompt, brief: str, schema: Schema | None, output_tokens: 
 
 
 def _read(reply: ChatReply, answer: type[Answer]) -> Answer:
-    """The answer in the text of a reply; where there is no text, in its thoughts."""
-    return parsing.read(reply.text or reply.thoughts, answer)
+    """The answer in the text of a reply; where there is no text, in what it gives a tool, or in its thoughts."""
+    given = next((call.arguments for call in reply.tools), "")
+    return parsing.read(reply.text or given or reply.thoughts, answer)
 
 
 def _complaint(reasons: tuple[str, ...], answer: type[BaseModel]) -> str:

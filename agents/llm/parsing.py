@@ -36,7 +36,7 @@ def read(text: str, model: type[Answer]) -> Answer:
     """
     complaint = "it holds no JSON object"
     whole = _decoded(text)  # marks inside an answer's own words close no thought
-    for value in _values(text if isinstance(whole, dict | list) else without_thoughts(text)):
+    for value in _unwrapped(_values(text if isinstance(whole, dict | list) else without_thoughts(text))):
         fields = list(model.model_fields)
         try:
             return model.model_validate({fields[0]: value} if isinstance(value, list) and len(fields) == 1 else value)
@@ -63,9 +63,20 @@ def _values(text: str) -> Iterator[Any]:
                 yield value
 
 
+def _unwrapped(values: Iterator[Any]) -> Iterator[Any]:
+    """Each value, and what it holds where that is all: answers come as `{"answer": ...}` too."""
+    for value in values:
+        yield value
+        inner = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else None
+        if isinstance(inner, dict | list):
+            yield inner
+
+
 def _decoded(text: str) -> Any:
+    """The value of a JSON text, or of one inside it; texts may go over several lines."""
     try:
-        return json.loads(text.strip())
+        value = json.loads(text.strip(), strict=False)
+        return json.loads(value, strict=False) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         return None
 

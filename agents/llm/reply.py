@@ -29,6 +29,9 @@ MAX_TOKENS = 1_000_000_000
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 """Where servers put thoughts; some put the whole answer there."""
 
+_WORDS = ("text", "content", "value", "refusal")
+"""Where a part of an answer has its words."""
+
 _NAMES = itertools.count(1)
 
 
@@ -56,6 +59,8 @@ class ChatReply:
     thoughts: str = ""
     tokens_cached: int = 0
     """Tokens of the prompt that the server had read before, where it tells."""
+    cut: bool = False
+    """Whether it ended because no more tokens were allowed."""
 
 
 def read(body: Mapping[str, Any], seconds: float, fit: Callable[[str], str] = str) -> ChatReply | None:
@@ -76,8 +81,9 @@ def read(body: Mapping[str, Any], seconds: float, fit: Callable[[str], str] = st
     def shown(value: object) -> str:
         return clean(fit(_text(value)), MAX_ANSWER_CHARS)
 
-    # Servers of plain completions put the words beside the message.
-    text = shown(message.get("content")) or shown(choice.get("text"))
+    # Servers of plain completions put the words beside the message; answers as objects and refusals have own fields.
+    places = (message.get("content"), choice.get("text"), message.get("parsed"), message.get("refusal"))
+    text = next(filter(None, map(shown, places)), "")
     thoughts = next(filter(None, (shown(message.get(name)) for name in REASONING_FIELDS)), "")
     tools = tuple(itertools.islice(_tools(message, fit), MAX_TOOL_CALLS))
     usage = body.get("usage")
@@ -94,17 +100,35 @@ def read(body: Mapping[str, Any], seconds: float, fit: Callable[[str], str] = st
         seconds=seconds,
         thoughts=thoughts,
         tokens_cached=_count(details.get("cached_tokens"), 0) or 0,
+        cut=choice.get("finish_reason") == "length",
     )
 
 
+def model_names(body: object) -> list[str]:
+    """The names in a server's list of models: under `data` or `models` or by itself, of objects or of plain names."""
+    listed = (body.get("data") or body.get("models")) if isinstance(body, Mapping) else body
+    named = (
+        next((one[field] for field in ("id", "name", "model") if one.get(field)), "")
+        if isinstance(one, Mapping)
+        else one
+        for one in (listed if isinstance(listed, list) else [])
+    )
+    return [name for name in named if isinstance(name, str) and name]
+
+
 def _text(value: object) -> str:
-    """Words in any shape: a string, a part `{"type": "text", "text": ...}`, or a list of such; thoughts left out."""
+    """Words in any shape: a string, a part `{"type": "text", "text": ...}`, or a list of such; thoughts left out.
+
+    An object that is no such part is the answer itself, and is given as JSON.
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
         if value.get("type") in ("thinking", "reasoning"):
             return ""
-        return next((_text(value[name]) for name in ("text", "content", "value") if value.get(name)), "")
+        if value and "type" not in value and value.keys().isdisjoint(_WORDS):
+            return json.dumps(value, ensure_ascii=False)
+        return next((_text(value[name]) for name in _WORDS if value.get(name)), "")
     if isinstance(value, list):
         return "".join(_text(part) for part in value if not isinstance(part, list))
     return ""

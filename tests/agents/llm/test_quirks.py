@@ -111,6 +111,11 @@ def test_what_has_no_marks_stays(text) -> None:
         {"content": {"type": "text", "text": GOOD}},
         {"content": [{"type": "output_text", "text": {"value": GOOD}}]},
         {"content": GOOD, "reasoning_content": DRAFT},
+        {"content": json.loads(GOOD)},
+        {"content": None, "parsed": json.loads(GOOD)},
+        {"content": json.dumps(GOOD)},
+        {"content": json.dumps({"answer": json.loads(GOOD)})},
+        {"content": None, "tool_calls": [{"function": {"name": "answer", "arguments": GOOD}}], "reasoning": DRAFT},
     ],
 )
 def test_answers_in_other_fields_and_shapes_are_found(server, store, converse, message) -> None:
@@ -282,3 +287,113 @@ def test_what_a_server_had_read_before_is_counted_where_it_tells(told, count) ->
     found = reply.read(body, 1.0)
     assert found is not None
     assert found.tokens_cached == count
+
+
+def events(*messages: dict, field: str = "delta", end: str = "\n\n", mark: str = "data: ") -> bytes:
+    """A stream of a message's pieces, with what servers put between them."""
+    told = [{"choices": [{"index": 0, field: message}]} for message in messages]
+    told.append({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 5}})
+    lines = [mark + json.dumps(event) for event in told] + ([f"{mark}[DONE]"] if mark else [])
+    return end.join([": keep-alive", *lines, ""]).encode()
+
+
+PIECES = ({"role": "assistant", "content": GOOD[:5]}, {"role": "assistant", "content": GOOD[5:]})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        events(*PIECES),
+        events(*PIECES, end="\r\n\r\n"),
+        events(*PIECES, mark=""),
+        events({"content": "", "reasoning": DRAFT}, *PIECES),
+        events({"content": GOOD}, field="message"),
+        b"\n \n" + json.dumps(completion(GOOD, tokens=(7, 5))).encode(),
+        b"\xef\xbb\xbf" + json.dumps(completion(GOOD, tokens=(7, 5))).encode(),
+        json.dumps([completion(GOOD, tokens=(7, 5))]).encode(),
+    ],
+    ids=["stream", "other line ends", "line by line", "thoughts", "whole messages", "blanks before", "mark", "list"],
+)
+def test_bodies_are_read_however_they_are_framed(server, store, converse, data) -> None:
+    server.plan = [lambda handler, _: handler.send_bytes(data, 200, {"content-type": "text/plain"})]
+    assert ask(converse()).kept == Thing(name="x", size=3)
+    (call,) = store.agent_calls.list()
+    assert (call.outcome, call.tokens_in, call.tokens_out) == ("ok", 7, 5)
+
+
+def test_tool_calls_in_pieces_are_put_together(server, converse, acts) -> None:
+    text = json.dumps(SELECT)
+    pieces = [{"index": 0, "id": "c1", "function": {"name": "query", "arguments": text[:4]}}]
+    pieces += [{"index": 1, "id": "c2", "function": {"name": "query", "arguments": text}}]
+    pieces += [{"index": 0, "function": {"arguments": text[4:]}}]
+    data = events(*({"tool_calls": [piece]} for piece in pieces))
+    server.plan = [lambda handler, _: handler.send_bytes(data), acts.says(GOOD)]
+    assert ask(converse(tools=True)).kept is not None
+    told = [message for message in server.bodies[1]["messages"] if message["role"] == "tool"]
+    assert [message["tool_call_id"] for message in told] == ["c1", "c2"]
+    assert all("one" in message["content"] and "error" not in message["content"] for message in told)
+
+
+def test_an_error_in_a_stream_means_what_it_says(server, converse) -> None:
+    data = events(*PIECES) + b'data: {"error": {"code": 401, "message": "no such key"}}\n\n'
+    server.plan = [lambda handler, _: handler.send_bytes(data)]
+    with pytest.raises(CallError) as caught:
+        ask(converse(llm_attempts=1))
+    assert (caught.value.outcome, caught.value.fatal) == ("http_401", True)
+
+
+def test_a_server_that_only_streams_is_asked_to(server, converse) -> None:
+    def streams(handler, body):
+        if body.get("stream"):
+            handler.send_bytes(events(*PIECES))
+        else:
+            handler.send_json({"error": {"message": "stream must be true"}}, 400)
+
+    server.plan = [streams]
+    dialogue = converse()
+    for _ in range(2):
+        assert ask(dialogue).kept is not None
+    assert [body.get("stream", False) for body in server.bodies] == [False, True, True]  # found out once
+
+
+def test_a_refusal_and_a_cut_end_are_told_to_the_model(server, store, converse, acts) -> None:
+    cut = completion('{"name": "x', tokens=(7, 5))
+    cut["choices"][0]["finish_reason"] = "length"
+    server.plan = [sends(content=None, refusal="I cannot say."), acts.says(GOOD), lambda h, _: h.send_json(cut)]
+    dialogue = converse()
+    assert ask(dialogue).kept is not None
+    assert server.bodies[1]["messages"][2]["content"] == "I cannot say."
+    assert ask(dialogue).kept is None
+    assert "It was cut off" in server.bodies[-1]["messages"][3]["content"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{GOOD} I hope this helps {{or not}}.",
+        f"{GOOD}\n\nOr rather {DRAFT}",
+        '{"name": "x", "size": "3"}',
+        '{"name": "x",\n "size": 3,}',
+    ],
+)
+def test_forms_of_an_answer_in_the_text_are_read(server, converse, acts, text) -> None:
+    server.plan = [acts.says(text)]
+    assert ask(converse()).kept == Thing(name="x", size=3)
+
+
+@pytest.mark.parametrize(
+    ("listed", "name"),
+    [
+        ({"data": [{"id": "a"}, {"id": "b"}]}, "a"),
+        ({"models": [{"name": "a"}]}, "a"),
+        ([{"model": "a"}], "a"),
+        ({"data": ["a"]}, "a"),
+        ({"data": None}, None),
+        ({"data": []}, None),
+        ({}, None),
+        ({"data": [{"id": 3}, None, {}]}, None),
+    ],
+    ids=str,
+)
+def test_lists_of_models_are_read_in_any_shape(listed, name) -> None:
+    assert next(iter(reply.model_names(listed)), None) == name
