@@ -26,7 +26,7 @@ from swarm.agents.llm.telemetry import KEPT, READ, USABLE
 
 ROUNDS = 4_000
 NAME = "search_llm"
-ARMS = ("arm", "LLM", "seeds", "final regret", "against", "regret", "trials saved", "usable", "tokens", "s")
+ARMS = ("arm", "LLM", "seeds", "final regret", "against", "regret", "trials saved", "usable", "kept", "tokens", "s")
 SAVED = ("arm", "LLM", "against", "pairs", "trials saved", "in words")
 ANSWERS = ("role", "answers", "usable", "kept", "prompt", "of it read before", "answer", "seconds")
 
@@ -207,10 +207,10 @@ def _rows(arm: str, llm: str, curves: Curves, lines: Lines) -> Iterable[Sequence
         yield [*cells, *[""] * (len(ARMS) - len(cells))]
         return
     reports = [line["report"] for line in lines if (line["arm"], line["llm"]) == (arm, llm)]
-    answers, usable = (sum(one.get(name, 0) for one in reports) for name in ("answers", "usable"))
+    answers, usable, kept = (sum(one.get(name, 0) for one in reports) for name in ("answers", "usable", "kept"))
     tokens = sum(one.get("tokens_in", 0) + one.get("tokens_out", 0) for one in reports) / len(reports)
     seconds = sum(one.get("answers", 0) * (one.get("seconds") or 0.0) for one in reports) / len(reports)
-    spent = [f"{usable} of {answers}" if answers else "none", f"{tokens:,.0f}", f"{seconds:.0f}"]
+    spent = [f"{usable} of {answers}" if answers else "none", kept, f"{tokens:,.0f}", f"{seconds:.0f}"]
     for other in _llm_arms.WITH_LLM[arm][0]:
         regret, saved = _gains(mine, curves[other, ""])
         gains = [_interval(regret, "+.2f"), _interval(saved, "+.1f")] if len(saved) else ["", "not measured yet"]
