@@ -80,11 +80,11 @@ def run(work: Work) -> Done:
 def _drive(work: Work, place: str, ready: Any, answers: Any) -> None:
     """One driver, in a process of its own; sends when it began and the CPU seconds that it took."""
     from swarm.memory.store import Store
-    from swarm.orchestrator import launching
+    from swarm.orchestrator import campaign_workers, launching
 
     chosen = _settings(work, place)
     with Store.open(place) as store, ExitStack() as workers:
-        pool = workers.enter_context(launching.started(launching.make_pool(chosen)))
+        pool = workers.enter_context(campaign_workers.started(campaign_workers.make_pool(chosen)))
         while pool.up < work.workers:
             pool.collect(0.1)
         record = store.campaigns.get(NAME)

@@ -35,7 +35,7 @@ STORAGES = ("Optuna, SQLite", "Optuna, journal file")
 def swarm(count: int, seed: int, folder: Path, clock: Clock) -> None:
     """A campaign of ours: store, leases, Ray actors, and the sampler behind the agents' interface."""
     from swarm.memory.store import Store
-    from swarm.orchestrator import launching, settings
+    from swarm.orchestrator import campaign_workers, launching, settings
     from swarm.orchestrator.rehearsal import MODELS
     from swarm.orchestrator.workload import Workload
 
@@ -46,7 +46,7 @@ def swarm(count: int, seed: int, folder: Path, clock: Clock) -> None:
         Store.open(chosen.store, create=True) as store,
         ExitStack() as workers,
     ):
-        pool = workers.enter_context(launching.started(launching.make_pool(chosen)))
+        pool = workers.enter_context(campaign_workers.started(campaign_workers.make_pool(chosen)))
         while pool.up < WORKERS:
             pool.collect(0.1)
         record = launching.create(store, chosen, workload, pool.workers)

@@ -8,7 +8,7 @@ values of another one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,10 @@ from typing import TYPE_CHECKING, Any
 from swarm.kernels import attention, elementwise
 from swarm.kernels.errors import ModelError
 from swarm.kernels.layer_shape import LayerShape
+from swarm.kernels.places import Place, all_places, replaced
 
 if TYPE_CHECKING:
     from swarm.kernels.arrays import Array
-
-
-Place = tuple[int, int | None]
-"""Index in a model's list of caches, and within a `CacheList` there."""
 
 
 @dataclass(frozen=True)
@@ -81,30 +78,6 @@ def trace(model: Any) -> tuple[TracedLayer, ...]:
         shape = LayerShape(shared_from=numbers[call.place], sinks=call.sinks)
         layers.append(TracedLayer(shape, None, call.heads, call.scale, call.logit_cap))
     return tuple(layers)
-
-
-def all_places(caches: Sequence[Any]) -> Iterator[tuple[Place, Any]]:
-    """Every cache of a model with its place, also those that share a layer."""
-    from mlx_lm.models.cache import CacheList
-
-    for entry, cache in enumerate(caches):
-        if isinstance(cache, CacheList):
-            yield from (((entry, part), inner) for part, inner in enumerate(cache.caches))
-        else:
-            yield (entry, None), cache
-
-
-def replaced(caches: Sequence[Any], others: Mapping[Place, Any]) -> list[Any]:
-    """The caches of a model with others at some places."""
-    from mlx_lm.models.cache import CacheList
-
-    found = []
-    for entry, cache in enumerate(caches):
-        if isinstance(cache, CacheList):
-            found.append(CacheList(*(others.get((entry, part), inner) for part, inner in enumerate(cache.caches))))
-        else:
-            found.append(others.get((entry, None), cache))
-    return found
 
 
 def check(model: Any, layers: Sequence[TracedLayer]) -> None:

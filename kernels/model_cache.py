@@ -11,6 +11,7 @@ from swarm.kernels.array_cache import ArrayKVCache
 from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.errors import SpecError, SwarmError
 from swarm.kernels.key_bias import KeyBias
+from swarm.kernels.places import Place, all_places, replaced
 from swarm.kernels.quantizers import base
 from swarm.kernels.spec import KVSpec
 
@@ -53,7 +54,7 @@ def make_cache(
     layers.check(model, traced)
     _check_layers(kv, traced, factors or {})
     modules = layers.attention_modules(model, traced)
-    caches: dict[layers.Place, PackedKVCache] = {}
+    caches: dict[Place, PackedKVCache] = {}
     for number, (layer, module) in enumerate(zip(traced, modules, strict=True)):
         if layer.place is None:
             continue
@@ -81,7 +82,7 @@ def make_cache(
         if isinstance(packed, ArrayKVCache):  # an indexer picks among unpacked latents
             packed.latent = layer.shape.latent and not layer.shape.plain_dim
         caches[layer.place] = packed
-    return layers.replaced(make_prompt_cache(model), caches)
+    return replaced(make_prompt_cache(model), caches)
 
 
 def packed_layers(caches: Sequence[Any]) -> list[PackedKVCache]:
@@ -96,14 +97,14 @@ def other_caches(caches: Sequence[Any]) -> list[Any]:
 
 def split(caches: Sequence[Any], traced: Sequence[TracedLayer]) -> tuple[list[Any], list[Any]]:
     """Caches of a model, packed or not: those of its traced layers' keys and values, and the others."""
-    parts = dict(layers.all_places(caches))
+    parts = dict(all_places(caches))
     kept = [parts.pop(layer.place) for layer in traced if layer.place is not None]
     return kept, list(parts.values())
 
 
 def all_caches(caches: Sequence[Any]) -> Iterator[Any]:
     """Every cache among those of a model, also those that share a layer."""
-    return (part for _, part in layers.all_places(caches))
+    return (part for _, part in all_places(caches))
 
 
 def key_bias(module: Any, shape: LayerShape) -> KeyBias:

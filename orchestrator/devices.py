@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from swarm.kernels.errors import UsageError
 from swarm.memory.store import Store
-from swarm.orchestrator import console, launching
+from swarm.orchestrator import campaign_workers, console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def workers(settings: Settings, device: str) -> int:
     """
     if settings.workers is not None:
         return settings.workers
-    pool = launching.make_pool(settings.model_copy(update={"device": device}))
+    pool = campaign_workers.make_pool(settings.model_copy(update={"device": device}))
     pool.start()
     try:
         return pool.workers

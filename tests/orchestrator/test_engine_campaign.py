@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from swarm.experiments.engines.run.startable import MissingEngineError
 from swarm.kernels.errors import UsageError
 from swarm.memory.store import Store
-from swarm.orchestrator import launching, settings, workload
+from swarm.orchestrator import campaign_workers, launching, settings, workload
 from swarm.orchestrator.cli import app
 
 
@@ -53,7 +53,7 @@ def test_an_engine_that_is_not_here_is_refused_with_what_installs_it(tmp_path, m
 
 def test_engine_trials_run_one_at_a_time_and_are_seen_soon(stand_in):
     chosen = settings.load(engine="llama.cpp", models="smollm2-135m", context="1K", max_kld=0.05)
-    assert launching.make_pool(chosen).workers == 1
+    assert campaign_workers.make_pool(chosen).workers == 1
     strategy = launching.make_strategy(chosen, workload.make_workload(chosen))
     kinds = {strategy.schedule.at(number)[1] for number in range(60)}
     assert kinds == {"default", "quality", "replication", "finalist", "random_search", "tpe"}
