@@ -111,12 +111,8 @@ def by_flags(records: Iterable[TrialRecord]) -> dict[str, list[TrialRecord]]:
     return found
 
 
-def requests(records: Iterable[TrialRecord]) -> dict[str, Estimate]:
-    """Mean logarithm of `request_seconds`, on whatever rung and text, of all flags of a model by their label."""
-    return _estimated(by_flags(records))
-
-
 def _estimated(groups: Mapping[str, Sequence[TrialRecord]]) -> dict[str, Estimate]:
+    """Mean logarithm of `request_seconds`, on whatever rung and text, of all flags of a model by their label."""
     plain = next((label for label, found in groups.items() if is_plain(found[0])), None)
     return estimates(_seconds(groups), plain)
 

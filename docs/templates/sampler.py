@@ -14,7 +14,7 @@ class Uniform(Sampler):
 
     def propose(self, context: ProposalContext) -> Proposal | None:
         """A configuration that no earlier trial has; None when chance finds none."""
-        spec = context.space.random(context.rng, context.info, "quality")
+        spec = context.space.random(context.rng, context.info)
         if not context.is_new(spec):
             return None
         return Proposal(spec=spec, proposer=self.name, rationale="Drawn uniformly.")

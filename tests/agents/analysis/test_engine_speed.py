@@ -115,7 +115,7 @@ def test_flags_that_are_no_quicker_are_seldom_called_so(space):
 def test_a_difference_that_is_clear_is_not_measured_over_and_over(space):
     search = Search(space, 0, lambda i: -0.5 if i == 3 else 0.1 * i, 0.01)
     assert search.lost(search.best[0].spec.label) == 0
-    assert max(estimate.n for estimate in engine_speed.requests(search.records).values()) == 2
+    assert max(len(found) for found in engine_speed.by_flags(search.records).values()) == 2
 
 
 def test_one_lucky_measurement_does_not_lead_and_doubt_shrinks_with_measurements():
