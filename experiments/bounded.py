@@ -21,7 +21,9 @@ from swarm.kernels.errors import ModelError
 MAX_BYTES = 4 << 30
 MAX_SECONDS = 60.0
 CHECK_SECONDS = 0.02
+"""Between two looks at the memory of the process."""
 EXCEEDED_STATUS = 75
+"""Exit status of a process that went over its limit."""
 
 
 def call(function: str, *arguments: Any, what: str) -> Any:

@@ -26,7 +26,9 @@ LATE = "mlx.core was imported before OpenBLAS was loaded: call swarm.kernels.bla
 INSTALL = "Install the package cmeel-openblas, or the system's OpenBLAS (Debian: libopenblas0-pthread)."
 # No reference BLAS comes near this on any processor; every optimized one passes it.
 FAST_GFLOPS = 15.0
+"""Speed of one thread from which a BLAS counts as fast."""
 SIZE = 320
+"""Rows and columns of the matrices that are multiplied to measure it."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,13 @@ from typing import Any
 from swarm.memory.errors import StoreError
 
 NAME = 200
+"""Characters of a name, at most."""
 NOTE = 4_000
+"""Characters of a note."""
 LONG = 200_000
+"""Characters of one text in a document."""
 DOCUMENT = 1_000_000
+"""Characters of a whole document."""
 
 # Control characters but newline and tab, bidirectional overrides (they make text read as what it is not),
 # lone surrogates (no database takes them).

@@ -13,6 +13,7 @@ from swarm.memory.front import Point
 from swarm.memory.records import Arm, Effect, TrialRecord
 
 ROUNDS = 400
+"""Bootstrap samples of the difference between the arms."""
 NOWHERE: Point = (float("inf"),) * 3
 """A point that gains nothing."""
 MIN_TRIALS = 5

@@ -32,13 +32,16 @@ from swarm.kernels.wording import in_words
 from swarm.memory.records import FindingRecord, TrialRecord
 
 CONFIDENCE = 0.90
+"""Of the intervals that are stated."""
 DECISIVE = 3
+"""Trials that are named as those that would decide most."""
 TAILS = ("kld_p99.9", "kld_p999", "kld_p99", "kld_max")
 """How far the worst tokens drift: the first of these that was measured is told."""
 ELSEWHERE = {"context": ("kld",), "retrieval": ("kept", "lost_p", "delta_nll"), "generation": ()}
 """Protocols beside `quality` that say whether a configuration can be used, and which of their metrics to tell; all of
 them where none is named."""
 MOST_FINDINGS = 3
+"""Findings that are named beside a recommendation."""
 
 
 def recommend(

@@ -21,7 +21,9 @@ from swarm.experiments.spec import TrialSpec
 from swarm.memory.records import Effect, TrialRecord
 
 FLOOR = 1e-9
+"""KLD below which a measurement is rounding."""
 TOLERANCE = 1e-3
+"""Relative difference up to which a metric is the mean of its own windows."""
 CONFIGURATION_FIELDS = {"kv", "protocol", "rung", "context", "logit_gain", "edits", "engine"}
 """Fields of a specification that two models, seeds or text windows can have in common."""
 

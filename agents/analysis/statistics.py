@@ -19,6 +19,7 @@ CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
 
 MIN_TO_SHRINK = 5
+"""Estimates from which it is known well enough how much their variances differ for each to borrow from the others."""
 MAX_BORROWED_DF = 20.0
 """Cap on the degrees of freedom that a test takes from the others."""
 

@@ -19,6 +19,7 @@ from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Effect, Finding, FindingRecord, FindingStatus
 
 TOLERANCE = 1e-6
+"""Relative difference up to which a recomputed effect is the stored one."""
 
 
 @dataclass(frozen=True)

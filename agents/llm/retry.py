@@ -21,7 +21,9 @@ MAX_RETRY_AFTER = 86_400.0
 """Seconds that a Retry-After header can ask for."""
 
 FAILURES_TO_OPEN = 3
+"""Failed calls in a row after which nobody is asked for a while."""
 COOL_DOWN = 15.0
+"""Seconds of the first such pause; each further one is twice as long."""
 MAX_COOL_DOWN = 600.0
 """Seconds that an endpoint is left alone: at first, and at most after many openings."""
 

@@ -1,4 +1,4 @@
-"""The seam of all samplers. A sampler is known by its `name`, which its trials carry as their proposer."""
+"""What all samplers have in common. A sampler is known by its `name`, which its trials carry as their proposer."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 MIN_TRIALS = 4
 """Measured trials of the model before anything is predicted."""
 CANDIDATES = 600
+"""Random flags that are weighed for one proposal."""
 NEIGHBOURS_OF = 4
 """Best known flags whose neighbours, one flag apart, are candidates too."""
 ALONE = 0.8

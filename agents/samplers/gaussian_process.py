@@ -30,6 +30,7 @@ MIN_TRIALS = 8
 MAX_TRIALS = 400
 """Trials that are read, the latest: the cost grows with their cube."""
 CANDIDATES = 1_500
+"""Changes of random configurations and of the best known that are weighed for one proposal."""
 STARTS = 12
 """Random configurations, and as many of the better known ones, that candidates start from."""
 SHOTS = 12

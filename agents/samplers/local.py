@@ -11,6 +11,7 @@ from swarm.experiments.spec import TrialSpec
 from swarm.memory.records import Proposal
 
 ATTEMPTS = 24
+"""Changes that are tried for one proposal."""
 
 
 class LocalSampler(Sampler):

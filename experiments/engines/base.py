@@ -1,4 +1,4 @@
-"""The seam of engines: how one is recognised, what it tells about memory and time, and what it has to be asked.
+"""What all engines have in common: how one is recognised, what it tells about memory and time, what it has to be asked.
 
 An engine that nobody recognises is measured all the same: everything but these extras is the common protocol.
 """

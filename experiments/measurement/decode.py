@@ -42,9 +42,13 @@ if TYPE_CHECKING:
     from swarm.experiments.spec import TrialSpec
 
 WINDOWS = 4
+"""Text windows of a trial at the usual context."""
 TAIL = 32
+"""Last tokens of a window, which are decoded over the quantized cache and scored."""
 TOP = 512
+"""How many of the likeliest tokens of the 16-bit run are compared, at each position."""
 CHUNK = 128
+"""Tokens of the 16-bit prefill that are read at a time."""
 
 
 def tail_tokens(context: int) -> int:

@@ -32,6 +32,7 @@ EVERY = 16
 SIZED = ("even", "balanced")
 """Changes that depend on the magnitudes of channels."""
 MAX_EVEN = 2.0**8
+"""The most that a channel is multiplied or divided by."""
 REMEDY = "Run the trial without edits, or on a model of another family."
 
 

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from swarm.experiments.spec import TrialSpec
 
 CHUNK = 32
+"""Tokens that are read at a time."""
 TEMPERATURE = 0.7
+"""Of the answers that are sampled."""
 TOP = 64
 """Tokens per position that divergence is measured over, beside the rest together."""
 MOST_TOKENS = 1024

@@ -23,11 +23,15 @@ WORDING = 1
 KEYS = 4
 """Facts of the same wording, of which a multi-key question asks for one."""
 ASKED_KEYS = 2
+"""Keys that are asked for, of those hidden."""
 VALUES = 3
+"""Values that belong to one key."""
 HOPS = 3
+"""Facts that a chain of references leads through."""
 COMMON_TIMES = 6
 """How often the most frequent word of an aggregation is written."""
 OTHER_WORDS = 6
+"""Words beside the commonest."""
 FACTS_SHARE = 0.5
 """The largest part of a text that facts may take; kinds that do not fit are left out."""
 

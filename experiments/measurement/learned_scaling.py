@@ -46,8 +46,11 @@ Magnitudes = tuple[Floats, Floats]
 SCALING_VERSION = 1
 """Raised when learned scaling finds other factors for the same captures."""
 WINDOWS = 2
+"""Windows of calibration text that factors are fitted to."""
 CONTEXT = 512
+"""Tokens of such a window, where the model can read so many."""
 TAIL = 32
+"""Last tokens of a window, whose attention output is compared."""
 POWERS: dict[Side, tuple[tuple[float, float], ...]] = {
     "key": ((0, 0), (0.5, 0), (1, 0), (0, 0.5), (0.25, 0.25), (0.5, 0.5)),
     "value": ((0, 0), (0.25, 0), (0.5, 0), (0.75, 0), (1, 0)),

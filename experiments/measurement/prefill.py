@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from swarm.experiments.spec import TrialSpec
 
 WINDOWS = 4
+"""Text windows of a trial at the usual context."""
 SCORED = 32
+"""Last tokens of a window, which are scored."""
 CHUNK = 128
+"""Tokens that are read at a time."""
 NOISE_WINDOWS = 1
 
 

@@ -25,6 +25,7 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 # A tensor of more values is converted piece by piece; only embeddings are, and no family changes those.
 WHOLE_VALUES = 32 << 20
+"""Values of a tensor up to which it is converted at once."""
 
 
 def convert(source: Path, folder: Path, extra: Mapping[str, Any], progress: Progress) -> None:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from swarm.experiments.measurement.model_under_test import ModelUnderTest
 
 SHORTEST = 512
+"""The first context that is measured, in tokens."""
 FACTOR = 4
+"""How many times the one before each further context is."""
 
 
 class Context(ComparedProtocol[DecodeRun]):

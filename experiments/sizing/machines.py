@@ -25,6 +25,7 @@ APPLE_NOTE = "Metal leaves part of it to the system; `sudo sysctl iogpu.wired_li
 UNKNOWN_NOTE = "memory bandwidth unknown: --bandwidth says it"
 # Drivers report a few percent less than what is sold.
 SAME_MEMORY = 0.1
+"""Relative difference up to which an amount of memory is that of a known machine."""
 SEVERAL = re.compile(r"^(\d{1,3})\s*x\s*(?=\S)", re.IGNORECASE)
 
 

@@ -20,8 +20,11 @@ DEFAULT_WEIGHTS_BITS = 4.5
 CONTEXTS = (16 << 10, 64 << 10, 128 << 10)
 # The rest: runtime and kernels, and the activations of one prefill step of mlx-lm (2,048 tokens) in 16 bit.
 RUNTIME_BYTES = 256 << 20
+"""Of an engine beside weights, cache and activations."""
 PREFILL_TOKENS = 2048
+"""Tokens of a prompt whose activations are held at once."""
 UNLIMITED = 1 << 40
+"""Tokens beyond which a context counts as unlimited."""
 
 
 class Weights(FrozenModel):

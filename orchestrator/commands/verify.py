@@ -23,6 +23,7 @@ CHUNK = 64
 MOST = 1024
 """Tokens up to which the borders of a server's chunks are tested without being asked for."""
 SPARE = 64
+"""Tokens of context beyond the longest prompt, for what is generated."""
 
 
 def command(

@@ -22,7 +22,9 @@ NEAR_FACTOR = 4.0
 """A KLD within this factor of a level was an attempt at it."""
 
 MIN_LATEST = 12
+"""Trials, at least, that count as the latest."""
 LATEST_SHARE = 0.4
+"""Share of all trials that does."""
 MIN_GAIN = log(1.05)
 MIN_BITS_SAVED = 0.05
 """Bits per value that count as an improvement."""

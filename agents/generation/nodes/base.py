@@ -1,4 +1,4 @@
-"""The seam of all kinds of trial. A module of this package may hold several; each is known by its `name`."""
+"""What all kinds of trial have in common. A module of this package may hold several; each is known by its `name`."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from swarm.experiments.engines.base import Host, Reply
 from swarm.kernels.errors import UsageError
 
 LOOK_SECONDS = 5.0
+"""Seconds that a server gets for a plain question."""
 MAX_REPLY_BYTES = 16 << 20
 
 

@@ -27,6 +27,7 @@ from swarm.kernels.spec import FrozenModel
 CONTEXTS = tuple(2048 << doubling for doubling in range(7))
 # An engine that reads less than this share of a prompt has cut it.
 WHOLE = 0.8
+"""Share of the prompt tokens asked for that an engine has to read for the prompt to count as not cut."""
 UNCOUNTED = "; the engine counts no prompt tokens: they are estimated from the length of the text"
 Progress = Callable[[str], None]
 
