@@ -292,7 +292,8 @@ def _screened(role: Role[Any], used: Used[Contribution], context: ProposalContex
     """What was kept, without the proposals that need no trial, and the reasons why they do not."""
     if used.kept is None or not role.seeks_front:
         return used
-    reasons = {proposal: dominated(proposal.spec, context) for proposal in used.kept.proposals}
+    proposed = used.kept.proposals
+    reasons = dict(zip(proposed, dominated([proposal.spec for proposal in proposed], context), strict=True))
     kept = replace(used.kept, proposals=tuple(proposal for proposal, why in reasons.items() if not why))
     told = (*used.reasons, *filter(None, reasons.values()))
     return Used(kept if kept != Contribution() else None, told, judged=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from swarm.agents.generation.context import ProposalContext
@@ -13,13 +14,18 @@ CERTAINTY = 3.0
 """Standard deviations between what a configuration is predicted to do and what a measured one does."""
 
 
-def dominated(spec: TrialSpec, context: ProposalContext) -> str:
-    """Why a configuration cannot reach the front, in one line; empty while it may, or while too little is known.
+def dominated(specs: Sequence[TrialSpec], context: ProposalContext) -> list[str]:
+    """Why each configuration cannot reach the front, in a line; empty while it may, or while too little is known.
 
     It is dominated with certainty when a measured one costs no more bits and has a lower KLD than it is predicted to
     have, by so many standard deviations.
     """
-    known = Known.of(replace(context, model=spec.model))
+    models = {spec.model for spec in specs if spec.protocol == "quality" and not spec.rung}
+    known = {model: Known.of(replace(context, model=model)) for model in models}
+    return [_reason(spec, known.get(spec.model)) for spec in specs]
+
+
+def _reason(spec: TrialSpec, known: Known | None) -> str:
     if known is None or spec.protocol != "quality" or spec.rung:
         return ""
     mean, deviation, bits = (float(values[0]) for values in known.predict([spec.kv]))

@@ -12,6 +12,7 @@ from swarm.agents.generation.context import ProposalContext, derive
 from swarm.agents.llm import choices
 from swarm.agents.llm.dialogue import Used
 from swarm.agents.llm.roles.base import MAX_REASON_CHARS, Contribution, Role, Shape, WrongError, collect
+from swarm.agents.llm.screening import dominated
 from swarm.agents.samplers.local import LocalSampler
 from swarm.agents.writing.references import shown
 from swarm.experiments.identity import fingerprint
@@ -136,11 +137,15 @@ class ProposerRole(Role[Ideas]):
 
 
 def untried(context: ProposalContext, model: str) -> list[str]:
-    """A few new configurations, each one choice away from one of a model's best; none that needs layers or `ends`."""
+    """A few new configurations, each one choice away from one of a model's best, that are not surely dominated.
+
+    None needs layers or `ends`.
+    """
     mine = replace(context, model=model, seed=derive(context.seed, "untried", model))
     found = (LocalSampler().propose(mine) for _ in range(UNTRIED_DRAWS))
-    plain = (one.spec.kv for one in found if one and one.spec.kv.layers is None and not one.spec.kv.overrides)
-    return list(dict.fromkeys(kv.label for kv in plain))[:MAX_UNTRIED]
+    specs = [one.spec for one in found if one and one.spec.kv.layers is None and not one.spec.kv.overrides]
+    hopeful = [spec for spec, why in zip(specs, dominated(specs, context), strict=True) if not why]
+    return list(dict.fromkeys(spec.kv.label for spec in hopeful))[:MAX_UNTRIED]
 
 
 def _known(spec: TrialSpec, context: ProposalContext) -> str:

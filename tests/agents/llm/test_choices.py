@@ -16,6 +16,7 @@ from swarm.agents.history import History
 from swarm.agents.llm import choices
 from swarm.agents.llm.parsing import read
 from swarm.agents.llm.roles.base import roles
+from swarm.agents.llm.screening import dominated
 from swarm.agents.settings import AgentSettings
 from swarm.experiments.space.layers import EdgeLayers
 from swarm.experiments.space.search_space import Space
@@ -127,5 +128,7 @@ def test_untried_configurations_are_new_and_may_be_answered(moments, infos, make
         (rule,) = choices.configuration(context.space, model).__metadata__
         for label in labels:
             assert re.fullmatch(rule.pattern, label)
-            assert context.trial(KVSpec.parse(label), model) is not None
-            assert context.is_new(context.trial(KVSpec.parse(label), model))
+            spec = context.trial(KVSpec.parse(label), model)
+            assert spec is not None
+            assert context.is_new(spec)
+            assert dominated([spec], context) == [""]
