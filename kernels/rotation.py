@@ -6,6 +6,8 @@ Sources: 2404.00456 (QuaRot) for Hadamard times signs; 2604.19157 (SAW-INT4) for
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from swarm.kernels import arrays
@@ -43,8 +45,7 @@ class Rotation:
 
     def __init__(self, kind: RotationKind, head_dim: int, seed: int = 0) -> None:
         self.kind = kind
-        full = matrix(kind, head_dim, seed)
-        self._maps = (_Hadamard(full), _Hadamard(full.T)) if kind == "hadamard" else (Linear(full), Linear(full.T))
+        self._maps = _maps(kind, head_dim, seed) if kind != "none" else ()
 
     @property
     def signs(self) -> tuple[int, np.ndarray] | None:
@@ -131,6 +132,13 @@ class _Hadamard:
             values = np.stack([low + high, low - high], axis=2).reshape(values.shape)
             span *= 2
         return values
+
+
+@lru_cache(64)
+def _maps(kind: RotationKind, head_dim: int, seed: int) -> tuple[Linear | _Hadamard, Linear | _Hadamard]:
+    """The map and its inverse, kept for the next cache of the same layer."""
+    full = matrix(kind, head_dim, seed)
+    return (_Hadamard(full), _Hadamard(full.T)) if kind == "hadamard" else (Linear(full), Linear(full.T))
 
 
 def _signs(values: np.ndarray) -> np.ndarray | None:

@@ -138,11 +138,12 @@ def attend(given: LayerInputs, cache: PackedKVCache) -> Floats:
 
 
 def attention_output(given: LayerInputs, cache: PackedKVCache) -> Array:
-    """The same as an MLX array, of which a GPU need not have computed anything yet."""
+    """The same as an MLX array, of which a GPU need not have computed anything yet; the cache may hold the prefix."""
     import mlx.core as mx
     from mlx_lm.models.base import scaled_dot_product_attention
 
-    cache.append(from_file(given.keys), from_file(given.values))
+    if cache.empty():
+        cache.append(from_file(given.keys), from_file(given.values))
     mask = cache.make_mask(given.queries.shape[2])
     view, _ = cache.update_and_fetch(from_file(given.tail_keys), from_file(given.tail_values))
     queries = mx.array(given.queries)

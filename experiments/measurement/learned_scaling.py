@@ -19,6 +19,7 @@ from swarm.experiments.measurement.attention_error import attend, attention_outp
 from swarm.experiments.measurement.reference_run import (
     AttentionRecorder,
     ReferenceRun,
+    append,
     float32_from_file,
     layer_arrays,
     save_layers,
@@ -163,8 +164,11 @@ class CalibrationRun(ReferenceRun):
         """Attention output of every layer over caches of a specification: numpy's on the CPU, MLX's on a GPU."""
         subject = self.subject
         made = make_cache(subject.loaded.model, kv, seed=seed, factors=factors, traced=subject.traced)
+        caches = packed_layers(made)
+        # A GPU checks what was appended one call later: when all prefixes are there, no layer waits for the one before.
+        append(caches, [given.keys for given in self._placed], [given.values for given in self._placed])
         output = attend if arrays.on_host() else attention_output
-        return [output(given, cache) for given, cache in zip(self._placed, packed_layers(made), strict=True)]
+        return [output(given, cache) for given, cache in zip(self._placed, caches, strict=True)]
 
     def errors(self, kv: KVSpec, seed: int, factors: LayerFactors) -> Array:
         """Relative error of the attention output per layer [L]; a GPU has only begun to compute all layers."""
