@@ -42,14 +42,24 @@ def test_a_difference_is_inside_the_noise_by_windows_or_by_the_floor(windows, no
 
 def test_what_goes_with_the_type_is_told_from_what_stays():
     same, other = [0.1, 0.2, 0.3, 0.4], [0.12, 0.24, 0.36, 0.49]
+    failed = {"protocol": "quality", "kv": "d", "error": "x"}
     runs = {
-        pages.CPU: [answered(same), answered(same, kv="b"), answered(same, kv="c")],
-        pages.GPU_16: [answered(other), answered(other, kv="b"), {"protocol": "quality", "kv": "c", "error": "x"}],
-        pages.GPU_32: [answered(same), answered(other, kv="b"), answered(same, kv="c")],
+        pages.CPU: [answered(same, kv=kv) for kv in "abcde"],
+        pages.CPU_16: [answered(other, kv="a"), answered(same, kv="b"), answered(same, kv="c"), failed],
+        pages.GPU_16: [
+            answered(other, kv="a"),
+            answered(other, kv="b"),
+            answered(same, kv="c"),
+            answered(other, kv="d"),
+        ],
+        pages.GPU_32: [answered(same, kv="a")],
     }
+    rows = dict(pages.answers(runs, "quality"))
+    found = {kv: pages.cause(row, "kld") for kv, row in rows.items()}
+    assert found == {"a": "type", "b": "device", "c": "", "d": "unknown", "e": ""}
     page = pages.page(HEAD | {"results": {"runs": list(runs), "models": {"m": runs}}})
-    assert "2 of 2 differ" in page
-    assert "1 of these still do (b)" in page
+    assert "3 of 4 differ" in page
+    assert "1 of these by the type alone, 1 by the device (b), 1 not told apart" in page
     assert "failed" in page
 
 
@@ -71,12 +81,12 @@ def test_a_run_that_dies_and_an_interrupt_cost_nothing_of_the_others(monkeypatch
 
     def tell(line):
         heard.append(line)
-        if len(heard) == 2:  # the one in 32 bit is waited for now
+        if len(heard) == 3:  # the one in 32 bit is waited for now
             threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
 
     results = devices.measure(True, tell)
     (found,) = results["models"].values()
-    assert [len(found[run]) for run in (pages.CPU, pages.GPU_16, pages.GPU_32)] == [1, 0, 0]
+    assert [len(found[run]) for run in (pages.CPU, pages.CPU_16, pages.GPU_16, pages.GPU_32)] == [1, 1, 0, 0]
     assert [one["run"] for one in results["failures"]] == [pages.GPU_16, pages.GPU_32]
     page = pages.page(HEAD | {"results": results})
     assert f"on {pages.GPU_16}: ended without an answer, exit status -9" in page
