@@ -6,6 +6,7 @@ Sources: 2404.00456 (QuaRot) for Hadamard times signs; 2604.19157 (SAW-INT4) for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -45,7 +46,7 @@ class Rotation:
 
     def __init__(self, kind: RotationKind, head_dim: int, seed: int = 0) -> None:
         self.kind = kind
-        self._maps = _maps(kind, head_dim, seed) if kind != "none" else ()
+        self._maps: Sequence[Linear | _Hadamard] = _maps(kind, head_dim, seed) if kind != "none" else ()
 
     @property
     def signs(self) -> tuple[int, np.ndarray] | None:
