@@ -22,14 +22,15 @@ Row = dict[str, Any]
 
 def page(record: dict[str, Any], path: Path) -> str:
     """Markdown of a record that lies at `path`."""
+    revision = f" at revision {record['git_revision'][:7]}" if record.get("git_revision") else ""
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     rows: list[Row] = record["timings"]
     first = rows[0]
     shapes = list(dict.fromkeys(row["shape"] for row in rows))
     parts = [
         f"# Kernels on {record['device']}\n",
-        f"Made from `docs/benchmarks/{path.name}`, which `python -m benchmarks.kernels` wrote on {record['date']}: "
-        f"{record['device']}, Python {record['python']}.\n{versions}.\n",
+        f"Made from `docs/benchmarks/{path.name}`, which `python -m benchmarks.kernels` wrote on "
+        f"{record['date']}{revision}: {record['device']}, Python {record['python']}.\n{versions}.\n",
         "Microseconds per decode step of one layer: median of nine evaluations of up to 400 dependent launches, buffers"
         f" rotating beyond every cache. A copy moved {record['copy_bandwidth']:.0f} GB/s in this run; `of copy` counts"
         " each packed byte of keys and values once.\n",

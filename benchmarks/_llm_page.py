@@ -44,6 +44,10 @@ def page(record: Mapping[str, Any]) -> str:
     """What came out, as Markdown."""
     answers, arms = record["answers"], record["arms"]
     parts = ["# Local LLMs: usable answers, cost, and what they add to a search\n", str(record.get("about", "")) + "\n"]
+    parts.append(
+        f"Made from `docs/benchmarks/{NAME}.json`, which `python -m benchmarks._llm_page` puts together from what "
+        "`_llm`, `_llm_arms`, `_llm_twins`, `_llm_scribe` and `swarm status --json` wrote.\n"
+    )
     parts.append("## In a campaign on two cores\n")
     parts.append(_campaigns(record["campaigns"]) if record.get("campaigns") else "Not measured yet.\n")
     parts.append("## Usable answers\n")

@@ -222,8 +222,10 @@ def table(backend: Backend, shape: AttentionShape, contexts: Sequence[int], band
 
 
 def environment(name: str) -> dict:
-    """Device, versions and date."""
+    """Device, versions, date and revision."""
     import mlx.core as mx
+
+    from swarm.experiments.environment import git_revision
 
     versions = {}
     for package in ("mlx", "mlx-cuda-13", "mlx-lm", "torch", "numpy"):
@@ -237,6 +239,7 @@ def environment(name: str) -> dict:
         "versions": versions,
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "git_revision": git_revision(),
     }
 
 
