@@ -28,6 +28,8 @@ def _or_off(value: object) -> object:
     return None if isinstance(value, str) and value.strip().lower() == "off" else value
 
 
+LONG_PROTOCOLS = ("context", "retrieval")
+"""What finalists are tried with at a long context, unless something else is asked for."""
 Tokens = Annotated[int, BeforeValidator(tokens), Field(ge=1024, le=1 << 24)]
 
 
@@ -38,7 +40,8 @@ class AgentSettings(FrozenModel):
     of trial in the agents' arm (`agents.generation.nodes`, normalised). A configuration is feasible when its KLD is
     at most `max_kld` nats and its cost at most `max_bits` bits per value. `analyse_every` and `summarise_every` count
     trials between two runs of the analysts and between two summaries. With `long`, the finalists of each model are
-    tried at a context of so many tokens as well (or the model's longest).
+    tried at a context of so many tokens as well (or the longest that the model reads and the protocol uses), with each
+    of `protocols`.
     """
 
     control_share: float = Field(default=0.2, ge=0, le=1)
@@ -48,3 +51,4 @@ class AgentSettings(FrozenModel):
     analyse_every: int = Field(default=10, ge=1)
     summarise_every: int = Field(default=110, ge=1)
     long: Annotated[Tokens | None, BeforeValidator(_or_off)] = None
+    protocols: tuple[str, ...] = LONG_PROTOCOLS

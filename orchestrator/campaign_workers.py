@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swarm.agents.generation.nodes.long_context import usable
 from swarm.kernels.spec import KVSpec, QuantSpec
 from swarm.orchestrator.workload import corpus_of, device_bytes, device_of, model_names
 
@@ -79,7 +80,7 @@ def started(pool: Pool) -> Iterator[Pool]:
         pool.close(CLOSE_TIMEOUT)
 
 
-def expected(defaults: Sequence[Sequence[TrialSpec]], long: int | None) -> list[TrialSpec]:
+def expected(defaults: Sequence[Sequence[TrialSpec]], long: int | None, protocols: Sequence[str]) -> list[TrialSpec]:
     """Trials that a long campaign comes to, per model: those first whose turn comes first.
 
     On full fidelity, on other text, with learned factors, at a long context, and, where kernels are timed, on the
@@ -88,11 +89,12 @@ def expected(defaults: Sequence[Sequence[TrialSpec]], long: int | None) -> list[
     Args:
         defaults: what is measured first of each model, its 16-bit run before all.
         long: the long context that finalists are tried at, None for none.
+        protocols: what they are tried with there.
     """
     learned = QuantSpec(method="affine", bits=4, scaling="learned")
     kinds: list[dict[str, Any]] = [{"rung": 1}, {"replicate": 1}, {"kv": KVSpec(key=learned, value=learned)}]
     if long is not None:
-        kinds += [{"protocol": protocol, "context": long} for protocol in ("context", "retrieval")]
+        kinds += [{"protocol": name, "context": usable(name, long)} for name in protocols]
     shared = [specs[0].model_copy(update=kind) for kind in kinds for specs in defaults]
     looked = [
         specs[at].model_copy(update={"protocol": "attention"})

@@ -191,7 +191,7 @@ def assemble(
     elif agents is None:
         strategy = make_strategy(settings, workload, llm, lambda: store.external_proposals.waiting(record.id))
         if settings.budget >= EXPECTING and settings.engine is None:
-            pool.prepare_ahead(expected(list(strategy.defaults.values()), settings.long))
+            pool.prepare_ahead(expected(list(strategy.defaults.values()), settings.long, settings.protocols))
         agents = AskedStrategy(settings.asked, strategy) if settings.asked else strategy, strategy.engine
     driver = Driver(
         store,

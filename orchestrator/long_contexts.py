@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from swarm.experiments.measurement.decode import WINDOWS
 from swarm.experiments.measurement.reference_run import window_count
 from swarm.experiments.measurement.retrieval_texts import TEXTS
+from swarm.experiments.protocols.base import protocol, searchable
 from swarm.experiments.sizing.method import cache_bytes
 from swarm.experiments.sizing.plan import RUNTIME_BYTES
 from swarm.experiments.sizing.units import size
+from swarm.experiments.space.layers import ALL
 from swarm.kernels.errors import SwarmError, UsageError
 from swarm.kernels.spec import KVSpec
 from swarm.orchestrator import machine
@@ -47,13 +50,15 @@ def settle(settings: Settings, workload: Workload, workers: int) -> tuple[Settin
     Raises:
         TooLargeError: it does not fit into memory.
         CorpusError: the text is too short for it.
-        UsageError: no model can read so much.
+        UsageError: no model can read so much, or a protocol does not measure whole configurations.
     """
-    asked = "long" in settings.model_fields_set
+    asked = not settings.model_fields_set.isdisjoint({"long", "protocols"})
     of_its_own = (settings.agenda, settings.rehearsal, settings.engine)
     unasked = settings.budget < LEAST_BUDGET or any(kind is not None for kind in of_its_own)
-    if not workload.infos or (settings.long is None and (asked or unasked)):
+    off = settings.long is None and "long" in settings.model_fields_set
+    if not workload.infos or off or (settings.long is None and unasked and not asked):
         return settings, ""
+    check_protocols(settings.protocols)
     tokens = settings.long or DEFAULT_TOKENS
     longest = max(info.max_context for info in workload.infos)
     if asked and tokens > longest:
@@ -67,6 +72,20 @@ def settle(settings: Settings, workload: Workload, workers: int) -> tuple[Settin
             raise
         return settings, f"Finalists are not tried at {tokens} tokens: {error.problem}"
     return settings.model_copy(update={"long": tokens}), ""
+
+
+def check_protocols(names: Sequence[str]) -> None:
+    """Refuse protocols that do not measure whole configurations.
+
+    Raises:
+        UsageError: with those that do.
+    """
+    able = [name for name in searchable() if ALL in protocol(name).scopes]
+    for name in names:
+        if name not in able:
+            raise UsageError(
+                f"{name!r} is no protocol that finalists can be tried with.", f"Choose from {', '.join(able)}."
+            )
 
 
 def _check(tokens: int, settings: Settings, workload: Workload, workers: int, bytes_per_token: int) -> None:

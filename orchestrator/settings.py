@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from swarm.agents.llm.endpoint import LlmSettings
-from swarm.agents.settings import AgentSettings, Tokens, tokens
+from swarm.agents.settings import LONG_PROTOCOLS, AgentSettings, Tokens, tokens
 from swarm.experiments.corpora import BUNDLED
 from swarm.experiments.spec import KERNEL_CONTEXTS, Device
 from swarm.kernels.errors import UsageError
@@ -116,6 +116,7 @@ class Settings(AgentSettings, LlmSettings, BaseSettings):
     max_tokens: int | None = Field(default=None, ge=0, le=MAX_SPEND)
     max_usd: float | None = Field(default=None, ge=0, le=MAX_SPEND, allow_inf_nan=False)
     agenda: str | None = None
+    protocols: Annotated[Names, Field(min_length=1)] = LONG_PROTOCOLS
     kernel_contexts: Contexts = KERNEL_CONTEXTS
     shape: str | None = Field(default=None, min_length=1, max_length=MAX_SHAPE)
     rehearsal: str | None = None

@@ -89,6 +89,8 @@ def _check_engine(settings: Settings) -> None:
     engine.executable()
     if settings.rehearsal is not None or settings.agenda is not None or settings.long is not None:
         raise UsageError("--engine goes with neither --rehearsal nor --agenda nor --long.", "Leave them out.")
+    if "protocols" in settings.model_fields_set:
+        raise UsageError("--protocols are those of caches, and --engine has its own.", "Leave one of them out.")
     if settings.llm != "none":
         raise UsageError("the LLM's roles know caches and no flags of engines.", "Leave --llm out with --engine.")
     for name in settings.models or ():

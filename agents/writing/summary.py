@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from swarm.agents.analysis import results
 from swarm.agents.analysis.results import ConfigResult
 from swarm.agents.analysis.speed import front, timed_results
+from swarm.agents.generation.nodes.long_context import LongContextNode
 from swarm.agents.history import History
 from swarm.agents.published_claims.plan import AUTHOR as AGENDA
 from swarm.agents.settings import AgentSettings
@@ -24,6 +25,12 @@ TITLE = "What the swarm found"
 ASK = "`swarm recommend` chooses for other limits, with what it expects to lose and the runner-up."
 APPENDIX = "Appendix:"
 """What the headings behind the text for people begin with."""
+ANSWERED = (
+    ("retrieval", "kept", "the share of answers kept is"),
+    ("generation", "tokens_until_parting", "tokens that it writes as the unquantized run does:"),
+    ("generation", "kld", "the KLD along the answers of the unquantized run is"),
+)
+"""Protocol, metric and words for what a finalist loses in answers."""
 
 
 def summarise(
@@ -50,7 +57,10 @@ def summarise(
         f"## In words\n\n{words}" if words and not problems(words, resolver) else "",
         _section("Where models differ, and why", learnt.differences()),
         _published(history.findings, remarks),
-        _section("At long contexts", [line for model in models for line in _curves(model, history)]),
+        _section(
+            "At long contexts",
+            [line for model in models for lines in (_curves, _answers) for line in lines(model, history)],
+        ),
         _section("Speed beside quality", [line for model in models for line in _speed(model, history)]),
         _section("What is open, and what comes next", [*learnt.open(), *untested(models, history)]),
         _control(resolver),
@@ -116,6 +126,20 @@ def _curves(model: str, history: History) -> Iterator[str]:
             f"- {{{trial}:model}}, `{{{trial}:label}}`: KLD {points} from the shortest context to one of "
             f"{{{trial}:context}} tokens ({{{trial}}}).{share} {{{trial}:words}}"
         )
+
+
+def _answers(model: str, history: History) -> Iterator[str]:
+    """What finalists lose in answers, where no line of `_curves` says so."""
+    curves = {record.spec.kv for record in history.select(model=model, protocol="context")}
+    for protocol, metric, said in ANSWERED:
+        for record in history.select(model=model, protocol=protocol):
+            told = protocol == "retrieval" and record.spec.kv in curves
+            if record.proposer == LongContextNode.name and metric in record.metrics and not told:
+                trial = f"trial:{record.id}"
+                yield (
+                    f"- {{{trial}:model}}, `{{{trial}:label}}`, at {{{trial}:context}} tokens: {said} "
+                    f"{{{trial}:{metric}}} ({{{trial}}})."
+                )
 
 
 def _speed(model: str, history: History) -> Iterator[str]:

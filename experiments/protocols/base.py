@@ -41,6 +41,7 @@ class Protocol(ABC):
         rungs: what each fidelity measures, the cheapest first; `TrialSpec.rung` is an index.
         scopes: which layers the search may quantize under this protocol; without any, it never chooses it.
         least_context: tokens that a trial needs at least.
+        most_context: tokens that a trial can use at most; None for as many as the model reads.
         version: raised by whoever changes what the protocol measures; results of different versions are not compared.
     """
 
@@ -49,6 +50,7 @@ class Protocol(ABC):
     rungs: ClassVar[tuple[str, ...]]
     scopes: ClassVar[tuple[Scope, ...]] = ()
     least_context: ClassVar[int] = 2
+    most_context: ClassVar[int | None] = None
     version: ClassVar[int] = 1
 
     def check(self, spec: TrialSpec, subject: ModelUnderTest) -> None:
@@ -189,11 +191,16 @@ def check_rung(protocol: Protocol, spec: TrialSpec) -> None:
 
 
 def check_context(protocol: Protocol, spec: TrialSpec) -> None:
-    """Refuse a context that is too short for the protocol."""
+    """Refuse a context that is too short for the protocol, or longer than it can use."""
     if spec.context < protocol.least_context:
         raise SpecError(
             f"context={spec.context} is too short for {spec.protocol}.",
             f"It needs {protocol.least_context} tokens or more.",
+        )
+    if protocol.most_context is not None and spec.context > protocol.most_context:
+        raise SpecError(
+            f"context={spec.context} is more than {spec.protocol} can use.",
+            f"Use {protocol.most_context} tokens or less.",
         )
 
 

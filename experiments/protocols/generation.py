@@ -12,14 +12,11 @@ from swarm.experiments.environment import environment
 from swarm.experiments.measurement import divergence
 from swarm.experiments.measurement.generation_run import MOST_TOKENS, GenerationRun, rows
 from swarm.experiments.measurement.learned_scaling import trial_caches
-from swarm.experiments.measurement.model_under_test import ModelUnderTest
 from swarm.experiments.measurement.prompts import Assignment, compiles, is_valid_json
 from swarm.experiments.protocols.base import ComparedProtocol, storage
 from swarm.experiments.space.layers import ALL, PROTECT, Scope
 from swarm.experiments.spec import Measurement, Metric, TrialSpec
-from swarm.kernels.errors import SpecError
 
-MAX_CONTEXT = MOST_TOKENS * 3 // 2
 NGRAM = 4
 LAST = 64
 """Tokens at the end of an answer that show whether it goes in circles."""
@@ -39,15 +36,7 @@ class FreeAnswers(ComparedProtocol[GenerationRun]):
     scopes: ClassVar[tuple[Scope, ...]] = (ALL, PROTECT)
     references = (GenerationRun, GenerationRun)
     least_context: ClassVar[int] = 256
-
-    def check(self, spec: TrialSpec, subject: ModelUnderTest) -> None:
-        """As every protocol, and refuse contexts that answers never fill."""
-        super().check(spec, subject)
-        if spec.context > MAX_CONTEXT:
-            raise SpecError(
-                f"context={spec.context} is longer than prompts and answers of {spec.protocol} are.",
-                f"Use {MAX_CONTEXT} tokens or less.",
-            )
+    most_context: ClassVar[int | None] = MOST_TOKENS * 3 // 2
 
     def compare(self, spec: TrialSpec, reference: GenerationRun, caches: list[Any]) -> Measurement:
         """Read along the 16-bit answers; on the upper rung also let the model go on where it parts from them."""

@@ -11,6 +11,7 @@ import typer
 from typing_extensions import TypedDict
 
 from swarm.experiments.sizing.units import parse_tokens
+from swarm.kernels.errors import UsageError
 from swarm.orchestrator.console import emit_json, note, say
 from swarm.orchestrator.options import Json
 
@@ -44,10 +45,12 @@ def command(
     from swarm.experiments.measurement.question_losses import question_losses
     from swarm.experiments.measurement.runner import Runner
     from swarm.experiments.protocols.base import protocol
-    from swarm.experiments.spec import TrialSpec
+    from swarm.experiments.spec import Measurement, TrialSpec
     from swarm.kernels.spec import KVSpec
     from swarm.orchestrator import long_contexts
 
+    if not 0 < margin < 100:
+        raise UsageError(f"--margin {margin:g} is not between 0 and 100 points.", "Give 1 for one point of 100.")
     runner = Runner(corpus=Path(corpus) if corpus else None)
     spec = TrialSpec(
         model=model,
@@ -59,7 +62,14 @@ def command(
     subject = runner.subject(model)
     protocol(spec.protocol).check(spec, subject)
     long_contexts.check_questions(subject.info, spec.context, spec.device)
-    losses = chain.from_iterable(_told(question_losses(runner.run, spec, score)))
+    able: list[float] = []
+
+    def run(trial: TrialSpec) -> Measurement:
+        measured = runner.run(trial)
+        able.extend(measured.arrays["item_match_16bit"])
+        return measured
+
+    losses = chain.from_iterable(_told(question_losses(run, spec, score)))
     found = decide(islice(losses, questions), margin / 100, error)
     answer: DecisionRow = {
         "model": model,
@@ -69,18 +79,20 @@ def command(
         "questions": found.items,
         "loss": 100 * found.loss,
         "margin": margin,
+        "answered_16bit": sum(able) / len(able),
     }
     if json:
         emit_json(answer)
     else:
         say(
             f"{found.outcome}: {answer['configuration']} on {model} lost {answer['loss']:.2f} points of 100 on "
-            f"{found.items} questions about texts of {spec.context} tokens (margin {margin:g})."
+            f"{found.items} questions about texts of {spec.context} tokens (margin {margin:g}). "
+            f"16 bit answers {answer['answered_16bit']:.0%} of such questions."
         )
 
 
 class DecisionRow(TypedDict):
-    """What was decided, after how many questions; losses are points of 100."""
+    """What was decided, after how many questions; losses in points of 100; the share that 16 bit answers."""
 
     model: str
     configuration: str
@@ -89,6 +101,7 @@ class DecisionRow(TypedDict):
     questions: int
     loss: float
     margin: float
+    answered_16bit: float
 
 
 def output() -> object:

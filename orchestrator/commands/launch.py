@@ -40,6 +40,10 @@ def command(
             help="Try finalists at such a context too; off for none.  [default: 2K from 200 trials on]",
         ),
     ] = None,
+    protocols: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="What they are tried with, such as generation.  [default: context,retrieval]"),
+    ] = None,
     corpus: Annotated[
         str | None, typer.Option(metavar="FILE", help="Text to measure on: a file, or prose, code, dialogue.")
     ] = None,
@@ -77,9 +81,9 @@ def command(
     _launch(
         budget=budget, models=models, name=name, store=store, seed=seed, workers=workers, ray_address=ray_address,
         device=device, engine=engine, max_kld=max_kld,
-        context=context, long=long, corpus=corpus, control_share=control_share, time_limit=time_limit,
-        trial_timeout=trial_timeout, llm=llm, llm_model=llm_model, max_tokens=max_tokens, max_usd=max_usd,
-        agenda=agenda, kernel_contexts=kernel_contexts, shape=shape, rehearsal=rehearsal,
+        context=context, long=long, protocols=protocols, corpus=corpus, control_share=control_share,
+        time_limit=time_limit, trial_timeout=trial_timeout, llm=llm, llm_model=llm_model, max_tokens=max_tokens,
+        max_usd=max_usd, agenda=agenda, kernel_contexts=kernel_contexts, shape=shape, rehearsal=rehearsal,
     )  # fmt: skip
 
 

@@ -25,6 +25,8 @@ def settle(workers=1, given=None, **flags):
         ({"budget": LARGE}, 2048),
         ({"budget": long_contexts.LEAST_BUDGET - 1}, None),
         ({"budget": 12, "long": "1K"}, 1024),
+        ({"budget": 12, "protocols": "generation"}, 2048),
+        ({"budget": 12, "protocols": "generation", "long": "off"}, None),
         ({"budget": LARGE, "long": "off"}, None),
         ({"budget": LARGE, "long": "8K"}, 8192),
         ({"budget": LARGE, "agenda": "open-tq-metal"}, None),
@@ -52,6 +54,12 @@ def test_what_is_too_short_is_left_out_unasked_and_refused_when_asked(tmp_path):
         settle(given=workload(max_context=512), long="2K")
     with pytest.raises(UsageError, match=r"--long=16384 is longer.*Use 8192"):
         settle(long="16K")
+
+
+@pytest.mark.parametrize("name", ["nothing", "depth", "engine"])
+def test_protocols_that_measure_no_whole_configuration_are_refused_with_those_that_do(name):
+    with pytest.raises(UsageError, match=rf"{name}.*generation, quality, retrieval"):
+        settle(long="2K", protocols=f"retrieval,{name}")
 
 
 def test_memory_that_does_not_suffice_is_said_with_what_is_needed(monkeypatch):

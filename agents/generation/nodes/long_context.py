@@ -5,11 +5,11 @@ from __future__ import annotations
 from swarm.agents.analysis import pareto, results
 from swarm.agents.generation.context import ProposalContext
 from swarm.agents.generation.nodes.base import GenerationNode
+from swarm.experiments.protocols.base import protocol
 from swarm.memory.records import Proposal
 
 SHARE = 0.08
 """Of the agents' arm, when a campaign asks for long contexts."""
-PROTOCOLS = ("context", "retrieval")
 FINALISTS_BY = "kld"
 """What finalists are best in, of what a full measurement says (less is better): `kld`, `kld_p99` or `rms_dp`.
 
@@ -18,8 +18,13 @@ lost in retrieval and generation, and when another takes the place of this one.
 """
 
 
+def usable(name: str, tokens: int) -> int:
+    """So many tokens, or as many as trials of a protocol can use."""
+    return min(tokens, protocol(name).most_context or tokens)
+
+
 class LongContextNode(GenerationNode):
-    """The third rung: the curve over the context and retrieval, for the finalists of the model.
+    """The third rung: the curve over the context, retrieval or what else is asked for, for the finalists of the model.
 
     Finalists are the Pareto front of the configurations that were measured with a quantized prefill.
     """
@@ -42,11 +47,12 @@ class LongContextNode(GenerationNode):
         front = [result for result, rank in zip(found, pareto.ranks(found), strict=True) if rank == 0]
         front.sort(key=lambda result: result.bits or 0.0)
         for result in (*front[:1], *front[-1:], *front[1:-1]):
-            for protocol in PROTOCOLS:
+            for name in context.settings.protocols:
                 trial = result.records[0]
-                changes = {"protocol": protocol, "rung": 0, "context": tokens, "replicate": 0}
+                length = usable(name, tokens)
+                changes = {"protocol": name, "rung": 0, "context": length, "replicate": 0}
                 spec = trial.spec.model_copy(update=changes)
                 if context.is_new(spec):
-                    why = f"Finalist of {context.model} (trial {trial.id}) at {tokens} tokens."
+                    why = f"Finalist of {context.model} (trial {trial.id}) at {length} tokens."
                     return Proposal(spec=spec, proposer=self.name, rationale=why)
         return None

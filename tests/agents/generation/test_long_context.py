@@ -61,6 +61,13 @@ def test_without_the_setting_nothing_changes_and_with_it_finalists_are_tried(mak
         assert (record.spec.model, record.spec.kv) in {(spec.model, spec.kv) for spec in before}
 
 
+def test_finalists_are_tried_with_the_protocols_that_are_asked_for(make_lab, simulate, infos):
+    settings = AgentSettings(long="2K", protocols=("generation", "retrieval"), shares={"long": 0.5})
+    run = simulate(Curves(make_lab()), infos[:1], 50, settings=settings)
+    long = {(r.spec.protocol, r.spec.context) for r in run.records if r.proposer == "long"}
+    assert long == {("generation", 1536), ("retrieval", 2048)}
+
+
 def test_finalists_are_the_best_in_the_number_that_is_set(make_lab, simulate, infos, monkeypatch):
     monkeypatch.setattr(long_context, "FINALISTS_BY", OTHER)
     run = simulate(Curves(make_lab()), infos, 80, lag=LAG, settings=AgentSettings(long="2K"))
@@ -91,6 +98,21 @@ def test_the_summary_says_whether_what_leads_at_short_contexts_leads_at_long_one
     resolver = Resolver(history, settings)
     assert problems(summary.text, resolver) == []
     assert "to one of 2048 tokens (trial 1). Its share of answers kept is 0.5." in resolver.render(summary.text)
+
+
+def test_the_summary_says_what_finalists_lose_in_answers_without_a_curve_too(make_lab):
+    settings, lab = AgentSettings(long=2048), Curves(make_lab())
+    kv = KVSpec.parse("KV affine4/g64")
+    records = [
+        lab.run(number, Proposal(spec=TrialSpec(model="alpha", kv=kv, protocol=name, context=1024), proposer="long"))
+        for number, name in enumerate(("retrieval", "generation"))
+    ]
+    history = History(tuple(records))
+    text = summarise(history, ["alpha"], settings).text
+    resolver = Resolver(history, settings)
+    assert problems(text, resolver) == []
+    assert "at 1024 tokens: the share of answers kept is 0.5 (trial 1)." in resolver.render(text)
+    assert "the KLD along the answers of the unquantized run is" in text
 
 
 @pytest.mark.parametrize("value", ["2K", "2k", 2048])

@@ -139,7 +139,7 @@ def test_code_is_not_executed(tmp_path):
     assert not file.exists()
 
 
-@pytest.mark.parametrize(("context", "problem"), [(128, "too short"), (100_000, "longer than")])
+@pytest.mark.parametrize(("context", "problem"), [(128, "too short"), (100_000, "more than")])
 def test_contexts_that_cannot_be_are_refused(measure, context, problem):
     with pytest.raises(SpecError, match=problem):
         measure(context=context)
