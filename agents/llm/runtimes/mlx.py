@@ -98,11 +98,11 @@ def held_to(grammar: str, tokens: Any) -> Callable[[mx.array, mx.array], mx.arra
 
     def process(so_far: mx.array, logits: mx.array) -> mx.array:
         nonlocal seen
-        ids: Any = so_far.tolist()
-        # The first call sees the prompt.
-        for token in ids[len(ids) if seen is None else seen :]:
+        # The first call sees the prompt, which may stay where it is.
+        new: Any = so_far[seen:].tolist() if seen is not None else []
+        for token in new:
             matcher.consume_token(token)
-        seen = len(ids)
+        seen = so_far.shape[0]
         llguidance.numpy.fill_next_token_bitmask(matcher, mask, 0)
         allowed = np.unpackbits(mask.view(np.uint8), bitorder="little")[: logits.shape[-1]]
         room = np.zeros(logits.shape[-1], bool)
