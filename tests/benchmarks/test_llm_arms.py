@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from benchmarks import _llm_arms, _llm_page
+from benchmarks import _llm, _llm_arms, _llm_page
 from llm_server import says, serving
 
 from swarm.agents.llm.endpoint import LlmSettings
@@ -79,6 +79,22 @@ def test_answers_are_counted_by_role_and_model() -> None:
     shown = _llm_page.page({"answers": lines, "arms": []})
     assert "| scout | 4 | 2 (50.0%) | 1 | 900 | 400 | 60 | 9.0 |" in shown
     assert "Not measured yet." in shown
+
+
+@pytest.mark.slow
+def test_questions_go_on_where_an_earlier_run_ended(tmp_path, monkeypatch) -> None:
+    earlier, out = tmp_path / "earlier.jsonl", tmp_path / "out.jsonl"
+    lines = [{"llm": "test", "role": "proposer"}, {"llm": "other", "role": "proposer"}]
+    earlier.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with serving() as server:
+        server.plan = [says(Proposer())]
+        words = ["--llm", server.url, "--llm-model", "m", "--name", "test", "--roles", "proposer", "--calls", "2"]
+        monkeypatch.setattr("sys.argv", ["x", *words, "--done", str(earlier), "--out", str(out)])
+        for _ in range(2):
+            assert _llm.main() == 0
+    (line,) = _llm.read(out)
+    assert (line["llm"], line["role"], line["outcome"]) == ("test", "proposer", "ok")
+    assert "revision" in line
 
 
 def test_campaigns_are_shown_side_by_side() -> None:
