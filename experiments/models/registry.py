@@ -89,6 +89,9 @@ def weight_bytes(name: str) -> int:
     models = bundled()
     if name in models:
         return sum(part.size for part in models[name].parts)
+    file = gguf(name)
+    if file is not None:
+        return file.stat().st_size
     folder = hub.downloaded(name) if hub.is_id(name) else hub.directory(name, ", ".join(models))
     return sum(file.stat().st_size for file in folder.glob("model*.safetensors")) if folder else 0
 

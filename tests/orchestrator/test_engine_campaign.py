@@ -9,9 +9,10 @@ from stand_in_engines import executable
 from typer.testing import CliRunner
 
 from swarm.experiments.engines.run.startable import MissingEngineError
+from swarm.experiments.models import registry
 from swarm.kernels.errors import UsageError
 from swarm.memory.store import Store
-from swarm.orchestrator import campaign_workers, launching, settings, workload
+from swarm.orchestrator import campaign_workers, foreground, launching, settings, workload
 from swarm.orchestrator.cli import app
 
 
@@ -43,6 +44,14 @@ def test_a_context_may_be_written_with_its_k():
 def test_what_cannot_be_is_refused_before_anything_runs(stand_in, flags, words):
     with pytest.raises(Exception, match=words):
         workload.check(settings.load(**flags))
+
+
+def test_a_file_that_only_the_engine_reads_is_a_model(stand_in):
+    file = str(registry.gguf("smollm2-135m"))
+    chosen = settings.load(engine="llama.cpp", models=file, context="512")
+    foreground.prepare(chosen)
+    assert workload.make_workload(chosen).identity["models"].keys() == {file}
+    assert registry.weight_bytes(file) > 1e7
 
 
 def test_an_engine_that_is_not_here_is_refused_with_what_installs_it(tmp_path, monkeypatch):
