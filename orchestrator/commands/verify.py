@@ -53,6 +53,7 @@ def command(
     remembered: Annotated[int | None, typer.Option(help="Prompts that the server remembers.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides the prompts.")] = 0,
     corpus: Annotated[str | None, typer.Option(metavar="FILE", help="Text that prompts are cut from.")] = None,
+    api_key: Annotated[str, typer.Option(metavar="KEY", help="Sent to the servers.", show_default=False)] = "",
     json: Json = False,
 ) -> None:
     """Test whether a server corrupts its KV cache, and name the feature at fault.
@@ -76,7 +77,7 @@ def command(
     if shift is not None and against is None:
         raise UsageError("a shifted context can be tested beside another server only.", "Give --against.")
     text = Corpus.open(Path(corpus) if corpus else None).text
-    asked = _Asked(engine, flags, endpoint, model, against, chunk, window, shift, remembered)
+    asked = _Asked(engine, flags, endpoint, model, against, chunk, window, shift, remembered, api_key)
     with _targets(asked, clients) as (subject, other):
         tested = _features(subject.tested, feature or [])
         texts = Texts.measured(subject.server, text, seed)
@@ -125,11 +126,13 @@ class _Asked:
     window: int | None
     shift: int | None
     remembered: int | None
+    api_key: str
 
     @property
     def line(self) -> str:
-        """The command with these options."""
-        given = [(name, value) for name, value in vars(self).items() if value not in (None, "")]
+        """The command with these options, the key left to be filled in."""
+        shown = {**vars(self), "api_key": self.api_key and "KEY"}
+        given = [(name.replace("_", "-"), value) for name, value in shown.items() if value not in (None, "")]
         return " ".join(("swarm verify", *(f"--{name} {value}" for name, value in given)))
 
 
@@ -163,7 +166,7 @@ def _at(url: str, asked: _Asked) -> ServerUnderTest:
     from swarm.experiments.engines.probe.endpoint import Endpoint
     from swarm.experiments.engines.verify.answers import ServerUnderTest
 
-    endpoint = Endpoint(url, asked.model)
+    endpoint = Endpoint(url, asked.model, api_key=asked.api_key)
     return ServerUnderTest(endpoint.host, endpoint.engine, endpoint.model, asked.remembered)
 
 
@@ -241,10 +244,18 @@ def _pairs(tested: Sequence[Feature], round_: Round) -> None:
                 listing(rows, [Column("token"), Column("without", digits=5), Column("with", digits=5)])
 
 
+def _said(row: dict[str, Any]) -> str:
+    if row["blamed"]:
+        return "AT FAULT"
+    if not row["rounds"]:
+        return "not judged"
+    return "not exercised" if row["cached"] == 0 else "no fault seen"
+
+
 def _show(found: Verification, commands: Sequence[str]) -> None:
     rows: list[dict[str, Any]] = [one.model_dump() for one in found.suspicions]
     for row in rows:
-        row["says"] = "AT FAULT" if row["blamed"] else "not exercised" if row["cached"] == 0 else "no fault seen"
+        row["says"] = _said(row)
     listing(
         rows,
         [
@@ -260,5 +271,7 @@ def _show(found: Verification, commands: Sequence[str]) -> None:
         f"\nNoise {found.noise:.2g} nat in {found.calibrations} calibrations; {found.rounds} rounds in "
         f"{found.seconds:.0f} s. A clean server is blamed in at most 1 of 100 runs."
     )
+    if found.is_undecided:
+        say("Too few calibrations to judge any feature: give more --rounds.")
     for line in commands:
         say(f"Shown by: {line}")

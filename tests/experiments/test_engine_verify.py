@@ -104,7 +104,24 @@ def test_a_fault_that_shows_now_and_then_is_found_later():
 
 
 def test_few_rounds_say_nothing():
-    assert verify(StandIn(0, "reuse"), rounds=2).blamed == ()
+    found = verify(StandIn(0, "reuse"), rounds=2)
+    assert found.blamed == ()
+    assert found.is_undecided
+    assert not verify(StandIn(0, "reuse"), rounds=6).is_undecided
+
+
+class FewLogprobs(StandIn):
+    """A server that names at most five tokens."""
+
+    def post(self, path, body):
+        if body.get("logprobs", 0) > 5:
+            return Reply(400, json.dumps({"error": {"message": "logprobs must be at most 5"}}))
+        return super().post(path, body)
+
+
+def test_a_server_that_names_few_tokens_is_asked_for_few():
+    found = verify(FewLogprobs(0, "reuse"))
+    assert [one.feature for one in found.blamed] == ["reuse"]
 
 
 def test_differences_count_up_to_where_the_texts_part():

@@ -14,6 +14,8 @@ from swarm.experiments.engines.run.startable import NoProbabilitiesError, Refuse
 
 TOP = 10
 """Likeliest tokens that are asked for; mlx_lm.server gives no more."""
+FEWEST = 5
+"""Those that are asked for where a server refuses more, as OpenAI's own does."""
 
 VOCABULARY_SPACES = ("\u0120", "\u2581")
 """How vocabularies of bytes and of SentencePiece write a space."""
@@ -54,6 +56,7 @@ class ServerUnderTest:
         self.engine = engine
         self.model = model
         self._host = host
+        self._top = TOP
         self._remembered = engine.remembered_prompts if remembered is None else remembered
 
     def fresh(self, prompts: Sequence[str], tokens: int) -> list[Answer]:
@@ -75,8 +78,11 @@ class ServerUnderTest:
     def ask(self, prompt: str, tokens: int, fields: Mapping[str, Any] | None = None) -> Answer:
         """Generate after a prompt, of which the server may remember what it likes; errors as for `fresh`."""
         body = {"model": self.model, "prompt": prompt, "max_tokens": tokens, "temperature": 0}
-        options = {**self.engine.extra_body, **self.engine.probability_fields(TOP), **(fields or {})}
+        options = {**self.engine.extra_body, **self.engine.probability_fields(self._top), **(fields or {})}
         reply = self._host.post("/v1/completions", {**body, **options})
+        if reply.status in (400, 422) and "logprob" in reply.reason and self._top > FEWEST:
+            self._top = FEWEST
+            return self.ask(prompt, tokens, fields)
         choices = reply.entries("choices")
         if reply.status != 200 or not choices:
             raise RefusedError(f"{self.engine.title} refuses a completion: {reply.reason}.", "See the engine's log.")

@@ -77,6 +77,11 @@ class Verification(FrozenModel):
         """The features at fault, the largest evidence first."""
         return tuple(sorted((s for s in self.suspicions if s.blamed), key=lambda s: -s.e_value))
 
+    @property
+    def is_undecided(self) -> bool:
+        """Whether no feature was judged, as calibrations were too few."""
+        return not any(suspicion.rounds for suspicion in self.suspicions)
+
 
 @dataclass
 class _Case:
