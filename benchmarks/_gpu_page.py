@@ -9,8 +9,8 @@ from benchmarks import _frame
 
 PARTS = ("prepare", "fit", "measure", "time kernels")
 EARLY = 150
-GOAL_SECONDS, GOAL_TIMES = 75.0, 10.0
-DEFAULT, COLD, TWO_CORES = "default", "default, nothing compiled yet", "two CPU cores"
+GOAL_SECONDS, GOAL_TIMES, GOAL_AT_32K, GOAL_FIT = 75.0, 10.0, 5.0, 0.2
+DEFAULT, COLD, TWO_CORES, AT_32K = "default", "default, nothing compiled yet", "two CPU cores", "one model at 32K"
 
 
 def rate(ends: list[float], first: int = 0) -> float | None:
@@ -50,6 +50,7 @@ def _overview(campaigns: list[dict[str, Any]]) -> str:
                 found["workers"],
                 f"{found['trials']} ({found['failed']})" + ", ended early" * bool(found["code"]),
                 f"{found['wall']:.0f}",
+                "" if found.get("began") is None else f"{found['began']:.0f} s",
                 _seconds(ends, 0),
                 _seconds(ends, EARLY - 1),
                 _number(rate(ends[:EARLY])),
@@ -59,11 +60,19 @@ def _overview(campaigns: list[dict[str, Any]]) -> str:
                 "" if use is None else f"{use['peak_mib'] / 1024:.1f}",
             )
         )
-    columns = ("campaign", "workers", "trials (failed)", "seconds", "first trial after", f"{EARLY} after")
-    columns += ("a minute at first", "a minute once captured", "workers busy", "GPU busy", "GiB at most")
+    columns = ("campaign", "workers", "trials (failed)", "seconds", "first began after", "first ended after")
+    columns += (
+        f"{EARLY} after",
+        "a minute at first",
+        "a minute once captured",
+        "workers busy",
+        "GPU busy",
+        "GiB at most",
+    )
     return _frame.table(columns, rows) + (
-        "\nSeconds are of the whole command, Python's and Ray's start included. Workers busy: seconds of trials over "
-        "seconds of workers. GPU busy: nvidia-smi, mean over the campaign.\n"
+        "\nSeconds are of the whole command, Python's and Ray's start included; a trial begins when a worker makes "
+        "what it shares with others. Workers busy: seconds of trials over seconds of workers. GPU busy: nvidia-smi, "
+        "mean over the campaign.\n"
     )
 
 
@@ -97,7 +106,23 @@ def _verdict(campaigns: dict[str, dict[str, Any]]) -> str:
         times = ours / theirs
         what = f"{GOAL_TIMES:g} times the trials a minute of two CPU cores"
         lines.append(_frame.said(what, times >= GOAL_TIMES, f"{times:.1f}"))
+    if AT_32K in campaigns:
+        lines += _at_32k(campaigns[AT_32K])
+    if learned := campaigns.get(DEFAULT, {}).get("learned"):
+        fit = statistics.median(learned)
+        lines.append(
+            _frame.said(f"learned scaling in a trial in {GOAL_FIT:g} s, median", fit <= GOAL_FIT, f"{fit:.2f} s")
+        )
     return "## Goals\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _at_32k(found: dict[str, Any]) -> list[str]:
+    """What the campaign at 32K says of trials that find their 16-bit run made: without what they prepared."""
+    trials = found.get("ready", [])
+    what = f"a rung-0 trial at 32K of {found['arguments'][-1]}, once captured, in {GOAL_AT_32K:g} s"
+    if not trials:
+        return [_frame.said(what, False, "none ended")]
+    return [_frame.said(what, statistics.median(trials) <= GOAL_AT_32K, f"{_median(trials)}, {len(trials)} trials")]
 
 
 def _median(seconds: list[float]) -> str:

@@ -1,4 +1,4 @@
-"""Whole campaigns on this machine's GPU: by workers that share it, by one, and beside two CPU cores.
+"""Whole campaigns on this machine's GPU: by workers that share it, by one, at long contexts, beside two CPU cores.
 
 Each is a `swarm launch` of its own, on converted models and without captures of earlier ones. The first finds no
 compiled kernels, the others those of the first. `--only` runs some of them. Without a GPU, the short form runs a few
@@ -31,13 +31,14 @@ from swarm.orchestrator import devices
 DEFAULT = ("--budget", "330", "--seed", "5")
 TWO_CORES = 2
 LONG_MODELS = ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b")
-"""The first of these that is here joins the default models at long contexts."""
+"""The first of these that is here joins the default models at long contexts, and is alone at 32K."""
 CAMPAIGNS: dict[str, tuple[str, ...]] = {
     "default, nothing compiled yet": DEFAULT,
     "default": DEFAULT,
     "one worker": (*DEFAULT, "--workers", "1", "--time-limit", "60s"),
     "two CPU cores": (*DEFAULT, "--device", "cpu", "--workers", "2", "--time-limit", "60s"),
     "long contexts": ("--context", "8192", "--long", "32K", "--budget", "120", "--time-limit", "200s"),
+    _gpu_page.AT_32K: ("--context", "32K", "--corpus", "code", "--budget", "12", "--time-limit", "240s"),
 }
 SHORT = {"short": ("--budget", "4", "--workers", "1")}
 GRACE = 12.0
@@ -73,7 +74,7 @@ def measure(short: bool, tell: _frame.Tell, choice: Choice = Choice()) -> _frame
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for name, arguments in wanted.items():
-            models = [*larger, *names] if name == "long contexts" else names
+            models = {"long contexts": [*larger, *names], _gpu_page.AT_32K: larger or names[:1]}.get(name, names)
             given = (*arguments, "--models", ",".join(models))
             found.append(campaign(name, given, choice.kernels or Path(folder), choice.seconds, choice.stores))
             tell(_gpu_page.line(found[-1]))
@@ -138,6 +139,7 @@ def _read(store: Any, began: datetime) -> dict[str, Any]:
     everything = store.trials.list(record.id, arrays=False)
     trials = [trial for trial in everything if trial.finished_at is not None]
     ends = sorted((trial.finished_at - began).total_seconds() for trial in trials)
+    begins = [(trial.finished_at - began).total_seconds() - trial.seconds for trial in trials]
     timings = store.query("SELECT id, timings FROM trials WHERE timings IS NOT NULL", limit=10**6).records()
     seconds = {row["id"]: _document(row["timings"]) for row in timings}
     kinds: dict[tuple[str, int, int], list[dict[str, float]]] = {}
@@ -150,7 +152,9 @@ def _read(store: Any, began: datetime) -> dict[str, Any]:
         "proposed": len(everything),
         "failed": sum(trial.state != "complete" for trial in trials),
         "worker_seconds": sum(trial.seconds for trial in trials),
+        "began": round(min(begins), 2) if begins else None,
         "ends": [round(end, 2) for end in ends],
+        "ready": [round(t.seconds, 3) for t in trials if t.number and not seconds.get(t.id, {}).get("prepare", 0) > 1],
         "use": next((event.data for event in store.events.list(record.id, kind=EVENT)), None),
         "kinds": [
             {

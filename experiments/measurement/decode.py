@@ -47,8 +47,8 @@ TAIL = 32
 """Last tokens of a window, which are decoded over the quantized cache and scored."""
 TOP = 512
 """How many of the likeliest tokens of the 16-bit run are compared, at each position."""
-CHUNK = 128
-"""Tokens of the 16-bit prefill that are read at a time."""
+CHUNK, DEVICE_CHUNK = 128, 1024
+"""Tokens of the 16-bit prefill that are read at a time, on the CPU and on a GPU, where a chunk costs its launches."""
 
 
 def tail_tokens(context: int) -> int:
@@ -203,7 +203,8 @@ class _Capturing:
         """
         caches = trial_caches(self.plain, self.subject)
         others = other_caches(caches)
-        starts = sorted({*range(0, self.context, CHUNK), *([self.prefix] if others else [])})
+        chunk = CHUNK if arrays.on_host() else DEVICE_CHUNK
+        starts = sorted({*range(0, self.context, chunk), *([self.prefix] if others else [])})
         found, states = [], []
         with attention.record(recorder):
             for start, stop in pairwise([*starts, self.context]):

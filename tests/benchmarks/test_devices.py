@@ -99,7 +99,7 @@ def campaign(name, ends, wall):
     slowest = [{"trial": 0, "model": "m", "kind": "quality", "kv": "q8_0", "seconds": {"trial": 2.0}}]
     return {
         "name": name, "arguments": [], "workers": 1, "trials": len(ends), "failed": 0, "ends": ends, "wall": wall,
-        "worker_seconds": 1.0, "code": 0, "use": None, "kinds": kinds, "slowest": slowest,
+        "worker_seconds": 1.0, "code": 0, "use": None, "kinds": kinds, "slowest": slowest, "began": ends[0] - 1,
     }  # fmt: skip
 
 
@@ -107,8 +107,13 @@ def campaign(name, ends, wall):
 def test_goals_of_campaigns_are_what_was_found(step, wall, met):
     ours = campaign(campaigns.DEFAULT, [5 + step * n for n in range(330)], wall)
     theirs = campaign(campaigns.TWO_CORES, [30 + 1.2 * n for n in range(40)], 60.0)
-    page = campaigns.page(HEAD | {"results": {"campaigns": [ours, theirs]}})
+    long = campaign(campaigns.AT_32K, [60.0, 64.0], 90.0) | {
+        "arguments": ["--models", "large"],
+        "ready": [40 * step],
+    }
+    page = campaigns.page(HEAD | {"results": {"campaigns": [ours, theirs, long]}})
     said = "met" if met else "not met"
+    assert f"32K of large, once captured, in 5 s: {said} ({40 * step:.2f} s" in page
     assert f"in 75 s: {said}" in page
     assert f"two CPU cores: {said} ({1.2 / step:.1f})" in page
     assert "one worker" not in page
