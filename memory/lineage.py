@@ -105,7 +105,8 @@ def resolve(made: nx.DiGraph[str], name: str) -> list[str]:
         return [name]
     nodes = [node for node in made if name.startswith("finding:") and node.startswith(f"{name}@")]
     if not nodes:
-        raise UnknownNameError("node", name, "names such as trial:12, proposal:12, finding:4, summary:1, review:1")
+        known = "names such as trial:12, proposal:12, finding:4, summary:1, review:1, of one campaign (--campaign)"
+        raise UnknownNameError("node of this campaign", name, known)
     return sorted(nodes, key=_order)
 
 

@@ -23,7 +23,17 @@ MARK = "\N{SYMBOL FOR RECORD SEPARATOR}"
 
 
 class RetrievalTexts:
-    """The texts and questions as token ids of one model's tokenizer."""
+    """The texts and questions of a trial as token ids of its model's tokenizer.
+
+    `tokens`, `questions`, `lengths`, `depths`, `kinds` and `continues` are the arrays that `RetrievalRun` describes.
+
+    Args:
+        spec: the trial.
+        subject: the model.
+
+    Raises:
+        SpecError: the context has no room for a fact and a question.
+    """
 
     def __init__(self, spec: TrialSpec, subject: ModelUnderTest) -> None:
         self._tokenizer: Any = subject.loaded.tokenizer
