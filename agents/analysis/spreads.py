@@ -27,7 +27,7 @@ def spreads(results: Sequence[ConfigResult], models: Mapping[str, int]) -> dict[
     """Per model the variances over windows, each drawn towards those of the other models and what is assumed."""
     names = dict.fromkeys((*models, *(r.model for r in results)))
     found = {name: _variances([r for r in results if r.model == name]) for name in names}
-    spreads = {}
+    made = {}
     for name, own in found.items():
         others = [parts for other, parts in found.items() if other != name]
         drawn = []
@@ -37,8 +37,8 @@ def spreads(results: Sequence[ConfigResult], models: Mapping[str, int]) -> dict[
             expected = (worth * assumed + sum(df * variance for variance, df in borrowed)) / total
             variance, df = own[k]
             drawn.append(((worth * expected + df * variance) / (worth + df), worth + df))
-        spreads[name] = Spread(drawn[0][0], drawn[1][0], drawn[0][1])
-    return spreads
+        made[name] = Spread(drawn[0][0], drawn[1][0], drawn[0][1])
+    return made
 
 
 def _variances(results: Sequence[ConfigResult]) -> tuple[tuple[float, float], tuple[float, float]]:
