@@ -120,6 +120,7 @@ def test_clients_at_once_get_the_answers_of_each_alone(serving, kv):
         _same_until_a_tie(one, other)
     _same_until_a_tie(alone[0], completion(url, prompts[0], 40, **options))
     _an_answer_comes_while_another_is_being_written(url)
+    _no_other_model_is_fetched_and_no_other_origin_allowed(url)
     ended(process)
 
 
@@ -196,8 +197,7 @@ def _same_until_a_tie(alone, other):
     assert alone["choices"][0]["text"] == other["choices"][0]["text"]
 
 
-def test_the_server_fetches_no_other_model_and_allows_no_other_origin(serving):
-    url, _ = serving("--kv", "q8_0", "--no-compare")
+def _no_other_model_is_fetched_and_no_other_origin_allowed(url):
     with pytest.raises(urllib.error.HTTPError) as refused:
         completion(url, "x", 1, model="some/other-model")
     assert refused.value.code == 404

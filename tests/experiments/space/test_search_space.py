@@ -53,7 +53,7 @@ def space(infos):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_params_are_the_inverse_of_suggest(space, infos, model, protocol, seed):
     rng = np.random.default_rng(seed)
-    for _ in range(30):
+    for _ in range(12):
         spec = space.random(rng, infos[model], protocol)
         again = space.suggest(GivenTrial(space.params(spec)), infos[model], protocol)
         assert again == spec
