@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Tests start hundreds of processes: without bytecode on disk each would compile all that it imports, for seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Stores in memory, where there is room and programs may run: a store waits for the disk with every transaction.
+if (
+    (memory := Path("/dev/shm")).is_dir()
+    and shutil.disk_usage(memory).free > 4 << 30
+    and not os.statvfs(memory).f_flag & os.ST_NOEXEC
+):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 # Bit-identical results need one thread, and the number is read when numpy is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -28,6 +36,7 @@ from swarm.experiments.models.base import ModelInfo
 from swarm.experiments.protocols.base import Protocol
 from swarm.kernels import blas
 from swarm.kernels.quantizers.base import Quantizer
+from swarm.memory.store import Store
 
 # Before any test module imports MLX: with the reference BLAS the real models take minutes.
 blas.use_openblas(1)
@@ -84,6 +93,14 @@ def infos() -> dict[str, ModelInfo]:
         model_info("shallow", n_layers=1, head_dim=128, max_context=128),
     ]
     return {info.name: info for info in found}
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty SQLite store to be copied, which takes a tenth of the time of making one."""
+    path = tmp_path_factory.mktemp("template") / "swarm.db"
+    Store.open(path, create=True).close()
+    return path
 
 
 @pytest.fixture(scope="session")

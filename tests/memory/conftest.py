@@ -17,13 +17,6 @@ from swarm.memory.tables import metadata
 
 
 @pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("template") / "swarm.db"
-    Store.open(path, create=True).close()
-    return path
-
-
-@pytest.fixture(scope="session")
 def postgres_store(postgres_server) -> Iterator[str]:
     """URL of one migrated database for all tests: emptying it is much cheaper than making another."""
     url = postgres_server.create_database()
@@ -45,7 +38,7 @@ def empty(url: str) -> None:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An empty store."""
     if request.param == "sqlite":
-        place = str(shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "swarm.db"))
+        place = str(shutil.copy(request.getfixturevalue("empty_store"), tmp_path / "swarm.db"))
     else:
         place = request.getfixturevalue("postgres_store")
         empty(place)

@@ -157,7 +157,7 @@ def test_long_lock_is_an_error_with_a_remedy(store, url, monkeypatch):
     assert [entry.kind for entry in store.events.list()] == ["first", "third"]
 
 
-def test_server_restart_is_survived(postgres_server, postgres_store, sqlite_template):
+def test_server_restart_is_survived(postgres_server, postgres_store):
     with Store.open(postgres_store) as store:
         store.events.add(None, "before")
         postgres_server.kill()

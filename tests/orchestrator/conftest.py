@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,9 +59,9 @@ def pool(ray_pool: Pool) -> Iterator[Pool]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(empty_store: Path, tmp_path: Path) -> Iterator[Store]:
     """An empty store."""
-    with Store.open(tmp_path / "swarm.db", create=True) as opened:
+    with Store.open(shutil.copy(empty_store, tmp_path / "swarm.db")) as opened:
         yield opened
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,8 +38,8 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def store(tmp_path) -> Iterator[Store]:
-    with Store.open(tmp_path / "swarm.db", create=True) as opened:
+def store(empty_store, tmp_path) -> Iterator[Store]:
+    with Store.open(shutil.copy(empty_store, tmp_path / "swarm.db")) as opened:
         yield opened
 
 
