@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from swarm.agents.llm import failures, framing, reply
-from swarm.agents.llm.dialect import Dialect, Schema
+from swarm.agents.llm.dialect import Dialect, Schema, is_about_roles
 from swarm.agents.llm.endpoint import OPENAI, LlmEndpoint
 from swarm.agents.llm.reply import ChatReply
 from swarm.agents.llm.retry import CallError, ContextError
@@ -120,10 +120,10 @@ class Client:
         """
         import openai
 
-        prompt: Any = list(messages)
         dialect = self.dialect
         while True:
             started = time.monotonic()
+            prompt: Any = dialect.messages(messages)
             arguments = dialect.arguments(schema, list(tools), max_output, temperature)
             try:
                 found = self._openai.chat.completions.with_raw_response.create(
@@ -133,6 +133,7 @@ class Client:
             except openai.OpenAIError as error:
                 explained = failures.explain(error, self.endpoint)
                 refused = isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError)
+                refused |= is_about_roles(str(error))  # some servers send it as a failure of theirs
                 simpler = dialect.simpler(str(error)) if refused and not isinstance(explained, ContextError) else None
                 if simpler is None:
                     raise explained from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,11 +15,20 @@ Schema = dict[str, Any]
 _BOUNDS = ("maxLength", "minLength", "maxItems", "minItems", "minimum", "maximum", "pattern")
 """What bounds texts, lists and numbers; some servers refuse schemas with it."""
 
+_ROLES = re.compile(
+    r"\bsystem\b.{0,20}\brole|\brole.{0,20}\bsystem\b|roles must alternate|user and assistant roles", re.I
+)
+
 
 def grammar(schema: Schema) -> str:
     """A schema as a grammar for llguidance, without white space between the parts of an answer."""
     compact = {**schema, "x-guidance": {"whitespace_flexible": False}}
     return f"%llguidance {{}}\nstart: %json {json.dumps(compact)}"
+
+
+def is_about_roles(complaint: str) -> bool:
+    """Whether a server complains about the roles of messages: templates of some models know no system."""
+    return _ROLES.search(complaint) is not None
 
 
 def _json_schema(schema: Schema) -> dict[str, Any]:
@@ -48,6 +57,14 @@ class Dialect:
     temperature: bool = True
     limit: str = "max_tokens"
     stream: bool = False
+    system: bool = True
+
+    def messages(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Messages in this dialect: what a system message says begins the next one where there is no such role."""
+        first, *rest = messages
+        if self.system or first["role"] != "system" or not rest:
+            return list(messages)
+        return [{**rest[0], "content": f"{first['content']}\n\n{rest[0]['content']}"}, *rest[1:]]
 
     def arguments(
         self, schema: Schema | None, tools: list[dict[str, Any]], max_output: int, temperature: float | None
@@ -66,6 +83,8 @@ class Dialect:
     def simpler(self, complaint: str) -> Dialect | None:
         """The dialect without the feature that a refused request complains about; None: there is none to give up."""
         text = complaint.lower()
+        if is_about_roles(text):
+            return replace(self, system=False) if self.system else None
         if re.search(r"\bstream", text) and not self.stream:
             return replace(self, stream=True)
         if ("max_tokens" in text or "max_completion_tokens" in text) and self.limit == "max_tokens":

@@ -64,12 +64,13 @@ def _values(text: str) -> Iterator[Any]:
 
 
 def _unwrapped(values: Iterator[Any]) -> Iterator[Any]:
-    """Each value, and what it holds where that is all: answers come as `{"answer": ...}` too."""
+    """Each value, and the answer in it: they come as `{"answer": ...}` and as arguments of a call, too."""
     for value in values:
         yield value
-        inner = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else None
-        if isinstance(inner, dict | list):
-            yield inner
+        if isinstance(value, dict):
+            inner = next(iter(value.values())) if len(value) == 1 else value.get("arguments")
+            if isinstance(inner, dict | list):
+                yield inner
 
 
 def _decoded(text: str) -> Any:

@@ -115,6 +115,7 @@ def test_what_has_no_marks_stays(text) -> None:
         {"content": None, "parsed": json.loads(GOOD)},
         {"content": json.dumps(GOOD)},
         {"content": json.dumps({"answer": json.loads(GOOD)})},
+        {"content": f'<tool_call>{{"name": "answer", "arguments": {GOOD}}}</tool_call>'},
         {"content": None, "tool_calls": [{"function": {"name": "answer", "arguments": GOOD}}], "reasoning": DRAFT},
     ],
 )
@@ -354,6 +355,24 @@ def test_a_server_that_only_streams_is_asked_to(server, converse) -> None:
     for _ in range(2):
         assert ask(dialogue).kept is not None
     assert [body.get("stream", False) for body in server.bodies] == [False, True, True]  # found out once
+
+
+@pytest.mark.parametrize("code", [400, 500])
+@pytest.mark.parametrize("said", ["System role not supported", "Conversation roles must alternate user/assistant/..."])
+def test_a_model_without_a_system_role_is_told_in_the_first_message(server, converse, said, code) -> None:
+    def plain(handler, body):
+        if body["messages"][0]["role"] == "system":
+            handler.send_json({"error": {"message": said}}, code)
+        else:
+            handler.send_json(completion(GOOD))
+
+    server.plan = [plain]
+    dialogue = converse()
+    for _ in range(2):
+        assert ask(dialogue).kept is not None
+    assert [len(body["messages"]) for body in server.bodies] == [2, 1, 1]  # found out once
+    assert server.bodies[-1]["messages"] == [{"role": "user", "content": f"{PROMPT.text}\n\ndata"}]
+    assert server.bodies[-1].keys() == server.bodies[0].keys()
 
 
 def test_a_refusal_and_a_cut_end_are_told_to_the_model(server, store, converse, acts) -> None:
