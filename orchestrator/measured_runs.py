@@ -67,15 +67,7 @@ def _shape(model: str) -> ModelShape:
 def _method(trial: TrialRecord) -> KVMethod:
     """The cache of an engine by its flags; 16 bit where none concerns it."""
     from swarm.experiments.deploy import engine_flags
-    from swarm.experiments.engines.base import named
     from swarm.experiments.sizing import method
-    from swarm.kernels.errors import UsageError
 
     engine = trial.spec.engine
-    if engine is None:
-        return method.parse("none")
-    line = " ".join(f"--{name} {value}" for name, value in engine.flags.items())
-    try:
-        return method.parse(engine_flags.read(named(engine.engine), line).kv.label)
-    except UsageError:
-        return method.parse("none")
+    return method.parse("none" if engine is None else engine_flags.stored(engine).label)

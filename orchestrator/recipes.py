@@ -48,6 +48,11 @@ def of_trial(
             f"trial {record.id} measured {spec.protocol}, not how far a model's answers drift.",
             "Name a quality trial: `swarm trials --best 5`.",
         )
+    if spec.engine is not None:
+        raise UsageError(
+            f"trial {record.id} measured an engine ({spec.engine.label}), not a configuration of ours.",
+            f"`swarm recipe {record.id} --for {spec.engine.engine}` prints its flags; --flags reads them as ours.",
+        )
     if spec.logit_gain != 1:
         raise UsageError(
             f"trial {record.id} multiplied the attention logits by {spec.logit_gain:g}.",

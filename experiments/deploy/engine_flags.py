@@ -12,7 +12,9 @@ from math import log
 
 import numpy as np
 
-from swarm.experiments.engines.base import Chosen, Engine
+from swarm.experiments.engines.base import Chosen, Engine, named
+from swarm.experiments.engines.run.flags import EngineSpec
+from swarm.experiments.engines.run.startable import option
 from swarm.kernels.errors import SpecError, UsageError
 from swarm.kernels.quant_spec import QuantSpec
 from swarm.kernels.quantizers.base import Side
@@ -83,6 +85,46 @@ def express(engine: Engine, kv: KVSpec, n_layers: int | None = None) -> Expresse
         lost=tuple(_lost(kv, nearest)),
         notes=tuple(engine.kv_notes(chosen)),
     )
+
+
+def of_engine(engine: Engine, flags: EngineSpec) -> Expressed:
+    """The settings of an engine for what was measured of an engine with flags.
+
+    Of the same engine they are those flags, all of them; of another one the nearest cache.
+    """
+    found = express(engine, stored(flags))
+    words = _words(flags)
+    if found.engine != flags.engine:
+        others = [word for word in words if not _concerns_cache(named(flags.engine), word)]
+        lost = (f"of {flags.engine}: {' '.join(others)}",) if others else ()
+        return found.model_copy(update={"lost": (*found.lost, *lost)})
+    command = found.command
+    for word in words:
+        place = re.compile(rf"(?<!\S){re.escape(re.split('[ =]', word)[0])}[ =]\S+")
+        if place.search(command):
+            command = place.sub(word.replace("\\", r"\\"), command)
+        else:
+            command = f"{command} {word}" if word.startswith("-") else f"{word} {command}"
+    return found.model_copy(update={"command": command, "lost": ()})
+
+
+def stored(flags: EngineSpec) -> KVSpec:
+    """What an engine stores under flags that were measured, as a configuration of ours."""
+    engine, words = named(flags.engine), _words(flags)
+    about_cache = [word for word in words if _concerns_cache(engine, word)]
+    return read(engine, " ".join(about_cache)).kv if about_cache else KVSpec()
+
+
+def _words(flags: EngineSpec) -> list[str]:
+    """Each flag as one writes it: an environment variable, or an option."""
+    return [
+        f"{name}={value}" if name.isupper() else " ".join(option(name, value)) for name, value in flags.flags.items()
+    ]
+
+
+def _concerns_cache(engine: Engine, word: str) -> bool:
+    spelled = {spelling for setting in engine.kv_settings.values() for spelling in setting.spellings}
+    return any(name in spelled for name, _ in _pairs(word))
 
 
 def read(engine: Engine, text: str) -> Read:

@@ -138,6 +138,8 @@ def _for_engine(trial: int, called: str, store: str | None, *, measure: bool) ->
     engine = named(called)
     with open_store(store) as opened:
         record = opened.trials.get(trial)
+        if record.spec.engine is not None and not measure:
+            return _row(trial, engine_flags.of_engine(engine, record.spec.engine), None, None)
         settings = opened.campaigns.get(record.campaign_id).settings
         corpus = Path(settings["corpus"]) if settings.get("corpus") else None
         of_trial(record, "", corpus)  # refuses what is no configuration
@@ -196,5 +198,5 @@ def _show(found: EngineRecipe) -> None:
         )
     elif found["measure_with"]:
         say(f"What the difference costs was not measured here: `{found['measure_with']}`.")
-    else:
+    elif not found["not_expressed"]:
         say("Nothing is lost.")

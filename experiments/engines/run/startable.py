@@ -61,12 +61,14 @@ class Launch:
     flags: Mapping[str, FlagValue] = field(default_factory=dict)
 
     def options(self) -> list[str]:
-        """The flags as arguments: `--name value`, and `--name` or `--no-name` for switches."""
-        found = []
-        for name, value in self.flags.items():
-            switched = {ENABLED: [f"--{name}"], DISABLED: [f"--no-{name}"]}
-            found += switched.get(str(value), [f"--{name}", str(value)])
-        return found
+        """The flags as arguments."""
+        return [word for name, value in self.flags.items() for word in option(name, value)]
+
+
+def option(name: str, value: FlagValue) -> list[str]:
+    """A flag as arguments: `--name value`, and `--name` or `--no-name` for a switch."""
+    switched = {ENABLED: [f"--{name}"], DISABLED: [f"--no-{name}"]}
+    return switched.get(str(value), [f"--{name}", str(value)])
 
 
 class StartableEngine(Engine):
