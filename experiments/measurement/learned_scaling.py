@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from swarm.experiments.measurement.reference_run import LayerInputs
     from swarm.experiments.spec import TrialSpec
     from swarm.kernels.arrays import Array
+    from swarm.kernels.cache import PackedKVCache
 
 Floats = NDArray[np.float32]
 Magnitudes = tuple[Floats, Floats]
@@ -160,29 +161,53 @@ class CalibrationRun(ReferenceRun):
         """Attention output of every layer in 16 bit."""
         return self.attend(KVSpec())
 
-    def attend(self, kv: KVSpec, seed: int = 0, factors: LayerFactors | None = None) -> list[Array]:
-        """Attention output of every layer over caches of a specification: numpy's on the CPU, MLX's on a GPU."""
-        subject = self.subject
-        made = make_cache(subject.loaded.model, kv, seed=seed, factors=factors, traced=subject.traced)
-        caches = packed_layers(made)
-        # A GPU checks what was appended one call later: when all prefixes are there, no layer waits for the one before.
-        append(caches, [given.keys for given in self._placed], [given.values for given in self._placed])
-        output = attend if arrays.on_host() else attention_output
-        return [output(given, cache) for given, cache in zip(self._placed, caches, strict=True)]
+    def attend(self, kv: KVSpec, seed: int = 0, candidates: Sequence[LayerFactors] = ({},)) -> list[Array]:
+        """Attention output of every layer [W, C Hq, P, D] over caches of a specification with C candidates' factors.
 
-    def errors(self, kv: KVSpec, seed: int, factors: LayerFactors) -> Array:
-        """Relative error of the attention output per layer [L]; a GPU has only begun to compute all layers."""
-        pairs = list(zip(self.attend(kv, seed, factors), self.exact, strict=True))
+        Numpy's on the CPU, MLX's on a GPU, which attends with all candidates at once: a launch takes longer there than
+        what it computes.
+        """
+        subject = self.subject
+        made = make_cache(subject.loaded.model, kv, seed=seed, factors=candidates[0] or None, traced=subject.traced)
+        caches = [_side_by_side(cache, candidates) for cache in packed_layers(made)]
+        placed = [given.repeated(len(candidates)) for given in self._placed]
+        # A GPU checks what was appended one call later: when all prefixes are there, no layer waits for the one before.
+        append(caches, [given.keys for given in placed], [given.values for given in placed])
+        output = attend if arrays.on_host() else attention_output
+        return [output(given, cache) for given, cache in zip(placed, caches, strict=True)]
+
+    def errors(self, kv: KVSpec, seed: int, groups: Sequence[Sequence[LayerFactors]]) -> NDArray[np.float64]:
+        """Relative error of the attention output per candidate and layer [C, L]; a group shares its clip ratios."""
+        if arrays.on_host() or kv.key_bias == "subtract":  # the known part is that of one set of heads
+            groups = [[one] for group in groups for one in group]
+        found = [self._errors(kv, seed, group) for group in groups]
+        return np.concatenate([np.array(one, np.float64) for one in found])  # a GPU is waited for once
+
+    def _errors(self, kv: KVSpec, seed: int, candidates: Sequence[LayerFactors]) -> Array:
+        """The same of candidates side by side; a GPU has only begun to compute them."""
+        pairs = list(zip(self.attend(kv, seed, candidates), self.exact, strict=True))
         if arrays.on_host():
-            return np.array([np.linalg.norm(out - exact) / np.linalg.norm(exact) for out, exact in pairs])
+            return np.array([[np.linalg.norm(out - exact) / np.linalg.norm(exact) for out, exact in pairs]])
         import mlx.core as mx
 
-        def norm(x: Array) -> Array:
-            return mx.sqrt(mx.sum(mx.square(x.astype(mx.float32))))
+        def norms(x: Array) -> Array:
+            return mx.sqrt(mx.sum(mx.square(x.astype(mx.float32)), axis=(0, 2, 3, 4)))
 
-        found = mx.stack([norm(out - exact) / norm(exact) for out, exact in pairs])
+        each = [(out.reshape(len(out), len(candidates), *exact.shape[1:]), exact[:, None]) for out, exact in pairs]
+        found = mx.stack([norms(out - exact) / norms(exact) for out, exact in each], axis=1)
         mx.async_eval(found)  # type: ignore[no-untyped-call]
         return found
+
+
+def _side_by_side(cache: PackedKVCache, candidates: Sequence[LayerFactors]) -> PackedKVCache:
+    """A cache for the heads of a layer with the factors of every candidate, one set of heads after the other."""
+    if len(candidates) == 1:
+        return cache
+    wide = cache.fresh()
+    for side, first in cache.factors.items():
+        channels = [candidate[cache.layer][side].channel for candidate in candidates]
+        wide.factors[side] = Factors(np.concatenate(channels), first.clip)
+    return wide
 
 
 def calibration_spec(spec: TrialSpec, subject: ModelUnderTest) -> TrialSpec:
@@ -215,24 +240,19 @@ def _fit(side: Side, kv: KVSpec, seed: int, calibration: CalibrationRun, writer:
     """Fit all layers at once; write factors [L, H, D], clip ratios [L] and the errors [L] without and with them."""
     kept = calibration.subject.info.kv_layers
 
-    def errors_with(factors: Sequence[Factors]) -> Array:
-        """Relative error of the attention output per layer [L]."""
-        return calibration.errors(kv, seed, {layer: {side: one} for layer, one in zip(kept, factors, strict=True)})
+    def by_layer(factors: Sequence[Factors]) -> LayerFactors:
+        return {layer: {side: one} for layer, one in zip(kept, factors, strict=True)}
 
     candidates = [[powers(found, *both) for found in calibration.magnitudes[side]] for both in POWERS[side]]
-    errors = measured([errors_with([Factors(channel) for channel in layers]) for layers in candidates])
+    plain = [by_layer([Factors(channel) for channel in layers]) for layers in candidates]
+    errors = calibration.errors(kv, seed, [plain])
     chosen = [candidates[index][layer] for layer, index in enumerate(errors.argmin(0))]
-    closer = measured([errors_with([Factors(channel, clip) for channel in chosen]) for clip in CLIPS[1:]])
-    clipped = [errors.min(0), *closer]
+    closer = [[by_layer([Factors(channel, clip) for channel in chosen])] for clip in CLIPS[1:]]
+    clipped = np.vstack([errors.min(0), calibration.errors(kv, seed, closer)])
     save_layers(writer, "channel", chosen)
     writer.save("clip", np.array(CLIPS, np.float32)[np.argmin(clipped, axis=0)])
     writer.save("error_fixed", errors[0])
     writer.save("error_learned", np.min(clipped, axis=0))
-
-
-def measured(errors: Sequence[Array]) -> NDArray[np.float64]:
-    """Errors of several candidates [C, L] as numbers; a GPU is waited for once."""
-    return np.array([np.array(one, np.float64) for one in errors])
 
 
 def magnitudes(side: Side, given: LayerInputs) -> Magnitudes:

@@ -145,6 +145,15 @@ class LayerInputs:
         sides = {name: from_file(getattr(self, name)) for name in ATTENTION_INPUTS if name != "queries"}
         return replace(self, **sides | {"queries": mx.array(self.queries)})
 
+    def repeated(self, count: int) -> Self:
+        """The same heads so many times, one set after the other, where MLX computes."""
+        if count == 1:
+            return self
+        import mlx.core as mx
+
+        sides = {name: mx.tile(getattr(self, name), (1, count, 1, 1)) for name in ATTENTION_INPUTS}
+        return replace(self, **sides, sinks=None if self.sinks is None else np.tile(self.sinks, count))
+
 
 class AttentionRecorder:
     """Collects what attention is given, layer by layer, while a model runs; to be passed to `attention.record`.

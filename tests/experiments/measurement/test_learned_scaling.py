@@ -63,27 +63,35 @@ def test_factors_are_the_same_in_another_process_and_for_other_contexts(tmp_path
             assert factors.clip == again[layer][side].clip
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
-def test_errors_of_all_layers_at_once_on_an_accelerator_are_those_of_the_cpu(subject, tiny_models, family, monkeypatch):
-    given, kv = subject(family), learned(side="key", bits=3, group_size=32)
+@pytest.mark.parametrize(
+    ("family", "side", "kv"),
+    [
+        ("llama", "key", {}),
+        ("gemma3_text", "value", {}),
+        ("qwen2", "key", {"key_bias": "subtract"}),
+    ],
+)
+def test_errors_of_all_candidates_at_once_on_an_accelerator_are_those_of_the_cpu(
+    subject, tiny_models, family, side, kv, monkeypatch
+):
+    given, kv = subject(family), learned(side=side, bits=3, group_size=32).model_copy(update=kv)
     spec = learned_scaling.calibration_spec(trial(tiny_models[family], kv), given)
     rng = np.random.default_rng(0)
+    run = learned_scaling.CalibrationRun.of(spec, given)
+    shapes = [(layer.keys.shape[1], layer.keys.shape[-1]) for layer in run.given]
 
-    def errors():
-        run = learned_scaling.CalibrationRun.of(spec, given)
-        factors = [
-            Factors(np.exp(rng.normal(0, 0.3, (layer.keys.shape[1], layer.keys.shape[-1]))).astype(np.float32))
-            for layer in run.given
-        ]
-        named = {layer: {"key": one} for layer, one in zip(given.info.kv_layers, factors, strict=True)}
-        return np.array(run.errors(kv, 0, named))
+    def candidate(clip):
+        factors = [Factors(np.exp(rng.normal(0, 0.3, shape)).astype(np.float32), clip) for shape in shapes]
+        return {layer: {side: one} for layer, one in zip(given.info.kv_layers, factors, strict=True)}
 
-    on_cpu = errors()
-    rng = np.random.default_rng(0)
+    groups = [[candidate(1.0) for _ in range(3)], [candidate(0.9)]]
+    on_cpu = run.errors(kv, 0, groups)
+    assert on_cpu.shape == (4, len(shapes))
+    assert (on_cpu > 0).all()
     monkeypatch.setattr("swarm.kernels.arrays.on_host", lambda: False)
     monkeypatch.setattr("swarm.kernels.backends.base.current", MlxOperations)
-    assert errors() == pytest.approx(on_cpu, rel=1e-3)
-    assert (on_cpu > 0).all()
+    there = learned_scaling.CalibrationRun.of(spec, given)
+    assert there.errors(kv, 0, groups) == pytest.approx(on_cpu, rel=1e-3)
 
 
 def test_calibration_reads_nothing_that_is_scored(subject, tiny_models):
