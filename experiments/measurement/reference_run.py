@@ -151,7 +151,7 @@ class LayerInputs:
             return self
         import mlx.core as mx
 
-        sides = {name: mx.tile(getattr(self, name), (1, count, 1, 1)) for name in ATTENTION_INPUTS}
+        sides: dict[str, Array] = {name: mx.tile(getattr(self, name), (1, count, 1, 1)) for name in ATTENTION_INPUTS}
         return replace(self, **sides, sinks=None if self.sinks is None else np.tile(self.sinks, count))
 
 
