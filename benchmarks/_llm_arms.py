@@ -27,16 +27,33 @@ from swarm.agents.generation.strategy import GenerationStrategy
 from swarm.agents.history import History
 from swarm.agents.llm.endpoint import LlmSettings
 from swarm.agents.llm.retry import CallError
+from swarm.agents.llm.roles.proposer import untried
 from swarm.agents.llm.runner import RoleRunner
 from swarm.agents.llm.telemetry import report
 from swarm.experiments.models import registry
 from swarm.experiments.spec import TrialSpec
+from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Proposal, TrialRecord
 
 BUDGET = 60
 SEEDS = 12
 SHARE = 0.3
 """Share of trials that the LLM proposes beside TPE, as in arXiv 2603.24647."""
+
+
+class Listed(_replay.Seeded):
+    """The first of the untried configurations that the proposer is told of, without any LLM that chooses."""
+
+    def __init__(self, ground: _replay.Ground, seed: int) -> None:
+        super().__init__(ground, seed)
+        self.strategy = GenerationStrategy(self.grid, AnalysisEngine(ground.infos, _replay.SETTINGS), seed)
+
+    def suggest(self, records: Sequence[TrialRecord], attempt: int) -> TrialSpec:
+        """What stands first in the list; a random configuration where nothing does."""
+        context = self.strategy.context(len(records), History.before(len(records), records, lag=0))
+        labels = untried(context, self.info.name) if not attempt else []
+        spec = context.trial(KVSpec.parse(labels[0]), self.info.name) if labels else None
+        return spec or super().suggest(records, attempt)
 
 
 class Alone(_replay.Tpe):
@@ -103,11 +120,12 @@ PLAIN: Mapping[str, Callable[[_replay.Ground, int], _replay.Strategy]] = {
     "random": _replay.Seeded,
     "TPE": _replay.Tpe,
     "agents": _replay.Swarm,
+    "first untried": Listed,
 }
 WITH_LLM: Mapping[str, tuple[tuple[str, ...], Callable[[_replay.Ground, int, RoleRunner], _replay.Strategy]]] = {
     f"TPE + {SHARE:.0%} LLM": (("TPE",), BesideTpe),
     "agents + LLM": (("agents",), BesideAgents),
-    "LLM alone": (("random", "TPE"), Alone),
+    "LLM alone": (("random", "first untried", "TPE"), Alone),
 }
 """Arms with an LLM, each with those that it is compared with."""
 

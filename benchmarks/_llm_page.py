@@ -65,7 +65,9 @@ def page(record: Mapping[str, Any]) -> str:
         "Searches replayed on the recorded table (`python -m benchmarks._llm_arms`). Regret in percent of the feasible "
         "box after the last trial (the table's front has none). Trials saved: how many fewer an arm takes than the arm "
         "that it is set against to the final median regret of that one; a seed that does not get there counts as the "
-        "whole budget. Means with 95% bootstrap intervals, paired by model and seed; below zero the LLM costs trials.\n"
+        "whole budget. `first untried` takes the first of the untried configurations that the LLM is shown: what the "
+        "LLM alone does beyond that is its own choice. Means with 95% bootstrap intervals, paired by model and seed; "
+        "below zero the LLM costs trials.\n"
         if arms
         else "Not measured yet.\n"
     )
