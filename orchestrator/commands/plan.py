@@ -63,12 +63,14 @@ def command(
     Examples: `swarm plan --model "llama 3.1 8b" --machine "m4 max" --memory 64`,
     `swarm plan --model ./config.json --memory 24 --kv affine --context 128K`
     """
+    from pathlib import Path
+
     from swarm.experiments.sizing import models, plan
     from swarm.experiments.sizing.learned import learn, learn_memory
 
     shape = models.find(model)
     known = _measured(store) if machine is None and memory is None else []
-    own = [one for one in known if one.model in (model, shape.name)]
+    own = [one for one in known if one.model in (model, shape.name, str(Path(model).expanduser().resolve()))]
     # What was measured says more than the estimate, and less than who asks.
     held = learn_memory(known, own, plan.overhead(shape)) if overhead is None else None
     given = None if overhead is None else round(overhead * 2**30)

@@ -106,5 +106,7 @@ def test_engine_trials_and_probes_of_this_machine_count(cli, tmp_path, monkeypat
     assert told["overhead_bytes"] == told["learned_memory"]["overhead_bytes"] == pytest.approx(memory, rel=1e-6)
     assert "measured of this model in 1 run until 20" in cli(*plan).out
     assert "measured of this model" not in cli(*plan, "--overhead", "1").out  # who asks knows better
+    monkeypatch.chdir(tmp_path)
+    assert "measured of this model" in cli("plan", "--model", "tiny", *plan[3:]).out  # campaigns keep whole paths
     assert "Decode speed (tok/s) corrected by 2 rates measured until" in cli(*plan).out
     assert "corrected" not in cli(*plan, "--memory", "64").out  # another machine
