@@ -11,6 +11,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from swarm.experiments import artifacts
 from swarm.experiments.edits import read as read_edits
 from swarm.experiments.environment import device
@@ -24,6 +26,7 @@ from swarm.kernels.errors import (
     DiskFullError,
     NonFiniteError,
     OutOfMemoryError,
+    SpecError,
     SwarmError,
     TrialError,
 )
@@ -142,18 +145,23 @@ def measure(
         UsageError: there is no such model, protocol or text, or they do not fit each other or the configuration.
         TrialError: the trial ended without a measurement; the subclass says how.
     """
-    spec = TrialSpec(
-        model=str(model),
-        kv=KVSpec.parse(kv) if isinstance(kv, str) else kv,
-        protocol=protocol,
-        context=context,
-        rung=rung,
-        seed=seed,
-        replicate=replicate,
-        logit_gain=logit_gain,
-        edits=read_edits(edits),
-        device=device(),
-    )
+    try:
+        spec = TrialSpec(
+            model=str(model),
+            kv=KVSpec.parse(kv) if isinstance(kv, str) else kv,
+            protocol=protocol,
+            context=context,
+            rung=rung,
+            seed=seed,
+            replicate=replicate,
+            logit_gain=logit_gain,
+            edits=read_edits(edits),
+            device=device(),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name, problem = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Input ")
+        raise SpecError(f"{name}={first['input']!r} {problem}.", "Correct the value.") from error
     return _runner(corpus).run(spec)
 
 

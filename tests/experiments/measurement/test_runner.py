@@ -277,3 +277,9 @@ def test_a_measurement_says_where_it_was_made(runner, tiny_models):
 def test_nothing_is_not_finite(runner, tiny_models):
     measured = runner.run(spec(tiny_models["gemma3_text"], protocol="attention"))
     assert all(np.isfinite(values).all() for values in measured.arrays.values())
+
+
+@pytest.mark.parametrize("field", [{"replicate": -1}, {"context": 0}, {"rung": -2}, {"logit_gain": float("nan")}])
+def test_values_out_of_range_are_named(tiny_models, field):
+    with pytest.raises(SpecError, match=next(iter(field))):
+        measure(tiny_models["llama"], "KV q8_0", **field)
