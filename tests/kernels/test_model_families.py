@@ -79,27 +79,31 @@ def test_speculative_decoding_trims(tiny):
     assert len(list(steps)) == 10
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_folding_the_scale_into_the_queries_changes_nothing(name, tiny, logits):
+FOLDED = [(name, family) for name in METHODS for family in ("llama", "gemma3_text")]
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [case if n % 4 in (0, 3) else pytest.param(*case, marks=pytest.mark.slow) for n, case in enumerate(FOLDED)],
+)
+def test_folding_the_scale_into_the_queries_changes_nothing(name, family, tiny, logits):
     """q times c and scale over c: whatever ignores the scale of the call, or guesses it, fails here."""
-    text = tokens(1, 40, seed=2)
-    for family in ("llama", "gemma3_text"):
-        outputs = []
-        for fold in (1.0, 4.0):
-            model = tiny(family, seed=3)
-            for module in attention_modules(model, trace(model)):
-                module.scale /= fold
-                if family == "gemma3_text":
-                    module.q_norm.weight = (1 + module.q_norm.weight) * fold - 1
-                else:
-                    module.q_proj.weight = module.q_proj.weight * fold
-                    if "bias" in module.q_proj:
-                        module.q_proj.bias = module.q_proj.bias * fold
-            heard = []
-            with attention.record(heard.append):
-                outputs.append(logits(model, make_cache(model, kv_of(name), seed=1), text, [30, 1, 9]))
-            assert {call.scale for call in heard} == {module.scale for module in attention_modules(model, trace(model))}
-        np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-3 * np.abs(outputs[0]).max())
+    text, outputs = tokens(1, 40, seed=2), []
+    for fold in (1.0, 4.0):
+        model = tiny(family, seed=3)
+        for module in attention_modules(model, trace(model)):
+            module.scale /= fold
+            if family == "gemma3_text":
+                module.q_norm.weight = (1 + module.q_norm.weight) * fold - 1
+            else:
+                module.q_proj.weight = module.q_proj.weight * fold
+                if "bias" in module.q_proj:
+                    module.q_proj.bias = module.q_proj.bias * fold
+        heard = []
+        with attention.record(heard.append):
+            outputs.append(logits(model, make_cache(model, kv_of(name), seed=1), text, [30, 1, 9]))
+        assert {call.scale for call in heard} == {module.scale for module in attention_modules(model, trace(model))}
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-3 * np.abs(outputs[0]).max())
 
 
 def test_batches_of_equal_length_are_independent(family, tiny, logits):

@@ -310,8 +310,8 @@ def test_endless_repetition_of_one_proposal(server, store, make_lab, infos, conv
         "kv": "K affine5/g32 V affine3/g32 sink4 recent32",
     }
     server.plan = [acts.says(json.dumps({"proposals": [one] * 8}))]
-    records, *_ = drive(make_lab(law=law), infos, make_runner(converse), 90)
-    check(records, infos, 90)
+    records, *_ = drive(make_lab(law=law), infos, make_runner(converse), 60)
+    check(records, infos, 60)
     assert sum(r.proposer == "llm:proposer" for r in records) == 1
     messages = [call.message for call in store.agent_calls.list() if call.role == "proposer"]
     assert any("in the list twice" in m for m in messages)
