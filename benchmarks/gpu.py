@@ -41,6 +41,8 @@ CAMPAIGNS: dict[str, tuple[str, ...]] = {
     _gpu_page.AT_32K: ("--context", "32K", "--corpus", "code", "--budget", "12", "--time-limit", "240s"),
 }
 SHORT = {"short": ("--budget", "4", "--workers", "1")}
+PREPARES = 1.0
+"""Seconds of preparing from which a trial is one that made or first read what it shares with others."""
 GRACE = 12.0
 """Seconds that a campaign gets to end in good order."""
 
@@ -154,7 +156,7 @@ def _read(store: Any, began: datetime) -> dict[str, Any]:
         "worker_seconds": sum(trial.seconds for trial in trials),
         "began": round(min(begins), 2) if begins else None,
         "ends": [round(end, 2) for end in ends],
-        "ready": [round(t.seconds, 3) for t in trials if t.number and not seconds.get(t.id, {}).get("prepare", 0) > 1],
+        "ready": [round(t.seconds, 3) for t in trials if t.state == "complete" and _was_ready(seconds.get(t.id, {}))],
         "use": next((event.data for event in store.events.list(record.id, kind=EVENT)), None),
         "kinds": [
             {
@@ -176,6 +178,11 @@ def _read(store: Any, began: datetime) -> dict[str, Any]:
             for trial in sorted(trials, key=lambda trial: -trial.seconds)[:8]
         ],
     }
+
+
+def _was_ready(parts: dict[str, float]) -> bool:
+    """Whether a trial found what it shares with others made, and did not have to read it for the first time."""
+    return parts.get("prepare", 0.0) < PREPARES
 
 
 def _document(value: Any) -> dict[str, float]:
