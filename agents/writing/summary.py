@@ -26,11 +26,14 @@ ASK = "`swarm recommend` chooses for other limits, with what it expects to lose 
 APPENDIX = "Appendix:"
 """What the headings behind the text for people begin with."""
 ANSWERED = (
-    ("retrieval", "kept", "the share of answers kept is"),
-    ("generation", "tokens_until_parting", "tokens that it writes as the unquantized run does:"),
-    ("generation", "kld", "the KLD along the answers of the unquantized run is"),
+    ("retrieval", ("kept",), "the share of answers kept is {}"),
+    (
+        "generation",
+        ("tokens_until_parting", "kld"),
+        "it writes {} tokens as the unquantized run does, and the KLD along that run's answers is {}",
+    ),
 )
-"""Protocol, metric and words for what a finalist loses in answers."""
+"""Protocol, metrics and words for what a finalist loses in answers."""
 
 
 def summarise(
@@ -131,14 +134,14 @@ def _curves(model: str, history: History) -> Iterator[str]:
 def _answers(model: str, history: History) -> Iterator[str]:
     """What finalists lose in answers, where no line of `_curves` says so."""
     curves = {record.spec.kv for record in history.select(model=model, protocol="context")}
-    for protocol, metric, said in ANSWERED:
+    for protocol, metrics, said in ANSWERED:
         for record in history.select(model=model, protocol=protocol):
             told = protocol == "retrieval" and record.spec.kv in curves
-            if record.proposer == LongContextNode.name and metric in record.metrics and not told:
+            if record.proposer == LongContextNode.name and record.metrics.keys() >= set(metrics) and not told:
                 trial = f"trial:{record.id}"
+                values = said.format(*(f"{{{trial}:{metric}}}" for metric in metrics))
                 yield (
-                    f"- {{{trial}:model}}, `{{{trial}:label}}`, at {{{trial}:context}} tokens: {said} "
-                    f"{{{trial}:{metric}}} ({{{trial}}})."
+                    f"- {{{trial}:model}}, `{{{trial}:label}}`, at {{{trial}:context}} tokens: {values} ({{{trial}}})."
                 )
 
 

@@ -10,6 +10,7 @@ from swarm.agents.settings import AgentSettings
 from swarm.agents.writing.checks import problems
 from swarm.agents.writing.references import Resolver
 from swarm.agents.writing.summary import summarise
+from swarm.agents.writing.use import LONG
 from swarm.experiments.spec import Metric, TrialSpec
 from swarm.kernels.spec import KVSpec
 from swarm.memory.records import Proposal
@@ -37,12 +38,16 @@ class Curves:
         if record.state == "complete" and record.spec.protocol == "quality":
             opposite = Metric(name=OTHER, value=1 / record.metrics["kld"].value)
             record = record.model_copy(update={"metrics": {**record.metrics, OTHER: opposite}})
-        if record.state != "complete" or record.spec.protocol not in ("context", "retrieval"):
+        if record.state != "complete" or record.spec.protocol not in LONG:
             return record
         kld = record.metrics["kld"].value
         bits = record.metrics["bits_per_value"].value
         far = kld * np.exp(self.turn * bits)
-        found = {"kept": 0.5} if record.spec.protocol == "retrieval" else {"kld_at_512": kld, "kld_at_2048": far}
+        found = {
+            "retrieval": {"kept": 0.5},
+            "generation": {"tokens_until_parting": 7.0},
+            "context": {"kld_at_512": kld, "kld_at_2048": far},
+        }[record.spec.protocol]
         more = {name: Metric(name=name, value=float(value)) for name, value in found.items()}
         return record.model_copy(update={"metrics": {**record.metrics, **more}})
 
@@ -112,7 +117,7 @@ def test_the_summary_says_what_finalists_lose_in_answers_without_a_curve_too(mak
     resolver = Resolver(history, settings)
     assert problems(text, resolver) == []
     assert "at 1024 tokens: the share of answers kept is 0.5 (trial 1)." in resolver.render(text)
-    assert "the KLD along the answers of the unquantized run is" in text
+    assert "tokens as the unquantized run does, and the KLD along that run's answers is" in text
 
 
 @pytest.mark.parametrize("value", ["2K", "2k", 2048])
