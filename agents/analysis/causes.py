@@ -166,9 +166,9 @@ def profile(
 def suspicions(history: History, infos: Mapping[str, ModelInfo], model: str) -> list[Suspicion]:
     """What captures show on a model, in the order in which it is tested.
 
-    First where it has more than another model, layer by layer where both have as many; then what is large in all
-    layers, and how much layers differ in G; then what stands out among the model's own layers. In each the largest
-    first.
+    First where it has more than another model that can have it, layer by layer where both have as many; then what is
+    large in all layers, and how much layers differ in G; then what stands out among the model's own layers. In each the
+    largest first.
     """
     found: list[tuple[int, Suspicion]] = [(1, one) for one in _apart_in_g(history, infos[model])]
     for suspect in SUSPECTS:
@@ -176,7 +176,8 @@ def suspicions(history: History, infos: Mapping[str, ModelInfo], model: str) -> 
         if own is None:
             continue
         for other in infos.values():
-            theirs = profile(history, other, suspect.series) if other.name != model else None
+            can_have_it = other.name != model and suspect.concerns(other)
+            theirs = profile(history, other, suspect.series) if can_have_it else None
             if theirs is not None and theirs.logs.keys() != own.logs.keys() and own.level - theirs.level > DIFFERENT:
                 more = own.level - theirs.level
                 found.append((0, Suspicion(suspect, model, None, bounded_exp(own.level), more, own.trial, other.name)))

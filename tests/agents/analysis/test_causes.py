@@ -10,6 +10,7 @@ from swarm.agents.analysis import causes, judge, moved_bits
 from swarm.agents.analysis.analysts.cause import CauseAnalyst
 from swarm.agents.analysis.claims import Claim
 from swarm.agents.history import History
+from swarm.agents.settings import AgentSettings
 from swarm.experiments.sizing.method import cache_bytes
 from swarm.experiments.spec import TrialSpec
 from swarm.kernels.spec import KVSpec
@@ -144,6 +145,22 @@ def test_a_campaign_names_the_layer_in_which_a_model_differs_from_its_twin(make_
 def test_what_is_balanced_is_not_edited(make_lab, infos, simulate):
     run = simulate(showing(make_lab(law=turning_helps)), infos, 120)
     assert not any(r.spec.edits for r in run.records)
+
+
+def test_a_key_bias_is_taken_out_where_there_is_one_alone(make_lab, make_info, simulate):
+    lab = showing(make_lab())
+    plain = lab.measure
+
+    def measure(spec):
+        metrics, arrays = plain(spec)
+        layers = lab.n_layers.get(spec.model, 12) if spec.protocol == "attention" else 0
+        return metrics, {**arrays, "layer_key_outliers": ((9.0 if spec.model == "biased" else 2.0),) * layers}
+
+    lab.measure = measure
+    infos = [make_info("biased", key_bias=True), make_info("plain")]
+    run = simulate(lab, infos, 90, settings=AgentSettings(shares={"cause": 0.8}))
+    assert {r.spec.model for r in run.records if r.spec.kv.key_bias == "subtract"} == {"biased"}
+    assert any("biases of the keys" in r.rationale for r in run.records)
 
 
 def test_suspicions_come_with_their_size_and_their_trial(make_lab, make_info):
