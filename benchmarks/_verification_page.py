@@ -12,12 +12,20 @@ Row = dict[str, Any]
 
 
 def joined(records: Sequence[_frame.Results]) -> _frame.Results:
-    """One record of runs of different days, machines or revisions: every row says which run made it."""
+    """One record of runs of different days, machines or revisions: every row says which run made it.
+
+    Rows that a run went on from (`VERIFICATION_KEEP`) count as those of the run that made them.
+    """
     first, *others = ({**record, "results": _signed(record)} for record in records)
     results = dict(first["results"])
     for other in others:
-        for name in ("rows", "failures", "runs"):
-            results[name] = results[name] + other["results"][name]
+        found = other["results"]
+        fresh = [row for row in found["rows"] if row not in results["rows"]]
+        old = len(found["rows"]) - len(fresh)
+        runs = [{**run, "wanted": run["wanted"] - old, "done": run["done"] - old} for run in found["runs"]]
+        results["rows"] = results["rows"] + fresh
+        results["failures"] = results["failures"] + found["failures"]
+        results["runs"] = results["runs"] + runs
     return first | {"results": results}
 
 

@@ -44,6 +44,15 @@ def test_faults_and_clean_servers_of_different_days_make_one_page_that_says_so()
     assert "no clean run of 50 blamed: met (0 of 50)" in page.page(page.joined([faults, clean]))
 
 
+def test_a_run_that_went_on_counts_what_it_added_alone():
+    first = record("aaaaaaaa", "2026-01-01", [row("nowhere")] * 49)
+    (kept,) = {json.dumps(line) for line in page.joined([first])["results"]["rows"]}
+    later = record("aaaaaaaa", "2026-02-02", [json.loads(kept)] * 49 + [row("nowhere", cache="q4_0")])
+    text = page.page(page.joined([first, later]))
+    assert "no clean run of 50 blamed: met (0 of 50)" in text
+    assert "CPU of 2026-02-02, 2 cores, load average 0.1 before it began, ; 1 of 2 runs were done" in text
+
+
 def test_rows_that_a_killed_run_has_kept_are_not_run_again(tmp_path, monkeypatch):
     monkeypatch.setenv("VERIFICATION_KEEP", str(tmp_path / "kept.jsonl"))
     (case,) = verification.cases(short=True)
