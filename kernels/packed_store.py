@@ -48,32 +48,33 @@ class PackedStore:
         self.blocks += blocks
 
     def settle(self) -> None:
-        """Move recent blocks into the arrays.
-
-        Where these have to grow, their copies are computed at once: stores of many layers grow in the same step, and
-        together they would need the memory of all twice.
-        """
+        """Move recent blocks into the arrays."""
         if self.recent is None:
             return
         packed = self.recent.parts()
         self.blocks -= self.recent.count
-        self.recent, held = None, self._parts
-        xp = arrays.namespace(next(iter(packed.values())))
-        self.append(xp, packed)
-        if self._parts is not held:
-            arrays.compute_now(xp, self._parts.values())
+        self.recent = None
+        self.append(arrays.namespace(next(iter(packed.values()))), packed)
 
     def append(self, xp: Namespace, packed: Packed) -> None:
-        """Add packed arrays behind the last block."""
+        """Add packed arrays behind the last block.
+
+        Where a few tokens make the arrays grow, their copies are computed at once: stores of many layers grow in the
+        same step, and together they would need the memory of all twice. A longer prompt goes on without that wait.
+        """
         self.settle()
         added = next(iter(packed.values())).shape[2]
         end = self._front + self.blocks
-        if not self._parts or self._shared or end + added > self._capacity:
+        grows = not self._parts or self._shared or end + added > self._capacity
+        copied = grows and self.blocks > 0 and added <= self._step
+        if grows:
             self._reallocate(xp, packed, self.blocks + added)
             end = self.blocks
         for name, part in packed.items():
             self._parts[name][:, :, end : end + added] = part
         self.blocks += added
+        if copied:
+            arrays.compute_now(xp, self._parts.values())
 
     def read(self, start: int, stop: int, heads: slice = slice(None)) -> Packed:
         """The arrays of live blocks [start, stop) of some heads: views in numpy."""
@@ -133,12 +134,16 @@ class PackedStore:
         return sum(part.nbytes for part in self._parts.values())
 
     @property
+    def _step(self) -> int:
+        """Blocks by which memory grows."""
+        return max(1, MEMORY_STEP_TOKENS // self.block_tokens)
+
+    @property
     def _capacity(self) -> int:
         return int(next(iter(self._parts.values())).shape[2])
 
     def _reallocate(self, xp: Namespace, packed: Packed, blocks: int) -> None:
-        step = max(1, MEMORY_STEP_TOKENS // self.block_tokens)
-        capacity = -(-blocks // step) * step
+        capacity = -(-blocks // self._step) * self._step
         live = self.read(0, self.blocks)
         grown: Packed = {}
         for name, part in packed.items():

@@ -64,7 +64,8 @@ _Launches = tuple[
 class Reading:
     """Attention of one layer as long as only recent tokens come in: the same arrays, looked at once.
 
-    It holds the arrays of the stores: whoever keeps it drops it when they become others.
+    It holds the arrays of the stores: whoever keeps it drops it when they become others. It does not hold the recent
+    tokens, which hold it: those arrays would then be freed only when the garbage collector comes round.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Reading:
         if run is None:
             raise SpecError("Attention over 0 tokens.", f"Give 1 to {MAX_TOKENS} tokens.")
         self._attention = attention
-        self._packed = packed
+        self._terms = 0 if packed is None else _terms(packed, q.dtype)
         self._low = low
         second = operands.dim_of(run.value)
         sides = Sides(operands.codes_of(run.key).shape[1], q.shape[-1] - second * latent, second, latent)
@@ -155,7 +156,7 @@ class Reading:
         if launches is None:  # the first layer of a step; the others are alike
             if len(self._launches) >= _MAX_REMEMBERED:
                 self._launches.clear()
-            prepared = self._attention.prepared(self._call, read, self._packed, self._forms, arrays)
+            prepared = self._attention.prepared(self._call, read, self._terms, self._forms, arrays)
             launches = self._launches[read] = prepared
         attention, given, merge, merged_parts = launches
         arrays.append(given)
@@ -215,17 +216,14 @@ class DecodeAttention:
             self._launches[key] = {}
         return self._launches[key]
 
-    def prepared(
-        self, call: _Decoding, read: _Range, packed: TokenRun | None, forms: Described, arrays: list[Array]
-    ) -> _Launches:
-        """What the launches of a call are, and the numbers that they are given."""
+    def prepared(self, call: _Decoding, read: _Range, terms: int, forms: Described, arrays: list[Array]) -> _Launches:
+        """What the launches of a call are, whose queries take so many `terms`, and the numbers that they are given."""
         import mlx.core as mx
 
         counts = (read.packed, *call.around)
         _check(call, sum(counts))
         kv_heads = call.sides.heads
         group = call.shape[1] // kv_heads
-        terms = 0 if packed is None else _terms(packed, call.query)
         set_heads = -(-group // -(-group // _most_heads(terms, call.shape[-1])))
         rows = call.shape[0] * kv_heads * -(-group // set_heads)
         chosen = plan(self.device, counts=counts, rows=rows, group=set_heads, terms=terms)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from emulated import Emulated
+from emulated import Emulated, MlxOperations
 
 from swarm.kernels import attention
 from swarm.kernels.backends.cpu import Cpu
@@ -15,6 +16,7 @@ from swarm.kernels.cache import PackedKVCache
 from swarm.kernels.codec import Codec, Factors
 from swarm.kernels.fused import recent
 from swarm.kernels.fused.plan import Device, plan
+from swarm.kernels.packed_store import MEMORY_STEP_TOKENS
 from swarm.kernels.rotation import hadamard
 from swarm.kernels.spec import KVSpec, QuantSpec
 
@@ -275,3 +277,41 @@ def test_no_parts_for_what_is_not_there():
     assert (chosen.packed_parts, chosen.head_parts, chosen.tail_parts, chosen.terms) == (0, 0, 1, 0)
     chosen = plan(Device(64, 2, 4, 0), counts=(0, 0, 5), rows=2, group=8)
     assert chosen.terms == 0
+
+
+@pytest.fixture
+def uncollected():
+    """Without the garbage collector: what is freed is freed with its last reference."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("backend", [Emulated("cuda"), MlxOperations()])
+def test_layers_that_grow_in_one_step_are_copied_one_after_another(monkeypatch, backend):
+    monkeypatch.setattr(recent, "ROOM", 8)
+    prompt = mx.random.normal((1, 1, 2 * MEMORY_STEP_TOKENS - 1, 64)).astype(mx.float16)
+    token, queries = prompt[:, :, :1], mx.zeros((1, 4, 1, 64), mx.float16)
+    mx.eval(prompt, token, queries)
+    mx.clear_cache()  # or memory that is used again may be larger than what it holds
+    before = mx.get_active_memory()
+    caches = [PackedKVCache(CASES["affine4"], layer=layer, backend=backend) for layer in range(6)]
+    for cache in caches:
+        cache.append(prompt, prompt)
+        cache.append(token, token)
+        mx.eval(cache.state)
+    full, beside = caches[0].nbytes, 0
+    for step in range(recent.ROOM + 1):
+        mx.synchronize()
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        views = [cache.append(token, token) for cache in caches]
+        if backend.fused is None:
+            mx.eval([cache.state for cache in caches])
+        elif step == 0:  # from then on what attends to a layer knows its arrays
+            mx.eval([attention.attend(view, queries, 0.2, None) for view in views])
+        mx.synchronize()
+        beside = max(beside, mx.get_peak_memory() - before - sum(cache.nbytes for cache in caches))
+    assert caches[0].nbytes > 1.3 * full
+    assert beside < 2 * full
