@@ -38,10 +38,10 @@ CLOSING_SECONDS = 2.0
 PATIENCE_SHARE = 0.025
 """How much longer a campaign may become because its end waits for a local model."""
 
-REST_SHARE = 2.0
+REST_SHARE = 5.0
 """How long a server of our own is left alone after an answer, of the time that it took: trials need the cores.
 
-Where all cores are busy, a campaign becomes longer by a quarter of the seconds of an answer, or a little more.
+Where all cores are busy, a campaign becomes longer by about half of the seconds of an answer; it shall be a tenth at most.
 """
 
 MAX_REFUSED = 3
