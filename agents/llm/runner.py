@@ -41,7 +41,7 @@ PATIENCE_SHARE = 0.025
 REST_SHARE = 5.0
 """How long a server of our own is left alone after an answer, of the time that it took: trials need the cores.
 
-Where all cores are busy, a campaign becomes longer by about half of the seconds of an answer; it shall be a tenth at most.
+Where all cores are busy, half of the seconds of an answer lengthen the campaign; that shall be a tenth of it at most.
 """
 
 MAX_REFUSED = 3
