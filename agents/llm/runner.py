@@ -38,11 +38,8 @@ CLOSING_SECONDS = 2.0
 PATIENCE_SHARE = 0.025
 """How much longer a campaign may become because its end waits for a local model."""
 
-REST_SHARE = 5.0
-"""How long a server of our own is left alone after an answer, of the time that it took: trials need the cores.
-
-Where all cores are busy, half of the seconds of an answer lengthen the campaign; that shall be a tenth of it at most.
-"""
+REST_SHARE = 0.4
+"""How long a server of our own is left alone after an answer, of the time that it took: trials need the cores."""
 
 MAX_REFUSED = 3
 """Refused ideas that a role is reminded of."""
