@@ -137,6 +137,12 @@ def read(path: Path, name: str) -> Results:
     return record
 
 
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file with one in each line, without a last line that was cut off; none without a file."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 def recorded_as(record: Results) -> str:
     """What a record in docs/benchmarks is called: of benchmarks that run on a GPU too, those of a CPU say so."""
     return record.get("name") or record["benchmark"] + "-cpu" * (record["results"].get("device") == "cpu")

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _replay, _table
+from benchmarks import _frame, _replay, _table
 
 from swarm.agents.analysis.engine import AnalysisEngine
 from swarm.agents.generation.context import ProposalContext, generator
@@ -88,13 +88,7 @@ def part(given: argparse.Namespace) -> tuple[int, int]:
 
 def done(given: argparse.Namespace) -> list[dict[str, Any]]:
     """The whole lines of earlier runs and of this one's file."""
-    return [line for path in (*given.done, given.out) for line in read(path)]
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file; none where there is no file."""
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return [line for path in (*given.done, given.out) for line in _frame.whole_lines(path)]
 
 
 def revision() -> str:

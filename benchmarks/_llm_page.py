@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks import _frame, _llm, _llm_arms
+from benchmarks import _frame, _llm_arms
 
 from swarm.agents.llm.telemetry import KEPT, READ, USABLE
 
@@ -273,7 +273,7 @@ def main() -> int:
     record = json.loads(about.read_text()) if about.exists() else {}
     record.pop("logs", None)
     for name in ("answers", "arms", "twins"):
-        record[name] = [line for path in sorted(folder.glob(f"{name}*.jsonl")) for line in _llm.read(path)]
+        record[name] = [line for path in sorted(folder.glob(f"{name}*.jsonl")) for line in _frame.whole_lines(path)]
     record = without_paths(record)
     _frame.write_json(_frame.DOCS / f"{NAME}.json", record)
     (_frame.DOCS / f"{NAME}.md").write_text(page(record))

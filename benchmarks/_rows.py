@@ -125,8 +125,7 @@ class Study:
 
     def made(self, folder: Path) -> list[Row]:
         """The whole lines of all files of a folder."""
-        files = (path.read_text().splitlines(keepends=True) for path in sorted(folder.glob("rows-*.jsonl")))
-        return [json.loads(line) for lines in files for line in lines if line.endswith("\n")]
+        return [row for path in sorted(folder.glob("rows-*.jsonl")) for row in _frame.whole_lines(path)]
 
     def load(self) -> dict[str, Any]:
         """The shipped rows (`rows`) and where they were made (`made`).

@@ -88,9 +88,7 @@ class Notebook:
         self.runner = runner
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        whole = (json.loads(line) for line in lines if line.endswith("\n"))
-        self._known: dict[str, dict[str, Any]] = {entry["fingerprint"]: entry for entry in whole}
+        self._known: dict[str, dict[str, Any]] = {entry["fingerprint"]: entry for entry in _frame.whole_lines(path)}
 
     def run(self, spec: TrialSpec) -> dict[str, Any]:
         """The metrics and series of a trial, measured once."""

@@ -215,9 +215,7 @@ def measure(short: bool, tell: _frame.Tell) -> _frame.Results:
 def _kept(wanted: list[Case]) -> list[dict[str, Any]]:
     """The whole lines of the file of `VERIFICATION_KEEP` that are of wanted cases."""
     path = Path(os.environ.get("VERIFICATION_KEEP", os.devnull))
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    rows = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [row for row in rows if _case(row) in wanted]
+    return [row for row in _frame.whole_lines(path) if _case(row) in wanted]
 
 
 def _keep(row: dict[str, Any]) -> None:

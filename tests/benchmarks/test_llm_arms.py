@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from benchmarks import _llm, _llm_arms, _llm_page
+from benchmarks import _frame, _llm, _llm_arms, _llm_page
 from llm_server import says, serving
 
 from swarm.agents.llm.endpoint import LlmSettings
@@ -92,7 +92,7 @@ def test_questions_go_on_where_an_earlier_run_ended(tmp_path, monkeypatch) -> No
         monkeypatch.setattr("sys.argv", ["x", *words, "--done", str(earlier), "--out", str(out)])
         for _ in range(2):
             assert _llm.main() == 0
-    (line,) = _llm.read(out)
+    (line,) = _frame.whole_lines(out)
     assert (line["llm"], line["role"], line["outcome"]) == ("test", "proposer", "ok")
     assert "revision" in line
 
