@@ -76,7 +76,11 @@ class ForwardPass:
         """
         import mlx.core as mx
 
-        out = self._pass(tokens, caches, scored=scored, vocabulary=vocabulary, entry=entry, watch=watch)
+        positions = None if scored is None else mx.array(np.asarray(scored, np.int32))
+        with ExitStack() as stack:
+            if entry is not None or watch is not None:
+                stack.enter_context(self._layers_intercepted(entry, watch))
+            out = self._pass(tokens, caches, positions, vocabulary)
         return np.array(out.astype(mx.float32), copy=False)
 
     def rows_of_logits(self, tokens: NDArray[np.integer], caches: Sequence[Any]) -> Iterator[mx.array]:
@@ -90,19 +94,12 @@ class ForwardPass:
         self,
         tokens: NDArray[np.integer],
         caches: Sequence[Any],
-        *,
-        scored: Sequence[int] | None = None,
+        positions: mx.array | None = None,
         vocabulary: mx.array | None = None,
-        entry: Entry | None = None,
-        watch: Watch | None = None,
     ) -> mx.array:
         import mlx.core as mx
 
-        positions = None if scored is None else mx.array(np.asarray(scored, np.int32))
-        with ExitStack() as stack:
-            if entry is not None or watch is not None:
-                stack.enter_context(self._layers_intercepted(entry, watch))
-            reached = stack.enter_context(self._head_intercepted(positions, vocabulary))
+        with self._head_intercepted(positions, vocabulary) as reached:
             out: mx.array = self.model(mx.array(np.asarray(tokens, np.int32)), cache=list(caches))
             mx.eval(out)
         if not reached:
