@@ -138,7 +138,12 @@ def best(records: Iterable[TrialRecord], settings: AgentSettings) -> list[TrialR
     Of several trials with the same flags it is the median, of two the slower.
     """
     groups = by_flags(records)
-    known = _estimated(groups)
+    return _best(groups, _estimated(groups), settings)
+
+
+def _best(
+    groups: Mapping[str, Sequence[TrialRecord]], known: Mapping[str, Estimate], settings: AgentSettings
+) -> list[TrialRecord]:
     feasible = {label: known[label] for label, found in groups.items() if all(is_feasible(r, settings) for r in found)}
     return [sorted(groups[label], key=request_seconds)[len(groups[label]) // 2] for label in ranked(feasible)]
 
@@ -148,10 +153,9 @@ def front(records: Iterable[TrialRecord], settings: AgentSettings) -> list[Trial
 
     What counts are means over the trials with the same flags, rates less the doubt that is left of a request.
     """
-    records = list(records)
     groups = by_flags(records)
     known = _estimated(groups)
-    found = best(records, settings)
+    found = _best(groups, known, settings)
     points = []
     for label in (record.spec.label for record in found):
         fair = groups[label][_first_fair(len(groups[label]), is_plain=is_plain(groups[label][0])) :]

@@ -9,7 +9,7 @@ from swarm.agents.analysis.analysts.factors import FactorAnalyst
 from swarm.agents.analysis.claims import Claim
 from swarm.agents.analysis.judge import NOT_REPLICATED, STATUS_ORDER, mixed, ranked, replications
 from swarm.agents.analysis.pairs import costs_the_same
-from swarm.agents.analysis.results import Results, config_label
+from swarm.agents.analysis.results import config_label
 from swarm.agents.history import History
 from swarm.memory.records import Finding, FindingRecord
 
@@ -124,17 +124,13 @@ class Learnt:
             labels.setdefault(config_label(record.spec), record.id)
         return labels
 
-    @cached_property
-    def _measured(self) -> Results:
-        return self._history.measured
-
     def _is_fair(self, finding: Finding) -> bool:
         """Whether a finding compares what costs about the same."""
         claim = Claim.parse(finding.key)
         if claim is None or len(claim.configurations) < 2:
             return True
         for model in claim.models:
-            a, b = (self._measured.get((model, key)) for key in claim.configurations[:2])
+            a, b = (self._history.measured.get((model, key)) for key in claim.configurations[:2])
             if a is not None and b is not None and not costs_the_same(a.bits, b.bits):
                 return False
         return True
